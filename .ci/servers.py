@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""The gateway in front of servers that were not written for it: nginx, Python's http.server, axum (the gateway's own
+demo upstream). Usage: servers.py GATEWAY_BINARY. Needs nginx and Python 3.9; exits 1 if anything is not as it should."""
+import gzip, hashlib, http.client, http.server, os, pathlib, re, shutil, socket, subprocess, sys, tempfile, threading, time
+
+GATEWAY = sys.argv[1]
+CHECKS = []
+
+
+def check(what, fine, detail=""):
+    CHECKS.append(bool(fine))
+    print(f"{'ok  ' if fine else 'FAIL'} {what}" + (f": {detail}" if not fine else ""), flush=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(port):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    sys.exit(f"nothing listens on {port}")
+
+
+class Gateway:
+    def __init__(self, upstream, *args):
+        self.port = free_port()
+        argv = [GATEWAY, "--listen", f"127.0.0.1:{self.port}", *args]
+        self.p = subprocess.Popen(argv + (["--upstream", upstream] if upstream else []), stdout=subprocess.PIPE, text=True)
+        wait_for(self.port)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.p.terminate()
+        check("SIGTERM ends the gateway with status 0", self.p.wait(5) == 0)
+
+    def ask(self, method, path, body=None, headers={}):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        c.request(method, path, body, headers)
+        return c.getresponse()
+
+
+def arrival_gaps(response, marker):
+    """When each event arrived, as the gaps between them in seconds."""
+    times = []
+    while line := response.readline():
+        if marker in line:
+            times.append(time.monotonic())
+    return [b - a for a, b in zip(times, times[1:])]
+
+
+def nginx(folder):
+    port = free_port()
+    big = os.urandom(64 << 20)
+    (folder / "big.bin").write_bytes(big)
+    (folder / "page.json").write_text('{"deny": "SECRET"}')
+    (folder / "feed.sse").write_text("id: 1\ndata: open\n\n: SECRET comment\n\ndata: SECRET\n\ndata: close\n\n")
+    (folder / "feed.sse.gz").write_bytes(gzip.compress((folder / "feed.sse").read_bytes()))
+    (folder / "nginx.conf").write_text(f"""
+daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1; user root;
+events {{}}
+http {{ access_log off; client_body_temp_path {folder}/body; client_max_body_size 0; gzip_static on;
+  types {{ application/json json; text/event-stream sse; application/octet-stream bin; }}
+  server {{ listen 127.0.0.1:{port}; root {folder}; location /up {{ dav_methods PUT; create_full_put_path on; }} }} }}""")
+    p = subprocess.Popen([shutil.which("nginx") or "/usr/sbin/nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+    wait_for(port)
+    try:
+        with Gateway(f"http://127.0.0.1:{port}", "--deny", "SECRET") as gw:
+            r = gw.ask("GET", "/big.bin")
+            check("nginx: a 64 MiB download is intact", hashlib.sha256(r.read()).digest() == hashlib.sha256(big).digest())
+            check("nginx: its head is intact", r.getheader("content-length") == str(len(big)) and r.getheader("etag") is not None)
+            r = gw.ask("GET", "/big.bin", headers={"Range": "bytes=100-199"})
+            check("nginx: a range of it passes", r.status == 206 and r.read() == big[100:200])
+            r = gw.ask("GET", "/page.json")
+            check("nginx: JSON is not inspected", r.read() == b'{"deny": "SECRET"}')
+            r = gw.ask("HEAD", "/page.json")
+            check("nginx: HEAD of JSON", r.status == 200 and r.getheader("content-length") == "18" and r.read() == b"")
+            for coding in ("", "gzip"):
+                r = gw.ask("GET", "/feed.sse", headers={"Accept-Encoding": coding} if coding else {})
+                got = r.read()
+                check(f"nginx: a stream is inspected, coding `{coding}`", got == b"id: 1\ndata: open\n\n\ndata: close\n\n", got)
+                check("nginx: and its head says so", r.getheader("cache-control") == "no-store, no-transform" and r.getheader("etag") is None
+                      and r.getheader("content-length") is None and r.getheader("content-encoding") is None)
+            r = gw.ask("HEAD", "/feed.sse")
+            check("nginx: HEAD of a stream", r.status == 200 and r.getheader("cache-control") == "no-store, no-transform" and r.read() == b"")
+            r = gw.ask("GET", "/feed.sse", headers={"Range": "bytes=0-20"})
+            check("nginx: a range of a stream is refused", r.status == 502, r.status)
+            check("nginx: 404 passes", gw.ask("GET", "/none").status == 404)
+            r = gw.ask("GET", "/page.json", headers={"If-None-Match": gw.ask("GET", "/page.json").getheader("etag")})
+            check("nginx: 304 passes", r.status == 304)
+    finally:
+        p.terminate()
+        p.wait()
+
+
+STREAM = ("Content-Type", "text/event-stream")
+HOSTILE = {     # heads by which an upstream could get a stream past the inspection, or an answer cut short
+    "/hidden": [STREAM, ("Connection", "close, Content-Type")],
+    "/coded": [STREAM, ("Connection", "close"), ("Transfer-Encoding", "gzip, chunked")],
+    "/both": [("Content-Type", "application/json"), ("Connection", "close"), ("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
+    "/upgrade": [STREAM, ("Connection", "close")],
+}
+
+
+class Script(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    requests = []
+
+    def log_message(self, *_):
+        pass
+
+    def body(self):
+        if "chunked" in (self.headers.get("Transfer-Encoding") or ""):
+            parts = []
+            while n := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(n))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def do_GET(self):
+        self.requests.append((self.command, self.path))
+        body = self.body()
+        if self.path.startswith("/digest"):
+            text = hashlib.sha256(body).hexdigest().encode()
+            self.send_response(201)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            return self.wfile.write(text)
+        if heads := HOSTILE.get(self.path):
+            self.close_connection = True
+            text = b"data: SECRET\n\ndata: upgrade %s\n\n" % (self.headers.get("Upgrade") or "no").encode()
+            head = "".join(f"{k}: {v}\r\n" for k, v in heads)
+            chunked = any(k == "Transfer-Encoding" for k, _ in heads)
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text) if chunked else text
+            return self.wfile.write(b"HTTP/1.1 200 OK\r\n" + head.encode() + b"\r\n" + body)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for n in range(5):
+            self.wfile.write(f"data: {n} of {len(body)}\n\n".encode())
+            time.sleep(0.15)
+        self.wfile.write(b"data: SECRET\n\ndata: [DONE]\n")      # many servers forget the last blank line
+
+    do_POST = do_PUT = do_HEAD = do_GET
+
+
+def python():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Gateway(f"http://127.0.0.1:{server.server_port}", "--deny", "SECRET") as gw:
+        for method in ("GET", "POST"):
+            r = gw.ask(method, "/stream", b"x" * 1000 if method == "POST" else None)
+            gaps = arrival_gaps(r, b"data: ")
+            check(f"http.server: events of a {method} arrive one at a time", len(gaps) >= 4 and min(gaps[:4]) > 0.05, gaps)
+        got = gw.ask("GET", "/stream").read()
+        check("http.server: denied event gone, unfinished rest kept", got.endswith(b"data: 4 of 0\n\ndata: [DONE]\n"), got)
+        big = os.urandom(64 << 20)
+        r = gw.ask("POST", "/digest", big)
+        check("http.server: a 64 MiB upload is intact", r.status == 201 and r.read().decode() == hashlib.sha256(big).hexdigest())
+        r = gw.ask("POST", "/digest", iter([big[i:i + 65536] for i in range(0, len(big), 65536)]))
+        check("http.server: and a chunked one", r.status == 201 and r.read().decode() == hashlib.sha256(big).hexdigest())
+        r = gw.ask("HEAD", "/stream")
+        check("http.server: HEAD", r.status == 200 and r.read() == b"")
+        got = gw.ask("GET", "/hidden").read()
+        check("http.server: Connection cannot hide the type of a stream", got == b"data: upgrade no\n\n", got)
+        check("http.server: an unknown transfer coding is refused", gw.ask("GET", "/coded").status == 502)
+        r = gw.ask("GET", "/both")
+        check("http.server: the chunked length holds", r.getheader("content-length") is None and len(r.read()) == 32)
+        got = gw.ask("GET", "/upgrade", headers={"Connection": "Upgrade", "Upgrade": "h2c"}).read()
+        check("http.server: no other HTTP is offered", got == b"data: upgrade no\n\n", got)
+    n = len(Script.requests)
+    check("http.server: one request for each of ours", n == 10, Script.requests)
+    server.shutdown()
+
+
+def axum():
+    with Gateway(None) as gw:
+        printed = [gw.p.stdout.readline() for _ in range(5)]
+        curls = [line for line in printed if "curl" in line]
+        check("the gateway alone prints three curl lines", len(curls) == 3, printed)
+        url = re.search(r"http://\S+/s/chat", curls[0]).group()
+        curl = subprocess.Popen(["curl", "-sN", url], stdout=subprocess.PIPE)
+        gaps = arrival_gaps(curl.stdout, b"data: ")
+        check("axum: the printed curl shows events one at a time", len(gaps) >= 10 and min(gaps[:10]) > 0.05, gaps)
+        r = gw.ask("POST", "/mcp", b'{"jsonrpc":"2.0","id":7,"method":"tools/call"}', {"Content-Type": "application/json"})
+        check("axum: a POST is answered by a stream", r.read().count(b"event: message\ndata: ") == 4)
+        check("axum: 404 and 405 pass", (gw.ask("GET", "/none").status, gw.ask("GET", "/mcp").status) == (404, 405))
+
+
+def bad_starts():
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    for what, args, word in (
+        ("a taken port", ["--listen", f"127.0.0.1:{taken.getsockname()[1]}"], "SSEP_LISTEN"),
+        ("an upstream of no scheme", ["--listen", "127.0.0.1:0", "--upstream", "localhost:1"], "SSEP_UPSTREAM"),
+        ("an upstream with a path", ["--listen", "127.0.0.1:0", "--upstream", "http://localhost:1/x"], "SSEP_UPSTREAM"),
+        ("an empty text", ["--deny", ""], "empty"),
+    ):
+        p = subprocess.run([GATEWAY, *args], capture_output=True, text=True, timeout=10)
+        check(f"{what} is a clear error", p.returncode != 0 and word in p.stderr and "panicked" not in p.stderr, p.stderr)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    nginx(pathlib.Path(folder))
+python()
+axum()
+bad_starts()
+print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
+sys.exit(not all(CHECKS))

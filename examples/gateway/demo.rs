@@ -1,0 +1,75 @@
+//! An upstream to try the gateway with: an LLM-like stream, a ticker, and something like an MCP server.
+
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+
+use axum::{
+    Json, Router,
+    response::sse::{Event, Sse},
+    routing::{get, post},
+};
+use futures_util::{Stream, StreamExt, stream};
+use http::Uri;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::IntervalStream;
+
+type Events = Sse<stream::BoxStream<'static, Result<Event, Infallible>>>;
+
+/// Starts the upstream on a free port.
+pub async fn start() -> io::Result<Uri> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+    let app = Router::new()
+        .route("/s/chat", get(chat).post(chat))
+        .route("/r/ticker", get(ticker))
+        .route("/mcp", post(mcp));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    origin.parse().map_err(io::Error::other)
+}
+
+/// Three commands, each of which shows a stream.
+pub fn print_what_to_try(gateway: SocketAddr) {
+    println!("Try, in another terminal:");
+    println!("  curl -N http://{gateway}/s/chat       # tokens, as an LLM streams them");
+    println!("  curl -N http://{gateway}/r/ticker     # events with ids, one a second");
+    println!(
+        "  curl -N http://{gateway}/mcp -H 'content-type: application/json' \\\n       -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}}'"
+    );
+}
+
+/// Events, one each `pace`.
+fn paced(events: impl Stream<Item = Event> + Send + 'static, pace: Duration) -> Events {
+    let events = IntervalStream::new(tokio::time::interval(pace)).zip(events);
+    Sse::new(events.map(|(_, event)| Ok(event)).boxed())
+}
+
+async fn chat() -> Events {
+    let text = "Every event of this answer went through the gateway's interceptors, one at a time.";
+    let tokens = text.split_inclusive(' ').map(|token| {
+        let delta = json!({ "object": "chat.completion.chunk",
+                            "choices": [{ "index": 0, "delta": { "content": token } }] });
+        Event::default().data(delta.to_string())
+    });
+    let done = [Event::default().data("[DONE]")];
+    paced(stream::iter(tokens.chain(done)), Duration::from_millis(150))
+}
+
+async fn ticker() -> Events {
+    let ticks = (1_u64..).map(|n| Event::default().id(n.to_string()).data(format!("tick {n}")));
+    paced(stream::iter(ticks), Duration::from_secs(1))
+}
+
+async fn mcp(Json(request): Json<Value>) -> Events {
+    let id = request["id"].clone();
+    let progress = (1..=3).map(|n| {
+        json!({ "jsonrpc": "2.0", "method": "notifications/progress",
+                "params": { "progress": n, "total": 3 } })
+    });
+    let result = json!({ "jsonrpc": "2.0", "id": id,
+                         "result": { "content": [{ "type": "text", "text": "done" }] } });
+    let messages: Vec<Value> = progress.chain([result]).collect();
+    let events = messages
+        .into_iter()
+        .map(|message| Event::default().event("message").data(message.to_string()));
+    paced(stream::iter(events), Duration::from_millis(400))
+}

@@ -1,0 +1,100 @@
+//! The interceptors: what is dropped, rewritten, or never decided.
+
+use std::sync::Arc;
+
+use memchr::memmem::Finder;
+use tower_sse_proxy::{
+    Event, SseProxyLayer,
+    codec::{Block, Line},
+    intercept::{EachEvent, Head, InterceptExt, Interceptor, Verdict},
+};
+
+use crate::settings::Settings;
+
+/// Installs what the settings ask for, in the order of severity.
+pub fn install(mut layer: SseProxyLayer, settings: &Settings) -> SseProxyLayer {
+    if let Some(text) = &settings.deny {
+        let text = Text::new(text);
+        layer = layer.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
+    }
+    if let Some(text) = &settings.panic {
+        let text = Text::new(text);
+        layer = layer.intercept(move |event: Event| {
+            assert!(!text.is_in(&event), "told to panic at this event");
+            event
+        });
+    }
+    if let Some(text) = &settings.hang {
+        let text = Text::new(text);
+        let hang = EachEvent::new(move |event: Event| {
+            if text.is_in(&event) {
+                Verdict::defer(std::future::pending::<Result<Verdict, _>>())
+            } else {
+                event.into()
+            }
+        });
+        layer = match settings.intercept_timeout() {
+            Some(limit) => layer.intercept(hang.time_limit(limit)),
+            None => layer.intercept(hang),
+        };
+    }
+    if let Some(from) = &settings.rewrite_from {
+        let (from, to) = (from.clone(), settings.rewrite_to());
+        layer = layer.intercept(move |mut event: Event| {
+            if event.data().contains(&from) {
+                event.set_data(&to);
+            }
+            event
+        });
+    }
+    layer
+}
+
+/// Drops whatever carries a text, whether a client would dispatch it or not.
+struct Deny(Text);
+
+impl Interceptor for Deny {
+    fn event(&mut self, event: Event) -> Verdict {
+        (!self.0.is_in(&event)).then_some(event).into()
+    }
+
+    fn block(&mut self, block: Block) -> Verdict {
+        (!self.0.is_in_a_line(&block)).then_some(block).into()
+    }
+}
+
+/// A text to look for.
+#[derive(Clone)]
+struct Text(Arc<Finder<'static>>);
+
+impl Text {
+    fn new(text: &str) -> Self {
+        Self(Arc::new(Finder::new(text).into_owned()))
+    }
+
+    fn is_in(&self, event: &Event) -> bool {
+        self.found(event.data().as_bytes()) || self.is_in_a_line(event)
+    }
+
+    /// In any value of the block. Of a field that no client knows the name counts as well.
+    fn is_in_a_line(&self, block: &Block) -> bool {
+        block.lines().any(|line| match line {
+            Line::Comment(text) => self.found(text),
+            Line::Field {
+                name: b"data" | b"event" | b"id" | b"retry",
+                value,
+            } => self.found(value),
+            Line::Field { name, value } => {
+                self.found(name)
+                    || self.found(value)
+                    || self.found(&[name, b":", value].concat())
+                    || self.found(&[name, b": ", value].concat())
+            }
+            _ => false,
+        })
+    }
+
+    fn found(&self, text: &[u8]) -> bool {
+        self.0.find(text).is_some()
+    }
+}

@@ -1,0 +1,71 @@
+//! A gateway in front of an upstream that answers with event streams.
+//!
+//! ```sh
+//! cargo run --example gateway                                   # with a demo upstream of its own
+//! cargo run --example gateway -- --upstream https://example.com # in front of a real one
+//! ```
+//!
+//! Every setting is a flag and an environment variable; `--help` lists them.
+
+mod demo;
+mod guard;
+mod proxy;
+mod server;
+mod settings;
+mod tunnel;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Parser;
+use tower::Layer;
+use tower_sse_proxy::{KeepAlive, SseProxyLayer};
+
+use crate::{proxy::Upstream, settings::Settings};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SSEP_LOG")
+                .unwrap_or_else(|_| "warn,gateway=info".into()),
+        )
+        .init();
+    match run(Settings::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let upstream = settings.upstream()?;
+    let listener = server::bind(settings.listen)?;
+    let listen = listener.local_addr()?;
+    let upstream = match upstream {
+        Some(upstream) => upstream,
+        None => {
+            let upstream = demo::start().await?;
+            demo::print_what_to_try(listen);
+            upstream
+        }
+    };
+    tracing::info!("listening on {listen}, in front of {upstream}");
+    let service = layer(&settings).layer(Upstream::new(&upstream)?);
+    server::serve(listener, service, &settings).await?;
+    Ok(())
+}
+
+/// What is done with every event stream.
+fn layer(settings: &Settings) -> SseProxyLayer {
+    let mut layer = guard::install(SseProxyLayer::default(), settings);
+    if let Some(bytes) = settings.max_event_bytes {
+        layer = layer.max_event_bytes(bytes);
+    }
+    if let Some(interval) = settings.keepalive() {
+        layer = layer.keep_alive(KeepAlive::every(interval));
+    }
+    layer
+}

@@ -1,0 +1,246 @@
+//! The upstream as a tower service: a reverse proxy in the plain, without a word about event streams.
+
+use std::{future::Future, io, net::SocketAddr, pin::Pin, task::Context, task::Poll};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tower::Service;
+
+use crate::tunnel;
+
+/// The address of a client, in the extensions of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Fields that concern one connection only (RFC 9110 7.6.1, and those that predate it).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Sends requests to an upstream over pooled HTTP/1.1 connections.
+#[derive(Clone)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    scheme: Scheme,
+    authority: Authority,
+}
+
+impl Upstream {
+    pub fn new(origin: &Uri) -> Result<Self, io::Error> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let scheme = origin.scheme().cloned().unwrap_or(Scheme::HTTP);
+        let tls = HttpsConnectorBuilder::new();
+        // Trusted roots are read only where they are needed: a container without any can serve http.
+        let tls = if scheme == Scheme::HTTPS {
+            tls.with_native_roots()?
+        } else {
+            tls.with_tls_config(no_roots())
+        };
+        let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
+        let authority = origin.authority().cloned();
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            scheme,
+            authority: authority.ok_or_else(|| io::Error::other("the upstream has no host"))?,
+        })
+    }
+
+    /// The request as the upstream is to get it.
+    fn rewritten(&self, request: Request<Incoming>) -> Result<Request<Incoming>, http::Error> {
+        let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>().copied();
+        let host = parts
+            .headers
+            .remove(header::HOST)
+            .or_else(|| parts.uri.host().and_then(|_| authority(&parts.uri)));
+        // With both lengths the chunked one holds (RFC 9112 6.3), and the other must not travel on.
+        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+        let upgrade = tunnel::asked_for(&parts.headers);
+        remove_hop_by_hop(&mut parts.headers);
+        if let Some(upgrade) = upgrade {
+            tunnel::ask(&mut parts.headers, upgrade);
+        }
+        join_cookies(&mut parts.headers);
+        if let Some(host) = host {
+            parts.headers.insert("x-forwarded-host", host);
+        }
+        parts
+            .headers
+            .insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        if let Some(Peer(peer)) = peer {
+            let before = parts.headers.get_all("x-forwarded-for").iter();
+            let mut chain: Vec<_> = before.filter_map(|value| value.to_str().ok()).collect();
+            let peer = peer.ip().to_string();
+            chain.push(&peer);
+            let chain = HeaderValue::from_str(&chain.join(", "))?;
+            parts.headers.insert("x-forwarded-for", chain);
+        }
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path.unwrap_or(PathAndQuery::from_static("/")))
+            .build()?;
+        parts.version = Version::HTTP_11;
+        Ok(Request::from_parts(parts, body))
+    }
+
+    async fn fetch(self, mut request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::CONNECT {
+            return answer(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This gateway opens no tunnels.\n",
+            );
+        }
+        let client_side = tunnel::asked_for(request.headers())
+            .is_some()
+            .then(|| hyper::upgrade::on(&mut request));
+        let request = match self.rewritten(request) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::info!("a request that cannot be forwarded: {error}");
+                return answer(
+                    StatusCode::BAD_REQUEST,
+                    "The request cannot be forwarded.\n",
+                );
+            }
+        };
+        let mut response = match self.client.request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!("the upstream did not answer: {error}: {cause}");
+                return answer(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n");
+            }
+        };
+        if let Some(coding) = response.headers().get(header::TRANSFER_ENCODING) {
+            // Anything but `chunked` is still in the body, where nobody could read what is in it.
+            if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return answer(
+                    StatusCode::BAD_GATEWAY,
+                    "The upstream's transfer coding is not known here.\n",
+                );
+            }
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        let upgrade = tunnel::asked_for(response.headers());
+        remove_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(client_side), Some(upgrade)) = (client_side, upgrade) else {
+                return answer(
+                    StatusCode::BAD_GATEWAY,
+                    "The upstream switched protocols unasked.\n",
+                );
+            };
+            tunnel::ask(response.headers_mut(), upgrade);
+            tunnel::open(client_side, hyper::upgrade::on(&mut response));
+            return response.map(|_| nothing());
+        }
+        response.map(BodyExt::boxed)
+    }
+}
+
+impl Service<Request<Incoming>> for Upstream {
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let upstream = self.clone();
+        Box::pin(async move { Ok(upstream.fetch(request).await) })
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Fields that say what a message is or whose it is. `Connection` cannot take them away: a body whose type is hidden
+/// would pass the inspection of its type (RFC 9110 7.6.1 forbids to name them).
+fn is_end_to_end(name: &HeaderName) -> bool {
+    name.as_str().starts_with("content-")
+        || [
+            header::AUTHORIZATION,
+            header::CACHE_CONTROL,
+            header::COOKIE,
+            header::HOST,
+            header::SET_COOKIE,
+        ]
+        .contains(name)
+}
+
+/// HTTP/2 may cut a cookie field into several, HTTP/1.1 knows only one (RFC 9113 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+fn authority(uri: &Uri) -> Option<HeaderValue> {
+    HeaderValue::from_str(uri.authority()?.as_str()).ok()
+}
+
+fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
+    let body = Full::from(text).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn nothing() -> Body {
+    Full::default().map_err(|never| match never {}).boxed()
+}
+
+fn no_roots() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}

@@ -1,0 +1,133 @@
+//! The settings: flags, or environment variables, or the crate's defaults.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use http::{Uri, uri::Scheme};
+
+/// A gateway in front of an upstream that answers with event streams.
+#[derive(Debug, Parser)]
+pub struct Settings {
+    /// Where to listen.
+    #[arg(long, env = "SSEP_LISTEN", default_value = "127.0.0.1:18080")]
+    pub listen: SocketAddr,
+
+    /// The upstream: `http://host:port` or `https://host`. Unset: a demo upstream inside the gateway.
+    #[arg(long, env = "SSEP_UPSTREAM")]
+    upstream: Option<String>,
+
+    /// Drop every event, comment or other block in which this text occurs.
+    #[arg(long, env = "SSEP_DENY", value_parser = text)]
+    pub deny: Option<String>,
+
+    /// Replace the data of every event that contains this text ...
+    #[arg(long, env = "SSEP_REWRITE_FROM", value_parser = text, requires = "rewrite_to")]
+    pub rewrite_from: Option<String>,
+
+    /// ... by this one; `\r`, `\n` and `\\` in it stand for CR, LF and a backslash.
+    #[arg(long, env = "SSEP_REWRITE_TO")]
+    rewrite_to: Option<String>,
+
+    /// Panic at an event that contains this text (to see what becomes of the others).
+    #[arg(long, env = "SSEP_PANIC", value_parser = text)]
+    pub panic: Option<String>,
+
+    /// Never decide about an event that contains this text.
+    #[arg(long, env = "SSEP_HANG", value_parser = text)]
+    pub hang: Option<String>,
+
+    /// How long an interceptor may take to decide, in milliseconds.
+    #[arg(long, env = "SSEP_INTERCEPT_TIMEOUT_MS")]
+    intercept_timeout_ms: Option<u64>,
+
+    /// The largest event, and the longest line, in bytes.
+    #[arg(long, env = "SSEP_MAX_EVENT_BYTES")]
+    pub max_event_bytes: Option<usize>,
+
+    /// Send a comment after this silence towards the client, in milliseconds.
+    #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]
+    keepalive_ms: Option<u64>,
+
+    /// A request head must be complete within this time, in milliseconds.
+    #[arg(long, env = "SSEP_HEADER_TIMEOUT_MS", default_value_t = 15_000)]
+    header_timeout_ms: u64,
+
+    /// After SIGTERM or Ctrl-C, how long streams may go on, in milliseconds.
+    #[arg(long, env = "SSEP_DRAIN_MS", default_value_t = 10_000)]
+    drain_ms: u64,
+}
+
+impl Settings {
+    /// The upstream's origin, if one was named.
+    pub fn upstream(&self) -> Result<Option<Uri>, String> {
+        let Some(upstream) = &self.upstream else {
+            return Ok(None);
+        };
+        if upstream.contains('@') {
+            // Not shown: it may be a password.
+            return Err("--upstream (SSEP_UPSTREAM) has credentials in it, which are not sent; leave them out".into());
+        }
+        let wrong = |why: &str| {
+            format!(
+                "--upstream (SSEP_UPSTREAM) is `{upstream}`: {why}; it takes http://host:port or https://host"
+            )
+        };
+        let uri: Uri = upstream
+            .parse()
+            .map_err(|error| wrong(&format!("{error}")))?;
+        if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
+            return Err(wrong("its scheme is not http or https"));
+        }
+        if uri.path_and_query().is_some_and(|path| path != "/") {
+            return Err(wrong("it has a path"));
+        }
+        Ok(Some(uri))
+    }
+
+    pub fn rewrite_to(&self) -> String {
+        unescape(self.rewrite_to.as_deref().unwrap_or_default())
+    }
+
+    pub fn intercept_timeout(&self) -> Option<Duration> {
+        self.intercept_timeout_ms.map(Duration::from_millis)
+    }
+
+    pub fn keepalive(&self) -> Option<Duration> {
+        self.keepalive_ms.map(Duration::from_millis)
+    }
+
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+/// A text to look for. An empty one would be found everywhere.
+fn text(value: &str) -> Result<String, String> {
+    if value.is_empty() {
+        return Err("the text is empty; leave the setting out to switch it off".into());
+    }
+    Ok(value.to_owned())
+}
+
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let stands_for = match (c, chars.peek()) {
+            ('\\', Some('r')) => '\r',
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('\\')) => '\\',
+            _ => {
+                plain.push(c);
+                continue;
+            }
+        };
+        chars.next();
+        plain.push(stands_for);
+    }
+    plain
+}

@@ -1,0 +1,135 @@
+//! A reverse proxy of hyper on both sides, with the layer in between.
+//!
+//! ```sh
+//! cargo run --example hyper -- 127.0.0.1:3000 127.0.0.1:8080
+//! ```
+//!
+//! The interceptor counts the events of each stream and the bytes of their data, and reports when the stream
+//! ends, however it ends.
+
+use std::{convert::Infallible, env, error::Error};
+
+use http::{HeaderName, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tower::{Layer, service_fn};
+use tower_sse_proxy::{
+    Event, SseProxyLayer,
+    intercept::{End, Head, Interceptor, Verdict},
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args().skip(1);
+    let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
+        return Err("usage: hyper LISTEN UPSTREAM, both as host:port".into());
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let client = Client::builder(TokioExecutor::new()).build(tcp);
+    let upstream = service_fn(move |request| forward(client.clone(), upstream.clone(), request));
+
+    let proxy = SseProxyLayer::default()
+        .intercept(|head: &Head<'_>| Some(Meter::of(head)))
+        .layer(upstream);
+
+    let listener = TcpListener::bind(&listen).await?;
+    loop {
+        let (socket, _) = listener.accept().await?;
+        socket.set_nodelay(true)?;
+        tokio::spawn(serve(socket, TowerToHyperService::new(proxy.clone())));
+    }
+}
+
+async fn serve<S, B>(socket: TcpStream, service: S)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: hyper::body::Body<Data = Bytes, Error = tower_sse_proxy::Error> + 'static,
+{
+    let connection = hyper::server::conn::http1::Builder::new();
+    if let Err(error) = connection
+        .serve_connection(TokioIo::new(socket), service)
+        .await
+    {
+        eprintln!("{error}");
+    }
+}
+
+/// Sends a request on. What concerns one connection only stays here (RFC 9110 7.6.1).
+async fn forward(
+    client: Client<HttpConnector, Incoming>,
+    upstream: String,
+    mut request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible> {
+    const HOP_BY_HOP: [HeaderName; 5] = [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+    ];
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let Ok(uri) = format!("http://{upstream}{path}").parse::<Uri>() else {
+        return Ok(status(StatusCode::BAD_REQUEST));
+    };
+    *request.uri_mut() = uri;
+    HOP_BY_HOP.iter().for_each(|name| {
+        request.headers_mut().remove(name);
+    });
+    request.headers_mut().remove(header::HOST);
+    let Ok(mut response) = client.request(request).await else {
+        return Ok(status(StatusCode::BAD_GATEWAY));
+    };
+    HOP_BY_HOP.iter().for_each(|name| {
+        response.headers_mut().remove(name);
+    });
+    Ok(response.map(BodyExt::boxed))
+}
+
+fn status(status: StatusCode) -> Response<BoxBody<Bytes, hyper::Error>> {
+    let nothing = Full::default().map_err(|never| match never {}).boxed();
+    let mut response = Response::new(nothing);
+    *response.status_mut() = status;
+    response
+}
+
+/// What one stream came to.
+struct Meter {
+    path: String,
+    events: u64,
+    bytes: usize,
+}
+
+impl Meter {
+    fn of(head: &Head<'_>) -> Self {
+        Self {
+            path: head.request.uri.path().to_owned(),
+            events: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl Interceptor for Meter {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.events += 1;
+        self.bytes += event.data().len();
+        event.into()
+    }
+
+    fn end(&mut self, end: End<'_>) -> Verdict {
+        let Self {
+            path,
+            events,
+            bytes,
+        } = self;
+        eprintln!("{path}: {events} events, {bytes} bytes of data, {end:?}");
+        Verdict::Drop
+    }
+}

@@ -1,0 +1,213 @@
+//! Blocks: what stands between two blank lines, as it came.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    lines::{Line, Lines, parse_retry},
+    shape::{OpenEnd, Shape},
+    text::{Raw, lossy},
+};
+
+/// A piece of an event stream that stands by itself: everything up to and including a blank line, or a
+/// comment or `retry` line that no event has begun before.
+///
+/// The bytes are kept as they came and the fields are read from them on demand, so that a block nobody
+/// edits leaves byte-identical. What was not sent is `None`: never a default, never an earlier value.
+///
+/// A block that carries data is an [`Event`](super::Event); the rest (comments, a bare `id`, a `retry`,
+/// unknown fields) is never dispatched by a client but is part of the stream all the same.
+///
+/// ```
+/// use tower_sse_proxy::codec::{Decoder, Piece};
+///
+/// let mut decoder = Decoder::default();
+/// decoder.push("id: 7\n\n".into());
+/// let Ok(Some(Piece::Block(block))) = decoder.next_piece() else { panic!() };
+/// assert_eq!(block.id().as_deref(), Some("7"));
+/// assert_eq!(block.event(), None);
+/// assert!(!block.is_event());
+/// ```
+#[derive(Clone)]
+pub struct Block {
+    pub(super) raw: Raw,
+    pub(super) shape: Shape,
+}
+
+impl Block {
+    /// Reads `raw` anew, after an edit.
+    pub(super) fn rebuilt(raw: Vec<u8>, terminated: bool) -> Self {
+        let mut shape = Shape::of(&raw);
+        shape.set_terminated(terminated);
+        Self {
+            raw: Raw::Bytes(raw.into()),
+            shape,
+        }
+    }
+
+    /// A comment, to keep a connection alive or to say something that no client reads.
+    ///
+    /// Line ends in `text` make several comment lines.
+    ///
+    /// ```
+    /// # use tower_sse_proxy::codec::Block;
+    /// assert_eq!(Block::comment("one\ntwo").raw(), ": one\n: two\n\n");
+    /// ```
+    pub fn comment(text: &str) -> Self {
+        let mut raw = Vec::with_capacity(text.len() + 4);
+        super::encode::comment(&mut raw, text);
+        raw.push(b'\n');
+        Self::rebuilt(raw, true)
+    }
+
+    /// A hint to the client how long to wait before it reconnects (WHATWG HTML 9.2.6, `retry`), in whole
+    /// milliseconds.
+    ///
+    /// ```
+    /// # use {std::time::Duration, tower_sse_proxy::codec::Block};
+    /// assert_eq!(Block::retry_hint(Duration::from_secs(3)).raw(), "retry: 3000\n\n");
+    /// ```
+    pub fn retry_hint(after: Duration) -> Self {
+        let mut raw = Vec::new();
+        super::encode::field(&mut raw, b"retry", after.as_millis().to_string().as_bytes());
+        raw.push(b'\n');
+        Self::rebuilt(raw, true)
+    }
+
+    /// The bytes on the wire, as they came or as an edit left them.
+    #[inline]
+    pub fn raw(&self) -> &Bytes {
+        self.raw.bytes()
+    }
+
+    /// Takes the bytes on the wire.
+    #[inline]
+    pub fn into_raw(self) -> Bytes {
+        self.raw.into_bytes()
+    }
+
+    /// Whether a client dispatches this block: it has a `data` line, even an empty one (WHATWG HTML 9.2.6).
+    #[inline]
+    pub fn is_event(&self) -> bool {
+        self.shape.data_lines() > 0
+    }
+
+    /// Whether the block is complete. The rest of a stream that ended inside a block is not: clients that
+    /// follow the standard discard it (WHATWG HTML 9.2.6, end of file), lenient ones may read it.
+    #[inline]
+    pub fn is_terminated(&self) -> bool {
+        self.shape.is_terminated()
+    }
+
+    /// The lines, in order, the blank line at the end left out.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        Lines::new(self.raw())
+            .map(Line::parse)
+            .filter(|line| *line != Line::Blank)
+    }
+
+    /// The `event` field, the last one if there are several; `None` if it was not sent.
+    pub fn event(&self) -> Option<Cow<'_, str>> {
+        self.last_field(b"event").map(lossy)
+    }
+
+    /// The `id` field, the last one if there are several; `None` if it was not sent. One that contains
+    /// U+0000 is ignored, as clients do (WHATWG HTML 9.2.6). An empty id is an id: it resets the client's.
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        if !self.shape.has_id() {
+            return None;
+        }
+        self.fields_named(b"id")
+            .filter(|id| !id.contains(&0))
+            .last()
+            .map(lossy)
+    }
+
+    /// The `retry` field, the last valid one if there are several: the client's new reconnection time.
+    pub fn retry(&self) -> Option<Duration> {
+        self.fields_named(b"retry")
+            .filter_map(parse_retry)
+            .last()
+            .map(Duration::from_millis)
+    }
+
+    /// The comments, without the colon and without one leading space.
+    pub fn comments(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.lines().filter_map(|line| match line {
+            Line::Comment(text) => Some(lossy(text.strip_prefix(b" ").unwrap_or(text))),
+            _ => None,
+        })
+    }
+
+    /// Whether an `id` line stands in the block.
+    #[inline]
+    pub(crate) fn has_id(&self) -> bool {
+        self.shape.has_id()
+    }
+
+    #[inline]
+    pub(crate) fn open_end(&self) -> Option<OpenEnd> {
+        self.shape.open_end()
+    }
+
+    /// Makes the block valid UTF-8: each ill-formed sequence is the U+FFFD that a client which follows
+    /// the standard reads in its place (WHATWG HTML 9.2.5: streams are decoded as UTF-8).
+    #[inline]
+    pub(crate) fn repair_utf8(&mut self) {
+        if !self.shape.is_well_formed() {
+            self.repair_utf8_of_doubt();
+        }
+    }
+
+    fn repair_utf8_of_doubt(&mut self) {
+        // A line end is never part of an ill-formed sequence, so the lines stay what they are.
+        if let Cow::Owned(text) = lossy(self.raw()) {
+            let open_end = self.open_end();
+            *self = Self::rebuilt(text.into_bytes(), self.is_terminated());
+            if let Some(open_end) = open_end {
+                self.shape.set_open_end(open_end);
+            }
+        }
+        self.shape.set_well_formed(true);
+    }
+
+    /// The same block without its comments; `None` if nothing else was in it.
+    pub(crate) fn without_comments(self) -> Option<Self> {
+        if !self.lines().any(|line| matches!(line, Line::Comment(_))) {
+            return Some(self);
+        }
+        super::encode::without_comments(&self)
+    }
+
+    pub(super) fn fields_named<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.lines().filter_map(move |line| match line {
+            Line::Field { name, value } if name == wanted => Some(value),
+            _ => None,
+        })
+    }
+
+    fn last_field<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
+        self.fields_named(name).last()
+    }
+}
+
+/// Blocks are the same if they are on the wire, and both are complete or neither is.
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        self.raw() == other.raw() && self.is_terminated() == other.is_terminated()
+    }
+}
+
+impl Eq for Block {}
+
+/// Shows the shape, never the text: streams carry what must not reach a log.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("bytes", &self.raw().len())
+            .field("data_lines", &self.shape.data_lines())
+            .field("terminated", &self.is_terminated())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! Writing blocks such that they read back as what was meant.
+
+use std::fmt;
+
+use super::{
+    block::Block,
+    lines::{Line, Lines, stands_alone},
+};
+
+/// A value that its field cannot carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    field: &'static str,
+    found: char,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the `{}` field of an event cannot hold {:?}: it takes text without CR, LF and NUL",
+            self.field, self.found
+        )
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// The value, if it can stand in a field of one line.
+pub(super) fn checked<'a>(field: &'static str, value: &'a str) -> Result<&'a [u8], FieldError> {
+    match value.chars().find(|c| matches!(c, '\r' | '\n' | '\0')) {
+        Some(found) => Err(FieldError { field, found }),
+        None => Ok(value.as_bytes()),
+    }
+}
+
+/// Writes one field. The space after the colon is always there, since a value may begin with one.
+pub(super) fn field(raw: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    raw.extend_from_slice(name);
+    raw.extend_from_slice(b": ");
+    raw.extend_from_slice(value);
+    raw.push(b'\n');
+}
+
+/// Writes data as one `data` line for each of its lines; data that ends in a line end has an empty last line.
+pub(super) fn data(raw: &mut Vec<u8>, data: &str) {
+    each_line(data, |line| field(raw, b"data", line));
+}
+
+/// Writes a comment as one line for each of its lines.
+pub(super) fn comment(raw: &mut Vec<u8>, text: &str) {
+    each_line(text, |line| field(raw, b"", line));
+}
+
+fn each_line(text: &str, mut write: impl FnMut(&[u8])) {
+    Lines::new(text.as_bytes()).for_each(&mut write);
+    if text.is_empty() || text.ends_with(['\n', '\r']) {
+        write(b"");
+    }
+}
+
+/// The block with all fields of that name replaced by what `write` writes: in the place of the first, or,
+/// where there was none, before the data (a client that reads line by line then knows it in time).
+pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Block {
+    let is = |line: &Line<'_>, wanted: &[u8]| matches!(line, Line::Field { name, .. } if *name == wanted);
+    let present = block.lines().any(|line| is(&line, name));
+    let place = if present { name } else { b"data" };
+    let mut write = Some(write);
+    rebuild(block, |raw, line| {
+        if is(&line, place)
+            && let Some(write) = write.take()
+        {
+            write(raw);
+        }
+        !is(&line, name)
+    })
+}
+
+/// The block without its comment lines; `None` if nothing would be left of it.
+pub(super) fn without_comments(block: &Block) -> Option<Block> {
+    let keep = |line: &Line<'_>| !matches!(line, Line::Comment(_));
+    let rest = block.lines().any(|line| keep(&line));
+    rest.then(|| rebuild(block, |_, line| keep(&line)))
+}
+
+/// Writes the lines again that `keep` keeps, each ended by LF. `keep` may write before a line.
+/// A block that was not finished is not finished by this.
+fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) -> Block {
+    let mut raw = Vec::with_capacity(block.raw().len() + 32);
+    for line in Lines::new(block.raw()).filter(|line| !line.is_empty()) {
+        if keep(&mut raw, Line::parse(line)) {
+            raw.extend_from_slice(line);
+            raw.push(b'\n');
+        }
+    }
+    // A comment or `retry` that comes first would be a block of its own; after another line it is part of this one.
+    let alone: usize = Lines::new(&raw)
+        .take_while(|line| stands_alone(line))
+        .map(|line| line.len() + 1)
+        .sum();
+    raw.rotate_left(alone);
+    if block.is_terminated() {
+        raw.push(b'\n');
+    } else if !block.raw().ends_with(b"\n") && !block.raw().ends_with(b"\r") {
+        raw.pop();
+    }
+    Block::rebuilt(raw, block.is_terminated())
+}

@@ -1,0 +1,43 @@
+//! The wire format of event streams: bytes to blocks and back.
+//!
+//! This is the sans-IO core, of use by itself: it knows nothing of HTTP, tasks or clocks. A [`Decoder`]
+//! turns chunks into [`Piece`]s by the rules of WHATWG HTML 9.2.5 and 9.2.6; an [`Event`] or [`Block`] is
+//! its bytes on the wire plus ways to read and to edit them.
+//!
+//! ```
+//! use tower_sse_proxy::codec::{Decoder, Piece};
+//!
+//! let mut decoder = Decoder::default();
+//! let mut out = Vec::new();
+//! for chunk in ["event: greet", "ing\nda", "ta: hello\n\n: still here\n"] {
+//!     decoder.push(chunk.into());
+//!     while let Some(piece) = decoder.next_piece()? {
+//!         match piece {
+//!             Piece::Event(event) => out.push(format!("{}: {}", event.event_type(), event.data())),
+//!             Piece::Block(block) => out.extend(block.comments().map(|c| format!("comment: {c}"))),
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! assert_eq!(out, ["greeting: hello", "comment: still here"]);
+//! # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
+//! ```
+
+mod block;
+mod decoder;
+mod encode;
+mod event;
+mod lines;
+mod piece;
+mod shape;
+mod text;
+
+pub use block::Block;
+pub use decoder::{Decoder, Overflow};
+pub use encode::FieldError;
+pub use event::Event;
+pub use lines::Line;
+pub use piece::{LateLineFeed, Piece, TooLarge};
+
+pub(crate) use piece::BOM;
+pub(crate) use shape::OpenEnd;

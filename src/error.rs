@@ -1,0 +1,79 @@
+//! The error that ends a stream's body.
+
+use std::fmt;
+
+use tower::BoxError;
+
+/// Why the body of a response broke off.
+///
+/// On a response that is not an event stream this is the upstream body's own error, to be had by
+/// [`source`](std::error::Error::source). It holds no event data and no ids.
+///
+/// ```
+/// # use http_body_util::{BodyExt, Full};
+/// # use tower_sse_proxy::{ErrorKind, SseBody};
+/// async fn read(body: SseBody<Full<bytes::Bytes>>) {
+///     match body.collect().await {
+///         Ok(all) => println!("{} bytes", all.to_bytes().len()),
+///         Err(error) if error.kind() == ErrorKind::EventTooLarge => println!("who sends such events?"),
+///         Err(error) => println!("{error}: {:?}", std::error::Error::source(&error)),
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    source: Option<BoxError>,
+}
+
+/// What went wrong with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The upstream's body failed; its error is the source.
+    Upstream,
+    /// An event, or one line of it, is larger than the limit.
+    EventTooLarge,
+    /// An interceptor failed to judge a block; its error is the source.
+    InterceptorFailed,
+    /// An interceptor took longer than its time limit.
+    InterceptorTimedOut,
+    /// An interceptor panicked.
+    InterceptorPanicked,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(crate) fn with_source(kind: ErrorKind, source: impl Into<BoxError>) -> Self {
+        Self {
+            kind,
+            source: Some(source.into()),
+        }
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            ErrorKind::Upstream => "the upstream's body failed",
+            ErrorKind::EventTooLarge => "an event is too large",
+            ErrorKind::InterceptorFailed => "an interceptor failed",
+            ErrorKind::InterceptorTimedOut => "an interceptor took longer than its time limit",
+            ErrorKind::InterceptorPanicked => "an interceptor panicked",
+        })
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

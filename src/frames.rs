@@ -1,0 +1,261 @@
+//! Blocks to frames: what is ready leaves together, and what nobody touched is not copied.
+
+use std::{collections::VecDeque, ops::Range};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    codec::{BOM, Block},
+    upstream::Sink,
+};
+
+/// What one frame holds at the most.
+const BYTES_A_FRAME: usize = 256 << 10;
+const BLOCKS_A_FRAME: usize = 1024;
+
+/// A block of this size is worth a frame of its own rather than a copy.
+const LARGE: usize = 8 << 10;
+
+/// Collects blocks and hands them out in as few frames as it can.
+///
+/// Blocks that stood side by side in the upstream's buffer are one slice of it; others are copied together. A
+/// server writes each frame by itself, so this is what makes a burst cheap.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    /// Complete frames, in order.
+    ready: VecDeque<Bytes>,
+    /// The frame in the making: a slice of one buffer ...
+    run: Option<Run>,
+    /// ... or a copy. Never both.
+    copy: BytesMut,
+    /// The upstream's buffer, of which the next blocks may be slices.
+    source: Bytes,
+    /// The unfinished rest of the stream. It can only be the last thing sent: whatever came after it would
+    /// be read as part of it.
+    tail: Option<Bytes>,
+    bytes: usize,
+    blocks: usize,
+    /// Something has been sent or is about to be.
+    begun: bool,
+}
+
+/// Neighbouring blocks, as a part of the buffer they stand in.
+#[derive(Debug)]
+struct Run {
+    buffer: Bytes,
+    part: Range<usize>,
+}
+
+impl Frames {
+    /// How many blocks wait; the number grows until [`next`](Self::next) hands them out.
+    pub(crate) fn waiting(&self) -> usize {
+        self.blocks
+    }
+
+    /// The next frame, if anything waits.
+    pub(crate) fn next(&mut self) -> Option<Bytes> {
+        self.flush();
+        let next = self.ready.pop_front();
+        if self.ready.is_empty() {
+            self.bytes = 0;
+            self.blocks = 0;
+        }
+        next
+    }
+
+    /// The stream has ended: the unfinished rest may leave.
+    pub(crate) fn finish(&mut self) {
+        if let Some(tail) = self.tail.take() {
+            self.append(tail);
+        }
+    }
+
+    /// Adds a comment of our own.
+    pub(crate) fn keep_alive(&mut self, comment: Bytes) {
+        self.append(comment);
+    }
+
+    #[inline]
+    fn append(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.blocks += 1;
+        if let Some(run) = &mut self.run
+            && run.extend(&bytes)
+        {
+            return;
+        }
+        self.append_apart(bytes);
+    }
+
+    /// Adds bytes that do not follow on the last ones in their buffer.
+    fn append_apart(&mut self, bytes: Bytes) {
+        if !std::mem::replace(&mut self.begun, true) && bytes.starts_with(&BOM) {
+            // In the middle of the stream this was text; as a client's first bytes it would be a byte order
+            // mark, and what the interceptors took for an unknown field would be another one.
+            self.copy.extend_from_slice(b":\n\n");
+        }
+        if let Some(run) = &self.run {
+            if run.part.len() >= LARGE || bytes.len() >= LARGE {
+                self.flush();
+            } else if let Some(run) = self.run.take() {
+                self.copy.reserve(4 * (run.part.len() + bytes.len()));
+                self.copy.extend_from_slice(&run.buffer[run.part]);
+            }
+        }
+        if bytes.len() >= LARGE {
+            self.flush();
+        }
+        if self.copy.is_empty() {
+            self.run = Some(Run::new(&self.source, bytes));
+        } else {
+            self.copy.extend_from_slice(&bytes);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(Run { buffer, part }) = self.run.take() {
+            self.ready.push_back(buffer.slice(part));
+        } else if !self.copy.is_empty() {
+            self.ready.push_back(self.copy.split().freeze());
+        }
+    }
+}
+
+impl Sink for Frames {
+    fn byte_order_mark(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.append(Bytes::from_static(&BOM));
+        }
+    }
+
+    fn source(&mut self, chunk: Bytes) {
+        self.source = chunk;
+    }
+
+    fn block(&mut self, block: Block) {
+        // An unfinished block that something follows is dropped, as a client that reads on would do at the
+        // end of the stream. It must not run into what follows.
+        self.tail = None;
+        if block.is_terminated() {
+            self.append(block.into_raw());
+        } else {
+            self.tail = Some(block.into_raw());
+        }
+    }
+
+    fn late_line_feed(&mut self) {
+        self.append(Bytes::from_static(b"\n"));
+    }
+
+    fn is_full(&self) -> bool {
+        self.blocks >= BLOCKS_A_FRAME || self.bytes >= BYTES_A_FRAME
+    }
+}
+
+impl Run {
+    /// A run of one block, within the larger buffer if it is part of that.
+    fn new(source: &Bytes, bytes: Bytes) -> Self {
+        let (outer, inner) = (source.as_ptr_range(), bytes.as_ptr_range());
+        if outer.start <= inner.start && inner.end <= outer.end {
+            let start = inner.start as usize - outer.start as usize;
+            Self {
+                buffer: source.clone(),
+                part: start..start + bytes.len(),
+            }
+        } else {
+            Self {
+                part: 0..bytes.len(),
+                buffer: bytes,
+            }
+        }
+    }
+
+    /// Takes in a block if it is the next one in the buffer.
+    fn extend(&mut self, bytes: &Bytes) -> bool {
+        let rest = &self.buffer[self.part.end..];
+        let next = rest.len() >= bytes.len() && rest.as_ptr() == bytes.as_ptr();
+        if next {
+            self.part.end += bytes.len();
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Decoder, Piece};
+
+    fn blocks(chunk: &Bytes) -> Vec<Block> {
+        let mut decoder = Decoder::default();
+        decoder.push(chunk.clone());
+        let mut blocks = Vec::new();
+        while let Some(piece) = decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
+            match piece {
+                Piece::Event(event) => blocks.push(event.into_block()),
+                Piece::Block(block) => blocks.push(block),
+                _ => {}
+            }
+        }
+        blocks
+    }
+
+    fn frames(of: &mut Frames) -> Vec<Bytes> {
+        std::iter::from_fn(|| of.next()).collect()
+    }
+
+    #[test]
+    fn neighbours_leave_as_one_slice_of_their_buffer() {
+        let chunk = Bytes::from_static(b"data: 1\n\ndata: 2\n\n: c\ndata: 3\n\ndata: half");
+        let mut sink = Frames::default();
+        sink.source(chunk.clone());
+        for block in blocks(&chunk) {
+            sink.block(block);
+        }
+        let out = frames(&mut sink);
+        assert_eq!(out, ["data: 1\n\ndata: 2\n\n: c\ndata: 3\n\n"]);
+        assert_eq!(out[0].as_ptr(), chunk.as_ptr());
+        sink.finish();
+        assert_eq!(frames(&mut sink), ["data: half"]);
+    }
+
+    #[test]
+    fn blocks_of_several_buffers_leave_as_one_copy_and_large_ones_uncopied() {
+        let mut sink = Frames::default();
+        let large = Bytes::from(format!("data: {}\n\n", "x".repeat(LARGE)));
+        for chunk in [
+            "data: 1\n\n".into(),
+            "data: 2\n\n".into(),
+            large.clone(),
+            "data: 3\n\n".into(),
+        ] {
+            sink.source(chunk.clone());
+            blocks(&chunk).into_iter().for_each(|b| sink.block(b));
+        }
+        let out = frames(&mut sink);
+        assert_eq!(out[0], "data: 1\n\ndata: 2\n\n");
+        assert_eq!(out[1].as_ptr(), large.as_ptr());
+        assert_eq!(out[2], "data: 3\n\n");
+        assert_eq!(out.len(), 3);
+    }
+
+    #[test]
+    fn an_unfinished_block_is_dropped_if_anything_follows_it() {
+        let tail = Bytes::from_static(b"data: half");
+        let mut sink = Frames::default();
+        blocks(&tail).into_iter().for_each(|b| sink.block(b));
+        sink.block(crate::Event::new("after").into());
+        sink.finish();
+        assert_eq!(frames(&mut sink), ["data: after\n\n"]);
+    }
+
+    #[test]
+    fn text_never_becomes_a_byte_order_mark() {
+        let chunk = Bytes::from("data: 1\n\n\u{feff}data: unknown field\n\n");
+        let mut sink = Frames::default();
+        sink.source(chunk.clone());
+        sink.block(blocks(&chunk).pop().unwrap());
+        sink.byte_order_mark();
+        assert_eq!(frames(&mut sink), [":\n\n\u{feff}data: unknown field\n\n"]);
+    }
+}

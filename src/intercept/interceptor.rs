@@ -1,0 +1,173 @@
+//! The code of one stream.
+
+use http::{request, response};
+use tokio::time::Instant;
+
+use super::Verdict;
+use crate::{
+    codec::{Block, Event},
+    error::Error,
+};
+
+/// Sees every block of one stream, in order. Its fields are the state of that stream.
+///
+/// Everything here runs on the task that drives the stream, so it should be quick; what takes time or does
+/// I/O belongs in [`Verdict::Defer`]. A panic is caught: the stream is cut, no other stream feels it.
+///
+/// An `FnMut(Event) -> impl Into<Verdict>` is an interceptor.
+///
+/// ```
+/// use tokio::time::{Duration, Instant};
+/// use tower_sse_proxy::{Event, codec::Block, intercept::{End, Interceptor, Verdict}};
+///
+/// /// Blocks a phrase that is split over two events: holds each event until the next one, but never longer
+/// /// than 100 ms.
+/// #[derive(Default)]
+/// struct NoPhrase {
+///     text: String,
+///     held: Vec<Block>,
+///     until: Option<Instant>,
+/// }
+///
+/// impl Interceptor for NoPhrase {
+///     fn event(&mut self, event: Event) -> Verdict {
+///         let text = event.data().into_owned();
+///         if format!("{}{text}", self.text).contains("my secret plan") {
+///             self.held.clear(); // or `end` would still send it
+///             return Verdict::end([Event::new(r#"{"error":"blocked"}"#)]);
+///         }
+///         self.text = text;
+///         self.until = Some(Instant::now() + Duration::from_millis(100));
+///         let older = std::mem::replace(&mut self.held, vec![event.into()]);
+///         older.into()
+///     }
+///
+///     // While something is held, everything else waits behind it, or it would overtake.
+///     fn block(&mut self, block: Block) -> Verdict {
+///         if self.held.is_empty() {
+///             return block.into();
+///         }
+///         self.held.push(block);
+///         Verdict::Hold
+///     }
+///
+///     fn deadline(&self) -> Option<Instant> {
+///         self.until
+///     }
+///
+///     fn timeout(&mut self, _now: Instant) -> Verdict {
+///         self.until = None;
+///         std::mem::take(&mut self.held).into()
+///     }
+///
+///     fn end(&mut self, _end: End<'_>) -> Verdict {
+///         std::mem::take(&mut self.held).into()
+///     }
+/// }
+/// ```
+pub trait Interceptor: Send + 'static {
+    /// An event: a block that a client dispatches. It may be the unfinished rest of a stream that ended
+    /// inside a block; [`is_terminated`](Block::is_terminated) tells.
+    fn event(&mut self, event: Event) -> Verdict;
+
+    /// Any other block: comments, a bare id, a `retry`, unknown fields, a blank line. Forwarded by default, at
+    /// once: an interceptor that holds events holds these too, or they overtake.
+    ///
+    /// Clients dispatch none of these, but they do reach the client: a guard that must see every byte looks
+    /// here too.
+    fn block(&mut self, block: Block) -> Verdict {
+        Verdict::Forward(block)
+    }
+
+    /// Until when [`timeout`](Self::timeout) is to be called: something is held back. Asked for after each
+    /// call of the other methods. Times are tokio's, so that they stand still where a test pauses them.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The [`deadline`](Self::deadline) has passed. Called at most once a millisecond, and, while a later
+    /// interceptor of the chain has deferred, not before that is over: order comes first.
+    fn timeout(&mut self, now: Instant) -> Verdict {
+        let _ = now;
+        Verdict::Drop
+    }
+
+    /// The stream is over. Called exactly once for every stream that was opened, however it ends; what the
+    /// verdict lets through is the last that this interceptor sends, after the upstream's last block. An
+    /// unfinished rest of the stream is then dropped, since what follows it would be read as part of it.
+    /// [`Verdict::Hold`] here gives up what is held.
+    ///
+    /// After [`Verdict::End`] of its own the verdict is ignored: the last word is said. After a failure of its
+    /// own it is not, since it may have to say so in the way of its API; a guard then does not let go of what it
+    /// holds unjudged.
+    ///
+    /// With [`End::ClientGone`] nobody is left to send to: the verdict is ignored.
+    fn end(&mut self, end: End<'_>) -> Verdict {
+        let _ = end;
+        Verdict::Drop
+    }
+}
+
+impl<F, V> Interceptor for F
+where
+    F: FnMut(Event) -> V + Send + 'static,
+    V: Into<Verdict>,
+{
+    fn event(&mut self, event: Event) -> Verdict {
+        self(event).into()
+    }
+}
+
+impl Interceptor for Box<dyn Interceptor> {
+    fn event(&mut self, event: Event) -> Verdict {
+        (**self).event(event)
+    }
+
+    fn block(&mut self, block: Block) -> Verdict {
+        (**self).block(block)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (**self).deadline()
+    }
+
+    fn timeout(&mut self, now: Instant) -> Verdict {
+        (**self).timeout(now)
+    }
+
+    fn end(&mut self, end: End<'_>) -> Verdict {
+        (**self).end(end)
+    }
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum End<'a> {
+    /// The upstream ended it between two blocks, or an interceptor by [`Verdict::End`].
+    Complete,
+    /// The upstream ended it inside a block. The rest has gone through the chain as an unterminated block.
+    Truncated,
+    /// It broke: the upstream, a limit, or an interceptor. The client will see a cut, not an end, after
+    /// whatever is still sent.
+    Failed(&'a Error),
+    /// The client left, or the server gave it up.
+    ClientGone,
+}
+
+/// What is known of a stream when it opens.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The request as it reached the layer, extensions included.
+    pub request: &'a request::Parts,
+    /// The response as it came from the upstream service.
+    pub response: &'a response::Parts,
+}
+
+impl<'a> Head<'a> {
+    /// A head, to open an interceptor in a test.
+    pub fn new(request: &'a request::Parts, response: &'a response::Parts) -> Self {
+        Self { request, response }
+    }
+}

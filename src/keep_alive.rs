@@ -1,0 +1,89 @@
+//! Comments that keep an idle connection open.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::codec::Block;
+
+/// Sends a comment when nothing has been sent to the client for a while, so that no proxy, load balancer or
+/// NAT on the way takes the stream for dead (WHATWG HTML 9.2.7 advises one every 15 seconds or so).
+///
+/// Comments go only between two blocks, and every event sent puts the next one off. Each interval is
+/// shortened by up to a tenth at random, so that many streams opened at once do not speak at once. The first
+/// comment is sent with the head: some CDNs hold a response back until its body begins.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sse_proxy::{KeepAlive, SseProxyLayer};
+///
+/// let layer = SseProxyLayer::default()
+///     .keep_alive(KeepAlive::every(Duration::from_secs(15)).comment("still here"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeepAlive {
+    interval: Duration,
+    comment: Bytes,
+    at_once: bool,
+}
+
+impl KeepAlive {
+    /// A comment after each `interval` of silence towards the client; at least a millisecond.
+    pub fn every(interval: Duration) -> Self {
+        Self {
+            interval: interval.max(Duration::from_millis(1)),
+            comment: Bytes::from_static(b":\n\n"),
+            at_once: true,
+        }
+    }
+
+    /// The text of the comment; empty unless set. Line ends make several comment lines.
+    pub fn comment(mut self, text: &str) -> Self {
+        self.comment = Block::comment(text).into_raw();
+        self
+    }
+
+    /// Whether the first comment goes out with the head. It does unless set.
+    pub fn at_once(mut self, at_once: bool) -> Self {
+        self.at_once = at_once;
+        self
+    }
+}
+
+/// The keep-alive of one stream.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    keep_alive: KeepAlive,
+    next: Instant,
+}
+
+impl Idle {
+    pub(crate) fn new(keep_alive: KeepAlive, now: Instant) -> Self {
+        let next = if keep_alive.at_once {
+            now
+        } else {
+            now + jittered(keep_alive.interval)
+        };
+        Self { keep_alive, next }
+    }
+
+    /// When a comment is due.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// Something was sent.
+    pub(crate) fn handle_traffic(&mut self, now: Instant) {
+        self.next = now + jittered(self.keep_alive.interval);
+    }
+
+    /// The comment to send now.
+    pub(crate) fn comment(&self) -> Bytes {
+        self.keep_alive.comment.clone()
+    }
+}
+
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 - fastrand::f64() / 10.0)
+}

@@ -1,0 +1,165 @@
+//! The layer, which is its own builder.
+
+use std::{fmt, sync::Arc};
+
+use http::{request, response};
+use tower_layer::Layer;
+
+use crate::{
+    codec::Overflow, intercept::IntoIntercept, keep_alive::KeepAlive, policy::Policy,
+    service::SseProxy,
+};
+
+/// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
+/// while they flow.
+///
+/// Put it around any `Service<Request<_>, Response = Response<B>>`: an axum router, a tonic server, a hyper or
+/// reqwest client that fetches from an upstream. Which responses are event streams is told by their
+/// `Content-Type` alone; all others pass untouched. One request to the layer is one request to the service.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, response::sse::{self, Sse}, routing::get};
+/// use tower_sse_proxy::{Event, KeepAlive, SseProxyLayer};
+///
+/// async fn chat() -> Sse<impl futures_util::Stream<Item = Result<sse::Event, std::convert::Infallible>>> {
+///     let words = ["my", "password", "is", "hunter2"];
+///     Sse::new(futures_util::stream::iter(words.map(|word| Ok(sse::Event::default().data(word)))))
+/// }
+///
+/// fn redact(mut event: Event) -> Event {
+///     if event.data().contains("hunter2") {
+///         event.set_data("*******");
+///     }
+///     event
+/// }
+///
+/// let layer = SseProxyLayer::default()
+///     .intercept(redact)                                     // run in this order, per event
+///     .intercept(|event: Event| (event.data() != "password").then_some(event))
+///     .keep_alive(KeepAlive::every(Duration::from_secs(15)))
+///     .max_event_bytes(1 << 20);
+/// let app: Router = Router::new().route("/chat", get(chat)).layer(layer);
+/// # use tower::ServiceExt;
+/// # use http_body_util::BodyExt;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let request = axum::extract::Request::get("/chat").body(axum::body::Body::empty()).unwrap();
+/// # let body = app.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+/// # assert_eq!(body, "data: my\n\ndata: is\n\ndata: *******\n\n");
+/// # });
+/// ```
+///
+/// # What happens to an event stream
+///
+/// * Every complete event goes through the [interceptors](crate::intercept), and so does everything else that
+///   reaches the client: comments, ids, `retry`, unknown fields, and what an upstream leaves unfinished at its
+///   end. Unless an interceptor changes it, it leaves as it came, byte for byte.
+/// * An event leaves as soon as it is complete and allowed; events that are ready together leave together.
+/// * The head loses what is no longer true (`Content-Length`, `ETag`, digests, ranges, `Content-Encoding`) and
+///   gets `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. The operator of a gateway acts
+///   for the origin, so an upstream's own `no-transform` is overruled.
+/// * With interceptors installed, what they could not read is refused with 502: a charset other than UTF-8, a
+///   range (206), a content coding. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
+///   codings that are not are taken out of the request's `Accept-Encoding`. A `HEAD` request is answered
+///   with the same head.
+/// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
+///   after what was allowed before it, so that the client sees a cut and not an end.
+/// * Dropping the response, or the future before it, drops the upstream's.
+///
+/// # What it needs
+///
+/// The service is `Clone + Send + 'static` with a `Send` future, and its bodies carry [`Bytes`](bytes::Bytes).
+/// Errors of the service are passed on as they are. Keep-alive, interceptors with deadlines or time limits, and
+/// streams that break need tokio's timer at the time the body is polled; nothing else needs a runtime.
+///
+/// A layer is cheap to clone, and clones share their interceptors.
+///
+/// [error]: crate::Error
+#[derive(Clone, Default)]
+pub struct SseProxyLayer {
+    config: Arc<Config>,
+}
+
+/// What all services made by one layer share.
+#[derive(Clone, Default)]
+pub(crate) struct Config {
+    policy: Arc<Policy>,
+    choose: Option<Choose>,
+}
+
+type Choose = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
+
+impl Config {
+    pub(crate) fn policy(&self, request: &request::Parts) -> Arc<Policy> {
+        let chosen = self.choose.as_ref().and_then(|choose| choose(request));
+        chosen.unwrap_or_else(|| Arc::clone(&self.policy))
+    }
+}
+
+impl SseProxyLayer {
+    /// Appends an interceptor to the chain. See [`Policy::intercept`].
+    pub fn intercept<M>(self, interceptor: impl IntoIntercept<M>) -> Self {
+        self.with(|policy| policy.intercept(interceptor))
+    }
+
+    /// The limit, in bytes, for one event; 16 MiB unless set. See [`Policy::max_event_bytes`].
+    pub fn max_event_bytes(self, bytes: usize) -> Self {
+        self.with(|policy| policy.max_event_bytes(bytes))
+    }
+
+    /// What an event above the limit comes to. See [`Policy::overflow`].
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.with(|policy| policy.overflow(overflow))
+    }
+
+    /// Sends comments while a stream is silent. See [`Policy::keep_alive`].
+    pub fn keep_alive(self, keep_alive: KeepAlive) -> Self {
+        self.with(|policy| policy.keep_alive(keep_alive))
+    }
+
+    /// Takes the upstream's comments out of the stream. See [`Policy::strip_comments`].
+    pub fn strip_comments(self, strip: bool) -> Self {
+        self.with(|policy| policy.strip_comments(strip))
+    }
+
+    /// Replaces the question whether a response is an event stream. See [`Policy::detect`].
+    pub fn detect(self, detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|policy| policy.detect(detect))
+    }
+
+    /// Chooses another policy for some requests. For `None` the one holds that the other setters fill.
+    ///
+    /// A policy that is chosen is all that applies to its requests: **nothing of the other setters does, the
+    /// interceptors neither**. The function runs once for each request, before the service is called.
+    pub fn policy(
+        mut self,
+        choose: impl Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.config).choose = Some(Arc::new(choose));
+        self
+    }
+
+    fn with(mut self, set: impl FnOnce(Policy) -> Policy) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        let policy = std::mem::take(Arc::make_mut(&mut config.policy));
+        config.policy = Arc::new(set(policy));
+        self
+    }
+}
+
+impl<S> Layer<S> for SseProxyLayer {
+    type Service = SseProxy<S>;
+
+    fn layer(&self, inner: S) -> SseProxy<S> {
+        SseProxy::new(inner, Arc::clone(&self.config))
+    }
+}
+
+impl fmt::Debug for SseProxyLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SseProxyLayer")
+            .field("policy", &self.config.policy)
+            .field("per_request", &self.config.choose.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,126 @@
+//! What applies to a request.
+
+use std::{fmt, sync::Arc};
+
+use http::response;
+
+use crate::{
+    codec::{Decoder, Overflow},
+    detect::is_event_stream,
+    intercept::{Intercept, IntoIntercept},
+    keep_alive::KeepAlive,
+};
+
+/// How the streams of a request are dealt with.
+///
+/// A layer has a policy for all requests, which its setters fill, and may choose another for some by
+/// [`SseProxyLayer::policy`](crate::SseProxyLayer::policy); the setters are the same.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_sse_proxy::{Event, Policy, SseProxyLayer};
+///
+/// let open = Arc::new(Policy::default());
+/// let layer = SseProxyLayer::default()
+///     .intercept(|event: Event| (!event.data().contains("secret")).then_some(event))
+///     .policy(move |request| {
+///         // Everybody else is guarded.
+///         request.headers.contains_key("x-trusted").then(|| Arc::clone(&open))
+///     });
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    pub(crate) intercepts: Vec<Arc<dyn Intercept>>,
+    pub(crate) max_event_bytes: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) keep_alive: Option<KeepAlive>,
+    pub(crate) strip_comments: bool,
+    pub(crate) detect: Detect,
+}
+
+pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
+
+impl Policy {
+    /// Appends an interceptor to the chain: it sees what those before it let through.
+    ///
+    /// Takes an [`Intercept`], or a function `Fn(Event) -> impl Into<Verdict>`; see
+    /// [`intercept`](crate::intercept). With at least one installed, an event stream that cannot be read is
+    /// refused with 502 instead of passed on unseen: in a charset other than UTF-8, in a content coding that
+    /// cannot be decoded, or cut into a range (206).
+    pub fn intercept<M>(mut self, interceptor: impl IntoIntercept<M>) -> Self {
+        self.intercepts.push(Arc::new(interceptor.into_intercept()));
+        self
+    }
+
+    /// The limit, in bytes, for one event and for one line, every byte counted; 16 MiB unless set. It bounds
+    /// what an unfinished event can make a stream keep. See also [`overflow`](Self::overflow).
+    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
+        self.max_event_bytes = bytes;
+        self
+    }
+
+    /// What an event above the limit comes to; unless set, the stream ends there with an error. It never
+    /// passes the interceptors unseen.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Sends comments while a stream is silent. Off unless set.
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = Some(keep_alive);
+        self
+    }
+
+    /// Takes the upstream's comments out of the stream. They are passed on unless set.
+    pub fn strip_comments(mut self, strip: bool) -> Self {
+        self.strip_comments = strip;
+        self
+    }
+
+    /// Replaces the question whether a response is an event stream; [`is_event_stream`] unless set. Responses
+    /// that have no body (1xx, 204, 304) are never asked about.
+    pub fn detect(
+        mut self,
+        detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.detect = Arc::new(detect);
+        self
+    }
+
+    pub(crate) fn decoder(&self) -> Decoder {
+        Decoder::new(self.max_event_bytes)
+            .overflow(self.overflow)
+            .check_utf8(self.inspects())
+    }
+
+    /// Whether bytes that cannot be read must not pass.
+    pub(crate) fn inspects(&self) -> bool {
+        !self.intercepts.is_empty()
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            intercepts: Vec::new(),
+            max_event_bytes: Decoder::DEFAULT_LIMIT,
+            overflow: Overflow::default(),
+            keep_alive: None,
+            strip_comments: false,
+            detect: Arc::new(is_event_stream),
+        }
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("intercepts", &self.intercepts.len())
+            .field("max_event_bytes", &self.max_event_bytes)
+            .field("overflow", &self.overflow)
+            .field("keep_alive", &self.keep_alive)
+            .field("strip_comments", &self.strip_comments)
+            .finish_non_exhaustive()
+    }
+}

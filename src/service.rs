@@ -1,0 +1,88 @@
+//! The service: the request's side.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::BoxError;
+use tower_service::Service;
+
+use crate::{body::SseBody, future::ResponseFuture, head, layer::Config};
+
+/// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_sse_proxy::{Event, SseProxyLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let upstream = service_fn(|_: Request<()>| async {
+///     let body = Full::<bytes::Bytes>::from("data: one\n\ndata: two\n\n");
+///     Response::builder().header("content-type", "text/event-stream").body(body)
+/// });
+/// let proxy = SseProxyLayer::default()
+///     .intercept(|event: Event| (event.data() == "two").then_some(event))
+///     .layer(upstream);
+///
+/// let response = proxy.oneshot(Request::new(())).await.unwrap();
+/// assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "data: two\n\n");
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SseProxy<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> SseProxy<S> {
+    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, ReqB, B> Service<Request<ReqB>> for SseProxy<S>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<SseBody<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        let policy = self.config.policy(&parts);
+        let method = parts.method.clone();
+        // Kept only where an interceptor may ask for it.
+        let seen = policy.inspects().then(|| parts.clone());
+        if policy.inspects() {
+            head::narrow_accept_encoding(&mut parts);
+        }
+        let response = self.inner.call(Request::from_parts(parts, body));
+        ResponseFuture::new(response, policy, seen, &method)
+    }
+}
+
+impl<S> fmt::Debug for SseProxy<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SseProxy").finish_non_exhaustive()
+    }
+}

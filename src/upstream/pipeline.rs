@@ -1,0 +1,204 @@
+//! The one order in which a stream is dealt with: pieces in, through the interceptors, blocks out.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    codec::{Block, Decoder, LateLineFeed, OpenEnd, Piece},
+    error::{Error, ErrorKind},
+    intercept::{Chain, Finish, Output, catch},
+};
+
+/// Where blocks go once nothing more happens to them.
+pub(crate) trait Sink {
+    /// The byte order mark, if the stream began with one.
+    fn byte_order_mark(&mut self);
+
+    /// The next chunk of the upstream: blocks that follow may be slices of it. Empty when there is none for
+    /// now, so that an idle stream holds on to no buffer.
+    fn source(&mut self, chunk: Bytes);
+
+    /// A block that the whole chain has let through.
+    fn block(&mut self, block: Block);
+
+    /// The LF of a CRLF whose CR ended a block that went through unchanged.
+    fn late_line_feed(&mut self);
+
+    /// Enough for one frame.
+    fn is_full(&self) -> bool;
+}
+
+/// Turns pieces of the wire into what the client gets.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    chain: Chain,
+    strip_comments: bool,
+    late: LateLineFeeds,
+}
+
+impl Pipeline {
+    pub(crate) fn new(chain: Chain, strip_comments: bool) -> Self {
+        Self {
+            chain,
+            strip_comments,
+            late: LateLineFeeds::default(),
+        }
+    }
+
+    /// Whether there is nothing to [`drive`](Self::drive).
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.chain.is_idle()
+    }
+
+    /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
+    /// [`drive`](Self::drive).
+    pub(crate) fn feed(&mut self, decoder: &mut Decoder, sink: &mut impl Sink) {
+        // Caught once for many blocks.
+        let fed = catch(|| {
+            while self.is_idle() && !sink.is_full() {
+                match decoder.next_piece() {
+                    Ok(Some(piece)) => self.push(piece, sink),
+                    Ok(None) => break,
+                    Err(error) => {
+                        let error = Error::with_source(ErrorKind::EventTooLarge, error);
+                        self.end(Finish::Failed(error));
+                    }
+                }
+            }
+        });
+        if let Err(panic) = fed {
+            self.chain.fail_asked(panic);
+        }
+    }
+
+    /// The input is over: takes in what is left of it.
+    pub(crate) fn finish(&mut self, decoder: &mut Decoder, sink: &mut impl Sink) {
+        let Some(tail) = decoder.finish() else {
+            return self.end(Finish::Complete);
+        };
+        match catch(|| self.push(tail, sink)) {
+            Ok(()) => self.end(Finish::Truncated),
+            Err(panic) => self.chain.fail_asked(panic),
+        }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, piece: Piece, sink: &mut impl Sink) {
+        let mut block = match piece {
+            Piece::Event(event) => event.into(),
+            Piece::Block(block) => block,
+            Piece::Bom => return sink.byte_order_mark(),
+            Piece::LateLineFeed(LateLineFeed(of)) => {
+                if self.late.came(of) {
+                    sink.late_line_feed();
+                }
+                return;
+            }
+        };
+        if !self.chain.is_empty() {
+            // The chain gets to see what any client can read in the block, and nothing else can be read in it.
+            block.repair_utf8();
+        }
+        if self.strip_comments {
+            match block.without_comments() {
+                Some(rest) => block = rest,
+                None => return,
+            }
+        }
+        let Self { chain, late, .. } = self;
+        chain.push(block, &mut Settled { late, sink });
+    }
+
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<()> {
+        let Self { chain, late, .. } = self;
+        chain.drive(cx, &mut Settled { late, sink })
+    }
+
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        self.chain.deadline()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.chain.handle_timeout(now);
+    }
+
+    /// The stream is over, for this reason unless an interceptor has ended it already.
+    pub(crate) fn end(&mut self, finish: Finish) {
+        self.chain.end(finish);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.chain.is_ending()
+    }
+
+    /// Whether the client is to see a cut; once the end has been dealt with.
+    pub(crate) fn take_finish(&mut self) -> Result<(), Error> {
+        match self.chain.take_finish() {
+            Finish::Complete | Finish::Truncated => Ok(()),
+            Finish::Failed(error) => Err(error),
+        }
+    }
+}
+
+/// The end of the chain.
+struct Settled<'a, S> {
+    late: &'a mut LateLineFeeds,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Output for Settled<'_, S> {
+    fn block(&mut self, block: Block) {
+        let complete = block
+            .open_end()
+            .is_some_and(|open_end| self.late.left(open_end));
+        self.sink.block(block);
+        if complete {
+            self.sink.late_line_feed();
+        }
+    }
+}
+
+/// Which CRs have left whose LF has not come yet, and the other way round.
+///
+/// A block that ends in a CR is sent at once, and the LF that may follow shares its fate: if the block was
+/// dropped or rewritten the LF goes nowhere, and if the block is still held the LF waits for it.
+#[derive(Debug, Default)]
+struct LateLineFeeds {
+    /// The last block that left with an open end.
+    left: Option<OpenEnd>,
+    /// LFs whose block has not left, the newest last.
+    waiting: Vec<OpenEnd>,
+}
+
+impl LateLineFeeds {
+    /// More blocks than this are not held by anyone who means to send them on as they were. Losing the LF of
+    /// one costs nothing: the CR has ended the line.
+    const MOST: usize = 256;
+
+    /// An LF came. Whether its CR has left.
+    fn came(&mut self, of: OpenEnd) -> bool {
+        if self.left == Some(of) {
+            return true;
+        }
+        if self.waiting.len() == Self::MOST {
+            self.waiting.remove(0);
+        }
+        self.waiting.push(of);
+        false
+    }
+
+    /// A block with an open end leaves. Whether its LF has come.
+    fn left(&mut self, open_end: OpenEnd) -> bool {
+        self.left = Some(open_end);
+        match self.waiting.iter().position(|of| *of == open_end) {
+            Some(at) => {
+                self.waiting.remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+}

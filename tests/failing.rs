@@ -1,0 +1,216 @@
+//! Interceptors that fail, panic or take too long: their stream is cut unless they fail open, and no other
+//! stream feels it. Time is virtual.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::channel::Channel;
+use support::{Script, Step, event_stream, layer, respond, rest, through};
+use tokio::time::{Duration, Instant, sleep};
+use tower::{ServiceBuilder, service_fn};
+use tower_sse_proxy::{
+    ErrorKind, Event, SseProxyLayer,
+    codec::Block,
+    intercept::{EachEvent, End, Head, InterceptExt, Interceptor, ServiceInterceptor, Verdict},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failing(event: Event) -> Verdict {
+    match &*event.data() {
+        "fail" => Verdict::fail("told to"),
+        "panic" => panic!("told to"),
+        "panic later" => Verdict::defer(async move {
+            assert!(event.data().is_empty(), "told to");
+            Ok(event)
+        }),
+        "slow" => Verdict::defer(async move {
+            sleep(SECOND).await;
+            Ok(event)
+        }),
+        _ => event.into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_cuts_the_stream_unless_it_fails_open() {
+    let limited = || EachEvent::new(failing).time_limit(SECOND / 2);
+    let closed = || SseProxyLayer::default().intercept(limited());
+    let open = || SseProxyLayer::default().intercept(limited().fail_open());
+    let other_order = EachEvent::new(failing).fail_open().time_limit(SECOND / 2);
+    let other_order = SseProxyLayer::default().intercept(other_order);
+    let unlimited = SseProxyLayer::default().intercept(failing);
+    let failed = Some(ErrorKind::InterceptorFailed);
+    let late = Some(ErrorKind::InterceptorTimedOut);
+    let panicked = Some(ErrorKind::InterceptorPanicked);
+    for (layer, culprit, passes, error) in [
+        (closed(), "fail", false, failed),
+        (closed(), "slow", false, late),
+        (closed(), "panic", false, panicked),
+        (closed(), "panic later", false, panicked),
+        (open(), "fail", true, None),
+        (open(), "slow", true, None),
+        (open(), "panic", false, panicked),
+        (open(), "panic later", false, panicked),
+        (other_order.clone(), "fail", true, None),
+        (other_order, "slow", true, None),
+        (unlimited, "slow", true, None),
+    ] {
+        let text: &str = format!("data: 1\n\nid: 5\ndata: {culprit}\n\ndata: 2\n\n").leak();
+        let out = if passes { text } else { "data: 1\n\n" };
+        assert_eq!(
+            through(&layer, text).await,
+            (out.into(), error),
+            "{culprit}"
+        );
+    }
+}
+
+/// Panics in one of its methods.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Panics {
+    Open,
+    Event,
+    Block,
+    Deadline,
+    Timeout,
+    End,
+}
+
+struct Panicking(Panics);
+
+impl Panicking {
+    fn at(&self, here: Panics) {
+        assert!(self.0 != here, "told to");
+    }
+}
+
+impl Interceptor for Panicking {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.at(Panics::Event);
+        event.into()
+    }
+
+    fn block(&mut self, block: Block) -> Verdict {
+        self.at(Panics::Block);
+        block.into()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.at(Panics::Deadline);
+        (self.0 == Panics::Timeout).then(Instant::now)
+    }
+
+    fn timeout(&mut self, _: Instant) -> Verdict {
+        self.at(Panics::Timeout);
+        Verdict::Drop
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        self.at(Panics::End);
+        Verdict::Drop
+    }
+}
+
+/// Only a request to `/panic` gets the one that panics.
+fn panicking(at: Panics) -> SseProxyLayer {
+    layer(move |head: &Head<'_>| {
+        let panics = head.request.uri.path() == "/panic";
+        assert!(!(panics && at == Panics::Open), "told to");
+        panics.then_some(Panicking(at))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_cuts_its_stream_and_no_other_one() {
+    use Panics::*;
+    for at in [Open, Event, Block, Deadline, Timeout, End] {
+        let layer = panicking(at);
+        let (upstream, other) = Channel::<Bytes, Infallible>::new(64);
+        let request = |path| Request::get(path).body(()).unwrap();
+        let other = respond(&layer, request("/other"), event_stream(other))
+            .await
+            .into_body();
+
+        let script = Script::of([": c\ndata: 1\n\n"]).then(Step::Later);
+        let response = respond(&layer, request("/panic"), event_stream(script)).await;
+        if at == Open {
+            assert_eq!(response.status(), 502);
+            let (out, failed) = rest(response.into_body()).await;
+            assert!(!out.contains("data: 1") && failed.is_none());
+        } else {
+            let (_, failed) = rest(response.into_body()).await;
+            assert_eq!(failed, Some(ErrorKind::InterceptorPanicked), "{at:?}");
+        }
+
+        let mut upstream = upstream;
+        upstream.send_data(": c\ndata: 1\n\n".into()).await.unwrap();
+        drop(upstream);
+        assert_eq!(
+            rest(other).await,
+            (": c\ndata: 1\n\n".into(), None),
+            "{at:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_judges_with_all_that_tower_puts_around_it() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&running);
+    let judge = service_fn(move |event: Event| {
+        let count = Arc::clone(&count);
+        async move {
+            assert_eq!(count.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            let pause = if event.data() == "slow" {
+                3 * SECOND
+            } else {
+                SECOND / 10
+            };
+            sleep(pause).await;
+            count.fetch_sub(1, Ordering::SeqCst);
+            match &*event.data() {
+                "error" => Err("told to"),
+                "drop" => Ok(None),
+                _ => Ok(Some(event)),
+            }
+        }
+    });
+    let judge = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .timeout(SECOND)
+        .service(judge);
+    let judge = ServiceInterceptor::new(judge);
+    let closed = layer(judge.clone());
+    // One permit for all streams together: they take turns.
+    let (one, two) = tokio::join!(
+        through(&closed, "data: 1\n\ndata: drop\n\ndata: 2\n\n"),
+        through(&closed, "data: 3\n\ndata: 4\n\n"),
+    );
+    assert_eq!(one, ("data: 1\n\ndata: 2\n\n".into(), None));
+    assert_eq!(two, ("data: 3\n\ndata: 4\n\n".into(), None));
+    for (text, error) in [
+        ("data: 1\n\ndata: error\n\n", "failed"),
+        ("data: 1\n\ndata: slow\n\n", "late"),
+    ] {
+        let (out, failed) = through(&closed, text).await;
+        assert_eq!(
+            (&*out, failed),
+            ("data: 1\n\n", Some(ErrorKind::InterceptorFailed)),
+            "{error}"
+        );
+        running.store(0, Ordering::SeqCst);
+    }
+    let open = layer(judge.fail_open());
+    let text = "data: error\n\ndata: 2\n\n";
+    assert_eq!(through(&open, text).await, (text.into(), None));
+}

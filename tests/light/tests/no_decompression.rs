@@ -1,0 +1,62 @@
+//! Without the feature `decompression` a coded stream is never read, and never passed on where it should have been.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_sse_proxy::{Event, SseProxyLayer};
+
+/// Answers with what looks like a gzip stream, and says what codings it was asked for.
+async fn through(layer: SseProxyLayer) -> Response<Bytes> {
+    let upstream = service_fn(|request: Request<()>| async move {
+        let asked = request.headers()[header::ACCEPT_ENCODING].clone();
+        Ok::<_, Infallible>(
+            Response::builder()
+                .header(header::CONTENT_TYPE, "text/event-stream")
+                .header(header::CONTENT_ENCODING, "gzip")
+                .header("x-asked", asked)
+                .body(Full::<Bytes>::from("\x1f\u{8b}not looked at"))
+                .unwrap(),
+        )
+    });
+    let request = Request::builder()
+        .header(header::ACCEPT_ENCODING, "gzip, br")
+        .body(())
+        .unwrap();
+    let response = layer.layer(upstream).oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Response::from_parts(parts, body)
+}
+
+#[tokio::test]
+async fn with_an_interceptor_a_coded_stream_is_refused() {
+    let response = through(SseProxyLayer::default().intercept(|event: Event| event)).await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    let text = String::from_utf8(response.body().to_vec()).unwrap();
+    assert!(text.contains("`gzip`") && text.contains("not compiled in"), "{text}");
+}
+
+#[tokio::test]
+async fn without_one_it_passes_as_it_is() {
+    let response = through(SseProxyLayer::default()).await;
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    assert_eq!(response.headers()["x-asked"], "gzip, br");
+    assert_eq!(response.body(), "\x1f\u{8b}not looked at".as_bytes());
+}
+
+#[tokio::test]
+async fn with_an_interceptor_no_coding_is_asked_for() {
+    let upstream = service_fn(|request: Request<()>| async move {
+        assert_eq!(request.headers()[header::ACCEPT_ENCODING], "identity");
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let request = Request::builder()
+        .header(header::ACCEPT_ENCODING, "gzip, br")
+        .body(())
+        .unwrap();
+    let layer = SseProxyLayer::default().intercept(|event: Event| event);
+    layer.layer(upstream).oneshot(request).await.unwrap();
+}

@@ -1,0 +1,264 @@
+//! Clients that show how a body ended: as it should, or cut.
+
+use std::{error::Error, net::SocketAddr};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::{
+    soon,
+    wire::{Chunk, Wire},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+pub const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+/// An answer, of which only the head has been read.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Read, but not asked for.
+    ahead: Bytes,
+    body: AnswerBody,
+}
+
+enum AnswerBody {
+    None,
+    Chunks(Wire),
+    Length(Wire, usize),
+    UntilClose(Wire),
+    /// With what keeps the connection open.
+    Http2(Incoming, http2::SendRequest<Full<Bytes>>),
+}
+
+/// What comes next in a body.
+#[derive(Debug, PartialEq)]
+pub enum Read {
+    Data(Bytes),
+    Over(Ended),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// HTTP/1.1: the final chunk. HTTP/2: END_STREAM. With the trailers, if any.
+    Clean(HeaderMap),
+    /// HTTP/1.1: the connection ended before the final chunk. HTTP/2: RST_STREAM.
+    Cut,
+}
+
+impl Ended {
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Ended::Clean(_))
+    }
+}
+
+/// A connection on which nothing has been sent.
+pub async fn connect(address: SocketAddr) -> Wire {
+    Wire::new(TcpStream::connect(address).await.unwrap())
+}
+
+pub async fn get(protocol: Protocol, address: SocketAddr) -> Answer {
+    fetch(
+        protocol,
+        address,
+        Request::get("/").body(Bytes::new()).unwrap(),
+    )
+    .await
+}
+
+pub async fn post(protocol: Protocol, address: SocketAddr, body: impl Into<Bytes>) -> Answer {
+    fetch(
+        protocol,
+        address,
+        Request::post("/").body(body.into()).unwrap(),
+    )
+    .await
+}
+
+/// Sends a request on a connection of its own and reads the head of the answer.
+pub async fn fetch(protocol: Protocol, address: SocketAddr, request: Request<Bytes>) -> Answer {
+    let answer = async {
+        match protocol {
+            Protocol::Http1 => fetch_http1(address, request).await,
+            Protocol::Http2 => fetch_http2(address, request).await,
+        }
+    };
+    soon(answer).await
+}
+
+async fn fetch_http1(address: SocketAddr, request: Request<Bytes>) -> Answer {
+    let mut wire = connect(address).await;
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nhost: test\r\n",
+        request.method(),
+        request.uri()
+    );
+    for (name, value) in request.headers() {
+        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    head += &format!("content-length: {}\r\n\r\n", request.body().len());
+    wire.write(head).await;
+    wire.write(request.body()).await;
+
+    let head = wire.head().await.expect("no head came");
+    let mut lines = head.lines();
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let headers: HeaderMap = lines.filter_map(field).collect();
+    let value = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().unwrap())
+    };
+    let body = if request.method() == Method::HEAD || matches!(status, 101 | 204 | 304) {
+        AnswerBody::None
+    } else if value("transfer-encoding") == Some("chunked") {
+        AnswerBody::Chunks(wire)
+    } else if let Some(length) = value("content-length") {
+        AnswerBody::Length(wire, length.parse().unwrap())
+    } else {
+        AnswerBody::UntilClose(wire)
+    };
+    Answer {
+        status,
+        headers,
+        ahead: Bytes::new(),
+        body,
+    }
+}
+
+fn field(line: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = line.split_once(':')?;
+    Some((name.parse().unwrap(), value.trim().parse().unwrap()))
+}
+
+async fn fetch_http2(address: SocketAddr, request: Request<Bytes>) -> Answer {
+    let socket = TcpStream::connect(address).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let io = TokioIo::new(socket);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (mut parts, body) = request.into_parts();
+    parts.uri = format!("http://test{}", parts.uri).parse().unwrap();
+    let request = Request::from_parts(parts, Full::new(body));
+    let response = sender.send_request(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        ahead: Bytes::new(),
+        body: AnswerBody::Http2(body, sender),
+    }
+}
+
+impl Answer {
+    /// The header's value, if there is exactly one.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?;
+        assert_eq!(values.next(), None, "{name} came twice");
+        Some(value.to_str().unwrap())
+    }
+
+    /// What comes next: on HTTP/1.1, one chunk.
+    pub async fn read(&mut self) -> Read {
+        if !self.ahead.is_empty() {
+            return Read::Data(std::mem::take(&mut self.ahead));
+        }
+        let over = |clean| {
+            Read::Over(if clean {
+                Ended::Clean(HeaderMap::new())
+            } else {
+                Ended::Cut
+            })
+        };
+        match &mut self.body {
+            AnswerBody::None => over(true),
+            AnswerBody::Chunks(wire) => match wire.chunk().await {
+                Chunk::Data(data) => Read::Data(data),
+                Chunk::Last(trailers) => {
+                    Read::Over(Ended::Clean(trailers.lines().filter_map(field).collect()))
+                }
+                Chunk::Cut => over(false),
+            },
+            AnswerBody::Length(_, 0) => over(true),
+            AnswerBody::Length(wire, length) => match wire.exactly(*length).await {
+                Some(data) => {
+                    *length = 0;
+                    Read::Data(data)
+                }
+                None => over(false),
+            },
+            AnswerBody::UntilClose(wire) => match wire.rest().await {
+                all if all.is_empty() => over(true),
+                all => Read::Data(all),
+            },
+            AnswerBody::Http2(body, _) => match soon(body.frame()).await {
+                None => over(true),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Read::Data(data),
+                    Err(frame) => Read::Over(Ended::Clean(frame.into_trailers().unwrap())),
+                },
+                Some(Err(error)) => {
+                    let cause = error.source().unwrap().to_string();
+                    assert!(
+                        cause.contains("stream error received"),
+                        "not a reset: {cause}"
+                    );
+                    over(false)
+                }
+            },
+        }
+    }
+
+    /// Reads exactly this text, in as many pieces as it may come.
+    pub async fn expect(&mut self, text: impl AsRef<[u8]>) {
+        let wanted = text.as_ref();
+        let mut got = Vec::new();
+        while got.len() < wanted.len() {
+            match self.read().await {
+                Read::Data(data) => got.extend_from_slice(&data),
+                Read::Over(ended) => panic!("{ended:?} after {}", got.escape_ascii()),
+            }
+        }
+        self.ahead = got.split_off(wanted.len()).into();
+        assert_eq!(
+            got.escape_ascii().to_string(),
+            wanted.escape_ascii().to_string()
+        );
+    }
+
+    /// Loses interest: HTTP/1.1 closes the connection, HTTP/2 resets the stream and keeps the connection.
+    pub fn leave(self) -> Option<http2::SendRequest<Full<Bytes>>> {
+        match self.body {
+            AnswerBody::Http2(_, sender) => Some(sender),
+            _ => None,
+        }
+    }
+
+    /// The rest of the body, and how it ended.
+    pub async fn rest(mut self) -> (Bytes, Ended) {
+        let mut all = Vec::new();
+        loop {
+            match self.read().await {
+                Read::Data(data) => all.extend_from_slice(&data),
+                Read::Over(ended) => return (all.into(), ended),
+            }
+        }
+    }
+}

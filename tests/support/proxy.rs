@@ -1,0 +1,113 @@
+//! A hyper server around the layer, and a hyper client behind it.
+
+use std::{
+    net::SocketAddr,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Version, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, Error, ResponseFuture, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use socket2::SockRef;
+use tokio::net::TcpListener;
+use tower::{BoxError, Layer, Service};
+use tower_sse_proxy::SseProxyLayer;
+
+/// Serves HTTP/1.1 and HTTP/2 with this layer in front of that upstream.
+pub async fn proxy(layer: SseProxyLayer, upstream: SocketAddr) -> SocketAddr {
+    serve(layer.layer(forward(upstream))).await
+}
+
+/// Serves a service by HTTP/1.1 and HTTP/2, whichever the client speaks.
+pub async fn serve<S, B>(service: S) -> SocketAddr
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            // The kernel's buffers are not what is under test where a reader holds a writer back.
+            SockRef::from(&socket)
+                .set_send_buffer_size(64 << 10)
+                .unwrap();
+            let service = TowerToHyperService::new(service.clone());
+            tokio::spawn(async move {
+                // An error here is a client that left, or a body that broke: what tests look at from outside.
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
+            });
+        }
+    });
+    address
+}
+
+/// Sends every request to one upstream, each on a connection of its own.
+pub struct Forward<B> {
+    client: Client<HttpConnector, B>,
+    upstream: SocketAddr,
+}
+
+impl<B> Clone for Forward<B> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            upstream: self.upstream,
+        }
+    }
+}
+
+pub fn forward<B>(upstream: SocketAddr) -> Forward<B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.set_recv_buffer_size(Some(64 << 10));
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build(tcp);
+    Forward { client, upstream }
+}
+
+impl<B> Service<Request<B>> for Forward<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Incoming>;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> ResponseFuture {
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        let uri = format!("http://{}{path}", self.upstream);
+        *request.uri_mut() = uri.parse().unwrap();
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().remove(header::HOST);
+        self.client.request(request)
+    }
+}

@@ -1,0 +1,133 @@
+//! An upstream that does exactly what a test tells it, byte by byte.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::{net::TcpListener, sync::mpsc};
+
+use super::{
+    soon,
+    wire::{Chunk, Wire},
+};
+
+/// Accepts connections, reads one request from each, and hands it to the test.
+pub struct Upstream {
+    pub address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    exchanges: mpsc::UnboundedReceiver<Exchange>,
+}
+
+/// A request, and the connection on which it waits for its answer.
+#[derive(Debug)]
+pub struct Exchange {
+    pub head: String,
+    pub wire: Wire,
+}
+
+impl Upstream {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (sender, exchanges) = mpsc::unbounded_channel();
+        let count = Arc::clone(&requests);
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let (sender, count) = (sender.clone(), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let mut wire = Wire::new(socket);
+                    let Some(head) = wire.head().await else {
+                        return;
+                    };
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let _ = sender.send(Exchange { head, wire });
+                });
+            }
+        });
+        Self {
+            address,
+            requests,
+            exchanges,
+        }
+    }
+
+    /// One that gives every request the same answer and closes the connection.
+    pub async fn answering(answer: impl Into<Bytes>) -> SocketAddr {
+        let answer = answer.into();
+        let mut upstream = Self::start().await;
+        let address = upstream.address;
+        tokio::spawn(async move {
+            while let Some(mut exchange) = upstream.exchanges.recv().await {
+                exchange.body().await;
+                let _ = exchange.wire.try_write(&answer).await;
+            }
+        });
+        address
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Exchange {
+        soon(self.exchanges.recv()).await.unwrap()
+    }
+
+    /// How many requests have begun to arrive, ever.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Exchange {
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.wire.write(bytes).await;
+    }
+
+    /// Sends one chunk of a chunked body.
+    pub async fn chunk(&mut self, data: impl AsRef<[u8]>) {
+        self.wire.write(chunk(data.as_ref())).await;
+    }
+
+    /// Reads the request's body.
+    pub async fn body(&mut self) -> Bytes {
+        let head = self.head.to_ascii_lowercase();
+        if head.contains("transfer-encoding: chunked") {
+            let mut all = Vec::new();
+            while let Chunk::Data(data) = self.wire.chunk().await {
+                all.extend_from_slice(&data);
+            }
+            return all.into();
+        }
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"));
+        let length = length.map_or(0, |length| length.trim().parse().unwrap());
+        self.wire.exactly(length).await.unwrap_or_default()
+    }
+
+    /// Waits until the other side has closed the connection, and tells what it has sent until then.
+    pub async fn closed(mut self) -> Bytes {
+        self.wire.rest().await
+    }
+}
+
+/// One chunk as it stands on the wire.
+pub fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
+/// The answer that is this event stream, ended by the end of the connection.
+pub fn sse(body: impl AsRef<[u8]>) -> Vec<u8> {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    [&head[..], body.as_ref()].concat()
+}
+
+/// The head of an event stream in chunks.
+pub fn sse_chunked() -> &'static str {
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+}
