@@ -22,7 +22,7 @@ fn pieces(chunks: &[&[u8]], limit: usize) -> (Vec<Vec<u8>>, bool) {
     let mut take = |piece: Piece| match piece {
         Piece::Bom => pieces.push(b"\xef\xbb\xbf".to_vec()),
         Piece::Event(mut event) => {
-            pieces.push(event.raw().to_vec());
+            pieces.push(event.as_bytes().to_vec());
             let terminated = event.is_terminated();
             event.set_data("a\rb\r\nc\n");
             assert_eq!(event.data(), "a\nb\nc\n");

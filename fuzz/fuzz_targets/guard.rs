@@ -72,12 +72,12 @@ fn found(text: &[u8]) -> bool {
 
 impl Interceptor for Deny {
     fn event(&mut self, event: Event) -> Verdict {
-        let bad = found(event.data().as_bytes()) || found(event.raw());
+        let bad = found(event.data().as_bytes()) || found(event.as_bytes());
         (!bad).then_some(event).into()
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        (!found(block.raw())).then_some(block).into()
+        (!found(block.as_bytes())).then_some(block).into()
     }
 }
 

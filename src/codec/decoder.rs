@@ -2,17 +2,16 @@
 
 use std::fmt;
 
-use bytes::{Buf, Bytes};
-use bytestring::ByteString;
+use bytes::Bytes;
 use memchr::memchr2;
 
 use super::{
     block::Block,
     event::Event,
-    lines::{line_end_len, stands_alone},
+    input::Input,
+    lines::{ends_piece, line_end_len, stands_alone},
     piece::{BOM, LateLineFeed, Piece, TooLarge},
     shape::{OpenEnd, Shape},
-    text::Raw,
 };
 
 /// Cuts an event stream into [`Piece`]s, whatever chunks it arrives in.
@@ -46,14 +45,9 @@ use super::{
 pub struct Decoder {
     limit: usize,
     overflow: Overflow,
-    /// Input not yet taken.
-    chunk: Bytes,
+    input: Input,
     /// Whether to look for ill-formed UTF-8.
     check_utf8: bool,
-    /// The chunk that the input is the rest of, if it is ASCII: then its blocks are text.
-    text: ByteString,
-    /// So much of the input is known to be well-formed.
-    well_formed: usize,
     /// The beginning of a block whose end has not come yet; searched already, all of it.
     carry: Vec<u8>,
     /// The size of the last block that crossed chunks.
@@ -83,7 +77,7 @@ impl fmt::Debug for Decoder {
         f.debug_struct("Decoder")
             .field("limit", &self.limit)
             .field("overflow", &self.overflow)
-            .field("input", &self.chunk.len())
+            .field("input", &self.input.rest().len())
             .field("unfinished", &self.carry.len())
             .field("at", &self.at)
             .finish_non_exhaustive()
@@ -133,10 +127,8 @@ impl Decoder {
         Self {
             limit: limit.clamp(16, u32::MAX as usize - 2),
             overflow: Overflow::Fail,
-            chunk: Bytes::new(),
+            input: Input::default(),
             check_utf8: false,
-            text: ByteString::new(),
-            well_formed: 0,
             carry: Vec::new(),
             last_carried: 0,
             line: 0,
@@ -162,34 +154,25 @@ impl Decoder {
     /// Hands in the next bytes. Take the pieces with [`next_piece`](Self::next_piece) before the next call:
     /// input that is still waiting is copied together with the new.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.chunk.is_empty() {
-            self.chunk = chunk;
-        } else if !chunk.is_empty() {
-            self.chunk = [&self.chunk[..], &chunk[..]].concat().into();
-        }
-        if self.check_utf8 {
-            self.check_chunk();
-        }
+        self.input.push(chunk, self.check_utf8);
     }
 
-    /// Text in other languages than English is checked with simdutf8, but that cannot be kept as text.
-    fn check_chunk(&mut self) {
-        (self.text, self.well_formed) = if !is_ascii(&self.chunk) {
-            (ByteString::new(), well_formed(&self.chunk))
-        } else if let Ok(text) = ByteString::try_from(self.chunk.clone()) {
-            (text, self.chunk.len())
-        } else {
-            (ByteString::new(), 0)
-        };
+    /// Takes back a block that is needed no more, which makes the next one cheaper.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, block: Block) {
+        self.input.give_back(block);
     }
 
     /// The next piece, or `None` when more input is needed.
     ///
     /// # Errors
     /// [`TooLarge`], once; the decoder then takes no more input and has no more pieces.
-    #[inline(always)]
+    #[inline]
     pub fn next_piece(&mut self) -> Result<Option<Piece>, TooLarge> {
-        while !self.chunk.is_empty() {
+        if let Some(block) = self.next_plain() {
+            return Ok(Some(piece(block)));
+        }
+        while !self.input.is_empty() {
             match self.at {
                 At::Start => {
                     if let Some(bom) = self.start() {
@@ -198,7 +181,7 @@ impl Decoder {
                 }
                 At::Block => {
                     let piece = if self.carry.is_empty() {
-                        self.block()?
+                        self.next_block()?
                     } else {
                         self.carried_block()?
                     };
@@ -232,7 +215,7 @@ impl Decoder {
                     self.take_line_feed();
                     self.at = At::Block;
                 }
-                At::Failed => drop(self.take_chunk()),
+                At::Failed => self.input.clear(),
             }
         }
         Ok(None)
@@ -246,23 +229,21 @@ impl Decoder {
         if self.carry.is_empty() {
             return None;
         }
-        let raw = std::mem::take(&mut self.carry);
-        let mut shape = std::mem::take(&mut self.shape);
-        shape.note(&raw[self.line..], self.line);
+        self.shape.note(&self.carry[self.line..], self.line);
+        self.shape.set_terminated(false);
         self.line = 0;
-        shape.set_terminated(false);
-        Some(piece(Raw::Bytes(raw.into()), shape))
+        Some(piece(self.take_carry()))
     }
 
     /// The start of the stream: a BOM is a piece of its own, also when its bytes arrive one by one.
     fn start(&mut self) -> Option<Piece> {
-        while let Some(&byte) = self.chunk.first() {
+        while let Some(&byte) = self.input.rest().first() {
             if byte != BOM[self.carry.len()] {
                 self.at = At::Block;
                 return None;
             }
             self.carry.push(byte);
-            self.advance(1);
+            self.input.advance(1);
             if self.carry.len() == BOM.len() {
                 self.carry.clear();
                 self.at = At::Block;
@@ -272,75 +253,90 @@ impl Decoder {
         None
     }
 
-    /// Reads on in a block until it is complete or the input is used up.
+    /// The next block, if there is nothing special about it: the way most of any stream takes.
     #[inline(always)]
-    fn block(&mut self) -> Result<Option<Piece>, TooLarge> {
+    pub(crate) fn next_plain(&mut self) -> Option<Block> {
+        let at_its_start = self.at == At::Block && self.carry.is_empty();
+        if at_its_start {
+            self.input.next_block(self.limit)
+        } else {
+            None
+        }
+    }
+
+    /// Reads on in a block, whatever it is like.
+    fn next_block(&mut self) -> Result<Option<Piece>, TooLarge> {
         let mut searched = 0;
-        while let Some(found) = memchr2(b'\n', b'\r', &self.chunk[searched..]) {
+        let rest = self.input.rest();
+        while let Some(found) = memchr2(b'\n', b'\r', &rest[searched..]) {
             let end = searched + found;
-            searched = end + line_end_len(&self.chunk[end..]);
-            let line = &self.chunk[self.line..end];
+            searched = end + line_end_len(&rest[end..]);
+            let line = &rest[self.line..end];
             if ends_piece(line, self.line) {
                 return self.emit_from_chunk(searched, end + 1);
             }
             self.shape.note(line, self.line);
             self.line = searched;
-            // The blank line is usually next: no search for what is in sight.
-            if self.chunk.get(searched) == Some(&b'\n') {
-                return self.emit_from_chunk(searched + 1, searched + 1);
-            }
         }
         // A block in the making outlives its chunk: a copy, so that the chunk's buffer is free.
-        let chunk = self.take_chunk();
-        if chunk.len() >= self.last_carried / 8 {
+        if rest.len() >= self.last_carried / 8 {
             // Streams of large events have more of them: make room once rather than grow.
-            self.carry.reserve(self.last_carried.max(chunk.len()));
+            self.carry.reserve(self.last_carried.max(rest.len()));
         }
-        self.carry.extend_from_slice(&chunk);
-        self.check_carry()?;
-        Ok(None)
+        self.carry_rest()
     }
 
-    /// The same for a block that began in an earlier chunk.
+    /// Reads on in a block that began in an earlier chunk.
     fn carried_block(&mut self) -> Result<Option<Piece>, TooLarge> {
-        while let Some(found) = memchr2(b'\n', b'\r', &self.chunk) {
+        let mut rest = self.input.rest();
+        while let Some(found) = memchr2(b'\n', b'\r', rest) {
             let end = self.carry.len() + found;
-            let taken = found + line_end_len(&self.chunk[found..]);
-            self.carry.extend_from_slice(&self.chunk[..taken]);
-            self.advance(taken);
+            let taken = found + line_end_len(&rest[found..]);
+            self.carry.extend_from_slice(&rest[..taken]);
+            self.input.advance(taken);
             let line = &self.carry[self.line..end];
             if ends_piece(line, self.line) {
                 self.last_carried = self.carry.len();
-                let raw = Raw::Bytes(std::mem::take(&mut self.carry).into());
-                return self.emit(raw, end + 1);
+                let block = self.take_carry();
+                return self.emit(block, end + 1);
             }
             self.shape.note(line, self.line);
             self.line = self.carry.len();
+            rest = self.input.rest();
         }
-        let chunk = self.take_chunk();
-        self.carry.extend_from_slice(&chunk);
+        self.carry_rest()
+    }
+
+    /// Keeps the rest of the input, of which no line ends.
+    fn carry_rest(&mut self) -> Result<Option<Piece>, TooLarge> {
+        self.carry.extend_from_slice(self.input.rest());
+        self.input.clear();
         self.check_carry()?;
         Ok(None)
     }
 
-    #[inline(always)]
+    /// The block that crossed chunks.
+    fn take_carry(&mut self) -> Block {
+        let raw = Bytes::from(std::mem::take(&mut self.carry));
+        Block {
+            shape: std::mem::take(&mut self.shape),
+            raw: raw.into(),
+        }
+    }
+
     fn emit_from_chunk(&mut self, size: usize, counted: usize) -> Result<Option<Piece>, TooLarge> {
-        self.shape.set_well_formed(size <= self.well_formed);
-        let raw = match self.text.len().checked_sub(self.chunk.len()) {
-            Some(from) => Raw::Text(self.text.slice_ref(&self.text[from..from + size])),
-            None => Raw::Bytes(self.chunk.slice(..size)),
-        };
-        self.advance(size);
-        self.emit(raw, counted)
+        let shape = std::mem::take(&mut self.shape);
+        match self.input.take_block(size, shape) {
+            Some(block) => self.emit(block, counted),
+            None => Ok(None),
+        }
     }
 
     /// Hands out a complete piece. `counted` is its size up to the first byte of its last line end, which is
     /// what the limit is about: CR and CRLF, early or late, then count alike.
-    #[inline(always)]
-    fn emit(&mut self, raw: Raw, counted: usize) -> Result<Option<Piece>, TooLarge> {
-        let mut shape = std::mem::take(&mut self.shape);
+    fn emit(&mut self, mut block: Block, counted: usize) -> Result<Option<Piece>, TooLarge> {
         self.line = 0;
-        let open = self.chunk.is_empty() && raw.bytes().last() == Some(&b'\r');
+        let open = self.input.is_empty() && block.as_bytes().last() == Some(&b'\r');
         if counted > self.limit {
             self.too_large()?;
             self.at = if open { At::DiscardedCr } else { At::Block };
@@ -349,9 +345,9 @@ impl Decoder {
         if open {
             self.at = At::OuterCr;
             self.open_end = self.open_end.next();
-            shape.set_open_end(self.open_end);
+            block.shape.set_open_end(self.open_end);
         }
-        Ok(Some(piece(raw, shape)))
+        Ok(Some(piece(block)))
     }
 
     /// Looks at the unfinished block at the end of a chunk: is it still within the limit?
@@ -383,15 +379,16 @@ impl Decoder {
             return Ok(());
         }
         self.at = At::Failed;
-        drop(self.take_chunk());
+        self.input.clear();
         self.carry = Vec::new();
         Err(TooLarge { limit: self.limit })
     }
 
     /// Passes over the rest of a block that is too large.
     fn discard(&mut self, one_line: bool, blank: bool) {
-        let Some(end) = memchr2(b'\n', b'\r', &self.chunk) else {
-            drop(self.take_chunk());
+        let rest = self.input.rest();
+        let Some(end) = memchr2(b'\n', b'\r', rest) else {
+            self.input.clear();
             self.at = At::Discard {
                 one_line,
                 blank: false,
@@ -399,9 +396,9 @@ impl Decoder {
             return;
         };
         let over = one_line || (blank && end == 0);
-        let taken = end + line_end_len(&self.chunk[end..]);
-        let cr = self.chunk[taken - 1] == b'\r' && taken == self.chunk.len();
-        self.advance(taken);
+        let taken = end + line_end_len(&rest[end..]);
+        let cr = rest[taken - 1] == b'\r' && taken == rest.len();
+        self.input.advance(taken);
         self.at = match (over, cr) {
             (true, true) => At::DiscardedCr,
             (true, false) => At::Block,
@@ -414,53 +411,19 @@ impl Decoder {
     }
 
     fn take_line_feed(&mut self) -> bool {
-        let found = self.chunk[0] == b'\n';
+        let found = self.input.rest()[0] == b'\n';
         if found {
-            self.advance(1);
+            self.input.advance(1);
         }
         found
     }
-
-    fn advance(&mut self, taken: usize) {
-        self.chunk.advance(taken);
-        self.well_formed = self.well_formed.saturating_sub(taken);
-        if self.chunk.is_empty() {
-            self.text = ByteString::new();
-        }
-    }
-
-    fn take_chunk(&mut self) -> Bytes {
-        self.text = ByteString::new();
-        std::mem::take(&mut self.chunk)
-    }
-}
-
-/// Whether a line that begins at `start` in its block completes a piece: a blank line does, and so does one
-/// that no field has come before and that takes effect by itself.
-#[inline]
-fn ends_piece(line: &[u8], start: usize) -> bool {
-    line.is_empty() || (start == 0 && stands_alone(line))
 }
 
 #[inline(always)]
-fn piece(raw: Raw, shape: Shape) -> Piece {
-    let block = Block { raw, shape };
+fn piece(block: Block) -> Piece {
     if block.is_event() {
         Piece::Event(Event::of(block))
     } else {
         Piece::Block(block)
-    }
-}
-
-/// `[u8]::is_ascii` is made to stop early, and slow where it does not.
-fn is_ascii(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |all, byte| all | byte) < 0x80
-}
-
-/// How much of the bytes is well-formed UTF-8, from the start.
-fn well_formed(bytes: &[u8]) -> usize {
-    match simdutf8::basic::from_utf8(bytes) {
-        Ok(_) => bytes.len(),
-        Err(_) => simdutf8::compat::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len),
     }
 }

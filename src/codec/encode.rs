@@ -86,8 +86,8 @@ pub(super) fn without_comments(block: &Block) -> Option<Block> {
 /// Writes the lines again that `keep` keeps, each ended by LF. `keep` may write before a line.
 /// A block that was not finished is not finished by this.
 fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) -> Block {
-    let mut raw = Vec::with_capacity(block.raw().len() + 32);
-    for line in Lines::new(block.raw()).filter(|line| !line.is_empty()) {
+    let mut raw = Vec::with_capacity(block.as_bytes().len() + 32);
+    for line in Lines::new(block.as_bytes()).filter(|line| !line.is_empty()) {
         if keep(&mut raw, Line::parse(line)) {
             raw.extend_from_slice(line);
             raw.push(b'\n');
@@ -101,7 +101,7 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
     raw.rotate_left(alone);
     if block.is_terminated() {
         raw.push(b'\n');
-    } else if !block.raw().ends_with(b"\n") && !block.raw().ends_with(b"\r") {
+    } else if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
         raw.pop();
     }
     Block::rebuilt(raw, block.is_terminated())

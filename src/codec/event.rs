@@ -66,10 +66,10 @@ impl Event {
     pub fn data(&self) -> Cow<'_, str> {
         let block = &self.0;
         // An edit can make an event larger than what the notes can point into.
-        if block.shape.data_lines() == 1 && block.raw().len() <= u32::MAX as usize {
+        if block.shape.data_lines() == 1 && block.raw.len() <= u32::MAX as usize {
             return block.raw.text(block.shape.first_data());
         }
-        let mut data = String::with_capacity(block.raw().len());
+        let mut data = String::with_capacity(block.raw.len());
         for (n, value) in block.fields_named(b"data").enumerate() {
             if n > 0 {
                 data.push('\n');

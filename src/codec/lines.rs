@@ -80,6 +80,13 @@ pub(super) fn line_end_len(at: &[u8]) -> usize {
     if at.starts_with(b"\r\n") { 2 } else { 1 }
 }
 
+/// Whether a line that begins at `start` in its block completes a piece: a blank line does, and so does one
+/// that no field has come before and that takes effect by itself.
+#[inline]
+pub(super) fn ends_piece(line: &[u8], start: usize) -> bool {
+    line.is_empty() || (start == 0 && stands_alone(line))
+}
+
 /// A comment keeps a connection alive, and a `retry` takes effect when its line is read (WHATWG HTML 9.2.6):
 /// neither needs a blank line.
 #[inline]

@@ -23,12 +23,16 @@
 //! # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
 //! ```
 
+mod ahead;
 mod block;
+mod chunk;
 mod decoder;
 mod encode;
 mod event;
+mod input;
 mod lines;
 mod piece;
+mod raw;
 mod shape;
 mod text;
 
@@ -40,4 +44,5 @@ pub use lines::Line;
 pub use piece::{LateLineFeed, Piece, TooLarge};
 
 pub(crate) use piece::BOM;
+pub(crate) use raw::Raw;
 pub(crate) use shape::OpenEnd;

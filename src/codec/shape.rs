@@ -4,10 +4,8 @@ use std::ops::Range;
 
 use super::lines::Lines;
 
-/// What the decoder notes in passing.
-///
-/// Blocks are moved at every step of the way. Fields smaller than a word are written one by one and then moved a word at
-/// a time, and each such move waits for the writes; so there are only words.
+/// What the decoder notes in passing. Words only: what is smaller is written by itself, and then to be moved with its
+/// neighbours, which costs a wait at each move.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Shape {
     /// Where the value of the first `data` line begins, and above it where it ends.
@@ -24,15 +22,15 @@ const HALF: u32 = 32;
 
 /// Names a block whose last CR may turn out to be half of a CRLF.
 ///
-/// Names come round again after half a billion; the block that had it first is long gone.
+/// Names come round again after half a billion; the block that had it first is long gone. (A word for the same reason.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OpenEnd(u32);
+pub(crate) struct OpenEnd(u64);
 
 impl OpenEnd {
     pub(super) const FIRST: Self = Self(1);
 
     pub(super) fn next(self) -> Self {
-        Self((self.0 % (u32::MAX >> OPEN_END)) + 1)
+        Self((self.0 % (u64::from(u32::MAX) >> OPEN_END)) + 1)
     }
 }
 
@@ -112,11 +110,11 @@ impl Shape {
     /// Ends in a CR at the end of the input, whose LF may still come.
     #[inline]
     pub(super) fn open_end(&self) -> Option<OpenEnd> {
-        let name = self.counts as u32 >> OPEN_END;
+        let name = u64::from(self.counts as u32) >> OPEN_END;
         (name != 0).then_some(OpenEnd(name))
     }
 
     pub(super) fn set_open_end(&mut self, OpenEnd(name): OpenEnd) {
-        self.counts |= u64::from(name << OPEN_END);
+        self.counts |= name << OPEN_END;
     }
 }

@@ -21,7 +21,8 @@ use crate::{
 
 /// Takes what the whole chain has let through.
 pub(crate) trait Output {
-    fn block(&mut self, block: Block);
+    /// Returns the block if it is needed no more.
+    fn block(&mut self, block: Block) -> Option<Block>;
 }
 
 /// An interceptor whose deadline stays in the past is asked once in this time, not in a loop.
@@ -117,12 +118,12 @@ impl Chain {
         self.way.is_empty() && self.deferred.is_empty() && self.ending.is_none()
     }
 
-    /// Takes in the next block. Only while [idle](Self::is_idle).
+    /// Takes in the next block. Only while [idle](Self::is_idle). Returns it if it is needed no more.
     ///
     /// A panic of an interceptor comes through; whoever catches it tells [`fail_asked`](Self::fail_asked). To
     /// catch it here would cost more than most interceptors do.
     #[inline(always)]
-    pub(crate) fn push(&mut self, mut block: Block, out: &mut impl Output) {
+    pub(crate) fn push(&mut self, mut block: Block, out: &mut impl Output) -> Option<Block> {
         debug_assert!(self.is_idle());
         // The common case touches neither stack: every stage forwards.
         for stage in 0..self.stages.len() {
@@ -130,10 +131,13 @@ impl Chain {
             self.asked = stage;
             match ask(self.stages[stage].interceptor.get_mut().as_mut(), block) {
                 Verdict::Forward(next) => block = next,
-                other => return self.settle(stage, original, Ok(other)),
+                other => {
+                    self.settle(stage, original, Ok(other));
+                    return None;
+                }
             }
         }
-        out.block(block);
+        out.block(block)
     }
 
     /// The interceptor that was asked last has panicked.
@@ -167,7 +171,7 @@ impl Chain {
             // What is on its way beyond the last deferral is older than what the deferral will let through.
             if let Some((stage, block)) = self.next_on_way() {
                 if stage >= self.stages.len() {
-                    out.block(block);
+                    drop(out.block(block));
                 } else {
                     let original = self.original(stage, &block);
                     let interceptor = self.stages[stage].interceptor.get_mut();

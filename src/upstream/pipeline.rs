@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
@@ -16,12 +15,8 @@ pub(crate) trait Sink {
     /// The byte order mark, if the stream began with one.
     fn byte_order_mark(&mut self);
 
-    /// The next chunk of the upstream: blocks that follow may be slices of it. Empty when there is none for
-    /// now, so that an idle stream holds on to no buffer.
-    fn source(&mut self, chunk: Bytes);
-
-    /// A block that the whole chain has let through.
-    fn block(&mut self, block: Block);
+    /// A block that the whole chain has let through. Returned if only its place was needed.
+    fn block(&mut self, block: Block) -> Option<Block>;
 
     /// The LF of a CRLF whose CR ended a block that went through unchanged.
     fn late_line_feed(&mut self);
@@ -59,6 +54,12 @@ impl Pipeline {
         // Caught once for many blocks.
         let fed = catch(|| {
             while self.is_idle() && !sink.is_full() {
+                if let Some(block) = decoder.next_plain() {
+                    if let Some(block) = self.push_block(block, sink) {
+                        decoder.give_back(block);
+                    }
+                    continue;
+                }
                 match decoder.next_piece() {
                     Ok(Some(piece)) => self.push(piece, sink),
                     Ok(None) => break,
@@ -85,9 +86,8 @@ impl Pipeline {
         }
     }
 
-    #[inline(always)]
     fn push(&mut self, piece: Piece, sink: &mut impl Sink) {
-        let mut block = match piece {
+        let block = match piece {
             Piece::Event(event) => event.into(),
             Piece::Block(block) => block,
             Piece::Bom => return sink.byte_order_mark(),
@@ -98,18 +98,21 @@ impl Pipeline {
                 return;
             }
         };
+        self.push_block(block, sink);
+    }
+
+    /// Takes in a block. Returns it if it is needed no more.
+    #[inline(always)]
+    fn push_block(&mut self, mut block: Block, sink: &mut impl Sink) -> Option<Block> {
         if !self.chain.is_empty() {
             // The chain gets to see what any client can read in the block, and nothing else can be read in it.
             block.repair_utf8();
         }
         if self.strip_comments {
-            match block.without_comments() {
-                Some(rest) => block = rest,
-                None => return,
-            }
+            block = block.without_comments()?;
         }
         let Self { chain, late, .. } = self;
-        chain.push(block, &mut Settled { late, sink });
+        chain.push(block, &mut Settled { late, sink })
     }
 
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<()> {
@@ -150,14 +153,16 @@ struct Settled<'a, S> {
 }
 
 impl<S: Sink> Output for Settled<'_, S> {
-    fn block(&mut self, block: Block) {
+    #[inline(always)]
+    fn block(&mut self, block: Block) -> Option<Block> {
         let complete = block
             .open_end()
             .is_some_and(|open_end| self.late.left(open_end));
-        self.sink.block(block);
+        let block = self.sink.block(block);
         if complete {
             self.sink.late_line_feed();
         }
+        block
     }
 }
 

@@ -129,7 +129,6 @@ where
                 None => Poll::Ready(None),
             };
             let Poll::Ready(frame) = frame else {
-                sink.source(Bytes::new());
                 return Poll::Pending;
             };
             match frame {
@@ -137,7 +136,6 @@ where
                     Ok(chunk) => {
                         bytes += chunk.len();
                         frames += 1;
-                        sink.source(chunk.clone());
                         this.decoder.push(chunk);
                     }
                     Err(frame) => {

@@ -58,7 +58,7 @@ impl Client {
     /// read. The last line never was, unless a line end came.
     fn unfinished(&mut self, block: &Block) {
         let mut lines: Vec<_> = block.lines().collect();
-        if !block.raw().ends_with(b"\n") && !block.raw().ends_with(b"\r") {
+        if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
             lines.pop();
         }
         for line in lines {
@@ -98,8 +98,8 @@ pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Piece> {
 pub fn raw(piece: &Piece) -> &[u8] {
     match piece {
         Piece::Bom => b"\xef\xbb\xbf",
-        Piece::Event(event) => event.raw(),
-        Piece::Block(block) => block.raw(),
+        Piece::Event(event) => event.as_bytes(),
+        Piece::Block(block) => block.as_bytes(),
         Piece::LateLineFeed(_) => b"\n",
         other => panic!("a piece of a new kind: {other:?}"),
     }

@@ -30,7 +30,7 @@ impl Interceptor for Deny {
 }
 
 fn stands_in(block: &Block) -> bool {
-    String::from_utf8_lossy(block.raw()).contains(SECRET)
+    String::from_utf8_lossy(block.as_bytes()).contains(SECRET)
 }
 
 impl Deny {
@@ -110,7 +110,7 @@ impl Interceptor for Watch {
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        let raw = String::from_utf8_lossy(block.raw()).into_owned();
+        let raw = String::from_utf8_lossy(block.as_bytes()).into_owned();
         let _ = self.0.send(Note::Block(raw));
         block.into()
     }

@@ -1,0 +1,90 @@
+//! The bytes of a block: a part of the chunk it came in.
+
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+
+use bytes::{Buf, Bytes};
+
+use super::{chunk::Chunk, text::lossy};
+
+/// Where a block stands in its chunk, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// A part of a chunk, which keeps all of it.
+///
+/// That it keeps the chunk and not a slice of it is what makes a block cheap: to slice and to let go are an atomic
+/// operation each, while a chunk that was lent can be [given back](super::Decoder::give_back) and lent again.
+#[derive(Clone)]
+#[repr(C)] // See `Block`.
+pub(crate) struct Raw {
+    pub(super) place: Place,
+    pub(super) chunk: Arc<Chunk>,
+}
+
+impl Raw {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.chunk[self.place.start..self.place.end]
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.place.end - self.place.start
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        self.chunk.slice(self.place.start..self.place.end)
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let Self { place, chunk } = self;
+        let mut bytes = match Arc::try_unwrap(chunk) {
+            Ok(chunk) => chunk.into(),
+            Err(chunk) => Bytes::clone(&chunk),
+        };
+        bytes.truncate(place.end);
+        bytes.advance(place.start);
+        bytes
+    }
+
+    /// A part, as the text that a client reads in it.
+    #[inline]
+    pub(super) fn text(&self, part: Range<usize>) -> Cow<'_, str> {
+        let in_chunk = self.place.start + part.start..self.place.start + part.end;
+        match self.chunk.text().get(in_chunk) {
+            Some(text) => Cow::Borrowed(text),
+            None => lossy(&self.bytes()[part]),
+        }
+    }
+
+    /// Takes in what stands right behind this in the same chunk. Says whether it does.
+    #[inline]
+    pub(crate) fn extend(&mut self, next: &Self) -> bool {
+        let follows = self.place.end == next.place.start && Arc::ptr_eq(&self.chunk, &next.chunk);
+        if follows {
+            self.place.end = next.place.end;
+        }
+        follows
+    }
+}
+
+impl From<Bytes> for Raw {
+    fn from(bytes: Bytes) -> Self {
+        let end = bytes.len();
+        Self {
+            place: Place { start: 0, end },
+            chunk: Arc::new(Chunk::new(bytes)),
+        }
+    }
+}
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Raw")
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
