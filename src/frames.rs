@@ -24,10 +24,10 @@ const LARGE: usize = 8 << 10;
 pub(crate) struct Frames {
     /// Complete frames, in order.
     ready: VecDeque<Bytes>,
-    /// The frame in the making: neighbouring blocks, as a part of the chunk they stand in ...
-    run: Option<Raw>,
-    /// ... or a copy. Never both.
+    /// The frame in the making: a copy of blocks that stood apart ...
     copy: BytesMut,
+    /// ... and behind it neighbouring blocks, as a part of the chunk they stand in.
+    run: Option<Raw>,
     /// The unfinished rest of the stream. It can only be the last thing sent: whatever came after it would
     /// be read as part of it.
     tail: Option<Bytes>,
@@ -75,28 +75,36 @@ impl Frames {
             // mark, and what the interceptors took for an unknown field would be another one.
             self.copy.extend_from_slice(b":\n\n");
         }
-        if let Some(run) = &self.run {
-            if run.len() >= LARGE || raw.len() >= LARGE {
-                self.flush();
-            } else if let Some(run) = self.run.take() {
-                self.copy.reserve(4 * (run.len() + raw.len()));
-                self.copy.extend_from_slice(run.bytes());
-            }
-        }
-        if raw.len() >= LARGE {
-            self.flush();
-        }
-        if self.copy.is_empty() {
-            self.run = Some(raw);
+        self.settle_run();
+        self.run = Some(raw);
+    }
+
+    /// Puts the run where another one may follow it: into the copy, or, where it is worth it, into a frame of its own.
+    fn settle_run(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        if run.len() >= LARGE {
+            self.flush_copy();
+            self.ready.push_back(run.into_bytes());
         } else {
-            self.copy.extend_from_slice(raw.bytes());
+            if self.copy.is_empty() {
+                // More will follow: room for a few, rather than to grow with each.
+                self.copy.reserve(4 * run.len());
+            }
+            self.copy.extend_from_slice(run.bytes());
         }
     }
 
     fn flush(&mut self) {
-        if let Some(run) = self.run.take() {
-            self.ready.push_back(run.into_bytes());
-        } else if !self.copy.is_empty() {
+        if self.copy.is_empty() {
+            self.ready.extend(self.run.take().map(Raw::into_bytes));
+        } else {
+            self.settle_run();
+            self.flush_copy();
+        }
+    }
+
+    fn flush_copy(&mut self) {
+        if !self.copy.is_empty() {
             self.ready.push_back(self.copy.split().freeze());
         }
     }
@@ -193,6 +201,18 @@ mod tests {
         assert_eq!(out[1].as_ptr(), large.as_ptr());
         assert_eq!(out[2], "data: 3\n\n");
         assert_eq!(out.len(), 3);
+    }
+
+    #[test]
+    fn a_block_that_stands_apart_does_not_make_its_neighbours_be_copied() {
+        let mut sink = Frames::default();
+        let many = Bytes::from("data: 2\n\n".repeat(LARGE / 8));
+        for chunk in ["data: 1\n\n".into(), many.clone(), "data: 3\n\n".into()] {
+            blocks(&chunk).into_iter().for_each(|b| drop(sink.block(b)));
+        }
+        let out = frames(&mut sink);
+        assert_eq!(out, [&b"data: 1\n\n"[..], &many, b"data: 3\n\n"]);
+        assert_eq!(out[1].as_ptr(), many.as_ptr());
     }
 
     #[test]
