@@ -42,6 +42,18 @@ pub enum ErrorKind {
     InterceptorPanicked,
 }
 
+impl ErrorKind {
+    /// Whether an interceptor failed, rather than the stream under it.
+    pub(crate) fn is_of_an_interceptor(self) -> bool {
+        matches!(
+            self,
+            ErrorKind::InterceptorFailed
+                | ErrorKind::InterceptorTimedOut
+                | ErrorKind::InterceptorPanicked
+        )
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
         Self { kind, source: None }
@@ -51,6 +63,15 @@ impl Error {
         Self {
             kind,
             source: Some(source.into()),
+        }
+    }
+
+    /// The error of an interceptor's own, which may be that it took too long.
+    pub(crate) fn of_an_interceptor(error: BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) if error.kind.is_of_an_interceptor() => *error,
+            Ok(error) => Self::with_source(ErrorKind::InterceptorFailed, error),
+            Err(error) => Self::with_source(ErrorKind::InterceptorFailed, error),
         }
     }
 

@@ -290,6 +290,7 @@ impl Chain {
                 }
                 self.send_on(stage, blocks);
             }
+            Ok(Verdict::Release(blocks)) => self.send_on(stage, blocks),
             Ok(Verdict::Drop | Verdict::Hold) => {}
             Ok(Verdict::End(blocks)) => {
                 if !self.is_ending() {
@@ -363,9 +364,7 @@ impl Deferred {
         let known = match catch(|| verdict.poll(cx)) {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(Ok(verdict))) => Ok(verdict),
-            Ok(Poll::Ready(Err(error))) => {
-                Err(Error::with_source(ErrorKind::InterceptorFailed, error))
-            }
+            Ok(Poll::Ready(Err(error))) => Err(Error::of_an_interceptor(error)),
             Err(panic) => Err(panic),
         };
         self.known = Some(SyncWrapper::new(known));

@@ -39,7 +39,7 @@ use crate::{
 ///         self.text = text;
 ///         self.until = Some(Instant::now() + Duration::from_millis(100));
 ///         let older = std::mem::replace(&mut self.held, vec![event.into()]);
-///         older.into()
+///         Verdict::Release(older)
 ///     }
 ///
 ///     // While something is held, everything else waits behind it, or it would overtake.
@@ -57,11 +57,11 @@ use crate::{
 ///
 ///     fn timeout(&mut self, _now: Instant) -> Verdict {
 ///         self.until = None;
-///         std::mem::take(&mut self.held).into()
+///         Verdict::Release(std::mem::take(&mut self.held))
 ///     }
 ///
 ///     fn end(&mut self, _end: End<'_>) -> Verdict {
-///         std::mem::take(&mut self.held).into()
+///         Verdict::Release(std::mem::take(&mut self.held))
 ///     }
 /// }
 /// ```

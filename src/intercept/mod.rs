@@ -15,6 +15,7 @@
 //! * a function `Fn(&Head) -> Option<impl Interceptor>`, which chooses by request and response and gives
 //!   each stream a state of its own;
 //! * a tower service of events, as a [`ServiceInterceptor`], for what needs I/O;
+//! * a [`Window`], for what looks for words in a text that comes in pieces;
 //! * the traits themselves, for what holds events back or wants to know how the stream ended.
 //!
 //! ```
@@ -66,13 +67,17 @@ mod catch;
 mod chain;
 mod factory;
 mod interceptor;
+mod json;
 mod service;
 mod verdict;
+pub mod window;
 
 pub use factory::{EachEvent, FailOpen, Intercept, InterceptExt, IntoIntercept, TimeLimit, marker};
 pub use interceptor::{End, Head, Interceptor};
+pub use json::{Json, JsonError, JsonValue};
 pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
+pub use window::Window;
 
 pub(crate) use catch::catch;
 pub(crate) use chain::{Chain, Finish, Output};

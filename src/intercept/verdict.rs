@@ -42,9 +42,12 @@ pub enum Verdict {
     Replace(Vec<Block>),
     /// Nothing goes on. The block's id goes with it.
     Drop,
-    /// Nothing goes on yet: the interceptor keeps the block and gives it up in a later verdict, in
-    /// [`timeout`](super::Interceptor::timeout) or in [`end`](super::Interceptor::end).
+    /// Nothing goes on yet: the interceptor keeps the block and gives it up in a later verdict
+    /// ([`Release`](Self::Release)), in [`timeout`](super::Interceptor::timeout) or in [`end`](super::Interceptor::end).
     Hold,
+    /// These go on: blocks that were [held](Self::Hold), with or without the one that is asked about, which is held if it is
+    /// not among them. No id moves.
+    Release(Vec<Block>),
     /// These go on, and then the stream ends as if the upstream had ended it there: cleanly. The upstream is
     /// let go, and nothing more is taken from the interceptor, nor from those before it. (To make the end look like the failure that it is, see [`Verdict::fail`].)
     End(Vec<Block>),
@@ -111,6 +114,7 @@ impl fmt::Debug for Verdict {
             Verdict::Replace(blocks) => f.debug_tuple("Replace").field(blocks).finish(),
             Verdict::Drop => f.write_str("Drop"),
             Verdict::Hold => f.write_str("Hold"),
+            Verdict::Release(blocks) => f.debug_tuple("Release").field(blocks).finish(),
             Verdict::End(blocks) => f.debug_tuple("End").field(blocks).finish(),
             Verdict::Defer(_) => f.write_str("Defer(..)"),
         }

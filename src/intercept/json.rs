@@ -1,0 +1,392 @@
+//! A lazy view of JSON data that is edited in place.
+
+use std::{borrow::Cow, fmt, ops::Range};
+
+use serde::{
+    Deserialize, Serialize,
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// JSON text, read where it is asked for and edited where it is changed.
+///
+/// Nothing is built from the text: a value is a part of it, found by descending from the root, and setting a value
+/// replaces that part. All the rest stays as it was sent, byte for byte: numbers of any size, the order of keys, white
+/// space.
+///
+/// ```
+/// use tower_sse_proxy::{Event, intercept::Json};
+///
+/// let mut event = Event::new(r#"{"n": 1.0, "choices": [{"delta": {"content": "hi"}}], "id": 12345678901234567890}"#);
+/// let mut json = Json::parse(event.data())?;
+/// let text = json.pointer("/choices/0/delta/content").and_then(|value| value.as_str());
+/// assert_eq!(text.as_deref(), Some("hi"));
+///
+/// json.set("/choices/0/delta/content", &"hello")?;
+/// if json.is_changed() {
+///     event.set_data(json);
+/// }
+/// assert_eq!(
+///     event.data(),
+///     r#"{"n": 1.0, "choices": [{"delta": {"content": "hello"}}], "id": 12345678901234567890}"#,
+/// );
+/// # Ok::<(), tower_sse_proxy::intercept::JsonError>(())
+/// ```
+#[derive(Clone)]
+pub struct Json {
+    text: String,
+    changed: bool,
+}
+
+impl Json {
+    /// Takes a text that is one JSON value (RFC 8259).
+    ///
+    /// # Errors
+    /// What is wrong with the text, and where.
+    pub fn parse(text: impl Into<String>) -> Result<Self, JsonError> {
+        let text = text.into();
+        serde_json::from_str::<IgnoredAny>(&text).map_err(JsonError::Syntax)?;
+        Ok(Self {
+            text,
+            changed: false,
+        })
+    }
+
+    /// The whole value.
+    pub fn root(&self) -> JsonValue<'_> {
+        JsonValue {
+            raw: self.text.trim_matches([' ', '\t', '\n', '\r']),
+        }
+    }
+
+    /// The value that a JSON Pointer (RFC 6901) leads to; the empty pointer leads to the root.
+    pub fn pointer(&self, pointer: &str) -> Option<JsonValue<'_>> {
+        let mut value = self.root();
+        if pointer.is_empty() {
+            return Some(value);
+        }
+        for token in pointer.strip_prefix('/')?.split('/') {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            value = match value.raw.as_bytes().first() {
+                Some(b'[') => value.at(index(&token)?)?,
+                _ => value.get(&token)?,
+            };
+        }
+        Some(value)
+    }
+
+    /// Puts a value in the place that a JSON Pointer (RFC 6901) leads to.
+    ///
+    /// # Errors
+    /// The pointer leads nowhere, or the value has no JSON. The text is then as it was.
+    pub fn set<T: Serialize + ?Sized>(
+        &mut self,
+        pointer: &str,
+        value: &T,
+    ) -> Result<(), JsonError> {
+        let place = match self.pointer(pointer) {
+            Some(value) => self.place(value),
+            None => return Err(JsonError::NoSuchPlace(pointer.to_owned())),
+        };
+        let value = serde_json::to_string(value).map_err(JsonError::Value)?;
+        self.splice(place, &value);
+        Ok(())
+    }
+
+    /// Whether anything was set.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Where a value of this text stands in it.
+    pub(super) fn place(&self, value: JsonValue<'_>) -> Range<usize> {
+        let start = value.raw.as_ptr() as usize - self.text.as_ptr() as usize;
+        start..start + value.raw.len()
+    }
+
+    pub(super) fn splice(&mut self, place: Range<usize>, json: &str) {
+        self.text.replace_range(place, json);
+        self.changed = true;
+    }
+}
+
+/// The text as it is now.
+impl AsRef<str> for Json {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Shows the size, never the text.
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Json")
+            .field("bytes", &self.text.len())
+            .field("changed", &self.changed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A part of a [`Json`] text that is a value.
+#[derive(Clone, Copy)]
+pub struct JsonValue<'a> {
+    raw: &'a str,
+}
+
+impl<'a> JsonValue<'a> {
+    /// The text of the value, as it was sent.
+    pub fn raw(self) -> &'a str {
+        self.raw
+    }
+
+    /// A member of an object. Of several with this name the last, as JavaScript and Python read it.
+    pub fn get(self, name: &str) -> Option<JsonValue<'a>> {
+        let mut members = self.members();
+        let at = members.iter().rposition(|(key, _)| key == name)?;
+        Some(members.swap_remove(at).1)
+    }
+
+    /// An element of an array.
+    pub fn at(self, index: usize) -> Option<JsonValue<'a>> {
+        self.elements().into_iter().nth(index)
+    }
+
+    /// The members of an object, in order; none of anything else.
+    pub fn members(self) -> Vec<(Cow<'a, str>, JsonValue<'a>)> {
+        match self.raw.as_bytes().first() {
+            Some(b'{') => self
+                .read::<Members<'a>>()
+                .map_or_else(Vec::new, |all| all.0),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The elements of an array, in order; none of anything else.
+    pub fn elements(self) -> Vec<JsonValue<'a>> {
+        match self.raw.as_bytes().first() {
+            Some(b'[') => self
+                .read::<Elements<'a>>()
+                .map_or_else(Vec::new, |all| all.0),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The text of a string. A surrogate that has no other half (RFC 8259 8.2) reads as U+FFFD.
+    pub fn as_str(self) -> Option<Cow<'a, str>> {
+        if !self.raw.starts_with('"') {
+            return None;
+        }
+        if let Some(Text(text)) = self.read() {
+            return Some(text);
+        }
+        let Wtf8(bytes) = self.read()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned().into())
+    }
+
+    /// The value as a type of one's own, or `None` if it is not one.
+    pub fn read<T: Deserialize<'a>>(self) -> Option<T> {
+        serde_json::from_str(self.raw).ok()
+    }
+
+    pub(super) fn is_null(self) -> bool {
+        self.raw == "null"
+    }
+}
+
+/// Shows the kind, never the text.
+impl fmt::Debug for JsonValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.raw.as_bytes().first() {
+            Some(b'{') => "object",
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            _ => "scalar",
+        };
+        write!(f, "JsonValue({kind}, {} bytes)", self.raw.len())
+    }
+}
+
+/// Why a text cannot be read or changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// It is not JSON.
+    Syntax(serde_json::Error),
+    /// This JSON Pointer leads nowhere.
+    NoSuchPlace(String),
+    /// The new value has no JSON.
+    Value(serde_json::Error),
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JsonError::Syntax(error) => write!(f, "the data is not JSON: {error}"),
+            JsonError::NoSuchPlace(pointer) => write!(
+                f,
+                "the JSON Pointer {pointer:?} leads nowhere: only a value that is there can be set"
+            ),
+            JsonError::Value(error) => {
+                write!(f, "the new value cannot be written as JSON: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for JsonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            JsonError::Syntax(error) | JsonError::Value(error) => Some(error),
+            JsonError::NoSuchPlace(_) => None,
+        }
+    }
+}
+
+/// An array index of a JSON Pointer: no leading zero, no sign (RFC 6901 4).
+fn index(token: &str) -> Option<usize> {
+    let plain = token == "0" || !token.starts_with(['0', '+']);
+    token.parse().ok().filter(|_| plain)
+}
+
+struct Members<'a>(Vec<(Cow<'a, str>, JsonValue<'a>)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Text(key)) = map.next_key()? {
+                    let raw = map.next_value::<&RawValue>()?.get();
+                    members.push((key, JsonValue { raw }));
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+struct Elements<'a>(Vec<JsonValue<'a>>);
+
+impl<'de> Deserialize<'de> for Elements<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Array;
+        impl<'de> Visitor<'de> for Array {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(raw) = seq.next_element::<&RawValue>()? {
+                    elements.push(JsonValue { raw: raw.get() });
+                }
+                Ok(Elements(elements))
+            }
+        }
+        from.deserialize_seq(Array)
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Str;
+        impl<'de> Visitor<'de> for Str {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(text.into()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(text.to_owned().into()))
+            }
+        }
+        from.deserialize_str(Str)
+    }
+}
+
+/// A string that may have half surrogates.
+struct Wtf8(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Wtf8 {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Wtf8;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Wtf8, E> {
+                Ok(Wtf8(bytes.to_vec()))
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_set_stays_as_it_was() {
+        let text = r#" {"b":1.0,"a":[1e400,-0.0,{"x/y":"\u0041","~":null}],"b2":123456789012345678901234567890} "#;
+        let mut json = Json::parse(text).unwrap();
+        let read =
+            |json: &Json, pointer: &str| json.pointer(pointer).map(|value| value.raw().to_owned());
+        assert_eq!(read(&json, "/a/0").as_deref(), Some("1e400"));
+        assert_eq!(json.pointer("/a/2/x~1y").unwrap().as_str().unwrap(), "A");
+        assert_eq!(read(&json, "/a/2/~0").as_deref(), Some("null"));
+        for nowhere in ["a", "/c", "/a/3", "/a/00", "/a/+1", "/a/-", "/b/0", "/"] {
+            assert_eq!(read(&json, nowhere), None, "{nowhere}");
+            assert!(matches!(
+                json.set(nowhere, &1),
+                Err(JsonError::NoSuchPlace(_))
+            ));
+        }
+        assert!(!json.is_changed());
+        json.set("/a/2/x~1y", &"\"\n").unwrap();
+        assert!(json.is_changed());
+        assert_eq!(json.as_ref(), text.replace(r#""\u0041""#, r#""\"\n""#));
+        json.set("", &()).unwrap();
+        assert_eq!(json.as_ref(), " null ");
+    }
+
+    #[test]
+    fn half_a_surrogate_is_no_reason_to_miss_the_rest() {
+        let json = Json::parse(r#"{"k\u0065y":"a\ud83db","key":"last"}"#).unwrap();
+        assert_eq!(json.root().get("key").unwrap().as_str().unwrap(), "last");
+        let first = json.root().members()[0].1.as_str().unwrap();
+        assert!(
+            first.starts_with('a') && first.ends_with('b') && first.contains('\u{fffd}'),
+            "{first}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_says_where() {
+        for bad in ["", "[DONE]", "{\"a\":1", "{} {}", "{a:1}"] {
+            let error = Json::parse(bad).unwrap_err();
+            assert!(error.to_string().contains("column"), "{error}");
+        }
+    }
+}

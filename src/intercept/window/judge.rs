@@ -1,0 +1,141 @@
+//! Who decides about a text, and what can be decided.
+
+use std::{fmt, ops::Range};
+
+use futures_util::future::BoxFuture;
+use tower::{BoxError, Service, util::Oneshot};
+
+/// A text to judge: all of a channel that is still held back, and some that has left before it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Passage {
+    /// The text.
+    pub text: String,
+    /// So many bytes at its beginning have left already and cannot be changed. They are there so that what began in them
+    /// is recognised.
+    pub sent: usize,
+    /// The channel that this is part of, as the [`Extract`](super::Extract) named it; `None` for a text that stands by
+    /// itself.
+    pub channel: Option<String>,
+}
+
+/// Shows the size, never the text.
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage")
+            .field("bytes", &self.text.len())
+            .field("sent", &self.sent)
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a [`Passage`].
+///
+/// The same text may be judged again together with what came after it, so a judge should come to the same result again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Judgement {
+    /// It may leave.
+    Pass,
+    /// These parts leave as something else.
+    Mask(Vec<Mask>),
+    /// It must not leave: the stream ends here. See [`Window::on_block`](super::Window::on_block).
+    Block,
+}
+
+impl Judgement {
+    /// Masks all of these byte ranges with the same text; passes if there are none.
+    ///
+    /// ```
+    /// use tower_sse_proxy::intercept::window::{Judgement, Passage};
+    ///
+    /// fn no_names(passage: &Passage) -> Judgement {
+    ///     let found = passage.text.match_indices("Alice");
+    ///     Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
+    /// }
+    /// ```
+    pub fn mask(ranges: impl IntoIterator<Item = Range<usize>>, with: impl Into<String>) -> Self {
+        let with = with.into();
+        let masks: Vec<_> = ranges
+            .into_iter()
+            .map(|range| Mask {
+                range,
+                with: with.clone(),
+            })
+            .collect();
+        if masks.is_empty() {
+            Judgement::Pass
+        } else {
+            Judgement::Mask(masks)
+        }
+    }
+}
+
+/// A part of a passage, and what is to stand in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// In bytes of the passage's text; at the boundaries of characters.
+    pub range: Range<usize>,
+    /// Stands where the range begins. The rest of the range, in whatever events it is, is empty.
+    pub with: String,
+}
+
+/// Decides about passages. A function `Fn(&Passage) -> Judgement` is one.
+pub trait Judge: Send + Sync + 'static {
+    /// Decides, or says when it will be decided.
+    fn judge(&self, passage: Passage) -> Ruling;
+}
+
+/// A decision, or one to come.
+pub enum Ruling {
+    /// Decided.
+    Now(Judgement),
+    /// An error is a failure of the interceptor.
+    Later(BoxFuture<'static, Result<Judgement, BoxError>>),
+}
+
+impl fmt::Debug for Ruling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ruling::Now(judgement) => f.debug_tuple("Now").field(judgement).finish(),
+            Ruling::Later(_) => f.write_str("Later(..)"),
+        }
+    }
+}
+
+impl<F> Judge for F
+where
+    F: Fn(&Passage) -> Judgement + Send + Sync + 'static,
+{
+    fn judge(&self, passage: Passage) -> Ruling {
+        Ruling::Now(self(&passage))
+    }
+}
+
+/// A tower service as a judge: `Service<Passage, Response = Judgement>`, with whatever timeout, limit or retry it wears.
+///
+/// Its stream waits for the answer; other streams do not.
+#[derive(Clone, Debug)]
+pub struct JudgeService<S> {
+    service: S,
+}
+
+impl<S> JudgeService<S> {
+    /// Wraps a service.
+    pub fn new(service: S) -> Self {
+        Self { service }
+    }
+}
+
+impl<S> Judge for JudgeService<S>
+where
+    S: Service<Passage, Response = Judgement> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    fn judge(&self, passage: Passage) -> Ruling {
+        let answer = Oneshot::new(self.service.clone(), passage);
+        Ruling::Later(Box::pin(async move { answer.await.map_err(Into::into) }))
+    }
+}
