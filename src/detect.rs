@@ -26,22 +26,41 @@ pub fn is_event_stream(response: &response::Parts) -> bool {
 }
 
 /// The `charset` of an event stream that is not UTF-8, as a client may believe it.
+///
+/// Clients look for it in many ways: by parameter, in quotes, in the extended form of RFC 2231 (`charset*=`), or for the
+/// word anywhere. So the word counts wherever it stands, and the price of a wrong yes is a refusal.
 pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
-    media_types(headers)
-        .flat_map(|media_type| media_type.split(|&b| b == b';').skip(1))
-        .filter_map(|parameter| {
-            let equals = parameter.iter().position(|&b| b == b'=')?;
-            let name = parameter[..equals].trim_ascii();
-            let value = parameter[equals + 1..].trim_ascii();
-            let value = value.strip_prefix(b"\"").unwrap_or(value);
-            let value = value.strip_suffix(b"\"").unwrap_or(value).trim_ascii();
-            name.eq_ignore_ascii_case(b"charset").then_some(value)
-        })
+    let fields = headers.get_all(CONTENT_TYPE).iter();
+    let named = fields.flat_map(|field| {
+        let field = field.as_bytes();
+        let places = field.windows(CHARSET.len()).enumerate();
+        places
+            .filter(|(_, word)| word.eq_ignore_ascii_case(CHARSET))
+            .filter_map(|(at, _)| charset_named(&field[at + CHARSET.len()..]))
+    });
+    named
+        .into_iter()
         .find(|charset| {
             let utf8 = [&b""[..], b"utf-8", b"utf8"];
             !utf8.iter().any(|label| charset.eq_ignore_ascii_case(label))
         })
         .map(shown)
+}
+
+const CHARSET: &[u8] = b"charset";
+
+/// The value that follows on the name; `None` if it names nothing.
+fn charset_named(after: &[u8]) -> Option<&[u8]> {
+    let end = after.iter().position(|&b| b == b';' || b == b',');
+    let after = &after[..end.unwrap_or(after.len())];
+    if after.starts_with(b"*") {
+        return Some(after);
+    }
+    let is_quote = |b: &u8| b"\"' \t".contains(b);
+    let from = after.iter().position(|b| !is_quote(b))?;
+    let value = after[from..].strip_prefix(b"=")?.trim_ascii();
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    Some(value.strip_suffix(b"\"").unwrap_or(value).trim_ascii())
 }
 
 /// A value that an upstream sent, as it may stand in a log.
@@ -153,6 +172,8 @@ mod tests {
             b"a/b; charset=UTF-8",
             b"a/b;charset=\"utf8\"",
             b"a/b; charset=",
+            b"a/b; charset",
+            b"a/b; profile=charset; charset=utf-8",
         ] {
             assert_eq!(foreign_charset(&headers(&[fine])), None);
         }
@@ -160,6 +181,11 @@ mod tests {
             (&b"a/b; charset=utf-16le"[..], "utf-16le"),
             (b"a/b; x=1; Charset = \"latin1\"", "latin1"),
             (b"a/b; charset=utf-8; charset=utf-7", "utf-7"),
+            (b"a/b; charset*=utf-16", "*=utf-16"),
+            (b"a/b; charset*0=utf-; charset*1=16", "*0=utf-"),
+            (b"a/b; \"charset\"=utf-16", "utf-16"),
+            (b"a/b charset=utf-16", "utf-16"),
+            (b"a/b; x-charset=utf-16", "utf-16"),
         ] {
             assert_eq!(
                 foreign_charset(&headers(&[foreign])).as_deref(),

@@ -122,6 +122,13 @@ async fn what_cannot_be_read_is_refused() {
         ),
         (format!("{ok}\r\n{sse}; charset=utf-16"), &wide),
         (format!("{ok}\r\n{sse}; Charset=\"UTF-16LE\""), &wide),
+        (format!("{ok}\r\n{sse}; charset*=utf-8''utf-16le"), &wide),
+        (
+            format!("{ok}\r\n{sse}; charset*0=utf-; charset*1=16le"),
+            &wide,
+        ),
+        (format!("{ok}\r\n{sse}; \"charset\"=utf-16le"), &wide),
+        (format!("{ok}\r\n{sse} charset=utf-16le"), &wide),
         (
             format!("{ok}\r\n{sse}; charset=utf-8, text/plain; charset=utf-7"),
             &plain,
