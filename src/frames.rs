@@ -1,6 +1,6 @@
 //! Blocks to frames: what is ready leaves together, and what nobody touched is not copied.
 
-use std::collections::VecDeque;
+use std::{cmp::max, collections::VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
@@ -82,21 +82,23 @@ impl Frames {
     /// Puts the run where another one may follow it: into the copy, or, where it is worth it, into a frame of its own.
     fn settle_run(&mut self) {
         let Some(run) = self.run.take() else { return };
-        if run.len() >= LARGE {
+        // A server may keep a frame for long, and a small part of a chunk would keep all of it.
+        if run.len() >= LARGE && !run.is_small_part() {
             self.flush_copy();
             self.ready.push_back(run.into_bytes());
-        } else {
-            if self.copy.is_empty() {
-                // More will follow: room for a few, rather than to grow with each.
-                self.copy.reserve(4 * run.len());
-            }
-            self.copy.extend_from_slice(run.bytes());
+            return;
         }
+        if self.copy.is_empty() {
+            // More will follow: room for a few, rather than to grow with each.
+            self.copy.reserve(max(run.len(), LARGE.min(4 * run.len())));
+        }
+        self.copy.extend_from_slice(run.bytes());
     }
 
     fn flush(&mut self) {
-        if self.copy.is_empty() {
-            self.ready.extend(self.run.take().map(Raw::into_bytes));
+        let whole = self.copy.is_empty();
+        if let Some(run) = self.run.take_if(|run| whole && !run.is_small_part()) {
+            self.ready.push_back(run.into_bytes());
         } else {
             self.settle_run();
             self.flush_copy();
@@ -172,13 +174,14 @@ mod tests {
 
     #[test]
     fn neighbours_leave_as_one_slice_of_their_buffer() {
-        let chunk = Bytes::from_static(b"data: 1\n\ndata: 2\n\n: c\ndata: 3\n\ndata: half");
+        let whole = "data: 1\n\ndata: 2\n\n: c\ndata: 3\n\n".repeat(200);
+        let chunk = Bytes::from(format!("{whole}data: half"));
         let mut sink = Frames::default();
         for block in blocks(&chunk) {
             drop(sink.block(block));
         }
         let out = frames(&mut sink);
-        assert_eq!(out, ["data: 1\n\ndata: 2\n\n: c\ndata: 3\n\n"]);
+        assert_eq!(out, [whole]);
         assert_eq!(out[0].as_ptr(), chunk.as_ptr());
         sink.finish();
         assert_eq!(frames(&mut sink), ["data: half"]);
@@ -213,6 +216,19 @@ mod tests {
         let out = frames(&mut sink);
         assert_eq!(out, [&b"data: 1\n\n"[..], &many, b"data: 3\n\n"]);
         assert_eq!(out[1].as_ptr(), many.as_ptr());
+    }
+
+    #[test]
+    fn a_small_frame_does_not_keep_a_large_buffer() {
+        for (allowed, denied) in [(1, 1 << 20), (1, 16), (16 << 10, 1 << 20)] {
+            let (allowed, denied) = ("a".repeat(allowed), "d".repeat(denied));
+            let chunk = Bytes::from(format!("data: {allowed}\n\ndata: {denied}\n\n"));
+            let mut sink = Frames::default();
+            drop(sink.block(blocks(&chunk).swap_remove(0)));
+            let out = frames(&mut sink);
+            assert_eq!(out, [format!("data: {allowed}\n\n")]);
+            assert_ne!(out[0].as_ptr(), chunk.as_ptr());
+        }
     }
 
     #[test]

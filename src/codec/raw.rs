@@ -25,6 +25,8 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    const SMALL: usize = 4 << 10;
+
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.chunk[self.place.start..self.place.end]
@@ -33,6 +35,12 @@ impl Raw {
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.place.end - self.place.start
+    }
+
+    /// Whether much more is kept than is here. Chunks themselves may be parts of a larger buffer, so what is small is
+    /// always thought to be a small part.
+    pub(crate) fn is_small_part(&self) -> bool {
+        self.len() < Self::SMALL || self.chunk.len() / 4 > self.len()
     }
 
     pub(crate) fn to_bytes(&self) -> Bytes {
