@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::channel::Channel;
-use support::{Script, Step, event_stream, layer, respond, rest, through};
-use tokio::time::{Duration, Instant, sleep};
+use support::{Script, Step, event_stream, layer, pass, respond, rest, through};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tower::{ServiceBuilder, service_fn};
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
@@ -161,6 +161,32 @@ async fn a_panic_cuts_its_stream_and_no_other_one() {
             "{at:?}"
         );
     }
+}
+
+/// Holds what it gets, and then panics when it is asked until when.
+struct Forgetful(bool);
+
+impl Interceptor for Forgetful {
+    fn event(&mut self, _: Event) -> Verdict {
+        self.0 = true;
+        Verdict::Hold
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        assert!(!self.0, "told to");
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_cuts_its_stream_at_once_even_if_the_upstream_is_silent() {
+    let layer = layer(|_: &Head<'_>| Some(Forgetful(false)));
+    let script = Script::of(["data: 1\n\n"]).then(Step::Never);
+    let taken = script.taken();
+    let out = timeout(SECOND, rest(pass(&layer, script).await)).await;
+    let panicked = Some(ErrorKind::InterceptorPanicked);
+    assert_eq!(out.unwrap(), (String::new(), panicked));
+    assert!(taken.is_dropped());
 }
 
 #[tokio::test(start_paused = true)]

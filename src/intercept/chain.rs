@@ -196,8 +196,13 @@ impl Chain {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         let free = self.first_free();
+        let closed = self.closed;
         let held = (free..self.stages.len()).filter_map(|stage| self.stage_deadline(stage));
         let held = held.min();
+        if self.closed > closed {
+            // One panicked when it was asked. Nobody else may wake the stream to deal with that.
+            return Some(Instant::now());
+        }
         let held = match self.last_timeout {
             Some(last) => held.map(|at| max(at, last + TIMEOUT_PAUSE)),
             None => held,
