@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -33,7 +34,8 @@ pin_project! {
     /// that does not read holds the upstream back, and dropping the body cancels it. It wakes itself to
     /// collect what is ready, until two polls in a row bring nothing new, and needs tokio's timer for keep-alive, for interceptors
     /// with deadlines, and after an error. An error is preceded by a pause in which a server sends what it has
-    /// buffered, since an HTTP/1 server closes and an HTTP/2 server resets without doing so.
+    /// buffered, since an HTTP/1 server closes and an HTTP/2 server resets without doing so. It lasts until the frames before
+    /// it have been let go of, but at most 5 s: a reader that keeps them, as one that collects a body does, waits that long.
     ///
     /// It can be named, boxed and wrapped like any body:
     ///
@@ -92,6 +94,7 @@ impl<B> SseBody<B> {
         let stream = Stream {
             pull: Some(pull),
             frames: Frames::default(),
+            on_the_way: Arc::default(),
             idle: keep_alive.map(|keep_alive| Idle::new(keep_alive, Instant::now())),
             timer: Timer::default(),
             futile: 0,
@@ -162,10 +165,22 @@ impl<B> fmt::Debug for SseBody<B> {
 /// before it waits, so one is not enough to let the upstream's side run.
 const FUTILE_POLLS: u8 = 2;
 
-/// How long a server gets to send what it has before it learns of an error: so long after it last asked, since it asks
-/// when its client has taken something, and in all.
+/// How long a server gets to send what it has before it learns of an error: so long after it has let go of the last
+/// frame and last asked, since it asks when its client has taken something, and in all.
 const LAST_WORDS: Duration = Duration::from_millis(100);
-const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(10);
+const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(5);
+
+/// A frame that tells by its end that it has been sent.
+struct OnTheWay {
+    bytes: Bytes,
+    _counted: Arc<()>,
+}
+
+impl AsRef<[u8]> for OnTheWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 pin_project! {
     /// An event stream on its way to one client, pulled by that client.
@@ -173,6 +188,8 @@ pin_project! {
         #[pin]
         pull: Option<Pull<B>>,
         frames: Frames,
+        // Shared with the frames that the server has not sent yet.
+        on_the_way: Arc<()>,
         idle: Option<Idle>,
         timer: Timer,
         // Polls in a row that brought no new block.
@@ -210,6 +227,10 @@ where
                     if let Some(idle) = this.idle {
                         idle.handle_traffic(Instant::now());
                     }
+                    let frame = Bytes::from_owner(OnTheWay {
+                        bytes: frame,
+                        _counted: Arc::clone(this.on_the_way),
+                    });
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
                 *this.handing_out = false;
@@ -244,6 +265,8 @@ where
             }
             Some(Over::Failing(error, asked, at_last)) => {
                 let now = Instant::now();
+                let waits = Arc::strong_count(this.on_the_way) > 1;
+                let asked = if waits { now } else { asked };
                 if now >= at_last.min(asked + LAST_WORDS) {
                     return Poll::Ready(Some(Err(error)));
                 }

@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use support::{
-    BOTH, Ended, Exchange, Note, Protocol, Upstream, get, proxy, sse_chunked, witnessed,
+    BOTH, Ended, Exchange, Note, Protocol, Read, Upstream, get, proxy, sse_chunked, witnessed,
 };
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
@@ -69,6 +71,43 @@ async fn the_last_event_before_a_cut_arrives_and_the_cut_looks_cut() {
             assert_eq!(body, "data: 1\n\n", "{deed:?} {protocol:?}");
             assert_eq!(ended, Ended::Cut, "{deed:?} {protocol:?}");
         }
+    }
+}
+
+/// A client far away takes what there is window by window, and its server has more waiting than one window holds.
+#[tokio::test]
+async fn the_last_event_before_a_cut_arrives_at_a_client_that_takes_its_time() {
+    let events: String = (0..400)
+        .map(|n| format!("data: {n} {}\n\n", "x".repeat(1000)))
+        .collect();
+    let events: &'static str = events.leak();
+    for protocol in BOTH {
+        let mut upstream = Upstream::start().await;
+        let proxy = proxy(SseProxyLayer::default(), upstream.address).await;
+        let asking = tokio::spawn(async move { get(protocol, proxy).await });
+        let deed = tokio::spawn(Deed::Stop(events).do_it(upstream.next().await));
+        let mut client = asking.await.unwrap();
+        let mut got = 0;
+        let ended = loop {
+            // As long as it takes to come and go.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let mut taken = 0;
+            let ended = loop {
+                if taken >= 60_000 {
+                    break None;
+                }
+                match client.read().await {
+                    Read::Data(data) => taken += data.len(),
+                    Read::Over(ended) => break Some(ended),
+                }
+            };
+            got += taken;
+            if let Some(ended) = ended {
+                break ended;
+            }
+        };
+        deed.await.unwrap();
+        assert_eq!((got, ended), (events.len(), Ended::Cut), "{protocol:?}");
     }
 }
 
