@@ -32,7 +32,7 @@ impl KeepAlive {
     /// A comment after each `interval` of silence towards the client; at least a millisecond.
     pub fn every(interval: Duration) -> Self {
         Self {
-            interval: interval.max(Duration::from_millis(1)),
+            interval: interval.clamp(Duration::from_millis(1), LONGEST),
             comment: Bytes::from_static(b":\n\n"),
             at_once: true,
         }
@@ -50,6 +50,9 @@ impl KeepAlive {
         self
     }
 }
+
+/// A year: more than any stream lasts, and little enough to reckon with.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The keep-alive of one stream.
 #[derive(Debug)]

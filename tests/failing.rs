@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,13 +13,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Request;
-use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, channel::Channel};
 use support::{Script, Step, event_stream, layer, pass, respond, rest, through};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tower::{ServiceBuilder, service_fn};
 use tower_sse_proxy::{
-    ErrorKind, Event, SseProxyLayer,
+    ErrorKind, Event, KeepAlive, SseProxyLayer,
     codec::Block,
     intercept::{EachEvent, End, Head, InterceptExt, Interceptor, ServiceInterceptor, Verdict},
 };
@@ -187,6 +189,62 @@ async fn a_panic_cuts_its_stream_at_once_even_if_the_upstream_is_silent() {
     let panicked = Some(ErrorKind::InterceptorPanicked);
     assert_eq!(out.unwrap(), (String::new(), panicked));
     assert!(taken.is_dropped());
+}
+
+struct Explosive;
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        panic!("told to");
+    }
+}
+
+/// Defers for ever, or forwards; either way something explodes at last.
+struct Mined(#[allow(dead_code, reason = "it is dropped")] Explosive);
+
+impl Interceptor for Mined {
+    fn event(&mut self, event: Event) -> Verdict {
+        match &*event.data() {
+            "defer" => {
+                let mine = Explosive;
+                Verdict::defer(async move {
+                    let _mine = mine;
+                    pending::<Result<Event, _>>().await
+                })
+            }
+            _ => event.into(),
+        }
+    }
+}
+
+/// An HTTP/2 connection serves other streams as well, which a panic that comes out would end.
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_something_is_dropped_stays_in_its_stream() {
+    let mined = |_: &Head<'_>| Some(Mined(Explosive));
+    let layer = SseProxyLayer::default().intercept(mined.time_limit(SECOND));
+    let late = Some(ErrorKind::InterceptorTimedOut);
+    assert_eq!(
+        through(&layer, "data: 1\n\ndata: defer\n\n").await,
+        ("data: 1\n\n".into(), late)
+    );
+    assert_eq!(
+        through(&layer, "data: 1\n\n").await,
+        ("data: 1\n\n".into(), None)
+    );
+    let script = Script::of(["data: defer\n\n"]).then(Step::Never);
+    let mut left = pass(&layer, script).await;
+    assert!(left.frame().now_or_never().is_none());
+    drop(left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_limit_may_be_as_long_as_it_likes() {
+    let unlimited = EachEvent::new(failing).time_limit(Duration::MAX);
+    let layer = SseProxyLayer::default()
+        .intercept(unlimited)
+        .keep_alive(KeepAlive::every(Duration::MAX).at_once(false));
+    let text = "data: slow\n\n";
+    assert_eq!(through(&layer, text).await, (text.into(), None));
 }
 
 #[tokio::test(start_paused = true)]

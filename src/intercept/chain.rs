@@ -181,6 +181,7 @@ impl Chain {
             } else if let Some(deferred) = self.deferred.pop_if(|d| d.known.is_some()) {
                 let known = deferred.known.map(SyncWrapper::into_inner);
                 let verdict = known.unwrap_or(Ok(Verdict::Drop));
+                let_go(deferred.verdict);
                 self.settle(deferred.stage, deferred.original, verdict);
             } else if !self.deferred.is_empty() {
                 return Poll::Pending;
@@ -300,7 +301,7 @@ impl Chain {
             Ok(Verdict::End(blocks)) => {
                 if !self.is_ending() {
                     self.way.clear();
-                    self.deferred.clear();
+                    self.deferred.drain(..).for_each(let_go);
                     self.closed = max(self.closed, stage + 1);
                     self.ended_by = Some(stage);
                     self.end(Finish::Complete);
@@ -311,9 +312,10 @@ impl Chain {
                 stage,
                 verdict: SyncWrapper::new(verdict),
                 known: None,
+                // A time that no clock can tell is no limit.
                 until: self.stages[stage]
                     .time_limit
-                    .map(|limit| Instant::now() + limit),
+                    .and_then(|limit| Instant::now().checked_add(limit)),
                 original,
             }),
             Err(error) => match original {
@@ -339,7 +341,7 @@ impl Chain {
             stage.panicked |= error.kind() == ErrorKind::InterceptorPanicked;
         }
         self.way.clear();
-        self.deferred.clear();
+        self.deferred.drain(..).for_each(let_go);
         self.closed = max(self.closed, stage + 1);
         match &mut self.ending {
             Some(ending) if !matches!(ending.finish, Finish::Failed(_)) => {
@@ -384,7 +386,14 @@ impl Drop for Chain {
             let interceptor = stage.interceptor.get_mut();
             let _ = catch(|| interceptor.end(End::ClientGone));
         }
+        self.stages.drain(..).for_each(let_go);
+        self.deferred.drain(..).for_each(let_go);
     }
+}
+
+/// Drops what a user made. A panic in that must not reach the connection, which may serve other streams.
+fn let_go<T>(what: T) {
+    let _ = catch(|| drop(what));
 }
 
 /// Gives the last event the id of the block that these stand for, unless one of them has an id.
