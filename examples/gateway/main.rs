@@ -26,6 +26,8 @@ use crate::{proxy::Upstream, settings::Settings};
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // Whoever reads the log may be gone; to complain of that on stderr would panic.
+        .log_internal_errors(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SSEP_LOG")
                 .unwrap_or_else(|_| "warn,gateway=info".into()),

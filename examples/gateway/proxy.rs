@@ -9,7 +9,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -163,7 +163,35 @@ impl Upstream {
             tunnel::open(client_side, hyper::upgrade::on(&mut response));
             return response.map(|_| nothing());
         }
-        response.map(BodyExt::boxed)
+        response.map(|body| Plainly(body).boxed())
+    }
+}
+
+/// A body without hop-by-hop fields in its trailers. HTTP/2 resets a stream that has any, and drops what it had not sent.
+struct Plainly(Incoming);
+
+impl hyper::body::Body for Plainly {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_ok(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut() {
+                remove_hop_by_hop(trailers);
+            }
+            frame
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 

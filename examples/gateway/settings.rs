@@ -78,6 +78,14 @@ impl Settings {
         if uri.scheme() != Some(&Scheme::HTTP) && uri.scheme() != Some(&Scheme::HTTPS) {
             return Err(wrong("its scheme is not http or https"));
         }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(wrong("it has no host"));
+        }
+        // A port that is no number of 16 bits is none at all to `Uri`.
+        let authority = uri.authority().map(http::uri::Authority::as_str);
+        if uri.port_u16().is_none() && authority != uri.host() {
+            return Err(wrong("its port is not one"));
+        }
         if uri.path_and_query().is_some_and(|path| path != "/") {
             return Err(wrong("it has a path"));
         }
