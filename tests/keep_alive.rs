@@ -11,7 +11,10 @@ use http_body_util::{
 };
 use support::{Note, Script, Step, pass, witness};
 use tokio::time::{Duration, Instant, sleep};
-use tower_sse_proxy::{Event, KeepAlive, SseBody, SseProxyLayer, intercept::Verdict};
+use tower_sse_proxy::{
+    Event, KeepAlive, SseBody, SseProxyLayer,
+    intercept::{End, Head, Interceptor, Verdict},
+};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -142,6 +145,37 @@ async fn a_comment_never_stands_inside_an_event() {
                 "{out:?} for {text:?} at {cut}"
             );
         }
+    }
+}
+
+/// Takes its time to find that it has nothing to add.
+struct Slow;
+
+impl Interceptor for Slow {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::defer(async {
+            sleep(5 * INTERVAL).await;
+            Ok(Verdict::Drop)
+        })
+    }
+}
+
+/// What follows an unfinished rest is read as a part of it, be it a comment.
+#[tokio::test(start_paused = true)]
+async fn no_comment_follows_an_unfinished_rest() {
+    for rest in ["data: half", "data: half\n", "id: 1\r"] {
+        let layer = layer().intercept(|_: &Head<'_>| Some(Slow));
+        let (mut upstream, body) = open(&layer).await;
+        upstream.send_data(rest.into()).await.unwrap();
+        drop(upstream);
+        let out = body.collect().await.unwrap().to_bytes();
+        let comments = out.strip_suffix(rest.as_bytes()).unwrap();
+        assert!(comments.len() >= 5 * b":\n\n".len(), "{out:?}");
+        assert!(comments.chunks(3).all(|c| c == b":\n\n"), "{out:?}");
     }
 }
 
