@@ -215,6 +215,28 @@ async fn what_is_ready_together_leaves_together() {
     }
 }
 
+/// Small ones are merged and large ones are not, and still none overtakes another.
+#[tokio::test]
+async fn events_of_any_size_that_are_ready_together_leave_in_their_order() {
+    let sizes = [1, 10, 9 << 10, 1, 100 << 10, 20 << 10, 1000];
+    let data = sizes.iter().cycle().enumerate().take(60);
+    let events: Vec<_> = data
+        .map(|(n, &size)| event(&format!("{n} {}", "x".repeat(size))))
+        .collect();
+    let text = Bytes::from(events.concat());
+    for layer in layers() {
+        let in_chunks = |size| Script::of(text.chunks(size).map(Bytes::copy_from_slice));
+        for script in [
+            Script::of(events.clone()),
+            in_chunks(5000),
+            in_chunks(text.len()),
+        ] {
+            let out = out(&layer, script).await;
+            assert!(out == text, "not what came in, or not in that order");
+        }
+    }
+}
+
 #[tokio::test]
 async fn frames_do_not_grow_without_limit() {
     let large = event(&"x".repeat(10 << 10));
