@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::Request;
 use support::{
-    Note, Script, event, event_stream, layer, next, open, respond, rest, through, witness,
+    Note, Script, event, event_stream, layer, next, open, pass, respond, rest, through, witness,
 };
 use tower_sse_proxy::{
     Event, Policy,
@@ -76,6 +76,28 @@ async fn every_verdict_does_what_it_says() {
         ),
     ] {
         assert_eq!(through(&layer(decide), text).await, (out.into(), None));
+    }
+}
+
+/// An LF that comes after its CR has already ended the event belongs to that event alone.
+#[tokio::test]
+async fn of_an_event_that_does_not_leave_as_it_came_no_line_feed_is_left() {
+    let decide = |event: Event| match &*event.data() {
+        "drop" => Verdict::Drop,
+        "edit" => appending('!')(event).into(),
+        "replace" => Event::new("other").into(),
+        _ => event.into(),
+    };
+    for (data, out) in [
+        ("drop", ""),
+        ("edit", "data: edit!\n\n"),
+        ("replace", "data: other\n\n"),
+        ("forward", "data: forward\r\n\r\n"),
+    ] {
+        let text = format!("data: {data}\r\n\r");
+        let script = Script::of([text, "\ndata: y\n\n".into()]);
+        let (all, failed) = rest(pass(&layer(decide), script).await).await;
+        assert_eq!((all, failed), (format!("{out}data: y\n\n"), None));
     }
 }
 
