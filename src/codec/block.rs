@@ -118,7 +118,10 @@ impl Block {
 
     /// The `event` field, the last one if there are several; `None` if it was not sent.
     pub fn event(&self) -> Option<Cow<'_, str>> {
-        self.last_field(b"event").map(lossy)
+        if !self.shape.has_event() {
+            return None;
+        }
+        self.last_of(self.fields_named(b"event")).map(lossy)
     }
 
     /// The `id` field, the last one if there are several; `None` if it was not sent. One that contains
@@ -127,10 +130,8 @@ impl Block {
         if !self.shape.has_id() {
             return None;
         }
-        self.fields_named(b"id")
-            .filter(|id| !id.contains(&0))
-            .last()
-            .map(lossy)
+        let ids = self.fields_named(b"id");
+        self.last_of(ids.filter(|id| !id.contains(&0))).map(lossy)
     }
 
     /// The `retry` field, the last valid one if there are several: the client's new reconnection time.
@@ -208,8 +209,13 @@ impl Block {
         })
     }
 
-    fn last_field<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
-        self.fields_named(name).last()
+    /// The last `id` or `event`; without looking through all of a large block for another one, if there is none.
+    fn last_of<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+        if self.shape.is_repeated() {
+            values.last()
+        } else {
+            values.next()
+        }
     }
 }
 

@@ -157,10 +157,11 @@ impl Decoder {
         self.input.push(chunk, self.check_utf8);
     }
 
-    /// Takes back a block that is needed no more, which makes the next one cheaper.
+    /// Takes back a block that is needed no more, which makes the next one of the same chunk cheaper by half. Nothing depends
+    /// on it.
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, block: Block) {
-        self.input.give_back(block);
+    pub fn give_back(&mut self, block: impl Into<Block>) {
+        self.input.give_back(block.into());
     }
 
     /// The next piece, or `None` when more input is needed.
@@ -266,45 +267,66 @@ impl Decoder {
 
     /// Reads on in a block, whatever it is like.
     fn next_block(&mut self) -> Result<Option<Piece>, TooLarge> {
-        let mut searched = 0;
-        let rest = self.input.rest();
-        while let Some(found) = memchr2(b'\n', b'\r', &rest[searched..]) {
-            let end = searched + found;
-            searched = end + line_end_len(&rest[end..]);
-            let line = &rest[self.line..end];
-            if ends_piece(line, self.line) {
-                return self.emit_from_chunk(searched, end + 1);
-            }
-            self.shape.note(line, self.line);
-            self.line = searched;
+        if let Some((size, counted)) = self.find_end() {
+            return self.emit_from_chunk(size, counted);
         }
         // A block in the making outlives its chunk: a copy, so that the chunk's buffer is free.
-        if rest.len() >= self.last_carried / 8 {
+        let rest = self.input.rest().len();
+        if rest >= self.last_carried / 8 {
             // Streams of large events have more of them: make room once rather than grow.
-            self.carry.reserve(self.last_carried.max(rest.len()));
+            self.carry.reserve(self.last_carried.max(rest));
         }
         self.carry_rest()
     }
 
     /// Reads on in a block that began in an earlier chunk.
     fn carried_block(&mut self) -> Result<Option<Piece>, TooLarge> {
-        let mut rest = self.input.rest();
-        while let Some(found) = memchr2(b'\n', b'\r', rest) {
-            let end = self.carry.len() + found;
-            let taken = found + line_end_len(&rest[found..]);
-            self.carry.extend_from_slice(&rest[..taken]);
-            self.input.advance(taken);
-            let line = &self.carry[self.line..end];
-            if ends_piece(line, self.line) {
-                self.last_carried = self.carry.len();
-                let block = self.take_carry();
-                return self.emit(block, end + 1);
-            }
+        // First the line that began there.
+        let rest = self.input.rest();
+        let Some(found) = memchr2(b'\n', b'\r', rest) else {
+            return self.carry_rest();
+        };
+        let end = self.carry.len() + found;
+        self.carry_some(found + line_end_len(&rest[found..]));
+        let line = &self.carry[self.line..end];
+        let counted = if ends_piece(line, self.line) {
+            end + 1
+        } else {
             self.shape.note(line, self.line);
             self.line = self.carry.len();
-            rest = self.input.rest();
+            // The others stand in the chunk as they are.
+            let Some((size, counted)) = self.find_end() else {
+                return self.carry_rest();
+            };
+            self.carry_some(size);
+            counted
+        };
+        self.last_carried = self.carry.len();
+        let block = self.take_carry();
+        self.emit(block, counted)
+    }
+
+    /// Looks for the end of the block in the input, where its next line begins: how much of the input belongs to it, and how
+    /// much of the block counts.
+    fn find_end(&mut self) -> Option<(usize, usize)> {
+        let (carried, rest) = (self.carry.len(), self.input.rest());
+        let mut searched = 0;
+        while let Some(found) = memchr2(b'\n', b'\r', &rest[searched..]) {
+            let end = searched + found;
+            searched = end + line_end_len(&rest[end..]);
+            let line = &rest[self.line - carried..end];
+            if ends_piece(line, self.line) {
+                return Some((searched, carried + end + 1));
+            }
+            self.shape.note(line, self.line);
+            self.line = carried + searched;
         }
-        self.carry_rest()
+        None
+    }
+
+    fn carry_some(&mut self, taken: usize) {
+        self.carry.extend_from_slice(&self.input.rest()[..taken]);
+        self.input.advance(taken);
     }
 
     /// Keeps the rest of the input, of which no line ends.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 use super::{
     block::Block,
     encode::{self, FieldError},
-    text::lossy,
+    lines::{LineRanges, data_value},
 };
 
 /// A block with data: what a client dispatches as one message.
@@ -69,13 +69,17 @@ impl Event {
         if block.shape.data_lines() == 1 && block.raw.len() <= u32::MAX as usize {
             return block.raw.text(block.shape.first_data());
         }
-        let mut data = String::with_capacity(block.raw.len());
-        for (n, value) in block.fields_named(b"data").enumerate() {
-            if n > 0 {
+        // A line end is never part of an ill-formed sequence: the text of the lines is the lines of the text.
+        let text = block.raw.text(0..block.raw.len());
+        let mut data = String::with_capacity(text.len());
+        for line in LineRanges::new(text.as_bytes()) {
+            let line = &text[line];
+            if let Some(value) = data_value(line.as_bytes()) {
+                data.push_str(&line[value..]);
                 data.push('\n');
             }
-            data.push_str(&lossy(value));
         }
+        data.pop();
         Cow::Owned(data)
     }
 

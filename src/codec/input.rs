@@ -16,7 +16,7 @@ use super::{
 #[derive(Default)]
 pub(super) struct Input {
     /// Let go with its last byte, so that nothing keeps a chunk but the blocks in it.
-    chunk: Option<Arc<Chunk>>,
+    chunk: Current,
     /// The same once more, to lend to the next block.
     spare: Option<Arc<Chunk>>,
     /// So much of the chunk is taken.
@@ -26,16 +26,47 @@ pub(super) struct Input {
     ahead: Ahead,
 }
 
+/// A chunk is shared only once there is a block in it: most chunks of a stream that drips have none.
+#[derive(Default)]
+enum Current {
+    #[default]
+    Nothing,
+    Alone(Chunk),
+    Shared(Arc<Chunk>),
+}
+
+impl Current {
+    #[inline(always)]
+    fn get(&self) -> Option<&Chunk> {
+        match self {
+            Current::Nothing => None,
+            Current::Alone(chunk) => Some(chunk),
+            Current::Shared(chunk) => Some(chunk),
+        }
+    }
+
+    #[cold]
+    fn share(&mut self) -> Option<&Arc<Chunk>> {
+        if let Current::Alone(chunk) = std::mem::take(self) {
+            *self = Current::Shared(Arc::new(chunk));
+        }
+        match self {
+            Current::Shared(chunk) => Some(chunk),
+            _ => None,
+        }
+    }
+}
+
 impl Input {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.chunk.is_none()
+        matches!(self.chunk, Current::Nothing)
     }
 
     /// What is not taken yet.
     #[inline]
     pub(super) fn rest(&self) -> &[u8] {
-        match &self.chunk {
+        match self.chunk.get() {
             Some(chunk) => &chunk[self.taken..],
             None => &[],
         }
@@ -57,7 +88,7 @@ impl Input {
         } else {
             (Chunk::new(chunk), 0)
         };
-        (self.chunk, self.well_formed) = (Some(Arc::new(chunk)), well_formed);
+        (self.chunk, self.well_formed) = (Current::Alone(chunk), well_formed);
     }
 
     /// Passes over so many bytes.
@@ -70,7 +101,7 @@ impl Input {
     }
 
     pub(super) fn clear(&mut self) {
-        self.chunk = None;
+        self.chunk = Current::Nothing;
         self.spare = None;
         self.taken = 0;
         self.ahead.clear();
@@ -80,7 +111,7 @@ impl Input {
     #[inline(always)]
     pub(super) fn next_block(&mut self, limit: usize) -> Option<Block> {
         if self.ahead.is_empty() {
-            let chunk = self.chunk.as_ref()?;
+            let chunk = self.chunk.get()?;
             self.ahead.look(chunk, self.taken, limit, self.well_formed);
         }
         let Cut { shape, place } = self.ahead.next()?;
@@ -103,11 +134,14 @@ impl Input {
     #[inline(always)]
     fn lend(&mut self, end: usize) -> Option<Arc<Chunk>> {
         self.taken = end;
-        let chunk = self.chunk.as_ref()?;
+        let chunk = match &self.chunk {
+            Current::Shared(chunk) => chunk,
+            _ => self.chunk.share()?,
+        };
         if end == chunk.len() {
-            let last = self.chunk.take();
+            let last = Arc::clone(chunk);
             self.clear();
-            return last;
+            return Some(last);
         }
         let spare = self.spare.take();
         Some(spare.unwrap_or_else(|| Arc::clone(chunk)))
@@ -116,7 +150,7 @@ impl Input {
     /// Takes back a block that is needed no more. The chunk that it shares serves the next one, if that is in the same.
     #[inline(always)]
     pub(super) fn give_back(&mut self, block: Block) {
-        if let Some(chunk) = &self.chunk
+        if let Current::Shared(chunk) = &self.chunk
             && self.spare.is_none()
             && Arc::ptr_eq(chunk, &block.raw.chunk)
         {

@@ -1,5 +1,7 @@
 //! Lines: where they end, and what one line says.
 
+use std::ops::Range;
+
 use memchr::memchr2;
 
 /// One line of an event stream, without its line end.
@@ -50,28 +52,66 @@ impl<'a> Line<'a> {
 /// The lines of a byte string, each without its line end; a last line without one is included.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines<'a> {
-    rest: &'a [u8],
+    ranges: LineRanges<'a>,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { rest: text }
+        Self {
+            ranges: LineRanges::new(text),
+        }
     }
 }
 
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        if self.rest.is_empty() {
+        let line = self.ranges.next()?;
+        Some(&self.ranges.text[line])
+    }
+}
+
+/// Where the lines of a byte string stand in it.
+#[derive(Clone, Debug)]
+pub(super) struct LineRanges<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> LineRanges<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+}
+
+impl Iterator for LineRanges<'_> {
+    type Item = Range<usize>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Range<usize>> {
+        let (start, rest) = (self.at, &self.text[self.at..]);
+        if rest.is_empty() {
             return None;
         }
-        let Some(end) = memchr2(b'\n', b'\r', self.rest) else {
-            return Some(std::mem::take(&mut self.rest));
+        let (line, taken) = match memchr2(b'\n', b'\r', rest) {
+            Some(end) => (end, end + line_end_len(&rest[end..])),
+            None => (rest.len(), rest.len()),
         };
-        let line = &self.rest[..end];
-        self.rest = &self.rest[end + line_end_len(&self.rest[end..])..];
-        Some(line)
+        self.at += taken;
+        Some(start..start + line)
+    }
+}
+
+/// Where the value begins, if it is a `data` line.
+#[inline]
+pub(super) fn data_value(line: &[u8]) -> Option<usize> {
+    match line.strip_prefix(b"data")? {
+        [] => Some(4),
+        [b':', b' ', ..] => Some(6),
+        [b':', ..] => Some(5),
+        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lines::Lines;
+use super::lines::{LineRanges, data_value};
 
 /// What the decoder notes in passing. Words only: what is smaller is written by itself, and then to be moved with its
 /// neighbours, which costs a wait at each move.
@@ -10,19 +10,22 @@ use super::lines::Lines;
 pub(super) struct Shape {
     /// Where the value of the first `data` line begins, and above it where it ends.
     first_data: u64,
-    /// The name of an open end, if there is one, and three flags; and above them the number of `data` lines.
+    /// The name of an open end, if there is one, and a few flags; and above them the number of `data` lines.
     counts: u64,
 }
 
 const HAS_ID: u64 = 1;
-const WELL_FORMED: u64 = 2;
-const UNFINISHED: u64 = 4;
-const OPEN_END: u32 = 3;
+const HAS_EVENT: u64 = 2;
+/// There are two `id` lines, or two `event` lines.
+const REPEATED: u64 = 4;
+const WELL_FORMED: u64 = 8;
+const UNFINISHED: u64 = 16;
+const OPEN_END: u32 = 5;
 const HALF: u32 = 32;
 
 /// Names a block whose last CR may turn out to be half of a CRLF.
 ///
-/// Names come round again after half a billion; the block that had it first is long gone. (A word for the same reason.)
+/// Names come round again after a hundred million; the block that had it first is long gone. (A word for the same reason.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenEnd(u64);
 
@@ -37,10 +40,8 @@ impl OpenEnd {
 impl Shape {
     pub(super) fn of(raw: &[u8]) -> Self {
         let mut shape = Self::default();
-        for line in Lines::new(raw) {
-            // A line is a slice of `raw`, so the distance of their addresses is its place.
-            let start = line.as_ptr() as usize - raw.as_ptr() as usize;
-            shape.note(line, start);
+        for line in LineRanges::new(raw) {
+            shape.note(&raw[line.clone()], line.start);
         }
         shape
     }
@@ -49,12 +50,9 @@ impl Shape {
     #[inline]
     pub(super) fn note(&mut self, line: &[u8], start: usize) {
         match line.first() {
-            Some(b'd') if line.starts_with(b"data") => {
-                let value = match line.get(4..) {
-                    Some([]) => line.len(),
-                    Some([b':', b' ', ..]) => 6,
-                    Some([b':', ..]) => 5,
-                    _ => return,
+            Some(b'd') => {
+                let Some(value) = data_value(line) else {
+                    return;
                 };
                 if self.data_lines() == 0 {
                     let (from, to) = ((start + value) as u64, (start + line.len()) as u64);
@@ -62,9 +60,17 @@ impl Shape {
                 }
                 self.counts += 1 << HALF;
             }
-            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.counts |= HAS_ID,
+            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.see(HAS_ID),
+            Some(b'e') if matches!(line, b"event" | [b'e', b'v', b'e', b'n', b't', b':', ..]) => {
+                self.see(HAS_EVENT);
+            }
             _ => {}
         }
+    }
+
+    fn see(&mut self, field: u64) {
+        let again = self.counts & field != 0;
+        self.counts |= field | if again { REPEATED } else { 0 };
     }
 
     /// How many `data` lines there are.
@@ -83,6 +89,18 @@ impl Shape {
     #[inline]
     pub(super) fn has_id(&self) -> bool {
         self.counts & HAS_ID != 0
+    }
+
+    /// There is an `event` line.
+    #[inline]
+    pub(super) fn has_event(&self) -> bool {
+        self.counts & HAS_EVENT != 0
+    }
+
+    /// There is more than one `id` line, or more than one `event` line.
+    #[inline]
+    pub(super) fn is_repeated(&self) -> bool {
+        self.counts & REPEATED != 0
     }
 
     /// Known to be well-formed UTF-8. What is not known to be may be it all the same.
