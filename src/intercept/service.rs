@@ -12,6 +12,9 @@ use crate::codec::Event;
 /// a failure of the interceptor: the stream is cut, or the event goes on unchanged under
 /// [`fail_open`](super::InterceptExt::fail_open). A call is dropped when the stream ends.
 ///
+/// Tower's `Timeout` counts from the call: the wait for a permit or for a place in a queue comes before it and has no
+/// bound. [`time_limit`](super::InterceptExt::time_limit) bounds both.
+///
 /// The service sees events only: comments, bare ids and unknown fields pass it by. A judge that needs to know who asked
 /// is an [`Interceptor`] that takes it from the [`Head`] and answers with [`Verdict::defer`]. The service is `Sync`:
 /// of tower's boxes, `BoxCloneSyncService` is.
@@ -19,14 +22,15 @@ use crate::codec::Event;
 /// ```
 /// use std::{convert::Infallible, time::Duration};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::ServiceInterceptor};
+/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{InterceptExt, ServiceInterceptor}};
 ///
 /// let judge = service_fn(|event: Event| async move {
 ///     let fine = !event.data().contains("bad");
 ///     Ok::<_, Infallible>(fine.then_some(event)) // `None` drops it
 /// });
-/// let judge = ServiceBuilder::new().concurrency_limit(64).timeout(Duration::from_secs(2)).service(judge);
-/// let layer = SseProxyLayer::default().intercept(ServiceInterceptor::new(judge));
+/// let judge = ServiceBuilder::new().concurrency_limit(64).service(judge);
+/// let judge = ServiceInterceptor::new(judge).time_limit(Duration::from_secs(2));
+/// let layer = SseProxyLayer::default().intercept(judge);
 /// ```
 #[derive(Clone, Debug)]
 pub struct ServiceInterceptor<S> {
