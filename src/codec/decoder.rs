@@ -222,7 +222,8 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Ends the input: what is left of an unfinished block, if anything is. The decoder is empty afterwards.
+    /// Ends the input: what is left of an unfinished block, if anything is. Take the pieces before with
+    /// [`next_piece`](Self::next_piece), until there is none: input that still waits is not looked at here.
     ///
     /// Clients that follow the standard discard it (WHATWG HTML 9.2.6, end of file); it must never be
     /// completed, only passed on as it is or dropped.

@@ -19,6 +19,7 @@
 //!         }
 //!     }
 //! }
+//! // At the end of the input, `decoder.finish()` has what was never complete.
 //! assert_eq!(out, ["greeting: hello", "comment: still here"]);
 //! # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
 //! ```
