@@ -8,6 +8,12 @@ use crate::codec::Event;
 /// Opens an [`Interceptor`] for each stream. One is shared by all streams of a layer.
 ///
 /// A function `Fn(&Head) -> Option<impl Interceptor>` is one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `Intercept`",
+    label = "not an `Intercept`",
+    note = "for a function of an event: `EachEvent::new(function)` is one",
+    note = "for an `Interceptor`: `|_: &Head<'_>| Some(MyInterceptor::new())` is one"
+)]
 pub trait Intercept: Send + Sync + 'static {
     /// An interceptor for the stream with this head, or `None` if it is none of its business.
     ///
@@ -72,8 +78,8 @@ pub trait InterceptExt: Intercept + Sized {
         FailOpen(self)
     }
 
-    /// Bounds the time a deferred verdict may take; longer is a failure. Of several bounds the shortest holds. Verdicts that are not deferred block
-    /// the stream's task and cannot be timed out.
+    /// Bounds the time a deferred verdict may take; longer is a failure. Of several bounds the shortest holds.
+    /// Verdicts that are not deferred block the stream's task and cannot be timed out.
     fn time_limit(self, limit: Duration) -> TimeLimit<Self> {
         TimeLimit {
             intercept: self,
