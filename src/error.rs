@@ -7,7 +7,11 @@ use tower::BoxError;
 /// Why the body of a response broke off.
 ///
 /// On a response that is not an event stream this is the upstream body's own error, to be had by
-/// [`source`](std::error::Error::source). It holds no event data and no ids.
+/// [`source`](std::error::Error::source). Of its own it holds no event data and no ids.
+///
+/// It is for the code around the layer and for [`End::Failed`](crate::intercept::End::Failed); the client only sees a
+/// cut connection or a reset stream. Boxed bodies wrap it: in an `axum::Error` it is the
+/// [`source`](std::error::Error::source), to be had by `downcast_ref`.
 ///
 /// ```
 /// # use http_body_util::{BodyExt, Full};

@@ -79,7 +79,7 @@ pub trait Interceptor: Send + 'static {
         Verdict::Forward(block)
     }
 
-    /// Until when [`timeout`](Self::timeout) is to be called: something is held back. Asked for after each
+    /// When [`timeout`](Self::timeout) is to be called, while something is held back. Asked for after each
     /// call of the other methods. Times are tokio's, so that they stand still where a test pauses them.
     fn deadline(&self) -> Option<Instant> {
         None
@@ -92,14 +92,14 @@ pub trait Interceptor: Send + 'static {
         Verdict::Drop
     }
 
-    /// The stream is over. Called exactly once for every stream that was opened, however it ends; what the
-    /// verdict lets through is the last that this interceptor sends, after the upstream's last block. An
-    /// unfinished rest of the stream is then dropped, since what follows it would be read as part of it.
-    /// [`Verdict::Hold`] here gives up what is held.
+    /// The stream is over. Called exactly once for every stream that was opened, however it ends, a panic of this
+    /// interceptor included. What the verdict lets through (it may be deferred) is the last that this interceptor
+    /// sends, after the upstream's last block. An unfinished rest of the stream is then dropped, since what
+    /// follows it would be read as part of it. [`Verdict::Hold`] here gives up what is held.
     ///
     /// After [`Verdict::End`] of its own the verdict is ignored: the last word is said. After a failure of its
-    /// own it is not, since it may have to say so in the way of its API; a guard then does not let go of what it
-    /// holds unjudged.
+    /// own it is not, so that the failure can be told in the terms of the API; a guard must not let go here of
+    /// what it holds unjudged.
     ///
     /// With [`End::ClientGone`] nobody is left to send to: the verdict is ignored.
     fn end(&mut self, end: End<'_>) -> Verdict {
@@ -151,7 +151,7 @@ pub enum End<'a> {
     /// It broke: the upstream, a limit, or an interceptor. The client will see a cut, not an end, after
     /// whatever is still sent.
     Failed(&'a Error),
-    /// The client left, or the server gave it up.
+    /// The client left, or the server gave it up. The last of what was let through may not have reached it.
     ClientGone,
 }
 

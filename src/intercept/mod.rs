@@ -13,7 +13,7 @@
 //!
 //! * a function `Fn(Event) -> impl Into<Verdict>`, for what needs no memory;
 //! * a function `Fn(&Head) -> Option<impl Interceptor>`, which chooses by request and response and gives
-//!   each stream a state of its own;
+//!   each stream a state of its own (an `FnMut(Event)` is an interceptor);
 //! * a tower service of events, as a [`ServiceInterceptor`], for what needs I/O;
 //! * a [`Window`], for what looks for words in a text that comes in pieces;
 //! * the traits themselves, for what holds events back or wants to know how the stream ended.
@@ -26,7 +26,16 @@
 //!     if event.data().contains("secret") { Verdict::Drop } else { event.into() }
 //! }
 //!
-//! // A state for each stream: number the events.
+//! // A state for each stream, in a closure: let ten events pass.
+//! fn first_ten(_: &Head<'_>) -> Option<impl Interceptor + use<>> {
+//!     let mut seen = 0;
+//!     Some(move |event: Event| {
+//!         seen += 1;
+//!         (seen <= 10).then_some(event)
+//!     })
+//! }
+//!
+//! // The same in a struct, which can do more: number the events.
 //! struct Number(u64);
 //! impl Interceptor for Number {
 //!     fn event(&mut self, mut event: Event) -> Verdict {
@@ -38,6 +47,7 @@
 //!
 //! let layer = SseProxyLayer::default()
 //!     .intercept(no_secrets)
+//!     .intercept(first_ten)
 //!     .intercept(|head: &Head<'_>| head.request.uri.path().starts_with("/numbered").then_some(Number(0)));
 //! ```
 

@@ -33,8 +33,8 @@ use crate::codec::{Block, Event};
 /// ```
 #[non_exhaustive]
 pub enum Verdict {
-    /// The block goes on, edited or not. A new event in its place has no id but what it is given; for the old
-    /// id to move on, [`Replace`](Self::Replace) the old one.
+    /// The block goes on, edited or not. A new event in its place has no id unless you set one;
+    /// [`Replace`](Self::Replace) carries the old id over.
     Forward(Block),
     /// These go on in its place, in this order; none at all is like [`Drop`](Self::Drop). If the block had
     /// an id and none of these has one, the last event among them gets it: a client that is cut off in between
@@ -69,7 +69,7 @@ impl Verdict {
         Verdict::Defer(Box::pin(async move { future.await.map(Into::into) }))
     }
 
-    /// [`End`](Self::End)s the stream with these.
+    /// [`End`](Self::End)s the stream with these. (With none: `Verdict::End(vec![])`.)
     pub fn end<T: Into<Block>>(blocks: impl IntoIterator<Item = T>) -> Self {
         Verdict::End(blocks.into_iter().map(Into::into).collect())
     }
