@@ -97,7 +97,9 @@ impl Config {
 }
 
 impl SseProxyLayer {
-    /// Appends an interceptor to the chain. See [`Policy::intercept`].
+    /// Appends an interceptor to the chain: a function of an event, a function of the
+    /// [`Head`](crate::intercept::Head) that opens one with a state for each stream, or any
+    /// [`Intercept`](crate::intercept::Intercept). See [`Policy::intercept`].
     pub fn intercept<M>(self, interceptor: impl IntoIntercept<M>) -> Self {
         self.with(|policy| policy.intercept(interceptor))
     }
@@ -107,27 +109,29 @@ impl SseProxyLayer {
         self.with(|policy| policy.max_event_bytes(bytes))
     }
 
-    /// What an event above the limit comes to. See [`Policy::overflow`].
+    /// What an event above the limit comes to; unless set, the stream is cut. See [`Policy::overflow`].
     pub fn overflow(self, overflow: Overflow) -> Self {
         self.with(|policy| policy.overflow(overflow))
     }
 
-    /// Sends comments while a stream is silent. See [`Policy::keep_alive`].
+    /// Sends comments while a stream is silent. Off unless set. See [`Policy::keep_alive`].
     pub fn keep_alive(self, keep_alive: KeepAlive) -> Self {
         self.with(|policy| policy.keep_alive(keep_alive))
     }
 
-    /// Takes the upstream's comments out of the stream. See [`Policy::strip_comments`].
+    /// Takes the upstream's comments out of the stream. They are passed on unless set. See
+    /// [`Policy::strip_comments`].
     pub fn strip_comments(self, strip: bool) -> Self {
         self.with(|policy| policy.strip_comments(strip))
     }
 
-    /// Replaces the question whether a response is an event stream. See [`Policy::detect`].
+    /// Replaces the question whether a response is an event stream, asked of its head. See [`Policy::detect`].
     pub fn detect(self, detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.detect(detect))
     }
 
-    /// Chooses another policy for some requests. For `None` the one holds that the other setters fill.
+    /// Chooses another policy for some requests, by their head: headers, or extensions that a middleware further
+    /// out has set. For `None` the one holds that the other setters fill. [`Policy`] has an example.
     ///
     /// A policy that is chosen is all that applies to its requests: **nothing of the other setters does, the
     /// interceptors neither**. The function runs once for each request, before the service is called.

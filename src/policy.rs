@@ -44,9 +44,11 @@ impl Policy {
     /// Appends an interceptor to the chain: it sees what those before it let through.
     ///
     /// Takes an [`Intercept`], or a function `Fn(Event) -> impl Into<Verdict>`; see
-    /// [`intercept`](crate::intercept). With at least one installed, an event stream that cannot be read is
-    /// refused with 502 instead of passed on unseen: in a charset other than UTF-8, in a content coding that
-    /// cannot be decoded, or cut into a range (206).
+    /// [`intercept`](crate::intercept). A closure has its argument annotated: `|event: Event|`.
+    ///
+    /// With at least one installed, an event stream that cannot be read is refused with 502, and a warning to
+    /// `tracing`, instead of passed on unseen: in a charset other than UTF-8, in a content coding that cannot be
+    /// decoded, or cut into a range (206).
     pub fn intercept<M>(mut self, interceptor: impl IntoIntercept<M>) -> Self {
         self.intercepts.push(Arc::new(interceptor.into_intercept()));
         self
@@ -78,8 +80,8 @@ impl Policy {
         self
     }
 
-    /// Replaces the question whether a response is an event stream; [`is_event_stream`] unless set. Responses
-    /// that have no body (1xx, 204, 304) are never asked about.
+    /// Replaces the question whether a response is an event stream, asked of its head; [`is_event_stream`]
+    /// unless set. Responses that have no body (1xx, 204, 304) are never asked about.
     pub fn detect(
         mut self,
         detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
