@@ -290,7 +290,11 @@ where
         let before = this.frames.waiting();
         let over = match pull.poll(cx, this.frames) {
             Poll::Pending => None,
-            Poll::Ready(Step::Full) => return Poll::Ready(()),
+            Poll::Ready(Step::Full) if this.frames.waiting() > 0 => return Poll::Ready(()),
+            Poll::Ready(Step::Full) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Poll::Ready(Step::End(trailers)) => Some(Over::End(trailers)),
             Poll::Ready(Step::Failed(error)) => Some(Over::Failed(error)),
         };

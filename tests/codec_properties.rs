@@ -407,3 +407,29 @@ fn debug_output_of_a_decoder_shows_no_text() {
     assert!(!shows_a_secret(&waiting), "{waiting}");
     assert!(!shows_a_secret(&unfinished), "{unfinished}");
 }
+
+#[test]
+fn a_detached_block_is_the_same_and_does_not_keep_its_chunk() {
+    let mut decoder = Decoder::default();
+    let small = "id: 1\ndata: a\n\n: b\n";
+    let chunk = Bytes::from(format!("{small}data: {}\n\n", "x".repeat(100 << 10)));
+    decoder.push(chunk.clone());
+    let within = |bytes: &[u8]| chunk.as_ptr_range().contains(&bytes.as_ptr());
+    let (mut seen, mut kept) = (Vec::new(), Vec::new());
+    while let Some(piece) = decoder.next_piece().unwrap() {
+        let block = match piece {
+            Piece::Event(event) => {
+                let detached = event.clone().detached();
+                assert_eq!(detached.data(), event.data());
+                detached.into_block()
+            }
+            Piece::Block(block) => block.detached(),
+            other => panic!("{other:?}"),
+        };
+        kept.push(within(block.as_bytes()));
+        seen.extend_from_slice(block.as_bytes());
+    }
+    assert_eq!(seen, chunk);
+    // The large one is most of the chunk.
+    assert_eq!(kept, [false, false, true]);
+}

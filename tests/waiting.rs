@@ -5,7 +5,7 @@ mod support;
 
 use std::{convert::Infallible, sync::Mutex};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::{event, is_silent, layer, next, open, pass};
@@ -211,4 +211,30 @@ async fn an_earlier_deadline_does_not_overtake_a_later_deferral() {
         out.extend_from_slice(&next(&mut body).await);
     }
     assert_eq!(out, [event("answer"), event("held")].concat());
+}
+
+#[tokio::test]
+async fn what_a_slow_interceptor_lets_through_does_not_wait_for_what_it_has_not_seen() {
+    let slow = |event: Event| {
+        std::thread::sleep(Duration::from_millis(1));
+        (event.data() != "drop").then_some(event)
+    };
+    let (mut upstream, mut body) = open(&layer(slow)).await;
+    upstream
+        .send_data(event("pass").repeat(300).into())
+        .await
+        .unwrap();
+    let events = next(&mut body).await.len() / event("pass").len();
+    assert!(events <= 64, "{events} at once");
+
+    // While it drops everything, others on the same thread have their turn.
+    let (mut upstream, mut body) = open(&layer(slow)).await;
+    upstream
+        .send_data(event("drop").repeat(300).into())
+        .await
+        .unwrap();
+    let begun = std::time::Instant::now();
+    assert!(body.frame().now_or_never().is_none());
+    let least = Duration::from_millis(300);
+    assert!(begun.elapsed() < least, "all of it in one poll");
 }

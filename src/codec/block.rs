@@ -96,6 +96,16 @@ impl Block {
         self.raw.into_bytes()
     }
 
+    /// The same block in a buffer of its own, where the one it came in is much larger: for a block that is kept for long.
+    ///
+    /// A block shares the chunk that it was read from with its neighbours, and keeps all of it.
+    pub fn detached(self) -> Self {
+        Self {
+            shape: self.shape,
+            raw: self.raw.detached(),
+        }
+    }
+
     /// Whether a client dispatches this block: it has a `data` line, even an empty one (WHATWG HTML 9.2.6).
     #[inline]
     pub fn is_event(&self) -> bool {

@@ -129,6 +129,11 @@ impl Event {
         });
     }
 
+    /// The same event in a buffer of its own; see [`Block::detached`].
+    pub fn detached(self) -> Self {
+        Self(self.0.detached())
+    }
+
     /// Takes the block.
     pub fn into_block(self) -> Block {
         self.0

@@ -43,6 +43,15 @@ impl Raw {
         self.len() < Self::SMALL || self.chunk.len() / 4 > self.len()
     }
 
+    /// The same bytes in a buffer of their own, if the one they are in is much larger.
+    pub(super) fn detached(self) -> Self {
+        if self.is_small_part() {
+            Bytes::copy_from_slice(self.bytes()).into()
+        } else {
+            self
+        }
+    }
+
     pub(crate) fn to_bytes(&self) -> Bytes {
         self.chunk.slice(self.place.start..self.place.end)
     }

@@ -44,6 +44,7 @@ pub enum Verdict {
     Drop,
     /// Nothing goes on yet: the interceptor keeps the block and gives it up in a later verdict
     /// ([`Release`](Self::Release)), in [`timeout`](super::Interceptor::timeout) or in [`end`](super::Interceptor::end).
+    /// It keeps the buffer that it came in with it, unless it is [detached](Block::detached).
     Hold,
     /// These go on: blocks that were [held](Self::Hold), with or without the one that is asked about, which is held if it is
     /// not among them. No id moves.

@@ -1,6 +1,9 @@
 //! The one order in which a stream is dealt with: pieces in, through the interceptors, blocks out.
 
-use std::task::{Context, Poll};
+use std::{
+    ops::ControlFlow,
+    task::{Context, Poll},
+};
 
 use tokio::time::Instant;
 
@@ -24,6 +27,9 @@ pub(crate) trait Sink {
     /// Enough for one frame.
     fn is_full(&self) -> bool;
 }
+
+/// So many blocks are taken in between two looks at the clock.
+const BLOCKS_A_LOOK: usize = 64;
 
 /// Turns pieces of the wire into what the client gets.
 #[derive(Debug)]
@@ -49,30 +55,44 @@ impl Pipeline {
     }
 
     /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive).
-    pub(crate) fn feed(&mut self, decoder: &mut Decoder, sink: &mut impl Sink) {
+    /// [`drive`](Self::drive). Breaks off when it is later than `until`.
+    pub(crate) fn feed(
+        &mut self,
+        decoder: &mut Decoder,
+        sink: &mut impl Sink,
+        until: Instant,
+    ) -> ControlFlow<()> {
         // Caught once for many blocks.
         let fed = catch(|| {
-            while self.is_idle() && !sink.is_full() {
-                if let Some(block) = decoder.next_plain() {
-                    if let Some(block) = self.push_block(block, sink) {
-                        decoder.give_back(block);
+            loop {
+                for _ in 0..BLOCKS_A_LOOK {
+                    if !self.is_idle() || sink.is_full() {
+                        return ControlFlow::Continue(());
                     }
-                    continue;
+                    if let Some(block) = decoder.next_plain() {
+                        if let Some(block) = self.push_block(block, sink) {
+                            decoder.give_back(block);
+                        }
+                        continue;
+                    }
+                    match decoder.next_piece() {
+                        Ok(Some(piece)) => self.push(piece, sink),
+                        Ok(None) => return ControlFlow::Continue(()),
+                        Err(error) => {
+                            let error = Error::with_source(ErrorKind::EventTooLarge, error);
+                            self.end(Finish::Failed(error));
+                        }
+                    }
                 }
-                match decoder.next_piece() {
-                    Ok(Some(piece)) => self.push(piece, sink),
-                    Ok(None) => break,
-                    Err(error) => {
-                        let error = Error::with_source(ErrorKind::EventTooLarge, error);
-                        self.end(Finish::Failed(error));
-                    }
+                if Instant::now() >= until {
+                    return ControlFlow::Break(());
                 }
             }
         });
-        if let Err(panic) = fed {
+        fed.unwrap_or_else(|panic| {
             self.chain.fail_asked(panic);
-        }
+            ControlFlow::Continue(())
+        })
     }
 
     /// The input is over: takes in what is left of it.

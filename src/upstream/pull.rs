@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,6 +24,9 @@ use crate::{codec::Decoder, error::Error, intercept::Finish, timer::Timer};
 const BYTES_A_POLL: usize = 256 << 10;
 const FRAMES_A_POLL: usize = 64;
 
+/// Interceptors that take their time have this much of it in one poll. What they let through does not wait for the rest.
+const TIME_A_POLL: Duration = Duration::from_millis(1);
+
 pin_project! {
     /// An upstream's body, decoded, cut into blocks and intercepted, as a poll function.
     pub(crate) struct Pull<B> {
@@ -39,7 +43,7 @@ pin_project! {
 /// What a poll came to.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The sink has enough for now.
+    /// The sink has enough for now, or what it has should not wait for what there is still to do.
     Full,
     /// The stream ended, with these trailers.
     End(Option<HeaderMap>),
@@ -98,6 +102,7 @@ where
     ) -> Poll<Step> {
         let mut this = self.project();
         let (mut bytes, mut frames) = (0, 0);
+        let until = Instant::now() + TIME_A_POLL;
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -116,7 +121,9 @@ where
             if sink.is_full() {
                 return Poll::Ready(Step::Full);
             }
-            this.pipeline.feed(this.decoder, sink);
+            if this.pipeline.feed(this.decoder, sink, until).is_break() {
+                return Poll::Ready(Step::Full);
+            }
             if !this.pipeline.is_idle() || sink.is_full() {
                 continue;
             }

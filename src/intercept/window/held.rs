@@ -109,7 +109,7 @@ impl Held {
     pub(super) fn push_block(&mut self, block: Block, now: Instant) {
         self.bytes += block.as_bytes().len();
         self.queue.push_back(Item {
-            block,
+            block: block.detached(),
             arrived: now,
             parts: Vec::new(),
         });
@@ -128,7 +128,7 @@ impl Held {
         };
         self.bytes += event.as_bytes().len();
         self.queue.push_back(Item {
-            block: event.into(),
+            block: event.detached().into(),
             arrived: now,
             parts,
         });
