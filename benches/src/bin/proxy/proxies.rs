@@ -1,0 +1,164 @@
+//! The proxies.
+
+use std::{convert::Infallible, error::Error, net::SocketAddr};
+
+use axum::{
+    Router,
+    response::sse::{Event as AxumEvent, Sse},
+    serve::ListenerExt,
+};
+use bytes::Bytes;
+use cpu_time::ProcessTime;
+use eventsource_stream::Eventsource;
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
+use hyper::{
+    Request, Response, Uri,
+    body::{Body, Incoming},
+    header,
+    server::conn::http1,
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+use tower::{Layer, Service, service_fn};
+use tower_sse_proxy::{
+    Event, SseProxyLayer,
+    intercept::{Head, Interceptor, Verdict},
+};
+
+/// Asking for this path tells how much CPU the proxy has used, in nanoseconds.
+pub const CPU: &str = "/-/cpu";
+
+type Reply = Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible>;
+
+pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).build(tcp);
+        let forward = service_fn(move |request| forward(client.clone(), upstream, request));
+        match name {
+            "bare" => serve(listener, forward).await,
+            "reading" => {
+                let layer = SseProxyLayer::default().intercept(|_: &Head<'_>| Some(Read(0)));
+                serve(listener, layer.layer(forward)).await
+            }
+            "rewriting" => {
+                let layer = SseProxyLayer::default().intercept(|mut event: Event| {
+                    let data = event.data().replacen('z', "y", 1);
+                    event.set_data(data);
+                    event
+                });
+                serve(listener, layer.layer(forward)).await
+            }
+            _ => reparse(listener, upstream).await,
+        }
+    })
+}
+
+/// Reads the data of every event and edits none.
+struct Read(usize);
+
+impl Interceptor for Read {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.0 += event.data().len();
+        event.into()
+    }
+}
+
+async fn serve<S, B>(listener: TcpListener, service: S) -> Result<(), Box<dyn Error>>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(async move {
+            // A client that leaves is no error here.
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn forward(
+    client: Client<HttpConnector, Empty<Bytes>>,
+    upstream: SocketAddr,
+    request: Request<Incoming>,
+) -> Reply {
+    let path = request.uri().path();
+    if path == CPU {
+        let body = Full::from(cpu()).map_err(|never| match never {});
+        return Ok(Response::new(body.boxed()));
+    }
+    let mut asked = Request::new(Empty::new());
+    *asked.uri_mut() = target(upstream, path);
+    Ok(match client.request(asked).await {
+        Ok(mut response) => {
+            for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+                response.headers_mut().remove(name);
+            }
+            response.map(BodyExt::boxed)
+        }
+        Err(_) => {
+            let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+            *response.status_mut() = hyper::StatusCode::BAD_GATEWAY;
+            response
+        }
+    })
+}
+
+fn target(upstream: SocketAddr, path: &str) -> Uri {
+    let uri = format!("http://{upstream}{path}").parse();
+    uri.expect("a path that came in a request can stand in one")
+}
+
+fn cpu() -> String {
+    ProcessTime::now().as_duration().as_nanos().to_string()
+}
+
+/// What is often written: events parsed into structs, and structs written out as events.
+async fn reparse(listener: TcpListener, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
+    let events = move |uri: Uri| {
+        let client = client.clone();
+        async move {
+            let asked = client
+                .get(target(upstream, uri.path()).to_string())
+                .send()
+                .await;
+            let events = asked
+                .expect("the upstream answers")
+                .bytes_stream()
+                .eventsource();
+            Sse::new(events.map(|event| {
+                event.map(|event| AxumEvent::default().event(event.event).data(event.data))
+            }))
+        }
+    };
+    let app = Router::new()
+        .route(CPU, axum::routing::get(async || cpu()))
+        .fallback(events);
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, app).await?;
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! An upstream that costs as little as can be: a thread a connection, and writes that were made before.
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tower_sse_proxy_benches::streams::large;
+
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+pub fn run() -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        let stream = stream?;
+        thread::spawn(move || {
+            // A client that leaves ends its thread.
+            let _ = serve(&stream);
+        });
+    }
+    Ok(())
+}
+
+fn serve(mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
+    stream.set_nodelay(true)?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(request) = lines.next() {
+        let request = request?;
+        while !lines.next().ok_or("cut")??.is_empty() {}
+        let path: Vec<&str> = request
+            .split(' ')
+            .nth(1)
+            .unwrap_or("/")
+            .split('/')
+            .collect();
+        match path[..] {
+            ["", "burst", size, events, a_chunk] => {
+                stream.write_all(HEAD.as_bytes())?;
+                let event = large(size.parse()?);
+                let (events, a_chunk): (usize, usize) = (events.parse()?, a_chunk.parse()?);
+                let write = chunk(&event.repeat(a_chunk)).repeat(events / a_chunk);
+                loop {
+                    stream.write_all(&write)?;
+                }
+            }
+            ["", "paced", rate] => {
+                stream.write_all(HEAD.as_bytes())?;
+                let period = Duration::from_secs(1) / rate.parse::<u32>()?;
+                // Not all connections at the same time.
+                let mut due = Instant::now()
+                    + period.mul_f64(f64::from(stream.peer_addr()?.port() % 97) / 97.0);
+                loop {
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    stream.write_all(&chunk(&stamped()))?;
+                    due += period;
+                }
+            }
+            ["", "once"] => {
+                stream.write_all(HEAD.as_bytes())?;
+                stream.write_all(&chunk(&large(250)))?;
+            }
+            _ => {
+                let body = "x".repeat(1024);
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n{body}"
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn chunk(data: &str) -> Vec<u8> {
+    format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
+}
+
+/// An event of 250 bytes that says when it was sent.
+fn stamped() -> String {
+    format!("data: {:019} {}\n\n", now(), "z".repeat(222))
+}
+
+/// Nanoseconds, the same for all processes.
+pub fn now() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_nanos())
+}
