@@ -89,3 +89,67 @@ impl Ahead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the blocks stand that one look from `start` on finds, how many `data` lines each has, and whether it is known
+    /// to be text.
+    fn look(
+        chunk: &str,
+        start: usize,
+        limit: usize,
+        text: usize,
+    ) -> Vec<(usize, usize, usize, bool)> {
+        let mut ahead = Ahead::default();
+        // What was found before is forgotten.
+        ahead.look(b"data: before\n\n\n", 0, 100, 0);
+        ahead.look(chunk.as_bytes(), start, limit, text);
+        let found = std::iter::from_fn(|| ahead.next()).map(|Cut { shape, place }| {
+            let (lines, known) = (shape.data_lines(), shape.is_well_formed());
+            (place.start, place.end, lines, known)
+        });
+        let found = found.collect();
+        assert!(ahead.is_empty());
+        found
+    }
+
+    #[test]
+    fn every_whole_block_is_found_and_no_other() {
+        let chunk =
+            "data: 1\n\n: c\nid: 2\r\ndata: 3\r\ndata\r\n\r\nretry: 1\n\n\ndata: 4\n\rdata: half\n";
+        let found = [
+            (0, 9, 1, true),
+            (9, 13, 0, true),
+            (13, 37, 2, true),
+            (37, 46, 0, true),
+            (46, 47, 0, true),
+            (47, 48, 0, false),
+            (48, 57, 1, false),
+        ];
+        assert_eq!(look(chunk, 0, 100, 47), found);
+        assert_eq!(look(chunk, 13, 100, 47), found[2..]);
+    }
+
+    #[test]
+    fn a_look_finds_eight_at_the_most() {
+        let chunk = "data\n\n".repeat(20);
+        let found = look(&chunk, 6, 100, 0);
+        assert_eq!(found.len(), 8);
+        assert_eq!((found[0].0, found[7].1), (6, 54));
+    }
+
+    #[test]
+    fn what_is_too_large_or_ends_in_a_cr_at_the_end_of_the_chunk_is_left() {
+        let chunk = "data: 1\n\ndata: 22\n\ndata: 3\n\n";
+        assert_eq!(look(chunk, 0, 10, 0).len(), 3);
+        assert_eq!(look(chunk, 0, 9, 0), [(0, 9, 1, false)]);
+        assert_eq!(
+            look("data: 1\n\ndata: 2\r\r", 0, 100, 0),
+            [(0, 9, 1, false)]
+        );
+        assert_eq!(look("data: 1\n\n: c\r", 0, 100, 0), [(0, 9, 1, false)]);
+        assert_eq!(look("data: 1\r\r\n", 0, 100, 0), [(0, 10, 1, false)]);
+    }
+}

@@ -86,6 +86,15 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_a_small_chunk_is_not_kept() {
+        let text = |size: usize| Chunk::checked("x".repeat(size).into());
+        let (small, well_formed) = text(1023);
+        assert_eq!((small.text(), well_formed), ("", 1023));
+        let (large, well_formed) = text(1024);
+        assert_eq!((large.text().len(), well_formed), (1024, 1024));
+    }
+
+    #[test]
     fn data_reads_the_same_from_a_checked_chunk_and_from_a_chunk_of_its_own() {
         let lines = [
             "plain",

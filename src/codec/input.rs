@@ -158,3 +158,69 @@ impl Input {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_is_given_back_is_lent_again_and_nobody_keeps_it_in_the_end() {
+        let mut input = Input::default();
+        input.push("data: 1\n\ndata: 2\n\ndata: 3\n\n".into(), false);
+        let shared = |block: &Block| Arc::strong_count(&block.raw.chunk);
+
+        let first = input.next_block(100).unwrap();
+        let second = input.next_block(100).unwrap();
+        assert_eq!(shared(&first), 3);
+        input.give_back(second);
+        // One place is enough.
+        let copy = first.clone();
+        input.give_back(copy);
+        assert_eq!(shared(&first), 3);
+        let third = input.next_block(100).unwrap();
+        assert!(input.is_empty() && input.rest().is_empty());
+        assert_eq!(shared(&first), 2);
+        assert_eq!(third.as_bytes(), b"data: 3\n\n");
+
+        // Of another chunk it would be the wrong one.
+        input.push("data: 4\n\ndata: 5\n\n".into(), false);
+        input.give_back(third);
+        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 4\n\n");
+        input.give_back(first);
+        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 5\n\n");
+    }
+
+    #[test]
+    fn a_chunk_without_a_block_is_not_shared() {
+        let mut input = Input::default();
+        input.push("data: half".into(), true);
+        assert!(input.next_block(100).is_none());
+        assert!(matches!(input.chunk, Current::Alone(_)));
+        assert_eq!(input.rest(), b"data: half");
+        input.push(" and half".into(), true);
+        assert_eq!(input.rest(), b"data: half and half");
+    }
+
+    #[test]
+    fn a_block_is_known_to_be_text_as_far_as_its_chunk_is() {
+        let mut input = Input::default();
+        input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
+        assert!(input.next_block(100).unwrap().shape.is_well_formed());
+        assert!(!input.next_block(100).unwrap().shape.is_well_formed());
+        input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
+        assert!(
+            input
+                .take_block(9, Shape::default())
+                .unwrap()
+                .shape
+                .is_well_formed()
+        );
+        assert!(
+            !input
+                .take_block(9, Shape::default())
+                .unwrap()
+                .shape
+                .is_well_formed()
+        );
+    }
+}

@@ -105,3 +105,27 @@ impl fmt::Debug for Raw {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_small_for_its_chunk_or_at_all_is_a_small_part() {
+        let part = |len: usize, chunk: usize| {
+            let place = Place {
+                start: 1,
+                end: 1 + len,
+            };
+            let chunk = Arc::new(Chunk::new(vec![b'x'; chunk].into()));
+            Raw { place, chunk }
+        };
+        assert!(part(4095, 4096).is_small_part());
+        assert!(!part(4096, 4097).is_small_part());
+        assert!(!part(5000, 20_003).is_small_part());
+        assert!(part(5000, 20_004).is_small_part());
+        let detached = part(5000, 20_004).detached();
+        assert_eq!((detached.len(), detached.chunk.len()), (5000, 5000));
+        assert_eq!(part(4096, 4097).detached().chunk.len(), 4097);
+    }
+}

@@ -1,0 +1,139 @@
+//! However an event is edited, it reads as what was set, and so does what is on the wire, in any client.
+
+#![no_main]
+
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use tower_sse_proxy::{
+    Event,
+    codec::{Block, Decoder, Line, Piece},
+};
+
+#[derive(Arbitrary, Debug)]
+enum Edit {
+    Data(String),
+    EventType(String),
+    Id(String),
+    RemoveId,
+    Retry(u32),
+}
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    stream: &'a [u8],
+    edits: Vec<Edit>,
+}
+
+/// What a client reads in an event.
+#[derive(Clone, Debug, PartialEq)]
+struct Read {
+    data: String,
+    event: Option<String>,
+    id: Option<String>,
+    retry: Option<Duration>,
+}
+
+fn read(event: &Event) -> Read {
+    Read {
+        data: event.data().into_owned(),
+        event: event.event().map(Into::into),
+        id: event.id().map(Into::into),
+        retry: event.retry(),
+    }
+}
+
+/// What clients do not read, in order.
+fn foreign(block: &Block) -> Vec<Vec<u8>> {
+    let lines = block.lines().filter_map(|line| match line {
+        Line::Comment(text) => Some([b":", text].concat()),
+        Line::Field {
+            name: b"data" | b"event" | b"id" | b"retry",
+            ..
+        } => None,
+        Line::Field { name, value } => Some([name, b":", value].concat()),
+        _ => None,
+    });
+    lines.collect()
+}
+
+/// All events, and what stands outside of them.
+fn decode(stream: &[u8]) -> (Vec<Event>, Vec<Block>) {
+    let mut decoder = Decoder::default();
+    let (mut events, mut blocks) = (Vec::new(), Vec::new());
+    decoder.push(Bytes::copy_from_slice(stream));
+    while let Some(piece) = decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
+        match piece {
+            Piece::Event(event) => events.push(event),
+            Piece::Block(block) => blocks.push(block),
+            _ => {}
+        }
+    }
+    (events, blocks)
+}
+
+fn can_stand_in_a_line(text: &str) -> bool {
+    !text.contains(['\r', '\n', '\0'])
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let mut events = decode(input.stream).0;
+    events.push(Event::new("fresh"));
+    for mut event in events {
+        let mut expected = read(&event);
+        let strange = foreign(&event);
+        let terminated = event.is_terminated();
+        for edit in &input.edits {
+            let before = event.as_bytes().to_vec();
+            match edit {
+                Edit::Data(data) => {
+                    event.set_data(data);
+                    expected.data = data.replace("\r\n", "\n").replace('\r', "\n");
+                }
+                Edit::EventType(name) => {
+                    assert_eq!(event.set_event(name).is_ok(), can_stand_in_a_line(name));
+                    if can_stand_in_a_line(name) {
+                        expected.event = Some(name.clone());
+                    } else {
+                        assert_eq!(event.as_bytes(), before);
+                    }
+                }
+                Edit::Id(id) => {
+                    assert_eq!(event.set_id(id).is_ok(), can_stand_in_a_line(id));
+                    if can_stand_in_a_line(id) {
+                        expected.id = Some(id.clone());
+                    } else {
+                        assert_eq!(event.as_bytes(), before);
+                    }
+                }
+                Edit::RemoveId => {
+                    event.remove_id();
+                    expected.id = None;
+                }
+                Edit::Retry(ms) => {
+                    let after = Duration::from_millis(u64::from(*ms));
+                    event.set_retry(after);
+                    expected.retry = Some(after);
+                }
+            }
+            assert_eq!(read(&event), expected);
+            assert_eq!(event.is_terminated(), terminated);
+        }
+        assert_eq!(foreign(&event), strange);
+
+        // On the wire it is the same, in the middle of a stream as well.
+        let wire = [b": first\n", event.as_bytes(), b": last\n"].concat();
+        if terminated && event.as_bytes().ends_with(b"\n") {
+            let (again, around) = decode(&wire);
+            assert_eq!(again.len(), 1);
+            let (found, retry) = (
+                read(&again[0]),
+                around.iter().filter_map(|block| block.retry()).last(),
+            );
+            let retry = found.retry.or(retry);
+            assert_eq!(Read { retry, ..found }, expected);
+        }
+    }
+});
