@@ -32,7 +32,8 @@ class Gateway:
     def __init__(self, upstream, *args):
         self.port = free_port()
         argv = [GATEWAY, "--listen", f"127.0.0.1:{self.port}", *args]
-        self.p = subprocess.Popen(argv + (["--upstream", upstream] if upstream else []), stdout=subprocess.PIPE, text=True)
+        env = os.environ | {"RUST_BACKTRACE": "0"}
+        self.p = subprocess.Popen(argv + (["--upstream", upstream] if upstream else []), stdout=subprocess.PIPE, text=True, env=env)
         wait_for(self.port)
 
     def __enter__(self):
@@ -200,6 +201,64 @@ def axum():
         check("axum: 404 and 405 pass", (gw.ask("GET", "/none").status, gw.ask("GET", "/mcp").status) == (404, 405))
 
 
+def raw(gw, *sent):
+    """A client that writes what it likes."""
+    client = socket.create_connection(("127.0.0.1", gw.port), timeout=5)
+    client.sendall(b"".join(sent))
+    return client
+
+
+def read_all(client):
+    got = b""
+    try:
+        while more := client.recv(65536):
+            got += more
+    except ConnectionResetError:
+        return got, "reset"
+    return got, "closed"
+
+
+def sockets():
+    upstream = socket.create_server(("127.0.0.1", 0))
+    upstream.settimeout(5)
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+    with Gateway(f"http://127.0.0.1:{upstream.getsockname()[1]}", "--panic", "SECRET") as gw:
+        for what, more in (("nothing", b""), ("a line end", b"\r\n"), ("a request", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")):
+            for head in (b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"):
+                client = raw(gw, post, more)
+                asked, _ = upstream.accept()
+                asked.settimeout(5)
+                asked.recv(65536)
+                asked.sendall(head)
+                if head:
+                    client.recv(65536)
+                client.close()
+                begun = time.monotonic()
+                try:
+                    while asked.recv(65536):
+                        pass
+                except OSError:
+                    pass
+                took = time.monotonic() - begun
+                check(f"a client that leaves with {what} unread, {'after' if head else 'before'} the head, is seen", took < 1, took)
+        for version, end in ((b"1.0", "reset"), (b"1.1", "closed")):
+            client = raw(gw, b"GET / HTTP/", version, b"\r\nHost: x\r\n\r\n")
+            asked, _ = upstream.accept()
+            asked.recv(65536)
+            asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: SECRET\n\n")
+            got = read_all(client)
+            check(f"HTTP/{version.decode()}: a cut looks cut, and the event before it is there",
+                  got[1] == end and b"data: 1\n\n" in got[0] and b"\r\n0\r\n" not in got[0], got)
+        for what, head, status in (
+            ("two hosts", b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n", b"400"),
+            ("no host", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
+            ("a transfer coding that is not known",
+             b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
+        ):
+            got = read_all(raw(gw, head))[0]
+            check(f"{what}: {status.decode()}", got.split(b" ")[1:2] == [status], got)
+
+
 def bad_starts():
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
@@ -211,13 +270,15 @@ def bad_starts():
         ("an empty text", ["--deny", ""], "empty"),
     ):
         p = subprocess.run([GATEWAY, *args], capture_output=True, text=True, timeout=10)
-        check(f"{what} is a clear error", p.returncode != 0 and word in p.stderr and "panicked" not in p.stderr, p.stderr)
+        fine = p.returncode != 0 and word in p.stderr and p.stderr.count("\n") == 1
+        check(f"{what} is a clear error", fine, p.stderr)
 
 
 with tempfile.TemporaryDirectory() as folder:
     nginx(pathlib.Path(folder))
 python()
 axum()
+sockets()
 bad_starts()
 print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
 sys.exit(not all(CHECKS))

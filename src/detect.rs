@@ -9,8 +9,8 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Status, method and `Accept` do not matter.
 ///
 /// Where a response has several types, or one that is not well-formed, clients differ in what they believe (RFC 9110 5.3,
-/// Fetch "extract a MIME type"; many look for a prefix), so what any of them may read as an event stream is one. The
-/// price of a wrong yes is an inspection.
+/// Fetch "extract a MIME type"), so the type counts wherever it stands. The price of a wrong yes is an inspection. A longer
+/// word is another type, whatever clients make of it that compare a part of it only.
 ///
 /// ```
 /// use tower_sse_proxy::is_event_stream;

@@ -64,7 +64,9 @@ use crate::{
 ///   with the same head.
 /// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
 ///   after what was allowed before it, so that the client sees a cut and not an end.
-/// * Dropping the response, or the future before it, drops the upstream's.
+/// * Dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
+///   see: hyper's HTTP/1 does not while it has input left (the next request, a line end too many), nor while it waits for
+///   a client that does not read. The gateway example watches its sockets for that.
 ///
 /// # What it needs
 ///

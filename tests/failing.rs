@@ -298,3 +298,46 @@ async fn a_service_judges_with_all_that_tower_puts_around_it() {
     let text = "data: error\n\ndata: 2\n\n";
     assert_eq!(through(&open, text).await, (text.into(), None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_limit_is_for_a_verdict_as_a_whole() {
+    fn again(event: Event, times: u32) -> Verdict {
+        Verdict::defer(async move {
+            sleep(SECOND / 4).await;
+            Ok(match times {
+                0 => event.into(),
+                _ => again(event, times - 1),
+            })
+        })
+    }
+    for (times, error) in [(2, None), (10, Some(ErrorKind::InterceptorTimedOut))] {
+        let often = EachEvent::new(move |event: Event| again(event, times)).time_limit(SECOND);
+        let begun = Instant::now();
+        let (_, failed) = through(&layer(often), "data: a\n\n").await;
+        assert_eq!(failed, error);
+        assert!(begun.elapsed() < 2 * SECOND);
+    }
+}
+
+/// Fails when it is told of the end.
+struct FailsAtTheEnd;
+
+impl Interceptor for FailsAtTheEnd {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::fail("told to")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
+    let opened = |_: &Head<'_>| Some(FailsAtTheEnd);
+    let closed = through(&layer(opened), "data: a\n\n").await;
+    let failed = Some(ErrorKind::InterceptorFailed);
+    assert_eq!(closed, ("data: a\n\n".to_owned(), failed));
+    let open = through(&layer(opened.fail_open()), "data: a\n\n").await;
+    assert_eq!(open, ("data: a\n\n".to_owned(), None));
+}

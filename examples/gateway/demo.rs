@@ -1,6 +1,11 @@
 //! An upstream to try the gateway with: an LLM-like stream, a ticker, and something like an MCP server.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -29,11 +34,14 @@ pub async fn start() -> io::Result<Uri> {
 
 /// Three commands, each of which shows a stream.
 pub fn print_what_to_try(gateway: SocketAddr) {
-    println!("Try, in another terminal:");
-    println!("  curl -N http://{gateway}/s/chat       # tokens, as an LLM streams them");
-    println!("  curl -N http://{gateway}/r/ticker     # events with ids, one a second");
-    println!(
-        "  curl -N http://{gateway}/mcp -H 'content-type: application/json' \\\n       -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}}'"
+    // Nobody may be there to read it.
+    let _ = write!(
+        io::stdout(),
+        "Try, in another terminal:\n  \
+         curl -N http://{gateway}/s/chat       # tokens, as an LLM streams them\n  \
+         curl -N http://{gateway}/r/ticker     # events with ids, one a second\n  \
+         curl -N http://{gateway}/mcp -H 'content-type: application/json' \\\n       \
+         -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}}'\n"
     );
 }
 

@@ -12,6 +12,7 @@ mod guard;
 mod proxy;
 mod server;
 mod settings;
+mod socket;
 mod tunnel;
 
 use std::{error::Error, process::ExitCode};
@@ -33,13 +34,28 @@ async fn main() -> ExitCode {
                 .unwrap_or_else(|_| "warn,gateway=info".into()),
         )
         .init();
-    match run(Settings::parse()).await {
+    let ended = match Settings::try_parse() {
+        Ok(settings) => run(settings).await,
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(error) => Err(in_one_line(&error).into()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gateway: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with the settings, without the advice below it.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim);
+    let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let line = lines.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line}; --help lists the settings")
 }
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {

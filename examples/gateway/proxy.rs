@@ -117,6 +117,9 @@ impl Upstream {
                 "This gateway opens no tunnels.\n",
             );
         }
+        if let Some((status, why)) = malformed(&request) {
+            return answer(status, why);
+        }
         let client_side = tunnel::asked_for(request.headers())
             .is_some()
             .then(|| hyper::upgrade::on(&mut request));
@@ -208,6 +211,27 @@ impl Service<Request<Incoming>> for Upstream {
         let upstream = self.clone();
         Box::pin(async move { Ok(upstream.fetch(request).await) })
     }
+}
+
+/// Why a request cannot be forwarded as what it is.
+fn malformed<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
+    let headers = request.headers();
+    let codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut others = codings.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if others.next().is_some() {
+        // It would be undone here, and nobody told (RFC 9112 6.1).
+        return Some((
+            StatusCode::NOT_IMPLEMENTED,
+            "The only transfer coding known here is chunked.\n",
+        ));
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    let needs_one = request.version() == Version::HTTP_11;
+    if hosts > 1 || (needs_one && hosts == 0) {
+        // RFC 9112 3.2.
+        return Some((StatusCode::BAD_REQUEST, "A request has one Host.\n"));
+    }
+    None
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

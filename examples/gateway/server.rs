@@ -11,12 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http::{Request, Response, Version};
+use http_body_util::BodyExt;
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -24,9 +27,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_io_timeout::TimeoutStream;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, util::Oneshot};
 
-use crate::{proxy::Peer, settings::Settings};
+use crate::{proxy::Peer, settings::Settings, socket::Socket};
 
 /// A client that takes nothing for this long, or whose machine does not acknowledge anything, is gone.
 const WRITE_STALL: Duration = Duration::from_secs(30);
@@ -84,34 +87,51 @@ where
                 continue;
             }
         };
-        if let Err(error) = prepare(&socket) {
-            tracing::debug!("{peer} left at once: {error}");
-            continue;
-        }
+        let client = match prepare(&socket) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::debug!("{peer} left at once: {error}");
+                continue;
+            }
+        };
         let mut stream = TimeoutStream::new(socket);
         stream.set_write_timeout(Some(WRITE_STALL));
 
         let begun = Arc::new(AtomicBool::new(false));
-        let service = WithPeer {
-            service: service.clone(),
-            peer,
-            begun: Arc::clone(&begun),
-        };
+        let (service, has_begun, its) = (service.clone(), Arc::clone(&begun), client.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            has_begun.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Peer(peer));
+            let no_other_end = request.version() == Version::HTTP_10;
+            let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
+            async move {
+                let failed = move |error| {
+                    if no_other_end {
+                        its.fail();
+                    }
+                    error
+                };
+                Ok::<_, std::convert::Infallible>(response.await?.map(|body| body.map_err(failed)))
+            }
+        });
         let server = server.clone();
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let io = TokioIo::new(Box::pin(stream));
-            let connection =
-                server.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+            let connection = server.serve_connection_with_upgrades(io, service);
             let connection = watcher.watch(connection.into_owned());
             tokio::pin!(connection);
             // hyper times the head, but not the bytes by which HTTP/1 and HTTP/2 are told apart.
+            let no_head = async {
+                tokio::time::sleep(header_timeout).await;
+                if begun.load(Ordering::Relaxed) {
+                    std::future::pending().await
+                }
+            };
             let ended = tokio::select! {
                 ended = &mut connection => ended,
-                () = tokio::time::sleep(header_timeout) => match begun.load(Ordering::Relaxed) {
-                    true => connection.await,
-                    false => return,
-                },
+                () = no_head => return,
+                () = client.left() => return,
             };
             if let Err(error) = ended {
                 tracing::debug!("{peer}: {error}");
@@ -130,9 +150,9 @@ where
     Ok(())
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
+fn prepare(stream: &TcpStream) -> io::Result<Socket> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(WRITE_STALL / 2)
@@ -140,32 +160,5 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     )?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(WRITE_STALL))?;
-    Ok(())
-}
-
-/// Tells the service who asks.
-#[derive(Clone)]
-struct WithPeer<S> {
-    service: S,
-    peer: SocketAddr,
-    begun: Arc<AtomicBool>,
-}
-
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), S::Error>> {
-        self.service.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> S::Future {
-        self.begun.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(Peer(self.peer));
-        self.service.call(request)
-    }
+    Socket::of(stream)
 }

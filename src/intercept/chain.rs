@@ -182,7 +182,13 @@ impl Chain {
                 let known = deferred.known.map(SyncWrapper::into_inner);
                 let verdict = known.unwrap_or(Ok(Verdict::Drop));
                 let_go(deferred.verdict);
-                self.settle(deferred.stage, deferred.original, verdict);
+                match verdict {
+                    // The time limit is for all of it.
+                    Ok(Verdict::Defer(next)) => {
+                        self.defer(deferred.stage, deferred.original, next, deferred.until);
+                    }
+                    verdict => self.settle(deferred.stage, deferred.original, verdict),
+                }
             } else if !self.deferred.is_empty() {
                 return Poll::Pending;
             } else if !self.tell_next() {
@@ -308,26 +314,36 @@ impl Chain {
                 }
                 self.send_on(stage, blocks);
             }
-            Ok(Verdict::Defer(verdict)) => self.deferred.push(Deferred {
-                stage,
-                verdict: SyncWrapper::new(verdict),
-                known: None,
+            Ok(Verdict::Defer(verdict)) => {
+                let limit = self.stages[stage].time_limit;
                 // A time that no clock can tell is no limit.
-                until: self.stages[stage]
-                    .time_limit
-                    .and_then(|limit| Instant::now().checked_add(limit)),
-                original,
-            }),
-            Err(error) => match original {
-                Some(block)
-                    if self.stages[stage].fails_open
-                        && error.kind() != ErrorKind::InterceptorPanicked =>
-                {
-                    self.way.push((stage + 1, block));
-                }
-                _ => self.fail(stage, error),
-            },
+                let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+                self.defer(stage, original, verdict, until);
+            }
+            Err(error)
+                if self.stages[stage].fails_open
+                    && error.kind() != ErrorKind::InterceptorPanicked =>
+            {
+                self.way.extend(original.map(|block| (stage + 1, block)));
+            }
+            Err(error) => self.fail(stage, error),
         }
+    }
+
+    fn defer(
+        &mut self,
+        stage: usize,
+        original: Option<Block>,
+        verdict: BoxFuture<'static, Result<Verdict, BoxError>>,
+        until: Option<Instant>,
+    ) {
+        self.deferred.push(Deferred {
+            stage,
+            verdict: SyncWrapper::new(verdict),
+            known: None,
+            until,
+            original,
+        });
     }
 
     fn send_on(&mut self, stage: usize, blocks: Vec<Block>) {
