@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""The guardrail, as the official SDKs of the APIs read what is left of an answer. Usage: sdks.py GUARDRAIL_BINARY, in an
+environment that has what sdks.txt names. A card number is cut into events in every way that a mock can cut it, and must be
+in nothing that the client gets; the rest must be there, as the SDK joins it. Exits 1 if anything is not as it should."""
+import http.client, json, os, re, subprocess, sys
+
+import anthropic, openai
+from google import genai
+
+CHECKS = []
+CARD = "4111 1111 1111 1111"
+SPLITS = (1, 2, 3, 5, 7, 11, 19)
+
+
+def check(what, fine, detail=""):
+    CHECKS.append(bool(fine))
+    if not fine:
+        print(f"FAIL {what}: {detail}", flush=True)
+
+
+class Raw:
+    """The bytes of an answer, by a client that knows nothing of events."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def post(self, path, body, headers):
+        c = http.client.HTTPConnection(self.address, timeout=20)
+        c.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **headers})
+        r = c.getresponse()
+        return r.status, r.getheader("content-type"), r.read()
+
+
+def texts():
+    """The card at every place in an event, whatever its size."""
+    for before in range(max(SPLITS)):
+        text = f"Gr\u00fc\u00dfe,{'.' * before} pay with {CARD} or 5500-0000-0000-0004 by May"
+        yield text, text.replace(CARD, "[card]").replace("5500-0000-0000-0004", "[card]")
+
+
+def few_digits(raw):
+    """No eight digits in a row, but for the time at which the mock says that it was asked."""
+    return re.search(r"(?:\d[ -]?){8}", raw.decode().replace("1700000000", "")) is None
+
+
+def chat(client, headers, text, **more):
+    with client.chat.completions.stream(model="mock", messages=[{"role": "user", "content": text}], extra_headers=headers, **more) as stream:
+        for _ in stream:
+            pass
+        return stream.get_final_completion()
+
+
+def openai_chat(base, text, expected, headers):
+    client = openai.OpenAI(base_url=f"http://{base}/v1", api_key="none", max_retries=0)
+    final = chat(client, headers, text, n=2)
+    check("openai chat: the text", final.choices[0].message.content == expected, final.choices[0].message.content)
+    check("openai chat: the other choice", final.choices[1].message.content == "Half of one is 4111 1111, no more.", final.choices[1])
+    check("openai chat: finished", [choice.finish_reason for choice in final.choices] == ["stop", "stop"], final)
+    tools = [{"type": "function", "function": {"name": "note", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}}]
+    pieces = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": text}], tools=tools, stream=True, extra_headers=headers)
+    calls = [call for piece in pieces for choice in piece.choices for call in choice.delta.tool_calls or []]
+    arguments = "".join(call.function.arguments for call in calls)
+    check("openai chat: the arguments of a tool call", json.loads(arguments) == {"text": expected}, arguments)
+
+
+def openai_responses(base, text, expected, headers):
+    client = openai.OpenAI(base_url=f"http://{base}/v1", api_key="none", max_retries=0)
+    with client.responses.stream(model="mock", input=text, extra_headers=headers) as stream:
+        deltas = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    check("openai responses: the deltas", deltas == expected, deltas)
+    check("openai responses: the final text", final.output_text == expected, final.output_text)
+
+
+def anthropic_messages(base, text, expected, headers):
+    client = anthropic.Anthropic(base_url=f"http://{base}", api_key="none", max_retries=0)
+    with client.messages.stream(model="mock", max_tokens=99, messages=[{"role": "user", "content": text}], extra_headers=headers) as stream:
+        deltas = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    check("anthropic: the deltas", deltas == expected, deltas)
+    check("anthropic: the final message", final.content[0].text == expected and final.stop_reason == "end_turn", final)
+
+
+def gemini(base, text, expected, headers):
+    client = genai.Client(api_key="none", http_options={"base_url": f"http://{base}", "headers": headers})
+    pieces = list(client.models.generate_content_stream(model="mock", contents=text))
+    got = "".join(piece.text or "" for piece in pieces)
+    check("gemini: the text", got == expected, got)
+    check("gemini: finished", pieces[-1].candidates[0].finish_reason.name == "STOP", pieces[-1])
+
+
+FAMILIES = {
+    "/v1/chat/completions": (openai_chat, lambda text: {"stream": True, "messages": [{"role": "user", "content": text}]}),
+    "/v1/responses": (openai_responses, lambda text: {"stream": True, "input": text}),
+    "/v1/messages": (anthropic_messages, lambda text: {"stream": True, "messages": [{"role": "user", "content": text}]}),
+    "/v1beta/models/mock:streamGenerateContent?alt=sse": (gemini, lambda text: {"contents": [{"parts": [{"text": text}]}]}),
+}
+
+
+def masked(guarded):
+    for path, (sdk, body) in FAMILIES.items():
+        before = len(CHECKS)
+        for text, expected in texts():
+            for split in SPLITS:
+                headers = {"x-split": str(split), "x-pace-ms": "0"}
+                # The SDKs take their time; every place in every size is for the raw client.
+                if len(text) % 4 == split % 4:
+                    sdk(guarded, text, expected, headers)
+                raw = Raw(guarded).post(path, body(text), headers)[2]
+                check(f"{path}: no card in the bytes, {split} letters an event", few_digits(raw) and raw.count(b"[card]") >= 2, raw[-300:])
+        print(f"{path}: {len(CHECKS) - before} checks", flush=True)
+
+
+def untouched(guarded, open_):
+    text = "Nothing to hide: 4111 1111 1111 1112 is no card, 12 is no number, {\"a\": [1.0, 2e400]} is text."
+    for path, (_, body) in FAMILIES.items():
+        for split in SPLITS:
+            headers = {"x-split": str(split), "x-pace-ms": "0"}
+            same = [Raw(address).post(path, body(text), headers)[2] for address in (guarded, open_)]
+            check(f"{path}: an answer without cards is the same byte for byte", same[0] == same[1], same[0][-200:])
+    body = {"messages": [{"role": "user", "content": CARD}]}
+    status, kind, raw = Raw(guarded).post("/v1/chat/completions", body, {})
+    check("an answer that is no stream is not touched", status == 200 and kind == "application/json" and CARD.encode() in raw, raw)
+
+
+def in_time(guarded):
+    """A slow answer is not held back: the first letters are there long before the last."""
+    import time
+    client = openai.OpenAI(base_url=f"http://{guarded}/v1", api_key="none", max_retries=0)
+    headers = {"x-split": "4", "x-pace-ms": "100"}
+    begun = time.monotonic()
+    stream = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "word " * 20}], stream=True, extra_headers=headers)
+    first = next(time.monotonic() - begun for piece in stream if piece.choices and piece.choices[0].delta.content)
+    check("the first letters come within the window's time", first < 1, first)
+    stream.close()
+
+
+def blocked(guarded):
+    text = "Well, it may be said that everything before is harmless. About Project Nightingale: it is secret. And more."
+    ask = [{"role": "user", "content": text}]
+    for split in SPLITS:
+        headers = {"x-split": str(split), "x-pace-ms": "0"}
+        client = openai.OpenAI(base_url=f"http://{guarded}/v1", api_key="none", max_retries=0)
+        pieces = list(client.chat.completions.create(model="mock", messages=ask, stream=True, extra_headers=headers))
+        said = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+        check("openai chat: blocked", pieces[-1].choices[0].finish_reason == "content_filter", pieces[-1])
+        check("openai chat: nothing of it", text.startswith(said) and "Night" not in said, said)
+
+        events = list(client.responses.create(model="mock", input=text, stream=True, extra_headers=headers))
+        said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        last = events[-1]
+        check("openai responses: blocked", last.type == "response.incomplete" and last.response.incomplete_details.reason == "content_filter", last)
+        check("openai responses: nothing of it", text.startswith(said) and "Night" not in said, said)
+
+        client = anthropic.Anthropic(base_url=f"http://{guarded}", api_key="none", max_retries=0)
+        with client.messages.stream(model="mock", max_tokens=99, messages=ask, extra_headers=headers) as stream:
+            said = "".join(stream.text_stream)
+            final = stream.get_final_message()
+        check("anthropic: blocked", final.stop_reason == "refusal", final)
+        check("anthropic: nothing of it", text.startswith(said) and "Night" not in said, said)
+
+        client = genai.Client(api_key="none", http_options={"base_url": f"http://{guarded}", "headers": headers})
+        pieces = list(client.models.generate_content_stream(model="mock", contents=text))
+        said = "".join(piece.text or "" for piece in pieces)
+        check("gemini: blocked", pieces[-1].candidates[0].finish_reason.name == "SAFETY", pieces[-1])
+        check("gemini: nothing of it", text.startswith(said) and "Night" not in said, said)
+        for path, (_, body) in FAMILIES.items():
+            raw = Raw(guarded).post(path, body(text), headers)[2]
+            check(f"{path}: the last word is in no byte", b"ingale" not in raw and b"secret" not in raw, raw[-300:])
+
+
+def main():
+    import socket
+    ports = []
+    for _ in range(2):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            ports.append(s.getsockname()[1])
+    guarded, open_ = (f"127.0.0.1:{port}" for port in ports)
+    p = subprocess.Popen([sys.argv[1], "--listen", guarded, "--mock-listen", open_], stdout=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        p.stdout.readline()     # then it listens
+        masked(guarded)
+        untouched(guarded, open_)
+        in_time(guarded)
+        blocked(guarded)
+    finally:
+        p.terminate()
+        p.wait()
+    print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
+    sys.exit(not all(CHECKS))
+
+
+main()

@@ -1,0 +1,70 @@
+//! A guardrail for the answers of language models: masks card numbers, and blocks a phrase, in the streams of four APIs.
+//!
+//! ```sh
+//! cargo run --example guardrail
+//! ```
+//!
+//! The upstream is a mock inside the program that answers with the text it is asked with, a few letters an event; the
+//! guardrail is a layer around it.
+
+mod cards;
+mod guard;
+mod mock;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    net::SocketAddr,
+};
+
+use clap::Parser;
+use tokio::net::TcpListener;
+
+#[derive(Debug, Parser)]
+struct Settings {
+    /// Where to listen with the guardrail.
+    #[arg(long, env = "GUARDRAIL_LISTEN", default_value = "127.0.0.1:18081")]
+    listen: SocketAddr,
+
+    /// Where the mock can be asked without it.
+    #[arg(long, env = "GUARDRAIL_MOCK_LISTEN", default_value = "127.0.0.1:0")]
+    mock_listen: SocketAddr,
+
+    /// The phrase that ends an answer.
+    #[arg(long, env = "GUARDRAIL_BLOCK", default_value = "project nightingale")]
+    block: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let settings = Settings::parse();
+    let open = TcpListener::bind(settings.mock_listen).await?;
+    let guarded = TcpListener::bind(settings.listen).await?;
+    print_what_to_try(guarded.local_addr()?, open.local_addr()?);
+
+    let app = mock::router();
+    tokio::try_join!(
+        axum::serve(open, app.clone()).into_future(),
+        axum::serve(guarded, app.layer(guard::layer(&settings.block))).into_future(),
+    )?;
+    Ok(())
+}
+
+fn print_what_to_try(guarded: SocketAddr, open: SocketAddr) {
+    let ask = |path: &str, body: &str| {
+        format!(
+            "  curl -N 'http://{guarded}{path}' -H 'content-type: application/json' \\\n       -d '{body}'\n"
+        )
+    };
+    let chat = r#"{"stream":true,"messages":[{"role":"user","content":"Pay with 4111 1111 1111 1111, please."}]}"#;
+    let messages = r#"{"stream":true,"messages":[{"role":"user","content":"Tell me about project nightingale."}]}"#;
+    let gemini = r#"{"contents":[{"parts":[{"text":"Pay with 5500-0000-0000-0004, please."}]}]}"#;
+    // Nobody may be there to read it.
+    let _ = write!(
+        io::stdout(),
+        "Try, in another terminal (the same without the guardrail: {open}):\n{}{}{}",
+        ask("/v1/chat/completions", chat),
+        ask("/v1/messages", messages),
+        ask("/v1beta/models/mock:streamGenerateContent?alt=sse", gemini),
+    );
+}
