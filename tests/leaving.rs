@@ -4,7 +4,7 @@ mod support;
 
 use std::{future::pending, sync::Mutex};
 
-use support::{BOTH, Note, Upstream, connect, get, proxy, soon, sse_chunked, witnessed};
+use support::{BOTH, Note, Upstream, get, proxy, soon, sse_chunked, witnessed};
 use tokio::{
     sync::oneshot,
     time::{Duration, timeout},
