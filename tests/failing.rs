@@ -22,7 +22,9 @@ use tower::{ServiceBuilder, service_fn};
 use tower_sse_proxy::{
     ErrorKind, Event, KeepAlive, SseProxyLayer,
     codec::Block,
-    intercept::{EachEvent, End, Head, InterceptExt, Interceptor, ServiceInterceptor, Verdict},
+    intercept::{
+        EachEvent, End, Head, Intercept, InterceptExt, Interceptor, ServiceInterceptor, Verdict,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -340,4 +342,26 @@ async fn a_failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
     assert_eq!(closed, ("data: a\n\n".to_owned(), failed));
     let open = through(&layer(opened.fail_open()), "data: a\n\n").await;
     assert_eq!(open, ("data: a\n\n".to_owned(), None));
+}
+
+#[tokio::test]
+async fn those_that_are_open_learn_of_one_that_panics_when_it_is_opened() {
+    let (witness, mut notes) = support::witness();
+    let layer = SseProxyLayer::default()
+        .intercept(witness)
+        .intercept(|_: &Head<'_>| -> Option<FailsAtTheEnd> { panic!("told to") });
+    let response = event_stream(Script::of(["data: a\n\n"]));
+    let response = respond(&layer, Request::new(()), response).await;
+    assert_eq!(response.status(), 502);
+    let failed = support::Note::Failed(ErrorKind::InterceptorPanicked);
+    assert_eq!(notes.until_dropped().await, [failed]);
+}
+
+#[tokio::test]
+async fn one_interceptor_can_serve_two_layers() {
+    let shared: Arc<dyn Intercept> = Arc::new(EachEvent::new(failing).fail_open());
+    for _ in 0..2 {
+        let passed = through(&layer(Arc::clone(&shared)), "data: fail\n\n").await;
+        assert_eq!(passed, ("data: fail\n\n".to_owned(), None));
+    }
 }

@@ -95,8 +95,14 @@ impl Chain {
     pub(crate) fn open(intercepts: &[Arc<dyn Intercept>], head: &Head<'_>) -> Result<Self, Error> {
         let mut chain = Self::default();
         for intercept in intercepts {
-            // If one panics, the ones already open are told on drop that nothing came of it.
-            if let Some(interceptor) = catch(|| intercept.open(head))? {
+            let opened = match catch(|| intercept.open(head)) {
+                Ok(opened) => opened,
+                Err(panic) => {
+                    chain.tell_of_failure(&panic);
+                    return Err(panic);
+                }
+            };
+            if let Some(interceptor) = opened {
                 chain.stages.push(Stage {
                     interceptor: SyncWrapper::new(interceptor),
                     fails_open: intercept.fails_open(),
@@ -106,6 +112,15 @@ impl Chain {
             }
         }
         Ok(chain)
+    }
+
+    /// Nothing comes of the stream: those that are open already need to know, and have nobody to send to.
+    fn tell_of_failure(&mut self, error: &Error) {
+        for mut stage in self.stages.drain(..) {
+            let interceptor = stage.interceptor.get_mut();
+            let _ = catch(|| interceptor.end(End::Failed(error)));
+            let_go(stage);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

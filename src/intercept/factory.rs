@@ -43,19 +43,26 @@ where
     }
 }
 
-impl Intercept for Box<dyn Intercept> {
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
-        (**self).open(head)
-    }
+macro_rules! pointer {
+    ($($pointer:ident),*) => {$(
+        impl Intercept for $pointer<dyn Intercept> {
+            fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+                (**self).open(head)
+            }
 
-    fn fails_open(&self) -> bool {
-        (**self).fails_open()
-    }
+            fn fails_open(&self) -> bool {
+                (**self).fails_open()
+            }
 
-    fn deferral_limit(&self) -> Option<Duration> {
-        (**self).deferral_limit()
-    }
+            fn deferral_limit(&self) -> Option<Duration> {
+                (**self).deferral_limit()
+            }
+        }
+    )*};
 }
+
+// The one to choose at run time, the other to share between two policies.
+pointer!(Box, Arc);
 
 /// Adapters for every [`Intercept`]. (For a function of an event, wrap it first: [`EachEvent::new`].)
 ///
