@@ -248,3 +248,128 @@ impl fmt::Debug for Block {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Decoder, Event, Piece};
+
+    fn block(raw: &'static [u8]) -> Block {
+        let mut decoder = Decoder::default();
+        decoder.push(raw.into());
+        match decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
+            Some(Piece::Event(event)) => event.into_block(),
+            Some(Piece::Block(block)) => block,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_ill_formed_is_repaired_and_nothing_else() {
+        let mut bad = block(b"data: a\xffb\r\r");
+        let open_end = bad.open_end();
+        assert!(open_end.is_some());
+        bad.repair_utf8();
+        assert_eq!(bad.as_bytes(), "data: a\u{fffd}b\r\r".as_bytes());
+        assert_eq!(bad.open_end(), open_end);
+        let mut good = block("data: \u{e4}\n\n".as_bytes());
+        let before = good.as_bytes().as_ptr();
+        good.repair_utf8();
+        assert_eq!(good.as_bytes().as_ptr(), before);
+    }
+
+    #[test]
+    fn comments_can_be_taken_out_and_a_block_of_nothing_else_is_gone() {
+        let without = |raw| block(raw).without_comments();
+        assert_eq!(
+            without(b"id: 1\r\n: c\r\ndata: a\r\n\r\n")
+                .unwrap()
+                .as_bytes(),
+            b"id: 1\ndata: a\n\n"
+        );
+        assert_eq!(without(b"data: a\r\r").unwrap().as_bytes(), b"data: a\r\r");
+        assert_eq!(without(b": c\n"), None);
+        assert_eq!(without(b"\n").unwrap().as_bytes(), b"\n");
+    }
+
+    #[test]
+    fn blocks_are_the_same_if_they_are_on_the_wire_and_as_complete() {
+        assert_eq!(block(b"data: a\n\n"), Event::new("a").into_block());
+        assert_ne!(block(b"data: a\n\n"), Event::new("b").into_block());
+        let unfinished = block(b"data: a");
+        assert_ne!(unfinished, Block::rebuilt(b"data: a".to_vec(), true));
+        assert!(unfinished.has_id() == block(b"data: b\n\n").has_id() && block(b"id\n\n").has_id());
+    }
+
+    #[test]
+    fn an_unfinished_block_ends_as_before_when_it_is_edited() {
+        for (raw, edited) in [
+            (&b"data: a"[..], "data: b"),
+            (b"data: a\n", "data: b\n"),
+            (b"data: a\r", "data: b\n"),
+            (b"data: a\n\n", "data: b\n\n"),
+        ] {
+            let mut event = Event::from_block(block(raw)).unwrap();
+            event.set_data("b");
+            assert_eq!(event.as_bytes(), edited.as_bytes());
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_the_shape() {
+        let shown = format!("{:?}", block(b"data: a\ndata: b\n\n"));
+        assert_eq!(
+            shown,
+            "Block { bytes: 17, data_lines: 2, terminated: true, .. }"
+        );
+        assert_eq!(
+            format!("{:?}", Event::new("a")),
+            "Event(Block { bytes: 9, data_lines: 1, terminated: true, .. })"
+        );
+        assert_eq!(
+            format!("{:?}", block(b"data: a").raw),
+            "Raw { bytes: 7, .. }"
+        );
+        let mut decoder = Decoder::new(100);
+        decoder.push("data: half".into());
+        let _ = decoder.next_piece();
+        let shown = format!("{decoder:?}");
+        assert!(
+            shown.contains("limit: 100") && shown.contains("unfinished: 10"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn errors_say_what_would_be_right() {
+        let error = Event::new("a").set_id("1\n2").unwrap_err().to_string();
+        assert!(
+            error.contains("`id`") && error.contains("without CR, LF and NUL"),
+            "{error}"
+        );
+        let error = crate::codec::TooLarge { limit: 7 }.to_string();
+        assert!(error.contains("7 bytes"), "{error}");
+    }
+
+    #[test]
+    fn one_line_of_data_is_borrowed() {
+        assert!(matches!(Event::new("a").data(), Cow::Borrowed("a")));
+        assert!(matches!(Event::new("a\nb").data(), Cow::Owned(_)));
+    }
+
+    #[test]
+    fn the_bytes_of_a_piece_are_those_on_the_wire() {
+        let mut decoder = Decoder::default();
+        let wire = b"\xef\xbb\xbfdata: a\r\r";
+        decoder.push(wire[..].into());
+        let mut raw = Vec::new();
+        while let Some(piece) = decoder.next_piece().unwrap() {
+            raw.extend_from_slice(&piece.into_raw());
+        }
+        decoder.push("\n: b\n".into());
+        while let Some(piece) = decoder.next_piece().unwrap() {
+            raw.extend_from_slice(&piece.into_raw());
+        }
+        assert_eq!(raw, [&wire[..], b"\n: b\n"].concat());
+    }
+}

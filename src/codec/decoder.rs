@@ -450,3 +450,51 @@ fn piece(block: Block) -> Piece {
         Piece::Block(block)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn decoder(text: &'static str) -> Decoder {
+        let mut decoder = Decoder::new(1 << 20).check_utf8(true);
+        decoder.at = At::Block;
+        decoder.push(text.into());
+        decoder
+    }
+
+    #[test]
+    fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
+        let mut decoder = decoder("data: 1\n\ndata: 2\n\ndata: 3\n\n");
+        let first = decoder.next_plain().unwrap();
+        assert!(first.shape.is_well_formed());
+        let shared = Arc::strong_count(&first.raw.chunk);
+        let second = decoder.next_plain().unwrap();
+        decoder.give_back(second);
+        let third = decoder.next_piece();
+        assert!(matches!(third, Ok(Some(Piece::Event(_)))));
+        // The third took the place of the second, and the decoder has let go.
+        assert_eq!(Arc::strong_count(&first.raw.chunk), shared);
+    }
+
+    #[test]
+    fn room_is_made_once_for_an_event_as_large_as_the_last_one() {
+        let mut decoder = Decoder::new(1 << 20);
+        let mut carried = |chunks: &[usize]| {
+            for size in chunks {
+                decoder.push("x".repeat(*size).into());
+                assert_eq!(decoder.next_piece(), Ok(None));
+            }
+            let room = decoder.carry.capacity();
+            decoder.push("\ndata\n\n".into());
+            assert!(matches!(decoder.next_piece(), Ok(Some(Piece::Event(_)))));
+            room
+        };
+        carried(&[30_000, 34_000]);
+        assert!(carried(&[8100]) >= 64_000);
+        carried(&[30_000, 34_000]);
+        // A small one at the end of a chunk does not take so much.
+        assert!(carried(&[100]) < 1000);
+    }
+}

@@ -128,4 +128,20 @@ mod tests {
         assert_eq!((detached.len(), detached.chunk.len()), (5000, 5000));
         assert_eq!(part(4096, 4097).detached().chunk.len(), 4097);
     }
+
+    #[test]
+    fn only_what_stands_right_behind_in_the_same_chunk_is_taken_in() {
+        let chunk = |text: &'static [u8]| Arc::new(Chunk::new(text.into()));
+        let (one, other) = (chunk(b"abcdef"), chunk(b"abcdef"));
+        let part = |chunk: &Arc<Chunk>, start, end| Raw {
+            place: Place { start, end },
+            chunk: Arc::clone(chunk),
+        };
+        let mut raw = part(&one, 0, 2);
+        assert!(!raw.extend(&part(&one, 3, 4)));
+        assert!(!raw.extend(&part(&other, 2, 4)));
+        assert_eq!(raw.bytes(), b"ab");
+        assert!(raw.extend(&part(&one, 2, 4)));
+        assert_eq!(raw.bytes(), b"abcd");
+    }
 }

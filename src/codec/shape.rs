@@ -136,3 +136,52 @@ impl Shape {
         self.counts |= name << OPEN_END;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(raw: &str) -> (usize, bool, bool, bool) {
+        let shape = Shape::of(raw.as_bytes());
+        let (lines, id) = (shape.data_lines(), shape.has_id());
+        (lines, id, shape.has_event(), shape.is_repeated())
+    }
+
+    #[test]
+    fn a_shape_knows_the_fields_that_are_there_and_no_others() {
+        assert_eq!(
+            of("data: 1\ndata\ndatax\n: c\nretry: 1\n\n"),
+            (2, false, false, false)
+        );
+        assert_eq!(of("id: 1\ndata\n\n"), (1, true, false, false));
+        assert_eq!(of("id\nid\n\n"), (0, true, false, true));
+        assert_eq!(of("event: a\nid: 1\ndata\n\n"), (1, true, true, false));
+        assert_eq!(of("event: a\nevent\n\n"), (0, false, true, true));
+        assert_eq!(
+            of("idx: 1\ni: 1\neventual: a\nev: b\ndata\n\n"),
+            (1, false, false, false)
+        );
+    }
+
+    #[test]
+    fn what_else_is_noted_leaves_the_fields_as_they_are() {
+        let mut shape = Shape::of(b"id: 1\ndata: abc\ndata\n\n");
+        assert_eq!((shape.open_end(), shape.is_terminated()), (None, true));
+        let name = OpenEnd(u64::from(u32::MAX) >> OPEN_END);
+        shape.set_open_end(name);
+        shape.set_well_formed(true);
+        shape.set_terminated(false);
+        assert_eq!(shape.open_end(), Some(name));
+        assert!(shape.is_well_formed() && !shape.is_terminated() && shape.has_id());
+        assert!(!shape.has_event() && !shape.is_repeated());
+        assert_eq!((shape.data_lines(), shape.first_data()), (2, 12..15));
+    }
+
+    #[test]
+    fn names_of_open_ends_differ_until_there_are_no_more() {
+        let last = OpenEnd(u64::from(u32::MAX) >> OPEN_END);
+        assert_eq!(OpenEnd::FIRST.next(), OpenEnd(2));
+        assert_eq!(OpenEnd(last.0 - 1).next(), last);
+        assert_eq!(last.next(), OpenEnd::FIRST);
+    }
+}
