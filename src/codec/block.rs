@@ -298,7 +298,7 @@ mod tests {
         assert_ne!(block(b"data: a\n\n"), Event::new("b").into_block());
         let unfinished = block(b"data: a");
         assert_ne!(unfinished, Block::rebuilt(b"data: a".to_vec(), true));
-        assert!(unfinished.has_id() == block(b"data: b\n\n").has_id() && block(b"id\n\n").has_id());
+        assert!(!unfinished.has_id() && block(b"id\n\n").has_id());
     }
 
     #[test]

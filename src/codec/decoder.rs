@@ -472,6 +472,7 @@ mod tests {
         let shared = Arc::strong_count(&first.raw.chunk);
         let second = decoder.next_plain().unwrap();
         decoder.give_back(second);
+        assert_eq!(Arc::strong_count(&first.raw.chunk), shared + 1);
         let third = decoder.next_piece();
         assert!(matches!(third, Ok(Some(Piece::Event(_)))));
         // The third took the place of the second, and the decoder has let go.
