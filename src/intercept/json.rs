@@ -389,4 +389,19 @@ mod tests {
             assert!(error.to_string().contains("column"), "{error}");
         }
     }
+
+    #[test]
+    fn debug_output_shows_no_text() {
+        let mut json = Json::parse(r#"{"a":["secret"]}"#).unwrap();
+        json.set("/a/0", "hidden").unwrap();
+        assert_eq!(format!("{json:?}"), "Json { bytes: 16, changed: true, .. }");
+        let shown = |pointer: &str| format!("{:?}", json.pointer(pointer).unwrap());
+        assert_eq!(shown(""), "JsonValue(object, 16 bytes)");
+        assert_eq!(shown("/a"), "JsonValue(array, 10 bytes)");
+        assert_eq!(shown("/a/0"), "JsonValue(string, 8 bytes)");
+        assert_eq!(
+            format!("{:?}", Json::parse("1").unwrap().root()),
+            "JsonValue(scalar, 1 bytes)"
+        );
+    }
 }
