@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use families::{FAMILIES, events};
 use proptest::{
     collection,
@@ -30,7 +31,7 @@ use tower::service_fn;
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
     intercept::{
-        JsonValue,
+        Head, Intercept, JsonValue,
         window::{Judgement, Mask, Passage, Texts, Window, extract},
     },
 };
@@ -579,17 +580,24 @@ async fn what_readers_may_read_differently_is_not_judged_and_does_not_pass() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
-    let held = layer(window().max_bytes(100).overlap(1 << 20));
+    let (x, y) = (event(&"x".repeat(60)), event(&"y".repeat(60)));
+    let held = layer(window().max_bytes(x.len()).overlap(1 << 20));
     let (mut upstream, mut body) = open(&held).await;
-    upstream.send_data(event(&"x".repeat(60))).await.unwrap();
+    let begun = Instant::now();
+    upstream.send_data(x.clone()).await.unwrap();
     assert!(is_silent(&mut body).await);
-    upstream.send_data(event(&"y".repeat(60))).await.unwrap();
-    assert_eq!(
-        next(&mut body).await,
-        [event(&"x".repeat(60)), event(&"y".repeat(60))].concat()
-    );
+    upstream.send_data(y.clone()).await.unwrap();
+    assert_eq!(next(&mut body).await, [x.clone(), y].concat());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Comments that wait behind an event count as well.
+    upstream.send_data(x.clone()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    let comments = Bytes::from(": c\n".repeat(10));
+    upstream.send_data(comments.clone()).await.unwrap();
+    assert_eq!(next(&mut body).await, [x, comments].concat());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 
     let many: String = (0..1025).map(|n| FAMILIES[0].event(n, "a")).collect();
     let body = pass(&layer(window()), Script::of([many])).await;
@@ -631,4 +639,175 @@ async fn a_client_that_leaves_is_judged_no_more() {
     assert!(is_silent(&mut body).await);
     drop(body);
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// What a judge that lets everything pass gets to see.
+async fn judged(stream: String) -> Vec<(Option<String>, String)> {
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&judged);
+    let window = Window::new(move |passage: &Passage| {
+        let Passage { channel, text, .. } = passage.clone();
+        seen.lock().unwrap().push((channel, text));
+        Judgement::Pass
+    });
+    rest(pass(&layer(window), Script::of([stream])).await).await;
+    let mut judged = std::mem::take(&mut *judged.lock().unwrap());
+    judged.sort();
+    judged
+}
+
+#[tokio::test]
+async fn of_the_events_of_the_apis_only_what_says_something_is_judged() {
+    for family in FAMILIES {
+        let mut judged = judged(family.event(0, "word")).await;
+        // Who speaks is a text by itself.
+        judged.retain(|(_, text)| text != "model");
+        let [(Some(_), text)] = &judged[..] else {
+            panic!("{}: {judged:?}", family.name);
+        };
+        assert_eq!(text, "word");
+    }
+    // An index that is text is none.
+    let odd = r#"{"choices":[{"index":"four","delta":{"content":"word"}}]}"#;
+    let judged = judged(format!("data: {odd}\n\n")).await;
+    assert_eq!(judged[0], (None, "four".to_owned()));
+    assert_eq!(judged[1].1, "word");
+}
+
+#[tokio::test]
+async fn strings_and_whole_numbers_are_judged_and_what_says_nothing_is_not() {
+    let stream =
+        "data: {\"a\":1.5,\"b\":true,\"c\":null,\"d\":-3,\"e\":42,\"f\":\"\",\"g\":[\"text\"]}\n\n";
+    let judged = judged(stream.to_owned()).await;
+    let texts: Vec<_> = judged.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["42", "text"]);
+}
+
+#[tokio::test]
+async fn a_choice_without_an_index_is_known_by_its_place() {
+    let choices = r#"{"index":null,"text":"a"},{"text":"b"},{"index":7,"text":"c"}"#;
+    let judged = judged(format!("data: {{\"choices\":[{choices}]}}\n\n")).await;
+    let channels: Vec<_> = judged
+        .iter()
+        .map(|(channel, _)| channel.as_deref().unwrap())
+        .collect();
+    assert_eq!(
+        channels,
+        ["choice 0 text", "choice 1 text", "choice 7 text"]
+    );
+}
+
+#[tokio::test]
+async fn json_may_be_nested_32_deep() {
+    for (depth, failed) in [(32, None), (33, Some(ErrorKind::InterceptorFailed))] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let stream = format!("data: {}1{}\n\n", open.repeat(depth), close.repeat(depth));
+            let body = pass(&layer(window()), Script::of([stream])).await;
+            assert_eq!(rest(body).await.1, failed, "{depth} {open}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_text_may_begin_where_its_block_starts() {
+    let start = "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"4111 1111\"}}\n\n";
+    let stream = format!("{start}{}", FAMILIES[4].event(0, " 1111 1111"));
+    let (out, _) = rest(pass(&layer(window()), Script::of([stream])).await).await;
+    assert_eq!(
+        out,
+        start.replace("4111 1111", "[card]") + &FAMILIES[4].event(0, "")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
+    let (mut upstream, mut body) = open(&layer(window())).await;
+    let chat = FAMILIES[0];
+    let begun = Instant::now();
+    let (ten, one) = (chat.event(10, "ten"), chat.event(1, "one"));
+    let done = chat.done(1, "one").unwrap();
+    upstream
+        .send_data((one.clone() + &done).into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, one.clone() + &done);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    upstream
+        .send_data((ten.clone() + &one + &done).into())
+        .await
+        .unwrap();
+    assert!(is_silent(&mut body).await);
+    assert_eq!(next(&mut body).await, ten + &one + &done);
+    assert!(begun.elapsed() >= TIME);
+}
+
+#[tokio::test]
+async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
+    use std::error::Error as _;
+    let stream = |digits: usize| {
+        let index = "7".repeat(digits);
+        format!("data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\"}}]}}\n\n")
+    };
+    for (digits, fine) in [(244, true), (245, false)] {
+        let mut body = pass(&layer(window()), Script::of([stream(digits)])).await;
+        let first = http_body_util::BodyExt::frame(&mut body).await.unwrap();
+        match first {
+            Ok(_) => assert!(fine),
+            Err(error) => {
+                let source = error.source().unwrap().to_string();
+                assert!(
+                    !fine && source.contains("cannot be judged: a text with a name"),
+                    "{source}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_then() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let judge = service_fn(move |_: Passage| {
+        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                Err("down")
+            } else {
+                Ok(Judgement::Pass)
+            }
+        }
+    });
+    let layer = layer(Window::service(judge).overlap(4));
+    let (out, failed) = through(&layer, "data: a text\n\ndata: more of it\n\ndata: end\n\n").await;
+    assert_eq!(
+        (out.as_str(), failed),
+        ("", Some(ErrorKind::InterceptorFailed))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
+    let (request, _) = http::Request::new(()).into_parts();
+    let (response, _) = http::Response::new(()).into_parts();
+    let mut stream = window().open(&Head::new(&request, &response)).unwrap();
+    assert_eq!(stream.deadline(), None);
+    let begun = Instant::now();
+    stream.event(Event::new("a"));
+    sleep(TIME / 2).await;
+    stream.event(Event::new("b"));
+    assert_eq!(stream.deadline(), Some(begun + TIME));
+    sleep(TIME / 2).await;
+    stream.timeout(Instant::now());
+    assert_eq!(stream.deadline(), Some(begun + TIME / 2 + TIME));
+}
+
+#[test]
+fn debug_output_shows_the_settings() {
+    let shown = format!("{:?}", window().size(7).max_bytes(9));
+    assert_eq!(
+        shown,
+        "Window { overlap: 19, size: 7, time: 250ms, max_bytes: 9, .. }"
+    );
+    let passage = format!("{:?}", Judgement::mask(std::iter::once(1..2), "x"));
+    assert!(passage.contains("1..2"), "{passage}");
 }

@@ -387,6 +387,7 @@ mod tests {
         for bad in ["", "[DONE]", "{\"a\":1", "{} {}", "{a:1}"] {
             let error = Json::parse(bad).unwrap_err();
             assert!(error.to_string().contains("column"), "{error}");
+            assert!(std::error::Error::source(&error).is_some());
         }
     }
 

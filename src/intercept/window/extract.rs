@@ -123,6 +123,7 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
         skip(json, &known, texts);
     }
     for (n, choice) in elements(json, "choices") {
+        skip_numbers(choice, &["index"], texts);
         let channel = format!("choice {}", index(choice, n));
         let finished = choice
             .get("finish_reason")
@@ -141,6 +142,7 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
             }
             for (n, call) in elements(delta, "tool_calls") {
                 skip(call, &["id", "type"], texts);
+                skip_numbers(call, &["index"], texts);
                 let channel = format!("{channel} tool {}", index(call, n));
                 for (kind, input) in [("function", "arguments"), ("custom", "input")] {
                     if let Some(call) = call.get(kind) {
@@ -169,7 +171,10 @@ pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &
         return;
     };
     let mut channel = what.to_owned();
-    for part in ["output_index", "content_index", "summary_index"] {
+    let parts = ["output_index", "content_index", "summary_index"];
+    skip_numbers(json, &parts, texts);
+    skip_numbers(json, &["sequence_number"], texts);
+    for part in parts {
         if let Some(index) = json.get(part) {
             channel.push(' ');
             channel.push_str(index.raw());
@@ -192,6 +197,7 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
         return;
     }
     skip(json, &["type"], texts);
+    skip_numbers(json, &["index"], texts);
     let channel = format!("block {}", index(json, 0));
     match kind.as_ref() {
         "content_block_start" => {
@@ -224,8 +230,18 @@ pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<
     };
     if json.get("candidates").is_some() {
         skip(json, &["responseId", "modelVersion"], texts);
+        if let Some(usage) = json.get("usageMetadata") {
+            let counts = [
+                "promptTokenCount",
+                "candidatesTokenCount",
+                "thoughtsTokenCount",
+                "totalTokenCount",
+            ];
+            skip_numbers(usage, &counts, texts);
+        }
     }
     for (n, candidate) in elements(json, "candidates") {
+        skip_numbers(candidate, &["index"], texts);
         let channel = format!("candidate {}", index(candidate, n));
         if let Some(content) = candidate.get("content") {
             for (_, part) in elements(content, "parts") {
@@ -259,6 +275,15 @@ fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &str, texts: &mut 
 fn skip<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>) {
     for (name, value) in object.members() {
         if names.contains(&name.as_ref()) {
+            texts.skip(value);
+        }
+    }
+}
+
+/// Those that are what they should be: in a string, there may be anything.
+fn skip_numbers<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>) {
+    for (name, value) in object.members() {
+        if names.contains(&name.as_ref()) && value.raw().starts_with(|c: char| c.is_ascii_digit()) {
             texts.skip(value);
         }
     }

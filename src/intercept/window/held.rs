@@ -88,10 +88,6 @@ pub(super) struct Sight {
 }
 
 impl Held {
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

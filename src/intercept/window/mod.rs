@@ -278,9 +278,6 @@ impl Interceptor for OpenWindow {
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        if self.held.is_empty() {
-            return block.into();
-        }
         self.held.push_block(block, Instant::now());
         self.release(None, false)
     }
