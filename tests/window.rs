@@ -551,6 +551,7 @@ async fn masks_may_overlap_and_come_in_any_order() {
             mask(1..4, "A"),
             mask(2..5, "B"),
             mask(5..6, ""),
+            mask(9..9, "!"),
         ])
     };
     let (out, _) = through(&layer(Window::new(overlapping)), "data: 0123456789\n\n").await;
@@ -624,6 +625,76 @@ async fn a_larger_size_makes_for_fewer_judgements() {
         counts.push(asked.load(Ordering::SeqCst));
     }
     assert!(counts[0] > 90 && counts[1] < 15, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
+    let chat = FAMILIES[0];
+    let (mut upstream, mut body) = open(&layer(window().overlap(4).size(20))).await;
+    let begun = Instant::now();
+    for _ in 0..2 {
+        upstream
+            .send_data(chat.event(0, "abcdefghij").into())
+            .await
+            .unwrap();
+        assert!(is_silent(&mut body).await);
+    }
+    upstream
+        .send_data(chat.event(0, "abcdefgh").into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, chat.event(0, "abcdefghij").repeat(2));
+    let last = chat.event(0, "abcdefgh") + &chat.done(0, "").unwrap();
+    upstream
+        .send_data(chat.done(0, "").unwrap().into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, last);
+    // What belongs to no text that goes on is complete.
+    upstream
+        .send_data("data: {\"a\":\"b\"}\n\n".into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, "data: {\"a\":\"b\"}\n\n");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&judged);
+    let window = Window::new(move |passage: &Passage| {
+        seen.lock()
+            .unwrap()
+            .push((passage.sent, passage.text.clone()));
+        Judgement::Pass
+    });
+    // Letters of three bytes, of which twice ten is no multiple.
+    let stream = event("\u{65e5}\u{672c}").repeat(20);
+    let body = pass(&layer(window.overlap(10)), Script::of([stream])).await;
+    rest(body).await;
+    let judged = judged.lock().unwrap();
+    let sent: Vec<_> = judged.iter().map(|(sent, _)| *sent).collect();
+    assert_eq!(sent[..6], [0, 6, 12, 18, 21, 21]);
+    assert!(judged.iter().all(|(_, text)| text.len() <= 21 + 18));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_held_counts_and_only_texts_that_go_on() {
+    let chat = FAMILIES[0];
+    let word = chat.event(0, "a word of some length");
+    let (mut upstream, mut body) = open(&layer(window().max_bytes(3 * word.len()))).await;
+    upstream.send_data(word.clone().into()).await.unwrap();
+    for _ in 0..20 {
+        assert!(is_silent(&mut body).await);
+        upstream.send_data(word.clone().into()).await.unwrap();
+        assert_eq!(next(&mut body).await, word);
+    }
+    let many: String = (0..3000)
+        .map(|n| chat.event(n, "a") + &chat.done(n, "a").unwrap())
+        .collect();
+    let body = pass(&layer(window()), Script::of([many.clone()])).await;
+    assert_eq!(rest(body).await, (many, None));
 }
 
 #[tokio::test]

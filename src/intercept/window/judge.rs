@@ -75,7 +75,7 @@ impl Judgement {
 /// A part of a passage, and what is to stand in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// In bytes of the passage's text; at the boundaries of characters.
+    /// In bytes of the passage's text; at the boundaries of characters. An empty range masks nothing.
     pub range: Range<usize>,
     /// Stands where the range begins. The rest of the range, in whatever events it is, is empty.
     pub with: String,
