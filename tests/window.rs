@@ -7,6 +7,7 @@ mod support;
 
 use std::{
     convert::Infallible,
+    error::Error,
     ops::Range,
     sync::{
         Arc, Mutex,
@@ -16,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use families::{FAMILIES, events};
+use http_body_util::BodyExt;
 use proptest::{
     collection,
     prelude::*,
@@ -29,10 +31,10 @@ use tokio::{
 };
 use tower::service_fn;
 use tower_sse_proxy::{
-    ErrorKind, Event, SseProxyLayer,
+    ErrorKind, Event, SseBody, SseProxyLayer,
     intercept::{
         Head, Intercept, JsonValue,
-        window::{Judgement, Mask, Passage, Texts, Window, extract},
+        window::{Judgement, Mask, Passage, Ruling, Texts, Window, extract},
     },
 };
 
@@ -523,20 +525,24 @@ async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_o
 }
 
 #[tokio::test]
-async fn a_mask_that_is_not_in_its_passage_is_a_failure() {
+async fn a_mask_that_is_not_in_its_passage_is_a_failure_that_says_so() {
     for range in [2..9, 1..2, 9..12] {
+        let shown = format!("bytes {range:?} of a passage of 4 bytes");
         let wrong = move |_: &Passage| {
-            Judgement::Mask(vec![Mask {
-                range: range.clone(),
-                with: String::new(),
-            }])
+            let (range, with) = (range.clone(), String::new());
+            Judgement::Mask(vec![Mask { range, with }])
         };
-        let (out, failed) = through(&layer(Window::new(wrong)), "data: \u{e4}bc\n\n").await;
-        assert_eq!(
-            (out.as_str(), failed),
-            ("", Some(ErrorKind::InterceptorFailed))
-        );
+        let script = Script::of(["data: \u{e4}bc\n\n"]);
+        let error = failure(pass(&layer(Window::new(wrong)), script).await).await;
+        assert!(error.contains(&shown), "{error}");
     }
+}
+
+/// Why an interceptor failed, before which nothing was sent.
+async fn failure(mut body: SseBody<Script>) -> String {
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InterceptorFailed);
+    error.source().unwrap().to_string()
 }
 
 #[tokio::test]
@@ -814,25 +820,17 @@ async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
 
 #[tokio::test]
 async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
-    use std::error::Error as _;
-    let stream = |digits: usize| {
+    let opened = async |digits: usize| {
         let index = "7".repeat(digits);
-        format!("data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\"}}]}}\n\n")
+        let stream = format!("data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\"}}]}}\n\n");
+        pass(&layer(window()), Script::of([stream])).await
     };
-    for (digits, fine) in [(244, true), (245, false)] {
-        let mut body = pass(&layer(window()), Script::of([stream(digits)])).await;
-        let first = http_body_util::BodyExt::frame(&mut body).await.unwrap();
-        match first {
-            Ok(_) => assert!(fine),
-            Err(error) => {
-                let source = error.source().unwrap().to_string();
-                assert!(
-                    !fine && source.contains("cannot be judged: a text with a name"),
-                    "{source}"
-                );
-            }
-        }
-    }
+    assert_eq!(rest(opened(244).await).await.1, None);
+    let error = failure(opened(245).await).await;
+    assert!(
+        error.contains("cannot be judged: a text with a name"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -872,13 +870,25 @@ async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
     assert_eq!(stream.deadline(), Some(begun + TIME / 2 + TIME));
 }
 
-#[test]
-fn debug_output_shows_the_settings() {
+#[tokio::test]
+async fn debug_output_shows_the_settings_and_no_text() {
     let shown = format!("{:?}", window().size(7).max_bytes(9));
     assert_eq!(
         shown,
         "Window { overlap: 19, size: 7, time: 250ms, max_bytes: 9, .. }"
     );
-    let passage = format!("{:?}", Judgement::mask(std::iter::once(1..2), "x"));
-    assert!(passage.contains("1..2"), "{passage}");
+    let now = Ruling::Now(Judgement::mask(std::iter::once(1..2), "x"));
+    assert!(format!("{now:?}").starts_with("Now(Mask(["));
+    let later = Ruling::Later(Box::pin(async { Ok(Judgement::Pass) }));
+    assert_eq!(format!("{later:?}"), "Later(..)");
+    let judge = |passage: &Passage| {
+        let shown = format!("{passage:?}");
+        assert_eq!(
+            shown,
+            "Passage { bytes: 6, sent: 0, channel: Some(\"data\"), .. }"
+        );
+        Judgement::Pass
+    };
+    let (out, failed) = through(&layer(Window::new(judge)), "data: secret\n\n").await;
+    assert_eq!((out.as_str(), failed), ("data: secret\n\n", None));
 }
