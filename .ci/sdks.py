@@ -2,7 +2,7 @@
 """The guardrail, as the official SDKs of the APIs read what is left of an answer. Usage: sdks.py GUARDRAIL_BINARY, in an
 environment that has what sdks.txt names. A card number is cut into events in every way that a mock can cut it, and must be
 in nothing that the client gets; the rest must be there, as the SDK joins it. Exits 1 if anything is not as it should."""
-import http.client, json, os, re, subprocess, sys
+import collections, http.client, json, os, re, subprocess, sys
 
 import anthropic, openai
 from google import genai
@@ -38,9 +38,26 @@ def texts():
         yield text, text.replace(CARD, "[card]").replace("5500-0000-0000-0004", "[card]")
 
 
+def strings(data, place=""):
+    """All strings in JSON, with where they stand."""
+    if isinstance(data, str):
+        yield place, data
+    elif isinstance(data, (dict, list)):
+        own = [str(data[name]) for name in ("type", "index", "output_index") if name in data] if isinstance(data, dict) else []
+        for name, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from strings(value, "/".join([place, *own, str(name)]))
+
+
 def few_digits(raw):
-    """No eight digits in a row, but for the time at which the mock says that it was asked."""
-    return re.search(r"(?:\d[ -]?){8}", raw.decode().replace("1700000000", "")) is None
+    """No eight digits in a row: in the bytes, and in what stands in one place in one event after the other."""
+    joined = collections.defaultdict(str)
+    for line in raw.decode().splitlines():
+        if line.startswith("data: {"):
+            for place, text in strings(json.loads(line[6:])):
+                joined[place] += text
+    # But for the time at which the mock says that it was asked.
+    texts = [raw.decode().replace("1700000000", ""), *joined.values()]
+    return not any(re.search(r"(?:\d[ -]?){8}", text) for text in texts)
 
 
 def chat(client, headers, text, **more):
@@ -109,6 +126,25 @@ def masked(guarded):
                 raw = Raw(guarded).post(path, body(text), headers)[2]
                 check(f"{path}: no card in the bytes, {split} letters an event", few_digits(raw) and raw.count(b"[card]") >= 2, raw[-300:])
         print(f"{path}: {len(CHECKS) - before} checks", flush=True)
+
+
+def beside_numbers(guarded, open_):
+    """A number beside a card number does not hide it."""
+    for text, expected in (
+        (f"2 {CARD} are his", "2 [card] are his"),
+        ("3-4111-1111-1111-1111 8", "3-[card] 8"),
+        ("4111 1111 1111 1111 5500 0000 0000 0004", "[card] [card]"),
+        ("4111111111111111 378282246310005 6304000000000000000", "[card] [card] [card]"),
+        ("94111111111111111 is longer", "94111111111111111 is longer"),
+    ):
+        for split in SPLITS:
+            headers = {"x-split": str(split), "x-pace-ms": "0"}
+            for path, (sdk, body) in FAMILIES.items():
+                sdk(guarded, text, expected, headers)
+                hidden = few_digits(Raw(guarded).post(path, body(text), headers)[2])
+                check(f"{path}: {text}: what is hidden, {split} letters an event", hidden == ("[card]" in expected), text)
+                bare = few_digits(Raw(open_).post(path, body(text), headers)[2])
+                check(f"{path}: {text}: is there without the guardrail", not bare, text)
 
 
 def untouched(guarded, open_):
@@ -181,6 +217,7 @@ def main():
     try:
         p.stdout.readline()     # then it listens
         masked(guarded)
+        beside_numbers(guarded, open_)
         untouched(guarded, open_)
         in_time(guarded)
         blocked(guarded)
