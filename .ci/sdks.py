@@ -9,6 +9,7 @@ from google import genai
 
 CHECKS = []
 CARD = "4111 1111 1111 1111"
+OTHER = "Half of one is 4111 1111, no more. Of the others there is nothing to tell that was not told."     # of a second choice
 SPLITS = (1, 2, 3, 5, 7, 11, 19)
 
 
@@ -71,7 +72,7 @@ def openai_chat(base, text, expected, headers):
     client = openai.OpenAI(base_url=f"http://{base}/v1", api_key="none", max_retries=0)
     final = chat(client, headers, text, n=2)
     check("openai chat: the text", final.choices[0].message.content == expected, final.choices[0].message.content)
-    check("openai chat: the other choice", final.choices[1].message.content == "Half of one is 4111 1111, no more.", final.choices[1])
+    check("openai chat: the other choice", final.choices[1].message.content == OTHER, final.choices[1])
     check("openai chat: finished", [choice.finish_reason for choice in final.choices] == ["stop", "stop"], final)
     tools = [{"type": "function", "function": {"name": "note", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}}]
     pieces = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": text}], tools=tools, stream=True, extra_headers=headers)
@@ -177,28 +178,43 @@ def blocked(guarded):
     for split in SPLITS:
         headers = {"x-split": str(split), "x-pace-ms": "0"}
         client = openai.OpenAI(base_url=f"http://{guarded}/v1", api_key="none", max_retries=0)
-        pieces = list(client.chat.completions.create(model="mock", messages=ask, stream=True, extra_headers=headers))
-        said = "".join(piece.choices[0].delta.content or "" for piece in pieces)
-        check("openai chat: blocked", pieces[-1].choices[0].finish_reason == "content_filter", pieces[-1])
-        check("openai chat: nothing of it", text.startswith(said) and "Night" not in said, said)
+        with client.chat.completions.stream(model="mock", messages=ask, n=2, extra_headers=headers) as stream:
+            chunks = [event for event in stream if event.type == "chunk"]
+            final = chunks[-1].snapshot
+            said = final.choices[0].message.content
+            check("openai chat: blocked, in all choices", [choice.finish_reason for choice in final.choices] == ["content_filter"] * 2, final)
+            check("openai chat: nothing of it", text.startswith(said) and "Night" not in said, said)
+            check("openai chat: the other choice, as far as it came", OTHER.startswith(final.choices[1].message.content), final)
+            check("openai chat: one answer", len({(event.chunk.id, event.chunk.model) for event in chunks}) == 1, final)
+            try:
+                check("openai chat: the SDK does not take it for an answer", not stream.get_final_completion())
+            except openai.ContentFilterFinishReasonError:
+                check("openai chat: the SDK does not take it for an answer", True)
 
         events = list(client.responses.create(model="mock", input=text, stream=True, extra_headers=headers))
         said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-        last = events[-1]
-        check("openai responses: blocked", last.type == "response.incomplete" and last.response.incomplete_details.reason == "content_filter", last)
+        first, last = events[0], events[-1]
+        check("openai responses: blocked", last.type == "response.incomplete" and last.response.status == "incomplete"
+              and last.response.incomplete_details.reason == "content_filter", last)
         check("openai responses: nothing of it", text.startswith(said) and "Night" not in said, said)
+        check("openai responses: one answer", first.response.id == last.response.id, (first, last))
+        check("openai responses: in order", [event.sequence_number for event in events] == list(range(len(events))), last)
 
         client = anthropic.Anthropic(base_url=f"http://{guarded}", api_key="none", max_retries=0)
         with client.messages.stream(model="mock", max_tokens=99, messages=ask, extra_headers=headers) as stream:
-            said = "".join(stream.text_stream)
+            events = list(stream)
+            said = "".join(event.text for event in events if event.type == "text")
             final = stream.get_final_message()
-        check("anthropic: blocked", final.stop_reason == "refusal", final)
+            stops = [event.index for event in events if event.type == "content_block_stop"]
+        check("anthropic: blocked", final.stop_reason == "refusal" and events[-1].type == "message_stop", final)
+        check("anthropic: every block is closed", stops == [0], stops)
         check("anthropic: nothing of it", text.startswith(said) and "Night" not in said, said)
 
         client = genai.Client(api_key="none", http_options={"base_url": f"http://{guarded}", "headers": headers})
         pieces = list(client.models.generate_content_stream(model="mock", contents=text))
         said = "".join(piece.text or "" for piece in pieces)
         check("gemini: blocked", pieces[-1].candidates[0].finish_reason.name == "SAFETY", pieces[-1])
+        check("gemini: one answer", len({piece.response_id for piece in pieces}) == 1, pieces[-1])
         check("gemini: nothing of it", text.startswith(said) and "Night" not in said, said)
         for path, (_, body) in FAMILIES.items():
             raw = Raw(guarded).post(path, body(text), headers)[2]

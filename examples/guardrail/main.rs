@@ -8,6 +8,7 @@
 //! guardrail is a layer around it.
 
 mod cards;
+mod ending;
 mod guard;
 mod mock;
 

@@ -25,7 +25,11 @@ pub fn router() -> Router {
         .route("/v1beta/models/{call}", post(gemini))
 }
 
-/// OpenAI's chat completions. A second choice, if one is asked for, has half a card number in it; with tools, the text is
+/// Half a card number must not become a whole one with what another choice has.
+const OTHER: &str =
+    "Half of one is 4111 1111, no more. Of the others there is nothing to tell that was not told.";
+
+/// OpenAI's chat completions. A second choice, if one is asked for, is always the same; with tools, the text is
 /// the argument of a call.
 async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     let text = asked(&request["messages"]);
@@ -54,7 +58,7 @@ async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
             data.push(chunk(0, json!({ "tool_calls": [call] }), Value::Null));
         }
     } else {
-        let mut other = pieces(&headers, "Half of one is 4111 1111, no more.").into_iter();
+        let mut other = pieces(&headers, OTHER).into_iter();
         let two = request["n"] == 2;
         for piece in pieces(&headers, &text) {
             data.push(chunk(0, json!({ "content": piece }), Value::Null));
