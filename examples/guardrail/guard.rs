@@ -15,8 +15,9 @@ use crate::{
     ending::{self, Ending},
 };
 
-/// No letter waits longer than this for what may come after it.
-const TIME: Duration = Duration::from_millis(250);
+/// No letter waits longer than this for what may come after it. What takes longer to come is not seen whole: of a card
+/// number the beginning has then left before the rest is masked.
+const TIME: Duration = Duration::from_secs(1);
 
 /// The guardrail, as a layer.
 pub fn layer(phrase: &str) -> SseProxyLayer {
