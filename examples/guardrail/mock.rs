@@ -100,6 +100,9 @@ async fn responses(headers: HeaderMap, Json(request): Json<Value>) -> Response {
         event
     };
     let done = item("completed", vec![part(&text)]);
+    if request["stream"] != true {
+        return Json(response("completed", vec![done])).into_response();
+    }
     let mut data = vec![
         json!({ "type": "response.created", "response": response("in_progress", vec![]) }),
         json!({ "type": "response.output_item.added", "output_index": 0, "item": item("in_progress", vec![]) }),
@@ -129,10 +132,16 @@ async fn responses(headers: HeaderMap, Json(request): Json<Value>) -> Response {
 /// Anthropic's messages.
 async fn messages(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     let text = asked(&request["messages"]);
-    let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "mock", "content": [],
-        "stop_reason": null, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 1 } });
+    let message = |content: Value, reason: Value| {
+        json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "mock", "content": content,
+            "stop_reason": reason, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 1 } })
+    };
+    if request["stream"] != true {
+        let whole = json!([{ "type": "text", "text": text }]);
+        return Json(message(whole, "end_turn".into())).into_response();
+    }
     let mut data = vec![
-        json!({ "type": "message_start", "message": message }),
+        json!({ "type": "message_start", "message": message(json!([]), Value::Null) }),
         json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
         json!({ "type": "ping" }),
     ];
@@ -152,23 +161,26 @@ async fn gemini(
     Path(call): Path<String>,
     Json(request): Json<Value>,
 ) -> Response {
-    if !call.ends_with(":streamGenerateContent") {
-        return axum::http::StatusCode::NOT_FOUND.into_response();
-    }
     let text = request["contents"][0]["parts"][0]["text"]
         .as_str()
         .unwrap_or_default()
         .to_owned();
+    let answer = |text: &str, is_last: bool| {
+        let content = json!({ "role": "model", "parts": [{ "text": text }] });
+        let mut candidate = json!({ "index": 0, "content": content });
+        if is_last {
+            candidate["finishReason"] = "STOP".into();
+        }
+        json!({ "candidates": [candidate], "modelVersion": "mock", "responseId": "r1",
+            "usageMetadata": { "promptTokenCount": 1, "totalTokenCount": 9 } })
+    };
+    if !call.ends_with(":streamGenerateContent") {
+        return Json(answer(&text, true)).into_response();
+    }
     let pieces = pieces(&headers, &text);
     let last = pieces.len().saturating_sub(1);
     let events = pieces.iter().enumerate().map(|(n, piece)| {
-        let mut candidate =
-            json!({ "index": 0, "content": { "role": "model", "parts": [{ "text": piece }] } });
-        if n == last {
-            candidate["finishReason"] = "STOP".into();
-        }
-        let data = json!({ "candidates": [candidate], "modelVersion": "mock", "responseId": "r1",
-            "usageMetadata": { "promptTokenCount": 1, "totalTokenCount": 9 } });
+        let data = answer(piece, n == last);
         format!("data: {data}\r\n\r\n")
     });
     paced(&headers, events.collect())
