@@ -45,8 +45,8 @@ fn read(event: &Event) -> Read {
     }
 }
 
-/// What clients do not read, in order.
-fn foreign(block: &Block) -> Vec<Vec<u8>> {
+/// What clients do not read: fields in order, comments in any (one that comes to stand first makes room for a field).
+fn foreign(block: &Block) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let lines = block.lines().filter_map(|line| match line {
         Line::Comment(text) => Some([b":", text].concat()),
         Line::Field {
@@ -56,7 +56,10 @@ fn foreign(block: &Block) -> Vec<Vec<u8>> {
         Line::Field { name, value } => Some([name, b":", value].concat()),
         _ => None,
     });
-    lines.collect()
+    let (mut comments, fields): (Vec<_>, Vec<_>) =
+        lines.partition(|line: &Vec<u8>| line.starts_with(b":"));
+    comments.sort();
+    (fields, comments)
 }
 
 /// All events, and what stands outside of them.

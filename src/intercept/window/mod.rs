@@ -139,6 +139,9 @@ impl Window {
     }
 
     /// No event is held longer, by this window, than this and the time that the judge takes. 250 ms unless set.
+    ///
+    /// What is to be recognised is seen whole only if all of it comes within this time: nineteen letters that come one every
+    /// 40 ms need 760 ms. What had to leave before its end came is not taken back, only the rest of it is masked.
     pub fn time(mut self, time: Duration) -> Self {
         self.setting.time = time;
         self
@@ -174,6 +177,9 @@ impl Window {
 
     /// What is sent in place of a text that is [blocked](Judgement::Block), before the stream ends: the way in which the
     /// API says so. Unless set, the stream is cut, visibly. In both cases, nothing that was held leaves.
+    ///
+    /// The events go through the interceptors behind this one. One that has noted what the client has seen, as the guardrail
+    /// among the examples does, can give them the ids and numbers that go on with that.
     ///
     /// ```
     /// # use tower_sse_proxy::{Event, intercept::window::{Judgement, Passage, Window}};
