@@ -254,6 +254,8 @@ def sockets():
             ("no host", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
             ("a transfer coding that is not known",
              b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
+            ("chunks that are none",
+             b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", b"400"),
         ):
             got = read_all(raw(gw, head))[0]
             check(f"{what}: {status.decode()}", got.split(b" ")[1:2] == [status], got)

@@ -135,6 +135,13 @@ impl Upstream {
         };
         let mut response = match self.client.request(request).await {
             Ok(response) => response,
+            Err(error) if is_of_the_client(&error) => {
+                tracing::info!("a request whose body cannot be forwarded: {error}");
+                return answer(
+                    StatusCode::BAD_REQUEST,
+                    "The body of the request is broken.\n",
+                );
+            }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -211,6 +218,14 @@ impl Service<Request<Incoming>> for Upstream {
         let upstream = self.clone();
         Box::pin(async move { Ok(upstream.fetch(request).await) })
     }
+}
+
+/// Whether it is the body of the request that failed, not the upstream.
+fn is_of_the_client(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut of_hyper = causes.filter_map(|error| error.downcast_ref::<hyper::Error>());
+    // An error of the client's connection, in that of the upstream's that had to send it on.
+    of_hyper.any(hyper::Error::is_user) && of_hyper.next().is_some()
 }
 
 /// Why a request cannot be forwarded as what it is.
