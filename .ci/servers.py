@@ -201,9 +201,13 @@ def axum():
         check("axum: 404 and 405 pass", (gw.ask("GET", "/none").status, gw.ask("GET", "/mcp").status) == (404, 405))
 
 
-def raw(gw, *sent):
-    """A client that writes what it likes."""
-    client = socket.create_connection(("127.0.0.1", gw.port), timeout=5)
+def raw(gw, *sent, room=None):
+    """A client that writes what it likes, and has so much room for what comes back."""
+    client = socket.socket()
+    if room:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    client.settimeout(5)
+    client.connect(("127.0.0.1", gw.port))
     client.sendall(b"".join(sent))
     return client
 
@@ -249,6 +253,25 @@ def sockets():
             got = read_all(client)
             check(f"HTTP/{version.decode()}: a cut looks cut, and the event before it is there",
                   got[1] == end and b"data: 1\n\n" in got[0] and b"\r\n0\r\n" not in got[0], got)
+        client = raw(gw, b"GET / HTTP/1.0\r\n\r\n", room=4096)
+        asked, _ = upstream.accept()
+        asked.recv(65536)
+        events = b"data: %s\n\n" % (b"x" * 1000) * 200
+        asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + events + b"data: SECRET\n\n")
+        read_all(asked)     # until the gateway has seen the failure
+        time.sleep(0.5)
+        got = read_all(client)
+        check("HTTP/1.0: a client that takes its time gets all that came before a cut",
+              got[1] == "reset" and got[0].endswith(events), (got[1], len(got[0])))
+        for method, status, body in ((b"GET", b"200", b"data: 1\n\n"), (b"HEAD", b"200", b""), (b"GET", b"204", b"")):
+            client = raw(gw, method, b" / HTTP/1.0\r\n\r\n")
+            asked, _ = upstream.accept()
+            asked.recv(65536)
+            asked.sendall(b"HTTP/1.1 %s X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n%s" % (status, body))
+            asked.close()
+            got = read_all(client)
+            check(f"HTTP/1.0: an end looks like one: {method.decode()}, {status.decode()}",
+                  got[1] == "closed" and got[0].split(b"\r\n\r\n")[1:] == [body], got)
         for what, head, status in (
             ("two hosts", b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n", b"400"),
             ("no host", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
@@ -259,6 +282,25 @@ def sockets():
         ):
             got = read_all(raw(gw, head))[0]
             check(f"{what}: {status.decode()}", got.split(b" ")[1:2] == [status], got)
+
+
+def drain():
+    upstream = socket.create_server(("127.0.0.1", 0))
+    upstream.settimeout(5)
+    with Gateway(f"http://127.0.0.1:{upstream.getsockname()[1]}", "--drain-ms", "100") as gw:
+        streams = []
+        for version, end in (("1.0", "reset"), ("1.1", "closed")):
+            client = raw(gw, f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+            asked, _ = upstream.accept()
+            asked.recv(65536)
+            asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+            got = b""
+            while b"data: 1\n\n" not in got:
+                got += client.recv(65536)
+            streams.append((version, end, client, asked))
+    for version, end, client, _ in streams:
+        got = read_all(client)
+        check(f"HTTP/{version}: a stream that outlasts the drain looks cut", got[1] == end and b"0\r\n\r\n" not in got[0], got)
 
 
 def bad_starts():
@@ -281,6 +323,7 @@ with tempfile.TemporaryDirectory() as folder:
 python()
 axum()
 sockets()
+drain()
 bad_starts()
 print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
 sys.exit(not all(CHECKS))

@@ -1,6 +1,7 @@
 //! The clients' side: sockets, HTTP/1.1 and HTTP/2, and an orderly end.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Body, Incoming},
     service::service_fn,
@@ -31,8 +32,10 @@ use tower::{BoxError, Service, util::Oneshot};
 
 use crate::{proxy::Peer, settings::Settings, socket::Socket};
 
+type Answer = UnsyncBoxBody<Bytes, BoxError>;
+
 /// A client that takes nothing for this long, or whose machine does not acknowledge anything, is gone.
-const WRITE_STALL: Duration = Duration::from_secs(30);
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
 pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let socket = if address.is_ipv4() {
@@ -52,7 +55,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Serves until SIGTERM or Ctrl-C, and then for as long as the streams run or the settings allow.
 pub async fn serve<S, B>(listener: TcpListener, service: S, settings: &Settings) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible>,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
@@ -102,17 +105,9 @@ where
         let service = service_fn(move |mut request: Request<Incoming>| {
             has_begun.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
-            let no_other_end = request.version() == Version::HTTP_10;
+            let version = request.version();
             let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
-            async move {
-                let failed = move |error| {
-                    if no_other_end {
-                        its.fail();
-                    }
-                    error
-                };
-                Ok::<_, std::convert::Infallible>(response.await?.map(|body| body.map_err(failed)))
-            }
+            async move { Ok::<_, Infallible>(guarded(response.await?, version, &its)) }
         });
         let server = server.clone();
         let watcher = graceful.watcher();
@@ -148,6 +143,24 @@ where
         tracing::info!("streams that still run are cut");
     }
     Ok(())
+}
+
+/// The answer with a body that shows the client how it ends.
+fn guarded<B>(response: Response<B>, version: Version, client: &Socket) -> Response<Answer>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = response.into_parts();
+    let body = if version == Version::HTTP_10 && body.size_hint().exact().is_none() {
+        // No other end than that of the connection tells whether it is complete.
+        client
+            .reset_unless_it_ends(body.map_err(Into::into))
+            .boxed_unsync()
+    } else {
+        body.map_err(Into::into).boxed_unsync()
+    };
+    Response::from_parts(head, body)
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<Socket> {
