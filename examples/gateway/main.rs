@@ -13,6 +13,7 @@ mod proxy;
 mod server;
 mod settings;
 mod socket;
+mod stall;
 mod tunnel;
 
 use std::{error::Error, process::ExitCode};

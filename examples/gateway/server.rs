@@ -19,7 +19,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use socket2::{SockRef, TcpKeepalive};
@@ -29,8 +29,14 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tower::{BoxError, Service, util::Oneshot};
+use tower_sse_proxy::is_event_stream;
 
-use crate::{proxy::Peer, settings::Settings, socket::Socket};
+use crate::{
+    proxy::Peer,
+    settings::Settings,
+    socket::Socket,
+    stall::{Patience, Watched},
+};
 
 type Answer = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -64,7 +70,7 @@ where
     let mut terminate = signal(SignalKind::terminate())?;
     let graceful = GracefulShutdown::new();
     let header_timeout = settings.header_timeout();
-    let mut server = auto::Builder::new(TokioExecutor::new());
+    let mut server = auto::Builder::new(Patience(WRITE_STALL));
     server
         .http1()
         .timer(TokioTimer::new())
@@ -145,7 +151,7 @@ where
     Ok(())
 }
 
-/// The answer with a body that shows the client how it ends.
+/// The answer with a body that shows the client how it ends, and does not wait for ever until it is taken.
 fn guarded<B>(response: Response<B>, version: Version, client: &Socket) -> Response<Answer>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -157,6 +163,9 @@ where
         client
             .reset_unless_it_ends(body.map_err(Into::into))
             .boxed_unsync()
+    } else if version == Version::HTTP_2 && is_event_stream(&head) {
+        // Not a download: a client with a wide window may be busy with half of it for longer.
+        Watched::new(body.map_err(Into::into).boxed_unsync()).boxed_unsync()
     } else {
         body.map_err(Into::into).boxed_unsync()
     };
