@@ -69,6 +69,13 @@ impl Event {
         if block.shape.data_lines() == 1 && block.raw.len() <= u32::MAX as usize {
             return block.raw.text(block.shape.first_data());
         }
+        Cow::Owned(self.joined_lines())
+    }
+
+    /// The values of several `data` lines. Out of the way of the one line that most events have.
+    #[cold]
+    fn joined_lines(&self) -> String {
+        let block = &self.0;
         // A line end is never part of an ill-formed sequence: the text of the lines is the lines of the text.
         let text = block.raw.text(0..block.raw.len());
         let mut data = String::with_capacity(text.len());
@@ -80,7 +87,7 @@ impl Event {
             }
         }
         data.pop();
-        Cow::Owned(data)
+        data
     }
 
     /// The type a client dispatches: the `event` field, or `message` where it is absent or empty.
