@@ -892,3 +892,17 @@ async fn debug_output_shows_the_settings_and_no_text() {
     let (out, failed) = through(&layer(Window::new(judge)), "data: secret\n\n").await;
     assert_eq!((out.as_str(), failed), ("data: secret\n\n", None));
 }
+
+#[tokio::test]
+async fn settings_without_end_hold_until_the_end_and_harm_nobody() {
+    let endless = || window().overlap(usize::MAX).time(Duration::MAX);
+    let stream = "data: one\n\ndata: two\n\n";
+    for window in [
+        endless(),
+        endless().max_bytes(1),
+        endless().size(usize::MAX).time_limit(Duration::MAX),
+    ] {
+        let (out, failed) = through(&layer(window), stream).await;
+        assert_eq!((out.as_str(), failed), (stream, None));
+    }
+}

@@ -261,7 +261,7 @@ impl Held {
         item.parts.iter().all(|part| match &part.within {
             None => true,
             Some((name, at)) => self.channels.get(name).is_none_or(|channel| {
-                channel.done || part.ends(*at) + sight.overlap <= channel.come
+                channel.done || part.ends(*at).saturating_add(sight.overlap) <= channel.come
             }),
         })
     }
@@ -319,7 +319,10 @@ impl Held {
                     channel.sent = part.ends(*at);
                     channel.context.push_str(&part.text);
                     // Twice, so that what is recognised by what stands before it still is.
-                    let mut from = channel.context.len().saturating_sub(2 * sight.overlap);
+                    let mut from = channel
+                        .context
+                        .len()
+                        .saturating_sub(sight.overlap.saturating_mul(2));
                     while !channel.context.is_char_boundary(from) {
                         from -= 1;
                     }

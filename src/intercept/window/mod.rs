@@ -289,7 +289,8 @@ impl Interceptor for OpenWindow {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.held.since().map(|since| since + self.setting.time)
+        // A time that no clock can tell never comes.
+        self.held.since()?.checked_add(self.setting.time)
     }
 
     fn timeout(&mut self, now: Instant) -> Verdict {
