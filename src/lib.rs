@@ -68,6 +68,7 @@
 
 pub mod codec;
 pub mod intercept;
+pub mod session;
 
 mod body;
 mod detect;

@@ -1,0 +1,9 @@
+//! Sessions: which session of a client is which of the upstream.
+
+mod id;
+mod store;
+
+pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
+pub use store::{NewSession, Session, SessionRequest, SessionStore};
+
+pub(crate) use store::AnyStore;

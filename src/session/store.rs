@@ -1,0 +1,179 @@
+//! The store of sessions: a tower service, whatever is behind it.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
+use tower_service::Service;
+
+use super::{Owner, SessionId, UpstreamId, UpstreamKey};
+
+/// What a [`SessionStore`] is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionRequest {
+    /// The session of this id, if there is one that has not expired. Being asked for keeps a session alive.
+    ///
+    /// The answer is the same for every asker: whether the session is theirs is for the layer to see.
+    Lookup(SessionId),
+    /// Keep this session under an id of the store's own. If the same owner has bound the same upstream id of the same
+    /// upstream already, the answer is the session in force.
+    Bind(NewSession),
+    /// The session is in use. The answer is the session, or `None` if it is no more.
+    Touch(SessionId),
+    /// Forget the session. The answer is what was forgotten, if anything was.
+    Remove(SessionId),
+}
+
+/// A session that an upstream has opened and that has no id of ours yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct NewSession {
+    /// The id that the upstream gave it.
+    pub upstream_id: UpstreamId,
+    /// The upstream it lives on, if the service inside told.
+    pub upstream: Option<UpstreamKey>,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+impl NewSession {
+    /// A session of one upstream.
+    pub fn new(upstream_id: UpstreamId, owner: Owner) -> Self {
+        Self {
+            upstream_id,
+            upstream: None,
+            owner,
+        }
+    }
+}
+
+/// A session as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Session {
+    /// The id that the client has.
+    pub id: SessionId,
+    /// The id that the upstream has.
+    pub upstream_id: UpstreamId,
+    /// The upstream it lives on, if the service inside told.
+    pub upstream: Option<UpstreamKey>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was bound, by the store's wall clock.
+    pub created: SystemTime,
+    /// When it was last asked for, as far as the store knows, by its wall clock.
+    pub last_seen: SystemTime,
+    /// How long it lives without being asked for, or `None` if that makes no difference. A stream of the session touches it
+    /// several times in this time.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Session {
+    /// A session that is bound now.
+    pub fn new(id: SessionId, new: NewSession, now: SystemTime) -> Self {
+        Self {
+            id,
+            upstream_id: new.upstream_id,
+            upstream: new.upstream,
+            owner: new.owner,
+            created: now,
+            last_seen: now,
+            idle_timeout: None,
+        }
+    }
+}
+
+/// Keeps which session of the client is which of the upstream.
+///
+/// Any tower service that answers a [`SessionRequest`] with an `Option<Session>` is one: wrap a store in tower's `Timeout`,
+/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. [`testing`](super::testing) tests what a store
+/// promises.
+///
+/// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
+/// requests that have to do with sessions. A store that fails, takes too long or answers `Bind` with `None` is answered 503.
+///
+/// ```
+/// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::SystemTime};
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_sse_proxy::{SseProxyLayer, session::{Session, SessionId, SessionRequest, SessionStore, Sessions}};
+///
+/// /// Keeps everything for ever: a start, not a store.
+/// fn hoard() -> impl SessionStore {
+///     let all = Arc::new(Mutex::new(HashMap::<SessionId, Session>::new()));
+///     service_fn(move |request| {
+///         let mut all = all.lock().unwrap();
+///         let answer = match request {
+///             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => all.get(&id).cloned(),
+///             SessionRequest::Remove(id) => all.remove(&id),
+///             SessionRequest::Bind(new) => {
+///                 let same = |old: &&Session| {
+///                     (&old.upstream_id, &old.upstream, old.owner) == (&new.upstream_id, &new.upstream, new.owner)
+///                 };
+///                 let session = match all.values().find(same) {
+///                     Some(old) => old.clone(),
+///                     None => Session::new(SessionId::random(), new, SystemTime::now()),
+///                 };
+///                 all.insert(session.id.clone(), session.clone());
+///                 Some(session)
+///             }
+///             _ => None,
+///         };
+///         async move { Ok::<_, Infallible>(answer) }
+///     })
+/// }
+///
+/// let store = ServiceBuilder::new().concurrency_limit(64).service(hoard());
+/// let layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+/// ```
+pub trait SessionStore:
+    Service<
+        SessionRequest,
+        Response = Option<Session>,
+        Error: Into<BoxError>,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> SessionStore for S
+where
+    S: Service<SessionRequest, Response = Option<Session>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+}
+
+/// A store, whichever it is.
+#[derive(Clone)]
+pub(crate) struct AnyStore(BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>);
+
+impl AnyStore {
+    pub(crate) fn new(store: impl SessionStore) -> Self {
+        Self(BoxCloneSyncService::new(store.map_err(Into::into)))
+    }
+
+    /// Asks once, for so long.
+    pub(crate) async fn ask(
+        &self,
+        request: SessionRequest,
+        limit: Duration,
+    ) -> Result<Option<Session>, BoxError> {
+        let answer = self.0.clone().oneshot(request);
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err("the session store took longer than its time limit".into()),
+        }
+    }
+}
+
+impl fmt::Debug for AnyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionStore").finish_non_exhaustive()
+    }
+}
