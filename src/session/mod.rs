@@ -1,9 +1,11 @@
 //! Sessions: which session of a client is which of the upstream.
 
 mod id;
+mod memory;
 mod store;
 
 pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
+pub use memory::MemoryStore;
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 
 pub(crate) use store::AnyStore;
