@@ -1,0 +1,101 @@
+//! Every store keeps what a store promises, alone and in tower's wrappings.
+
+use std::{
+    future::{Ready, ready},
+    time::Duration,
+};
+
+use tower::{
+    BoxError, ServiceBuilder, ServiceExt, buffer::BufferLayer, retry::Policy, service_fn,
+    util::BoxCloneSyncService,
+};
+use tower_sse_proxy::session::{MemoryStore, Session, SessionRequest, SessionStore, testing};
+
+#[tokio::test(start_paused = true)]
+async fn a_memory_store_keeps_its_promises() {
+    let store = MemoryStore::default();
+    testing::core(store.clone()).await;
+    testing::stateful(store.clone()).await;
+    testing::idle_timeout(store, tokio::time::advance).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_memory_store_keeps_them_for_many_at_once() {
+    let store = MemoryStore::default();
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        runs.push(tokio::spawn(testing::core(store.clone())));
+        runs.push(tokio::spawn(testing::stateful(store.clone())));
+    }
+    for run in runs {
+        run.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrapped_memory_store_keeps_them_too() {
+    let [a, b, c, d, e, f] = [(); 6].map(|()| MemoryStore::default());
+    testing::stateful(timed(a)).await;
+    testing::stateful(limited(b)).await;
+    testing::stateful(retried(c)).await;
+    testing::stateful(buffered(d)).await;
+    testing::stateful(a_function(e)).await;
+    testing::stateful(buffered(timed(limited(retried(a_function(f)))))).await;
+    wrapped(MemoryStore::default()).await;
+}
+
+/// In each of tower's wrappings, and in all of them at once.
+async fn wrapped(store: impl SessionStore) {
+    testing::core(timed(store.clone())).await;
+    testing::core(limited(store.clone())).await;
+    testing::core(retried(store.clone())).await;
+    testing::core(buffered(store.clone())).await;
+    testing::core(a_function(store.clone())).await;
+    testing::core(buffered(timed(limited(retried(a_function(store)))))).await;
+}
+
+/// Boxed, since tower's buffer wants an error that it can share.
+type Store = BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>;
+
+fn boxed(store: impl SessionStore) -> Store {
+    BoxCloneSyncService::new(store.map_err(Into::into))
+}
+
+fn timed(store: impl SessionStore) -> impl SessionStore {
+    let limit = Duration::from_secs(5);
+    ServiceBuilder::new().timeout(limit).service(boxed(store))
+}
+
+fn limited(store: impl SessionStore) -> impl SessionStore {
+    ServiceBuilder::new().concurrency_limit(3).service(store)
+}
+
+fn retried(store: impl SessionStore) -> impl SessionStore {
+    ServiceBuilder::new().retry(Again(2)).service(store)
+}
+
+fn buffered(store: impl SessionStore) -> impl SessionStore {
+    let buffer = BufferLayer::new(8);
+    ServiceBuilder::new().layer(buffer).service(boxed(store))
+}
+
+fn a_function(store: impl SessionStore) -> impl SessionStore {
+    service_fn(move |request| store.clone().oneshot(request))
+}
+
+/// So often, whatever the error is.
+#[derive(Clone)]
+struct Again(usize);
+
+impl<Res, E> Policy<SessionRequest, Res, E> for Again {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut SessionRequest, result: &mut Result<Res, E>) -> Option<Ready<()>> {
+        self.0 = self.0.checked_sub(result.is_err().then_some(1)?)?;
+        Some(ready(()))
+    }
+
+    fn clone_request(&mut self, request: &SessionRequest) -> Option<SessionRequest> {
+        Some(request.clone())
+    }
+}
