@@ -58,6 +58,7 @@
 //!
 //! * `decompression` (off): decodes gzip, deflate, br and zstd streams, so that they can be inspected. Without it
 //!   such a stream is refused with 502 while interceptors are installed, and passed through while none are.
+//! * `sealed` (off): [`session::SealedStore`], for several nodes without a common store.
 //! * `testing` (off): [`session::testing`], the tests that every session store has to pass.
 //!
 //! # Not for

@@ -9,7 +9,9 @@ use tower::{
     BoxError, ServiceBuilder, ServiceExt, buffer::BufferLayer, retry::Policy, service_fn,
     util::BoxCloneSyncService,
 };
-use tower_sse_proxy::session::{MemoryStore, Session, SessionRequest, SessionStore, testing};
+use tower_sse_proxy::session::{
+    MemoryStore, SealedKey, SealedStore, Session, SessionRequest, SessionStore, testing,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_memory_store_keeps_its_promises() {
@@ -42,6 +44,18 @@ async fn a_wrapped_memory_store_keeps_them_too() {
     testing::stateful(a_function(e)).await;
     testing::stateful(buffered(timed(limited(retried(a_function(f)))))).await;
     wrapped(MemoryStore::default()).await;
+}
+
+#[tokio::test]
+async fn a_sealed_store_keeps_what_every_store_promises() {
+    let store = SealedStore::new(SealedKey::generate());
+    testing::core(store.clone()).await;
+    testing::core(store.also_opens(SealedKey::generate())).await;
+}
+
+#[tokio::test]
+async fn a_wrapped_sealed_store_keeps_it_too() {
+    wrapped(SealedStore::new(SealedKey::generate())).await;
 }
 
 /// In each of tower's wrappings, and in all of them at once.
