@@ -20,6 +20,7 @@ use crate::{
     error::{Error, ErrorKind},
     frames::Frames,
     keep_alive::{Idle, KeepAlive},
+    session::Lease,
     timer::Timer,
     upstream::{Pull, Step},
 };
@@ -90,7 +91,11 @@ impl<B> SseBody<B> {
         }
     }
 
-    pub(crate) fn stream(pull: Pull<B>, keep_alive: Option<KeepAlive>) -> Self {
+    pub(crate) fn stream(
+        pull: Pull<B>,
+        keep_alive: Option<KeepAlive>,
+        lease: Option<Lease>,
+    ) -> Self {
         let stream = Stream {
             pull: Some(pull),
             frames: Frames::default(),
@@ -100,6 +105,7 @@ impl<B> SseBody<B> {
             futile: 0,
             handing_out: false,
             over: None,
+            _lease: lease,
         };
         Self {
             kind: Kind::Stream {
@@ -197,6 +203,8 @@ pin_project! {
         // What is collected leaves, before anything else is looked at.
         handing_out: bool,
         over: Option<Over>,
+        // Keeps the session alive.
+        _lease: Option<Lease>,
     }
 }
 

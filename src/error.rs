@@ -44,6 +44,8 @@ pub enum ErrorKind {
     InterceptorTimedOut,
     /// An interceptor panicked.
     InterceptorPanicked,
+    /// A session id in the stream could not be translated; why is the source.
+    Session,
 }
 
 impl ErrorKind {
@@ -73,7 +75,9 @@ impl Error {
     /// The error of an interceptor's own, which may be that it took too long.
     pub(crate) fn of_an_interceptor(error: BoxError) -> Self {
         match error.downcast::<Self>() {
-            Ok(error) if error.kind.is_of_an_interceptor() => *error,
+            Ok(error) if error.kind.is_of_an_interceptor() || error.kind == ErrorKind::Session => {
+                *error
+            }
             Ok(error) => Self::with_source(ErrorKind::InterceptorFailed, error),
             Err(error) => Self::with_source(ErrorKind::InterceptorFailed, error),
         }
@@ -93,6 +97,7 @@ impl fmt::Display for Error {
             ErrorKind::InterceptorFailed => "an interceptor failed",
             ErrorKind::InterceptorTimedOut => "an interceptor took longer than its time limit",
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
+            ErrorKind::Session => "a session id in the stream could not be translated",
         })
     }
 }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, request, response};
+use futures_util::{TryFuture, future::BoxFuture};
+use http::{Method, Response, StatusCode, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use sync_wrapper::SyncWrapper;
 use tower::BoxError;
 
 use crate::{
@@ -19,7 +21,9 @@ use crate::{
     detect::foreign_charset,
     head,
     intercept::{Chain, Head},
+    mapping::{InSession, Mapped},
     policy::Policy,
+    refusal::Refusal,
     upstream::{
         Pipeline, Pull,
         coding::{Coding, Plain},
@@ -28,27 +32,74 @@ use crate::{
 
 pin_project! {
     /// The future of [`SseProxy`](crate::SseProxy). Dropping it drops the call to the service inside.
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F>
+    where
+        F: TryFuture,
+    {
         #[pin]
-        inner: F,
+        answer: Answer<F>,
         policy: Arc<Policy>,
         request: Option<request::Parts>,
         head_only: bool,
     }
 }
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn new(
-        inner: F,
+/// A call with the session looked up before it and bound after it.
+type MappedCall<F> =
+    BoxFuture<'static, Result<Mapped<<F as TryFuture>::Ok>, <F as TryFuture>::Error>>;
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer<F>
+    where
+        F: TryFuture,
+    {
+        /// That of the service inside.
+        Plain { #[pin] call: F },
+        /// That of the service inside, in a session.
+        Mapped { call: SyncWrapper<MappedCall<F>> },
+        /// The layer's own.
+        Refused { refusal: Option<Refusal> },
+    }
+}
+
+impl<F: TryFuture> ResponseFuture<F> {
+    pub(crate) fn plain(
+        call: F,
         policy: Arc<Policy>,
         request: Option<request::Parts>,
         method: &Method,
     ) -> Self {
         Self {
-            inner,
+            answer: Answer::Plain { call },
             policy,
             request,
             head_only: method == Method::HEAD,
+        }
+    }
+
+    pub(crate) fn mapped(
+        call: MappedCall<F>,
+        policy: Arc<Policy>,
+        request: Option<request::Parts>,
+        method: &Method,
+    ) -> Self {
+        let call = SyncWrapper::new(call);
+        Self {
+            answer: Answer::Mapped { call },
+            policy,
+            request,
+            head_only: method == Method::HEAD,
+        }
+    }
+
+    pub(crate) fn refused(refusal: Refusal, policy: Arc<Policy>) -> Self {
+        let refusal = Some(refusal);
+        Self {
+            answer: Answer::Refused { refusal },
+            policy,
+            request: None,
+            head_only: false,
         }
     }
 }
@@ -63,13 +114,29 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let (response, in_session) = match this.answer.project() {
+            AnswerProjection::Plain { call } => (ready!(call.poll(cx))?, None),
+            AnswerProjection::Mapped { call } => match ready!(call.get_mut().as_mut().poll(cx))? {
+                Mapped::Answer(response, in_session) => (response, Some(in_session)),
+                Mapped::Refused(refusal) => return Poll::Ready(Ok(refusal.into_response())),
+            },
+            AnswerProjection::Refused { refusal } => match refusal.take() {
+                Some(refusal) => return Poll::Ready(Ok(refusal.into_response())),
+                None => return Poll::Pending,
+            },
+        };
         let (parts, body) = response.into_parts();
         let response = if has_no_body(parts.status) || !(this.policy.detect)(&parts) {
             Response::from_parts(parts, SseBody::passed(body))
         } else {
             let request = this.request.take();
-            event_stream(this.policy, request, *this.head_only, parts, body)
+            let stream = EventStream {
+                policy: this.policy,
+                request,
+                head_only: *this.head_only,
+                in_session,
+            };
+            stream.answer(parts, body)
         };
         Poll::Ready(Ok(response))
     }
@@ -80,44 +147,52 @@ fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// The response to a request that an upstream answers with an event stream.
-fn event_stream<B>(
-    policy: &Policy,
+/// An upstream's event stream, and what is known of its request.
+struct EventStream<'a> {
+    policy: &'a Policy,
     request: Option<request::Parts>,
     head_only: bool,
-    mut parts: response::Parts,
-    body: B,
-) -> Response<SseBody<B>>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let coding = Coding::of(&parts.headers);
-    if policy.inspects() {
-        if let Some(why) = unreadable(&parts, &coding) {
-            return refused(&why);
+    in_session: Option<Box<InSession>>,
+}
+
+impl EventStream<'_> {
+    fn answer<B>(self, mut parts: response::Parts, body: B) -> Response<SseBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let policy = self.policy;
+        let coding = Coding::of(&parts.headers);
+        if policy.inspects() {
+            if let Some(why) = unreadable(&parts, &coding) {
+                return refused(&why);
+            }
+        } else if let Coding::Opaque(_) = coding {
+            return Response::from_parts(parts, SseBody::passed(body));
         }
-    } else if let Coding::Opaque(_) = coding {
-        return Response::from_parts(parts, SseBody::passed(body));
-    }
-    if head_only {
-        // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
+        if self.head_only {
+            // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
+            head::of_event_stream(&mut parts.headers);
+            return Response::from_parts(parts, SseBody::own(String::new()));
+        }
+        let chain = match self.request {
+            Some(request) => Chain::open(&policy.intercepts, &Head::new(&request, &parts)),
+            None => Ok(Chain::default()),
+        };
+        let Ok(mut chain) = chain else {
+            return refused("an interceptor panicked when it was opened");
+        };
+        let lease = self.in_session.as_deref().and_then(InSession::lease);
+        if let Some(translation) = self.in_session.and_then(|session| session.translation()) {
+            chain.put_first(translation);
+        }
+        let pipeline = Pipeline::new(chain, policy.strip_comments);
+        let body = Plain::new(&coding, body);
+        let pull = Pull::new(body, policy.decoder(), pipeline);
         head::of_event_stream(&mut parts.headers);
-        return Response::from_parts(parts, SseBody::own(String::new()));
+        let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
+        Response::from_parts(parts, body)
     }
-    let chain = match request {
-        Some(request) => Chain::open(&policy.intercepts, &Head::new(&request, &parts)),
-        None => Ok(Chain::default()),
-    };
-    let Ok(chain) = chain else {
-        return refused("an interceptor panicked when it was opened");
-    };
-    let pipeline = Pipeline::new(chain, policy.strip_comments);
-    let body = Plain::new(&coding, body);
-    let pull = Pull::new(body, policy.decoder(), pipeline);
-    head::of_event_stream(&mut parts.headers);
-    let body = SseBody::stream(pull, policy.keep_alive.clone());
-    Response::from_parts(parts, body)
 }
 
 /// Why interceptors could not read this stream as its client will.
@@ -141,16 +216,10 @@ fn unreadable(parts: &response::Parts, coding: &Coding) -> Option<String> {
 fn refused<B>(why: &str) -> Response<SseBody<B>> {
     tracing::warn!("refused an event stream of the upstream: {why}");
     let text = format!("The upstream's event stream cannot be inspected: {why}.\n");
-    let mut response = Response::new(SseBody::own(text));
-    *response.status_mut() = StatusCode::BAD_GATEWAY;
-    let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, plain);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    Refusal::new(StatusCode::BAD_GATEWAY, text).into_response()
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<F: TryFuture> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

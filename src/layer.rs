@@ -6,8 +6,12 @@ use http::{request, response};
 use tower_layer::Layer;
 
 use crate::{
-    codec::Overflow, intercept::IntoIntercept, keep_alive::KeepAlive, policy::Policy,
+    codec::Overflow,
+    intercept::IntoIntercept,
+    keep_alive::KeepAlive,
+    policy::Policy,
     service::SseProxy,
+    session::{AnyStore, Keeper, Owner, Owners, SessionStore, Sessions},
 };
 
 /// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
@@ -62,6 +66,7 @@ use crate::{
 ///   range (206), a content coding. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
 ///   codings that are not are taken out of the request's `Accept-Encoding`. A `HEAD` request is answered
 ///   with the same head.
+/// * [Session](crate::session) ids are translated before the interceptors see an event, which see what the client sees.
 /// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
 ///   after what was allowed before it, so that the client sees a cut and not an end.
 /// * Dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
@@ -72,9 +77,10 @@ use crate::{
 ///
 /// The service is `Clone + Send + 'static` with a `Send` future, and its bodies carry [`Bytes`](bytes::Bytes).
 /// Errors of the service are passed on as they are. Keep-alive, interceptors with deadlines or time limits, and
-/// streams that break need tokio's timer at the time the body is polled; nothing else needs a runtime.
+/// streams that break need tokio's timer at the time the body is polled, and [sessions](crate::session) need its runtime;
+/// nothing else does.
 ///
-/// A layer is cheap to clone, and clones share their interceptors.
+/// A layer is cheap to clone, and clones share their interceptors and the store of their sessions.
 ///
 /// [error]: crate::Error
 #[derive(Clone, Default)]
@@ -87,6 +93,9 @@ pub struct SseProxyLayer {
 pub(crate) struct Config {
     policy: Arc<Policy>,
     choose: Option<Choose>,
+    store: AnyStore,
+    owners: Owners,
+    keeper: Arc<Keeper>,
 }
 
 type Choose = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
@@ -96,9 +105,57 @@ impl Config {
         let chosen = self.choose.as_ref().and_then(|choose| choose(request));
         chosen.unwrap_or_else(|| Arc::clone(&self.policy))
     }
+
+    pub(crate) fn store(&self) -> &AnyStore {
+        &self.store
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(crate) fn owner(&self, request: &request::Parts, sessions: &Sessions) -> Owner {
+        self.owners.owner(request, sessions)
+    }
 }
 
 impl SseProxyLayer {
+    /// A layer whose [sessions](Self::sessions) are in this store. ([`default`](Self::default) is one with a
+    /// [`MemoryStore`](crate::session::MemoryStore).)
+    pub fn new(store: impl SessionStore) -> Self {
+        let mut layer = Self::default();
+        Arc::make_mut(&mut layer.config).store = AnyStore::new(store);
+        layer
+    }
+
+    /// Maps the sessions of clients to those of the upstream, by these rules. See [`session`](crate::session).
+    pub fn sessions(self, sessions: Sessions) -> Self {
+        self.with(|policy| policy.sessions(sessions))
+    }
+
+    /// Says whose a request is: by a principal that a layer further out has proved and put into the extensions, say. `None` is
+    /// nobody in particular. A session can be used by who opened it and by nobody else.
+    ///
+    /// Unless set, the owner is what the request proves itself by: all of `Authorization`, `Cookie`, and the usual headers for API
+    /// keys. Where such a proof changes during a session (a token that is refreshed), the session is lost with it: set this.
+    pub fn owner<P: Into<Vec<u8>>>(
+        mut self,
+        principal: impl Fn(&request::Parts) -> Option<P> + Send + Sync + 'static,
+    ) -> Self {
+        let principal = move |request: &request::Parts| principal(request).map(Into::into);
+        let config = Arc::make_mut(&mut self.config);
+        config.owners.set_principal(Arc::new(principal));
+        self
+    }
+
+    /// The key by which owners are hashed; a random one of the layer's own unless set. Processes that share a store share this
+    /// key, or each answers 404 to the sessions of the other. As long and as secret as any key: 32 random bytes.
+    pub fn owner_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.owners.set_key(key.as_ref());
+        self
+    }
+
     /// Appends an interceptor to the chain: a function of an event, a function of the
     /// [`Head`](crate::intercept::Head) that opens one with a state for each stream, or any
     /// [`Intercept`](crate::intercept::Intercept). See [`Policy::intercept`].

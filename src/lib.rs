@@ -40,6 +40,8 @@
 //!
 //! * [`SseProxyLayer`]: what happens to a stream, and all settings.
 //! * [`intercept`]: the ways to write an interceptor, from a function to a tower service.
+//! * [`session`]: sessions of clients, mapped to those of the upstream.
+//! * [`profile`]: policies that are ready: the Model Context Protocol.
 //! * [`codec`]: events and the decoder, of use without HTTP too.
 //! * [`Policy`]: different rules for different requests.
 //!
@@ -51,15 +53,16 @@
 //! 3. Each client sees each event at most once, in order.
 //! 4. One request to the layer is one request to the service, and a client that leaves cancels it.
 //! 5. Memory is bounded by configuration, for any upstream and any reader.
-//! 6. Nothing an upstream or a client sends can make it panic or spin.
-//! 7. A response that is not an event stream is not touched.
+//! 6. Another owner's session ids are indistinguishable from unknown ones.
+//! 7. Nothing an upstream or a client sends can make it panic or spin.
+//! 8. A response that is not an event stream is not touched.
 //!
 //! # Features
 //!
 //! * `decompression` (off): decodes gzip, deflate, br and zstd streams, so that they can be inspected. Without it
 //!   such a stream is refused with 502 while interceptors are installed, and passed through while none are.
-//! * `sealed` (off): [`session::SealedStore`], for several nodes without a common store.
-//! * `testing` (off): [`session::testing`], the tests that every session store has to pass.
+//! * `sealed` (off): `SealedStore`, for several nodes without a common store.
+//! * `testing` (off): `session::testing`, the tests that every session store has to pass.
 //!
 //! # Not for
 //!
@@ -70,6 +73,7 @@
 
 pub mod codec;
 pub mod intercept;
+pub mod profile;
 pub mod session;
 
 mod body;
@@ -80,7 +84,9 @@ mod future;
 mod head;
 mod keep_alive;
 mod layer;
+mod mapping;
 mod policy;
+mod refusal;
 mod service;
 mod timer;
 mod upstream;

@@ -1,14 +1,16 @@
 //! What applies to a request.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::response;
+use http::{StatusCode, response};
 
 use crate::{
     codec::{Decoder, Overflow},
     detect::is_event_stream,
     intercept::{Intercept, IntoIntercept},
     keep_alive::KeepAlive,
+    refusal::Refusal,
+    session::Sessions,
 };
 
 /// How the streams of a request are dealt with.
@@ -36,6 +38,8 @@ pub struct Policy {
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) strip_comments: bool,
     pub(crate) detect: Detect,
+    pub(crate) sessions: Option<Arc<Sessions>>,
+    pub(crate) refusal: Option<Refusal>,
 }
 
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
@@ -90,6 +94,32 @@ impl Policy {
         self
     }
 
+    /// Maps sessions by these rules; there are none unless set. The layer's store keeps them:
+    /// [`SseProxyLayer::new`](crate::SseProxyLayer::new).
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = Some(Arc::new(sessions));
+        self
+    }
+
+    /// A policy by which requests are not passed on but answered with this status and text.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use http::StatusCode;
+    /// use tower_sse_proxy::{Policy, SseProxyLayer};
+    ///
+    /// let closed = Arc::new(Policy::refuse(StatusCode::FORBIDDEN, "not for everybody\n"));
+    /// let layer = SseProxyLayer::default().policy(move |request| {
+    ///     request.uri.path().starts_with("/admin").then(|| Arc::clone(&closed))
+    /// });
+    /// ```
+    pub fn refuse(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            refusal: Some(Refusal::new(status, text)),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn decoder(&self) -> Decoder {
         Decoder::new(self.max_event_bytes)
             .overflow(self.overflow)
@@ -99,6 +129,10 @@ impl Policy {
     /// Whether bytes that cannot be read must not pass.
     pub(crate) fn inspects(&self) -> bool {
         !self.intercepts.is_empty()
+            || self
+                .sessions
+                .as_ref()
+                .is_some_and(|sessions| sessions.reads_events())
     }
 }
 
@@ -111,6 +145,8 @@ impl Default for Policy {
             keep_alive: None,
             strip_comments: false,
             detect: Arc::new(is_event_stream),
+            sessions: None,
+            refusal: None,
         }
     }
 }
@@ -123,6 +159,8 @@ impl fmt::Debug for Policy {
             .field("overflow", &self.overflow)
             .field("keep_alive", &self.keep_alive)
             .field("strip_comments", &self.strip_comments)
+            .field("sessions", &self.sessions)
+            .field("refusal", &self.refusal)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
 
-use crate::{body::SseBody, future::ResponseFuture, head, layer::Config};
+use crate::{body::SseBody, future::ResponseFuture, head, layer::Config, mapping::Mapping};
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
 ///
@@ -56,6 +56,7 @@ impl<S, ReqB, B> Service<Request<ReqB>> for SseProxy<S>
 where
     S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
+    ReqB: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -70,14 +71,36 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let policy = self.config.policy(&parts);
+        if let Some(refusal) = &policy.refusal {
+            self.let_go();
+            return ResponseFuture::refused(refusal.clone(), policy);
+        }
         let method = parts.method.clone();
         // Kept only where an interceptor may ask for it.
         let seen = policy.inspects().then(|| parts.clone());
         if policy.inspects() {
             head::narrow_accept_encoding(&mut parts);
         }
-        let response = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture::new(response, policy, seen, &method)
+        let request = Request::from_parts(parts, body);
+        let Some(sessions) = &policy.sessions else {
+            let response = self.inner.call(request);
+            return ResponseFuture::plain(response, policy, seen, &method);
+        };
+        let mapping = Mapping {
+            config: Arc::clone(&self.config),
+            sessions: Arc::clone(sessions),
+        };
+        let response = mapping.run(self.let_go(), request);
+        ResponseFuture::mapped(Box::pin(response), policy, seen, &method)
+    }
+}
+
+impl<S: Clone> SseProxy<S> {
+    /// Gives back what being ready has reserved, for there may be a long time until the call, or none. Returns a service that
+    /// is still to become ready.
+    fn let_go(&mut self) -> S {
+        self.inner = self.inner.clone();
+        self.inner.clone()
     }
 }
 

@@ -123,6 +123,17 @@ impl Chain {
         }
     }
 
+    /// Puts a stage before all others.
+    pub(crate) fn put_first(&mut self, interceptor: impl Interceptor) {
+        let stage = Stage {
+            interceptor: SyncWrapper::new(Box::new(interceptor)),
+            fails_open: false,
+            time_limit: None,
+            panicked: false,
+        };
+        self.stages.insert(0, stage);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.stages.is_empty()
     }

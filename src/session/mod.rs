@@ -1,7 +1,56 @@
 //! Sessions: which session of a client is which of the upstream.
+//!
+//! A client only ever sees an id that the layer's [store](SessionStore) has minted, the upstream only its own; [`Sessions`] says
+//! where ids live, and so where they are translated. A session belongs to who opened it: another's id is answered like one that
+//! does not exist, whatever its holder knows of it.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Infallible> {
+//! // Opens a session for whoever has none.
+//! let upstream = service_fn(|request: Request<()>| async move {
+//!     let session = request.headers().get("x-session").cloned();
+//!     let mut response = Response::new(Full::<Bytes>::default());
+//!     response.headers_mut().insert("x-session", session.unwrap_or("upstream-1".parse().unwrap()));
+//!     Ok::<_, Infallible>(response)
+//! });
+//! let proxy = SseProxyLayer::new(MemoryStore::default())
+//!     .sessions(Sessions::header("x-session"))
+//!     .layer(upstream);
+//!
+//! let request = Request::builder().header("authorization", "Bearer mine");
+//! let response = proxy.clone().oneshot(request.body(()).unwrap()).await?;
+//! let session = response.headers()["x-session"].clone();
+//! assert_ne!(session, "upstream-1");
+//!
+//! let request = Request::builder().header("authorization", "Bearer another's").header("x-session", session);
+//! let response = proxy.oneshot(request.body(()).unwrap()).await?;
+//! assert_eq!(response.status(), StatusCode::NOT_FOUND);
+//! # Ok(()) }
+//! ```
+//!
+//! # Stores
+//!
+//! * [`MemoryStore`]: in the memory of one process.
+#![cfg_attr(
+    feature = "sealed",
+    doc = "* [`SealedStore`]: in the id itself, which every process with the key can open."
+)]
+//! * Your own: any tower service that answers [`SessionRequest`]s. [`SessionStore`] has one in twenty lines.
 
+mod endpoint;
 mod id;
+mod keeper;
 mod memory;
+mod owner;
+mod place;
+mod rules;
 #[cfg(feature = "sealed")]
 mod sealed;
 mod store;
@@ -11,8 +60,11 @@ pub mod testing;
 
 pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
 pub use memory::MemoryStore;
+pub use rules::Sessions;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 
+pub(crate) use keeper::{Keeper, Lease};
+pub(crate) use owner::Owners;
 pub(crate) use store::AnyStore;

@@ -14,7 +14,8 @@ use super::{Owner, SessionId, UpstreamId, UpstreamKey};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionRequest {
-    /// The session of this id, if there is one that has not expired. Being asked for keeps a session alive.
+    /// The session of this id, if there is one that has not expired. Being asked for keeps a session alive,
+    /// whoever asks.
     ///
     /// The answer is the same for every asker: whether the session is theirs is for the layer to see.
     Lookup(SessionId),
@@ -89,7 +90,7 @@ impl Session {
 /// Keeps which session of the client is which of the upstream.
 ///
 /// Any tower service that answers a [`SessionRequest`] with an `Option<Session>` is one: wrap a store in tower's `Timeout`,
-/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. [`testing`](super::testing) tests what a store
+/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. The feature `testing` has tests for what a store
 /// promises.
 ///
 /// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
@@ -175,5 +176,11 @@ impl AnyStore {
 impl fmt::Debug for AnyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionStore").finish_non_exhaustive()
+    }
+}
+
+impl Default for AnyStore {
+    fn default() -> Self {
+        Self::new(super::MemoryStore::default())
     }
 }

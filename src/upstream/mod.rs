@@ -5,6 +5,8 @@ pub(crate) mod coding;
 mod decompression;
 mod pipeline;
 mod pull;
+mod translation;
 
 pub(crate) use pipeline::{Pipeline, Sink};
 pub(crate) use pull::{Pull, Step};
+pub(crate) use translation::Translation;

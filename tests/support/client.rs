@@ -243,6 +243,18 @@ impl Answer {
         );
     }
 
+    /// Reads until this text has come, in as many pieces as it may come.
+    pub async fn until(&mut self, text: &str) -> Bytes {
+        let mut got = Vec::new();
+        while !String::from_utf8_lossy(&got).contains(text) {
+            match self.read().await {
+                Read::Data(data) => got.extend_from_slice(&data),
+                Read::Over(ended) => panic!("{ended:?} after {}", got.escape_ascii()),
+            }
+        }
+        got.into()
+    }
+
     /// Loses interest: HTTP/1.1 closes the connection, HTTP/2 resets the stream and keeps the connection.
     pub fn leave(self) -> Option<http2::SendRequest<Full<Bytes>>> {
         match self.body {

@@ -1,6 +1,6 @@
 //! What a [`SessionStore`] promises, as tests for a store of your own. Feature `testing`.
 //!
-//! [`core`] is what the layer relies on in any store; [`stateful`] is for stores that remember what they have bound, as
+//! [`core()`] is what the layer relies on in any store; [`stateful`] is for stores that remember what they have bound, as
 //! most do, and [`idle_timeout`] for those whose sessions expire unless they are used. A promise that is broken is a panic
 //! which says which one. What the tests bind is new each time, and what they leave behind is theirs, so that they can run
 //! on a store that is in use.

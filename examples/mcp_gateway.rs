@@ -1,0 +1,66 @@
+//! A gateway for MCP servers: sessions are its own, each belongs to who opened it, and no event passes unseen.
+//!
+//! ```sh
+//! cargo run --example mcp_gateway -- 127.0.0.1:3000 127.0.0.1:8080
+//! ```
+
+use std::{env, error::Error};
+
+use axum::{Router, body::Body, extract::Request, response::IntoResponse};
+use http::{StatusCode, Uri, header};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tower::service_fn;
+use tower_sse_proxy::{
+    Event, Policy, SseProxyLayer,
+    profile::{self, Mcp, OriginCheck},
+    session::MemoryStore,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args().skip(1);
+    let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
+        return Err("usage: mcp_gateway LISTEN UPSTREAM, both as host:port".into());
+    };
+    // Which upstream the sessions of an `endpoint` event may name, and who may ask for us.
+    let sessions = profile::sessions().upstream_origin(format!("http://{upstream}"));
+    let check = OriginCheck::new([listen.clone()], [format!("http://{listen}")]);
+    let guarded = Policy::default().intercept(|event: Event| {
+        let fine = !event.data().contains("ignore previous instructions");
+        fine.then_some(event)
+    });
+    let mcp = Mcp::with_sessions(guarded, sessions).check(check);
+    let layer =
+        SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)));
+
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let upstream = service_fn(move |request| forward(client.clone(), upstream.clone(), request));
+    let app = Router::new().fallback_service(upstream).layer(layer);
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+async fn forward(
+    client: Client<HttpConnector, Body>,
+    upstream: String,
+    mut request: Request,
+) -> Result<axum::response::Response, std::convert::Infallible> {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    let Ok(uri) = format!("http://{upstream}{path}").parse::<Uri>() else {
+        return Ok(StatusCode::BAD_REQUEST.into_response());
+    };
+    *request.uri_mut() = uri;
+    // It has been checked, and the upstream is asked by its own name.
+    request.headers_mut().remove(header::HOST);
+    Ok(match client.request(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+    })
+}

@@ -1,0 +1,182 @@
+//! The Model Context Protocol, by revision.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, request};
+
+use super::OriginCheck;
+use crate::{policy::Policy, session::Sessions};
+
+const SESSION: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+
+/// The first revision that has no sessions and no resumption.
+const STATELESS: &str = "2026-07-28";
+
+/// How requests of the Model Context Protocol are dealt with, each by the revision that it names in `MCP-Protocol-Version`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer, service_fn};
+/// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheck}, session::MemoryStore};
+///
+/// # fn main() {
+/// let guarded = Policy::default().intercept(|event: Event| (!event.data().contains("secret")).then_some(event));
+/// let mcp = Mcp::new(guarded)
+///     .check(OriginCheck::new(["mcp.example.com"], ["https://app.example.com"]));
+/// let layer = SseProxyLayer::new(MemoryStore::default())
+///     .policy(move |request| request.uri.path().starts_with("/mcp").then(|| mcp.policy(request)));
+/// # let upstream = service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::default())) });
+/// let service = layer.layer(upstream);
+/// # }
+/// ```
+///
+/// | revision | sessions | a client that leaves |
+/// |---|---|---|
+/// | 2024-11-05 | the URL in the `endpoint` event | ends its session |
+/// | 2025-03-26, 2025-06-18, 2025-11-25, none named | `Mcp-Session-Id` | is told to the upstream, which does not take it for a cancellation |
+/// | 2026-07-28 and later | none: the headers of sessions and resumption are taken away | is told to the upstream, for which it is the cancellation |
+///
+/// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a
+/// request, its `Mcp-*` headers and the status and body of a response are not changed, nor does anything repeat a request.
+#[derive(Clone, Debug)]
+pub struct Mcp {
+    stateful: Arc<Policy>,
+    stateless: Arc<Policy>,
+    ambiguous: Arc<Policy>,
+    forbidden: Arc<Policy>,
+    check: Option<OriginCheck>,
+}
+
+impl Mcp {
+    /// All revisions, with what this policy has besides sessions: interceptors, limits, keep-alive.
+    pub fn new(policy: Policy) -> Self {
+        Self::with_sessions(policy, sessions())
+    }
+
+    /// As [`new`](Self::new), with rules that differ from [`sessions`] for the revisions that have them: with the
+    /// [origins](Sessions::upstream_origin) of an upstream, say, or where the layer is [mounted](Sessions::mounted_at).
+    pub fn with_sessions(policy: Policy, sessions: Sessions) -> Self {
+        let none = Sessions::none()
+            .without_header(SESSION)
+            .without_header("last-event-id")
+            .without_endpoint();
+        let refused = |status, text| Arc::new(Policy::refuse(status, text));
+        Self {
+            stateful: Arc::new(policy.clone().sessions(sessions)),
+            stateless: Arc::new(policy.sessions(none)),
+            ambiguous: refused(
+                StatusCode::BAD_REQUEST,
+                "a request has one MCP-Protocol-Version\n",
+            ),
+            forbidden: refused(
+                StatusCode::FORBIDDEN,
+                "requests of this origin or to this host are not allowed\n",
+            ),
+            check: None,
+        }
+    }
+
+    /// Refuses requests of other origins, and to other hosts, with 403 before anything else.
+    pub fn check(mut self, check: OriginCheck) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    /// The policy for a request.
+    pub fn policy(&self, request: &request::Parts) -> Arc<Policy> {
+        if self
+            .check
+            .as_ref()
+            .is_some_and(|check| !check.allows(request))
+        {
+            return Arc::clone(&self.forbidden);
+        }
+        Arc::clone(match version(&request.headers) {
+            Version::Several => &self.ambiguous,
+            Version::Stateful => &self.stateful,
+            Version::Stateless => &self.stateless,
+        })
+    }
+}
+
+/// Where the sessions of MCP live, up to revision 2025-11-25: in `Mcp-Session-Id`, or in the URL of an `endpoint` event. They end
+/// with a `DELETE`, or when the upstream knows them no more.
+pub fn sessions() -> Sessions {
+    Sessions::header(SESSION)
+        .in_endpoint()
+        .end_by_delete_and_404()
+}
+
+enum Version {
+    Stateful,
+    Stateless,
+    Several,
+}
+
+fn version(headers: &HeaderMap) -> Version {
+    let mut values = headers.get_all(VERSION).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Version::Several,
+        (Some(value), None) => {
+            let value = value.as_bytes().trim_ascii();
+            if value.contains(&b',') {
+                Version::Several
+            } else if is_date(value) && value >= STATELESS.as_bytes() {
+                Version::Stateless
+            } else {
+                // None is what 2025-03-26 names, and what an upstream makes of another is for it to say.
+                Version::Stateful
+            }
+        }
+        (None, _) => Version::Stateful,
+    }
+}
+
+fn is_date(value: &[u8]) -> bool {
+    value.len() == STATELESS.len()
+        && value
+            .iter()
+            .zip(STATELESS.bytes())
+            .all(|(&byte, like)| byte == like || (byte.is_ascii_digit() && like.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_of_a_request_tells_whether_it_has_sessions() {
+        let of = |versions: &[&'static str]| {
+            let name = http::HeaderName::from_static(VERSION);
+            let headers = versions
+                .iter()
+                .map(|version| (name.clone(), version.parse().unwrap()));
+            match version(&headers.collect()) {
+                Version::Stateful => "sessions",
+                Version::Stateless => "none",
+                Version::Several => "?",
+            }
+        };
+        for old in [
+            "2024-11-05",
+            "2025-03-26",
+            "2025-06-18",
+            "2025-11-25",
+            "2026-07-27",
+            "draft",
+            "9",
+        ] {
+            assert_eq!(of(&[old]), "sessions", "{old}");
+        }
+        assert_eq!(of(&[]), "sessions");
+        for new in ["2026-07-28", " 2026-07-28", "2026-10-01", "2027-01-01"] {
+            assert_eq!(of(&[new]), "none", "{new}");
+        }
+        assert_eq!(of(&["2025-11-25", "2026-07-28"]), "?");
+        assert_eq!(of(&["2025-11-25", "2025-11-25"]), "?");
+        assert_eq!(of(&["2025-11-25, 2026-07-28"]), "?");
+    }
+}

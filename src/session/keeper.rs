@@ -1,0 +1,115 @@
+//! What is to be done about sessions while nobody asks for them.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use super::{AnyStore, Session, SessionRequest};
+
+/// A stream touches its session so many times in the time that the session may be idle.
+const TOUCHES: u32 = 3;
+
+/// One task for all streams of a layer. It runs while there are any.
+#[derive(Default)]
+pub(crate) struct Keeper {
+    task: Mutex<Option<mpsc::UnboundedSender<BoxFuture<'static, ()>>>>,
+}
+
+impl Keeper {
+    /// Keeps a session alive for as long as the lease is, and forgets it then if told so.
+    ///
+    /// There is none where there is nothing to do, or no runtime to do it in.
+    pub(crate) fn lease(
+        &self,
+        store: &AnyStore,
+        session: &Session,
+        forget: bool,
+        limit: Duration,
+    ) -> Option<Lease> {
+        let interval = session.idle_timeout.map(|timeout| timeout / TOUCHES);
+        if interval.is_none() && !forget {
+            return None;
+        }
+        let (lease, mut closed) = oneshot::channel();
+        let (store, id) = (store.clone(), session.id.clone());
+        let kept = async move {
+            loop {
+                let pause = async {
+                    match interval {
+                        Some(interval) => sleep(interval).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = &mut closed => break,
+                    () = pause => {}
+                }
+                // A store that fails now may not when it is asked again.
+                let _ = store.ask(SessionRequest::Touch(id.clone()), limit).await;
+            }
+            if forget {
+                let _ = store.ask(SessionRequest::Remove(id), limit).await;
+            }
+        };
+        self.run(Box::pin(kept))?;
+        Some(Lease { _closes: lease })
+    }
+
+    fn run(&self, job: BoxFuture<'static, ()>) -> Option<()> {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = match &*task {
+            None => job,
+            Some(running) => match running.send(job) {
+                Ok(()) => return Some(()),
+                // Its runtime is gone.
+                Err(back) => back.0,
+            },
+        };
+        let runtime = Handle::try_current().ok()?;
+        let (jobs, queue) = mpsc::unbounded_channel();
+        runtime.spawn(work(queue));
+        jobs.send(job).ok()?;
+        *task = Some(jobs);
+        Some(())
+    }
+}
+
+async fn work(mut queue: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
+    let mut jobs = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            job = queue.recv() => match job {
+                Some(job) => jobs.push(job),
+                None => break,
+            },
+            Some(()) = jobs.next() => {}
+        }
+    }
+    while jobs.next().await.is_some() {}
+}
+
+/// A stream's hold on its session.
+pub(crate) struct Lease {
+    _closes: oneshot::Sender<()>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}

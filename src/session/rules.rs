@@ -1,0 +1,364 @@
+//! The rules: where ids live, and when a session is over.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
+
+use super::{
+    MalformedId, Session, SessionId, UpstreamId,
+    endpoint::{self, EndpointError},
+    place::{Place, escaped, set_target},
+};
+
+/// Where session ids live, so that the layer can put its own in the place of the upstream's and the other way round.
+///
+/// ```
+/// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+///
+/// let layer = SseProxyLayer::new(MemoryStore::default()).sessions(Sessions::header("x-session"));
+/// ```
+///
+/// * Towards the upstream an id is translated in the head of a request: in [headers](Self::in_header),
+///   [cookies](Self::in_cookie) and the [query](Self::in_query). Request bodies are never changed.
+/// * Towards the client it is translated in the head of every response, event stream or not, and inside an event stream where
+///   a rule names a place in its data: [a member of JSON](Self::in_data), or the [URL of an `endpoint`](Self::in_endpoint). All
+///   other data is data.
+///
+/// The first id that an upstream gives is bound in the [store](super::SessionStore). A request with an id that is malformed,
+/// or with two that differ, is answered 400; one with an id that is not known, or belongs to another
+/// [owner](crate::SseProxyLayer::owner), 404, and the upstream is not asked. If the store fails the answer is 503.
+#[derive(Clone)]
+pub struct Sessions {
+    places: Vec<Place>,
+    pointers: Vec<Arc<str>>,
+    endpoint: bool,
+    hidden: Vec<Place>,
+    origins: Vec<String>,
+    prefix: String,
+    forgets_unknown: bool,
+    ends: Ends,
+    store_timeout: Duration,
+}
+
+type Ends = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
+
+impl Sessions {
+    /// No sessions: a start for rules of your own.
+    pub fn none() -> Self {
+        Self {
+            places: Vec::new(),
+            pointers: Vec::new(),
+            endpoint: false,
+            hidden: Vec::new(),
+            origins: Vec::new(),
+            prefix: String::new(),
+            forgets_unknown: false,
+            ends: Arc::new(|_, _| false),
+            store_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// Sessions whose id is in a header of this name, both ways.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn header(name: &str) -> Self {
+        Self::none().in_header(name)
+    }
+
+    /// Ids are in a header of this name, both ways.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn in_header(mut self, name: &str) -> Self {
+        self.places.push(Place::Header(header_name(name)));
+        self
+    }
+
+    /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
+    ///
+    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown).
+    pub fn in_cookie(mut self, name: impl Into<Box<str>>) -> Self {
+        self.places.push(Place::Cookie(name.into()));
+        self
+    }
+
+    /// Ids are in a parameter of the query of this name, in requests.
+    pub fn in_query(mut self, name: impl Into<Box<str>>) -> Self {
+        self.places.push(Place::Query(name.into()));
+        self
+    }
+
+    /// Ids are in the JSON data of events, at this [pointer](https://www.rfc-editor.org/rfc/rfc6901), as a string. Data without
+    /// one stays as it is, and so does the rest of data that has one.
+    pub fn in_data(mut self, pointer: impl Into<Arc<str>>) -> Self {
+        self.pointers.push(pointer.into());
+        self
+    }
+
+    /// The session is the URL in the data of an `endpoint` event, as in the first transport of MCP (2024-11-05, HTTP with SSE).
+    ///
+    /// The client gets a URL of its own: an absolute path, which is that of the stream, with the id as the parameter
+    /// `sessionId`. What it sends there goes to the upstream's URL, whatever form that has and wherever in it the upstream's id is.
+    /// A URL of another origin, that is not [named](Self::upstream_origin) either, ends the stream with an error. The session is
+    /// forgotten when the stream closes.
+    pub fn in_endpoint(mut self) -> Self {
+        self.endpoint = true;
+        self.places.extend(endpoint_parameters());
+        self
+    }
+
+    /// An origin, as `http://10.0.0.7:9000`, by which an `endpoint` event may name the upstream. A relative URL needs none, nor
+    /// does one with the host that the client has asked.
+    pub fn upstream_origin(mut self, origin: impl Into<String>) -> Self {
+        let origin = origin.into();
+        self.origins.push(origin.trim_end_matches('/').to_owned());
+        self
+    }
+
+    /// The path under which the layer is mounted, as `/tools`, if the requests it sees have lost it: for the URL that a client
+    /// gets in an `endpoint` event.
+    pub fn mounted_at(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into().trim_end_matches('/').to_owned();
+        self
+    }
+
+    /// Takes a header away from requests and responses: for a header that would carry an id where there are no sessions.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.hidden.push(Place::Header(header_name(name)));
+        self
+    }
+
+    /// Takes the parameters that name the session of an [endpoint](Self::in_endpoint) away from requests.
+    pub fn without_endpoint(mut self) -> Self {
+        self.hidden.extend(endpoint_parameters());
+        self
+    }
+
+    /// A request with an unknown id, or another owner's, goes on without it instead of being answered 404; the upstream then
+    /// opens a session as if it were the first. For cookies, which a browser cannot know to have expired.
+    pub fn forget_unknown(mut self) -> Self {
+        self.forgets_unknown = true;
+        self
+    }
+
+    /// Says by a request and its response whether the session of the request is over: it is then forgotten, and its id answered
+    /// 404. Asked of requests that have one. Never, unless set: sessions end by the times of the store.
+    ///
+    /// The response is asked about before its ids are translated, the request after.
+    pub fn ends_when(
+        mut self,
+        ends: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.ends = Arc::new(ends);
+        self
+    }
+
+    /// Sessions end with a `DELETE` that succeeds, and with a 404 of the upstream: where the session is what a request with its
+    /// id is about, as in MCP. See [`ends_when`](Self::ends_when).
+    pub fn end_by_delete_and_404(self) -> Self {
+        self.ends_when(|request, response| {
+            response.status == StatusCode::NOT_FOUND
+                || (request.method == Method::DELETE && response.status.is_success())
+        })
+    }
+
+    /// How long a call of the store may take; 2 s unless set. Needs tokio's timer.
+    pub fn store_timeout(mut self, limit: Duration) -> Self {
+        self.store_timeout = limit;
+        self
+    }
+
+    pub(crate) fn store_limit(&self) -> Duration {
+        self.store_timeout
+    }
+
+    pub(crate) fn forgets_unknown(&self) -> bool {
+        self.forgets_unknown
+    }
+
+    /// Whether ids are looked for in events.
+    pub(crate) fn reads_events(&self) -> bool {
+        self.endpoint || !self.pointers.is_empty()
+    }
+
+    pub(crate) fn pointers(&self) -> &[Arc<str>] {
+        &self.pointers
+    }
+
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.endpoint
+    }
+
+    /// A cookie, as `name=value`, that is a session's own.
+    pub(super) fn is_own_cookie(&self, cookie: &[u8]) -> bool {
+        self.places.iter().any(|place| match place {
+            Place::Cookie(name) => cookie
+                .strip_prefix(name.as_bytes())
+                .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"=")),
+            _ => false,
+        })
+    }
+
+    /// The id that a request has, wherever it is.
+    pub(crate) fn id_of(&self, request: &request::Parts) -> Result<Option<SessionId>, NoId> {
+        let mut found = None;
+        for place in &self.places {
+            let ids = place.in_request(request);
+            // A browser may have the same cookie for several paths.
+            if ids.len() > 1 && !matches!(place, Place::Cookie(_)) {
+                return Err(NoId::Several);
+            }
+            for id in ids {
+                let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
+                if *found.get_or_insert_with(|| id.clone()) != id {
+                    return Err(NoId::Several);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes away what may not reach the upstream whatever it is.
+    pub(crate) fn hide(&self, request: &mut request::Parts) {
+        for place in &self.hidden {
+            place.set_in_request(request, None);
+        }
+    }
+
+    pub(crate) fn hide_in_answer(&self, headers: &mut HeaderMap) {
+        for place in &self.hidden {
+            place.set_in_answer(headers, |_| None);
+        }
+    }
+
+    /// Sends a request on without its id.
+    pub(crate) fn forget(&self, request: &mut request::Parts) {
+        for place in &self.places {
+            place.set_in_request(request, None);
+        }
+    }
+
+    /// Puts the upstream's id where the client's is. False if the session is not of the kind whose id stands there.
+    pub(crate) fn translate(&self, request: &mut request::Parts, session: &Session) -> bool {
+        if let Some(target) = endpoint::of_id(&session.upstream_id) {
+            let elsewhere = |place: &&Place| !matches!(place, Place::Query(_));
+            let mut others = self.places.iter().filter(elsewhere);
+            return self.endpoint
+                && others.all(|place| place.in_request(request).is_empty())
+                && set_target(&mut request.uri, target);
+        }
+        if self.endpoint && endpoint_parameters().any(|place| !place.in_request(request).is_empty())
+        {
+            return false;
+        }
+        for place in &self.places {
+            if !place.in_request(request).is_empty() {
+                place.set_in_request(request, Some(session.upstream_id.as_str()));
+            }
+        }
+        true
+    }
+
+    /// The ids that a response gives.
+    pub(crate) fn ids_in_answer(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Vec<UpstreamId>, MalformedId> {
+        let ids = self
+            .places
+            .iter()
+            .flat_map(|place| place.in_answer(headers));
+        let ids = ids.map(|id| {
+            let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
+            Ok(UpstreamId::new(id.as_str()))
+        });
+        ids.collect()
+    }
+
+    /// Puts the client's ids where the upstream's are.
+    pub(crate) fn translate_answer(&self, headers: &mut HeaderMap, sessions: &[Session]) {
+        for place in &self.places {
+            place.set_in_answer(headers, |id| {
+                let session = sessions
+                    .iter()
+                    .find(|session| session.upstream_id.as_str().as_bytes() == id)?;
+                Some(session.id.as_str())
+            });
+        }
+    }
+
+    pub(crate) fn is_over(&self, request: &request::Parts, response: &response::Parts) -> bool {
+        (self.ends)(request, response)
+    }
+
+    /// The id of an endpoint that an upstream tells in a stream, of which this is the number.
+    pub(crate) fn endpoint(
+        &self,
+        data: &str,
+        request: &request::Parts,
+        stream: u64,
+    ) -> Result<UpstreamId, EndpointError> {
+        let target = endpoint::target(data, &request.uri, &request.headers, &self.origins)?;
+        Ok(endpoint::as_id(&target, stream))
+    }
+
+    /// The endpoint that a client gets.
+    pub(crate) fn own_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
+        let (prefix, path, parameter) = (&self.prefix, stream.uri.path(), endpoint::PARAMETER);
+        format!(
+            "{prefix}{path}?{parameter}={}",
+            escaped(session.id.as_str())
+        )
+    }
+}
+
+fn endpoint_parameters() -> impl Iterator<Item = Place> {
+    endpoint::SPELLINGS
+        .iter()
+        .map(|name| Place::Query((*name).into()))
+}
+
+/// Why a request cannot be told the session of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoId {
+    Malformed(MalformedId),
+    Several,
+}
+
+impl From<MalformedId> for NoId {
+    fn from(malformed: MalformedId) -> Self {
+        NoId::Malformed(malformed)
+    }
+}
+
+impl fmt::Display for NoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoId::Malformed(why) => write!(f, "{why}"),
+            NoId::Several => f.write_str("a request has one session id"),
+        }
+    }
+}
+
+fn header_name(name: &str) -> HeaderName {
+    match name.parse() {
+        Ok(name) => name,
+        Err(_) => panic!("`{name}` is no name of a header"),
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions")
+            .field("places", &self.places)
+            .field("in_data", &self.pointers)
+            .field("in_endpoint", &self.endpoint)
+            .field("without", &self.hidden)
+            .field("store_timeout", &self.store_timeout)
+            .finish_non_exhaustive()
+    }
+}
