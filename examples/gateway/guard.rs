@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use memchr::memmem::Finder;
 use tower_sse_proxy::{
-    Event, SseProxyLayer,
+    Event, Policy,
     codec::{Block, Line},
     intercept::{EachEvent, Head, InterceptExt, Interceptor, Verdict},
 };
@@ -12,14 +12,14 @@ use tower_sse_proxy::{
 use crate::settings::Settings;
 
 /// Installs what the settings ask for, in the order of severity.
-pub fn install(mut layer: SseProxyLayer, settings: &Settings) -> SseProxyLayer {
+pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
-        layer = layer.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
+        policy = policy.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
     }
     if let Some(text) = &settings.panic {
         let text = Text::new(text);
-        layer = layer.intercept(move |event: Event| {
+        policy = policy.intercept(move |event: Event| {
             assert!(!text.is_in(&event), "told to panic at this event");
             event
         });
@@ -33,21 +33,21 @@ pub fn install(mut layer: SseProxyLayer, settings: &Settings) -> SseProxyLayer {
                 event.into()
             }
         });
-        layer = match settings.intercept_timeout() {
-            Some(limit) => layer.intercept(hang.time_limit(limit)),
-            None => layer.intercept(hang),
+        policy = match settings.intercept_timeout() {
+            Some(limit) => policy.intercept(hang.time_limit(limit)),
+            None => policy.intercept(hang),
         };
     }
     if let Some(from) = &settings.rewrite_from {
         let (from, to) = (from.clone(), settings.rewrite_to());
-        layer = layer.intercept(move |mut event: Event| {
+        policy = policy.intercept(move |mut event: Event| {
             if event.data().contains(&from) {
                 event.set_data(&to);
             }
             event
         });
     }
-    layer
+    policy
 }
 
 /// Drops whatever carries a text, whether a client would dispatch it or not.

@@ -9,6 +9,7 @@
 
 mod demo;
 mod guard;
+mod mcp;
 mod proxy;
 mod server;
 mod settings;
@@ -20,7 +21,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
 use tower::Layer;
-use tower_sse_proxy::{KeepAlive, SseProxyLayer};
+use tower_sse_proxy::{KeepAlive, Policy};
 
 use crate::{proxy::Upstream, settings::Settings};
 
@@ -72,19 +73,20 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     };
     tracing::info!("listening on {listen}, in front of {upstream}");
-    let service = layer(&settings).layer(Upstream::new(&upstream)?);
+    let layer = mcp::layer(policy(&settings), &settings, listen, &upstream);
+    let service = layer.layer(Upstream::new(&upstream)?);
     server::serve(listener, service, &settings).await?;
     Ok(())
 }
 
 /// What is done with every event stream.
-fn layer(settings: &Settings) -> SseProxyLayer {
-    let mut layer = guard::install(SseProxyLayer::default(), settings);
+fn policy(settings: &Settings) -> Policy {
+    let mut policy = guard::install(Policy::default(), settings);
     if let Some(bytes) = settings.max_event_bytes {
-        layer = layer.max_event_bytes(bytes);
+        policy = policy.max_event_bytes(bytes);
     }
     if let Some(interval) = settings.keepalive() {
-        layer = layer.keep_alive(KeepAlive::every(interval));
+        policy = policy.keep_alive(KeepAlive::every(interval));
     }
-    layer
+    policy
 }

@@ -1,9 +1,10 @@
 //! The settings: flags, or environment variables, or the crate's defaults.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::{Uri, uri::Scheme};
+use tower_sse_proxy::session::SealedKey;
 
 /// A gateway in front of an upstream that answers with event streams.
 #[derive(Debug, Parser)]
@@ -47,6 +48,24 @@ pub struct Settings {
     /// Send a comment after this silence towards the client, in milliseconds.
     #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]
     keepalive_ms: Option<u64>,
+
+    /// Where sessions are kept: `memory`, or `sealed:KEYFILE`, in the ids themselves, which every gateway with the key can read.
+    /// The file holds 32 bytes in hex or base64.
+    #[arg(long, env = "SSEP_STORE", default_value = "memory", value_parser = store)]
+    pub store: Store,
+
+    /// The MCP routes: prefixes of paths, with commas in between.
+    #[arg(long, env = "SSEP_MCP_PATHS", default_value = "/m/,/mcp", value_delimiter = ',', value_parser = path)]
+    pub mcp_paths: Vec<String>,
+
+    /// The origins that may use the MCP routes, with commas in between. Unset: http on the address that is listened on and on
+    /// localhost, with the port.
+    #[arg(long, env = "SSEP_ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Option<Vec<String>>,
+
+    /// The hosts, with their ports, that MCP routes may be asked by. Unset: the address that is listened on and localhost.
+    #[arg(long, env = "SSEP_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
 
     /// A request head must be complete within this time, in milliseconds.
     #[arg(long, env = "SSEP_HEADER_TIMEOUT_MS", default_value_t = 15_000)]
@@ -111,6 +130,48 @@ impl Settings {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// A place for sessions.
+#[derive(Clone)]
+pub enum Store {
+    Memory,
+    Sealed {
+        key: SealedKey,
+        /// The key as it stands in its file, for the owners of sessions: whoever opens a session has to know them too.
+        text: String,
+    },
+}
+
+/// Not the key.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Store::Memory => "memory",
+            Store::Sealed { .. } => "sealed",
+        })
+    }
+}
+
+fn store(value: &str) -> Result<Store, String> {
+    if value == "memory" {
+        return Ok(Store::Memory);
+    }
+    let Some(file) = value.strip_prefix("sealed:") else {
+        return Err("it takes `memory` or `sealed:KEYFILE`".into());
+    };
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?;
+    let text = text.trim().to_owned();
+    let key = text.parse().map_err(|error| format!("{file}: {error}"))?;
+    Ok(Store::Sealed { key, text })
+}
+
+fn path(value: &str) -> Result<String, String> {
+    if !value.starts_with('/') {
+        return Err("a path begins with a slash".into());
+    }
+    Ok(value.to_owned())
 }
 
 /// A text to look for. An empty one would be found everywhere.
