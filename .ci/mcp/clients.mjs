@@ -1,0 +1,117 @@
+// What a client does by the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is that
+// of the SDK, 1 or 2, and KIND that of the server: sessions, stateless or legacy.
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+const [generation, kind, ...urls] = process.argv.slice(2);
+const current = new AsyncLocalStorage();
+
+const sdk = generation === '1'
+    ? Object.assign({}, ...await Promise.all(['client/index.js', 'client/sse.js', 'client/streamableHttp.js', 'types.js']
+        .map(file => import(`@modelcontextprotocol/sdk/${file}`))))
+    : await import('@modelcontextprotocol/client');
+const named = {
+    'elicitation/create': 'ElicitRequestSchema', 'sampling/createMessage': 'CreateMessageRequestSchema', 'roots/list': 'ListRootsRequestSchema',
+    'notifications/message': 'LoggingMessageNotificationSchema', 'notifications/tools/list_changed': 'ToolListChangedNotificationSchema',
+};
+const name = method => generation === '1' ? sdk[named[method]] : method;
+
+function check(what, fine, detail) {
+    console.log(fine ? `ok   ${what}` : `FAIL ${current.getStore()}: ${what}: ${JSON.stringify(detail)}`);
+}
+
+async function connect(url) {
+    const logs = [];
+    const client = new sdk.Client({ name: 'client', version: '1.0.0' }, {
+        capabilities: { elicitation: {}, sampling: {}, roots: {} },
+        ...(kind !== 'legacy' && { versionNegotiation: { mode: 'auto' } }),
+    });
+    client.setRequestHandler(name('elicitation/create'), () => ({ action: 'accept', content: { username: 'ann', email: 'a@b', name: 'Ann' } }));
+    client.setRequestHandler(name('sampling/createMessage'), ({ params }) =>
+        ({ role: 'assistant', model: 'none', content: { type: 'text', text: `So ${params.messages[0].content.text}` } }));
+    client.setRequestHandler(name('roots/list'), () => ({ roots: [{ uri: 'file:///root', name: 'root' }] }));
+    client.setNotificationHandler(name('notifications/message'), ({ params }) => { logs.push(params.data); });
+    const transport = new sdk[kind === 'legacy' ? 'SSEClientTransport' : 'StreamableHTTPClientTransport'](new URL(url));
+    await client.connect(transport, { timeout: 10_000 });
+    const call = async (name, args = {}, options = {}, _meta = undefined) => {
+        const params = { name, arguments: args, ...(_meta && { _meta }) };
+        options = { timeout: 10_000, ...options };
+        const result = await (generation === '1' ? client.callTool(params, undefined, options) : client.callTool(params, options));
+        return result.content[0].text;
+    };
+    return { client, transport, call, logs };
+}
+
+async function together(call) {
+    const words = [...Array(8).keys()].map(n => `answer ${n}`);
+    const got = await Promise.all(words.map((words, n) => call('echo', { words, ms: (8 - n) * 20 })));
+    check('eight calls at once, each with its answer', JSON.stringify(got) === JSON.stringify(words), got);
+}
+
+async function both({ client, call }) {
+    const { tools } = await client.listTools();
+    check('the tools', tools.some(tool => tool.name === 'echo'), tools);
+    const progress = [];
+    await call('test_tool_with_progress', {}, { onprogress: ({ progress: n }) => progress.push(n) });
+    check('progress on the way', progress.join() === '0,50,100', progress);
+    await together(call);
+}
+
+async function asked({ call, logs }) {
+    await call('test_tool_with_logging');
+    check('log messages on the way', logs.length === 3, logs);
+    let got = await call('test_elicitation', { message: 'Who?' });
+    check('the server asks the user', got === 'User response: action=accept, content={"username":"ann","email":"a@b","name":"Ann"}', got);
+    got = await call('test_sampling', { prompt: 'it is' });
+    check('the server asks the model', got === 'LLM response: So it is', got);
+}
+
+async function sessions(url) {
+    const first = await connect(url);
+    await both(first);
+    await asked(first);
+    const got = await first.call('test_reconnection');
+    check('the client comes back for a result', got === 'It came after all', got);
+    const id = first.transport.sessionId;
+    await first.transport.terminateSession();
+    const again = new sdk.StreamableHTTPClientTransport(new URL(url), { sessionId: id });
+    await again.start();
+    const refused = await again.send({ jsonrpc: '2.0', id: 1, method: 'tools/list' }).then(() => null, error => error);
+    check('an ended session is no more', refused?.code === 404 || refused?.status === 404, String(refused?.stack));
+    await again.close();
+    await first.client.close();
+    const second = await connect(url);
+    await together(second.call);
+    check('a new session is another', id && second.transport.sessionId && second.transport.sessionId !== id, id);
+    await second.transport.terminateSession();
+    await second.client.close();
+}
+
+async function stateless(url) {
+    const connected = await connect(url);
+    const { client, call, logs } = connected;
+    await both(connected);
+    await call('test_logging_tool', {}, {}, { 'io.modelcontextprotocol/logLevel': 'info' });
+    check('a log message for who wants it', logs.length === 1, logs);
+    const got = await call('test_input_required_result_multiple_inputs');
+    check('the server asks by its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/root/.test(got), got);
+    const changed = new Promise(done => client.setNotificationHandler(name('notifications/tools/list_changed'), done));
+    const subscription = await client.listen({ toolsListChanged: true });
+    await call('test_trigger_tool_change');
+    const told = await Promise.race([changed, new Promise((_, fail) => setTimeout(fail, 5000))]).then(() => true, () => false);
+    check('a subscriber is told of a change', told);
+    await subscription.close();
+    await client.close();
+}
+
+async function legacy(url) {
+    const connected = await connect(url);
+    await both(connected);
+    await asked(connected);
+    await connected.client.close();
+}
+
+// All at once. What has no end has none in twenty seconds.
+const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('no end')));
+await Promise.all(urls.map(url => current.run(url, () =>
+    Promise.race([late, { sessions, stateless, legacy }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
+process.exit();

@@ -1,0 +1,125 @@
+"""What a client does by the official Python SDK, of either generation. Usage: clients.py KIND URL..., where KIND is that of
+the server: sessions, stateless or legacy."""
+import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback
+
+import mcp
+from mcp import types
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+
+SECOND = importlib.metadata.version("mcp").startswith("2.")
+KIND, *URLS = sys.argv[1:]
+CURRENT = contextvars.ContextVar("the URL")
+
+
+def check(what, fine, detail=""):
+    print(f"ok   {what}" if fine else f"FAIL {CURRENT.get()}: {what}: {detail}", flush=True)
+
+
+async def elicit(*_):
+    return types.ElicitResult(action="accept", content={"username": "ann", "email": "a@b", "name": "Ann"})
+
+
+async def sample(_, params):
+    content = params.messages[0].content
+    return types.CreateMessageResult(role="assistant", model="none", content=types.TextContent(type="text", text=f"So {content.text}"))
+
+
+async def roots(*_):
+    return types.ListRootsResult(roots=[types.Root(uri="file:///root", name="root")])
+
+
+@contextlib.asynccontextmanager
+async def connect(url):
+    """A client, and the log messages that it gets."""
+    logs = []
+
+    async def log(params):
+        logs.append(params.data)
+
+    callbacks = dict(elicitation_callback=elicit, sampling_callback=sample, list_roots_callback=roots, logging_callback=log)
+    transport = sse_client(url) if KIND == "legacy" else streamable_http_client(url)
+    if SECOND:
+        async with mcp.Client(transport, mode="legacy" if KIND == "legacy" else "auto", **callbacks) as client:
+            yield client, logs
+    else:
+        async with transport as streams, mcp.ClientSession(streams[0], streams[1], **callbacks) as client:
+            await client.initialize()
+            yield client, logs
+
+
+async def call(client, name, args={}, **more):
+    async with asyncio.timeout(10):
+        return (await client.call_tool(name, args, **more)).content[0].text
+
+
+async def together(client):
+    words = [f"answer {n}" for n in range(8)]
+    got = await asyncio.gather(*(call(client, "echo", {"words": word, "ms": (8 - n) * 20}) for n, word in enumerate(words)))
+    check("eight calls at once, each with its answer", got == words, got)
+
+
+async def both(client):
+    tools = (await client.list_tools()).tools
+    check("the tools", "echo" in [tool.name for tool in tools], tools)
+    progress = []
+
+    async def note(n, *_):
+        progress.append(n)
+
+    await call(client, "test_tool_with_progress", progress_callback=note)
+    check("progress on the way", progress == [0, 50, 100], progress)
+    await together(client)
+
+
+async def asked(client, logs):
+    await call(client, "test_tool_with_logging")
+    check("log messages on the way", len(logs) == 3, logs)
+    got = await call(client, "test_elicitation", {"message": "Who?"})
+    check("the server asks the user", got == 'User response: action=accept, content={"username":"ann","email":"a@b","name":"Ann"}', got)
+    got = await call(client, "test_sampling", {"prompt": "it is"})
+    check("the server asks the model", got == "LLM response: So it is", got)
+
+
+async def sessions(url):
+    async with connect(url) as (client, logs):
+        await both(client)
+        await asked(client, logs)
+        got = await call(client, "test_reconnection")
+        check("the client comes back for a result", got == "It came after all", got)
+    async with connect(url) as (client, _):     # the first has ended its session
+        await together(client)
+
+
+async def stateless(url):
+    async with connect(url) as (client, logs):
+        await both(client)
+        await call(client, "test_logging_tool", meta={"io.modelcontextprotocol/logLevel": "info"})
+        check("a log message for who wants it", len(logs) == 1, logs)
+        got = await call(client, "test_input_required_result_multiple_inputs")
+        check("the server asks by its result", re.search("state-ok .*Ann.*So Generate a greeting.*file:///root", got), got)
+        async with asyncio.timeout(5), client.listen(tools_list_changed=True) as changes:
+            await call(client, "test_trigger_tool_change")
+            check("a subscriber is told of a change", await anext(aiter(changes)) is not None)
+
+
+async def legacy(url):
+    async with connect(url) as (client, logs):
+        await both(client)
+        await asked(client, logs)
+
+
+async def one(url):
+    CURRENT.set(url)
+    try:
+        async with asyncio.timeout(20):
+            await {"sessions": sessions, "stateless": stateless, "legacy": legacy}[KIND](url)
+    except Exception:
+        check("no error", False, repr(traceback.format_exc()[-1500:]))
+
+
+async def main():
+    await asyncio.gather(*map(one, URLS))
+
+
+asyncio.run(main())
