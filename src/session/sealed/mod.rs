@@ -25,8 +25,8 @@ use super::{NewSession, Session, SessionId, SessionRequest};
 /// Keeps nothing: the session's id is the session, sealed. For any number of nodes that have the same key. Feature `sealed`.
 ///
 /// An id is a token in base64, of at most 1024 characters, that holds the upstream's id and key, the owner and when it was
-/// bound, encrypted and authenticated (XChaCha20-Poly1305). Any node that has the [key](SealedKey) opens it, in about a
-/// microsecond, after any restart. The price of that:
+/// bound, encrypted and authenticated (XChaCha20-Poly1305). Any node that has the [key](SealedKey) opens it, in about two
+/// microseconds, after any restart. The price of that:
 ///
 /// * A session lives for its [`max_age`](Self::max_age), used or not: there is no idle timeout.
 /// * What is bound twice has two ids, both of which are good.

@@ -1,0 +1,192 @@
+//! What it costs to find and to bind a session.
+//!
+//! ```sh
+//! cargo run --release --manifest-path benches/Cargo.toml --bin sessions
+//! ```
+//!
+//! A number as an argument is how many rounds are made.
+//!
+//! `call` is the store alone; `oneshot` is a clone of it that is asked once; `boxed` is that through a box, as the layer asks.
+
+use std::{cell::Cell, env, hint::black_box, num::ParseIntError};
+
+use futures_util::FutureExt;
+use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
+use tower_sse_proxy::session::{
+    MemoryStore, NewSession, Owner, SealedKey, SealedStore, Session, SessionId, SessionRequest,
+    SessionStore, UpstreamId,
+};
+use tower_sse_proxy_benches::rounds::nanos;
+
+/// How many requests are made in a row.
+const REQUESTS: usize = 10_000;
+
+type Boxed = BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>;
+
+fn main() -> Result<(), ParseIntError> {
+    let rounds = env::args().nth(1).map_or(Ok(21), |rounds| rounds.parse())?;
+    println!(
+        "{:44}{:>10}{:>10}{:>10}{:>10}",
+        "ns a request", "call", "oneshot", "boxed", "at most"
+    );
+
+    let memory = MemoryStore::default();
+    let one = vec![bind(&memory, new("one"))];
+    let lookups = Requests::of(one, SessionRequest::Lookup);
+    lookups.measure("memory: lookup, 1 session", &memory, rounds, Some(300));
+
+    let sessions = (0..10_000)
+        .map(|n| bind(&memory, new(&format!("upstream-{n}"))))
+        .collect();
+    let lookups = Requests::of(scattered(sessions), SessionRequest::Lookup);
+    lookups.measure(
+        "memory: lookup, 10,000 sessions",
+        &memory,
+        rounds,
+        Some(300),
+    );
+    let unknown = (0..REQUESTS).map(|_| SessionId::random()).collect();
+    let lookups = Requests::of(unknown, SessionRequest::Lookup);
+    lookups.measure("memory: lookup of an unknown one", &memory, rounds, None);
+    let binds = (0..REQUESTS).map(|n| new(&format!("again-{n}"))).collect();
+    Requests::of(binds, SessionRequest::Bind).measure(
+        "memory: bind what is bound",
+        &memory,
+        rounds,
+        None,
+    );
+    Fresh::default().measure("memory: bind, full of 10,000 sessions", &memory, rounds);
+
+    let sealed = SealedStore::new(SealedKey::generate());
+    let lookup = |name: &str, store: &SealedStore, upstream_id: &str, goal| {
+        let ids = (0..REQUESTS)
+            .map(|_| bind(&sealed, new(upstream_id)))
+            .collect();
+        Requests::of(ids, SessionRequest::Lookup).measure(name, store, rounds, goal);
+    };
+    let uuid = "2d1c6a3e-0b5f-4a7e-9c51-6f1f0a4f7b11";
+    lookup(
+        "sealed: open, an upstream's id of 36 bytes",
+        &sealed,
+        uuid,
+        Some(2_000),
+    );
+    lookup(
+        "sealed: open, the longest",
+        &sealed,
+        &"x".repeat(682),
+        Some(2_000),
+    );
+    let stranger = SealedStore::new(SealedKey::generate());
+    lookup(
+        "sealed: another's token, 36 bytes",
+        &stranger,
+        uuid,
+        Some(2_000),
+    );
+    for _ in 0..10_000 {
+        ask(
+            &sealed,
+            SessionRequest::Remove(bind(&sealed, new("removed"))),
+        );
+    }
+    lookup("sealed: open, 10,000 removed", &sealed, uuid, Some(2_000));
+    let rotated = sealed.clone().also_opens(SealedKey::generate());
+    lookup("sealed: open, 2 keys", &rotated, uuid, Some(2_000));
+    Fresh::default().measure("sealed: bind, 36 bytes", &sealed, rounds);
+    Ok(())
+}
+
+/// The same requests in each round.
+struct Requests(Vec<SessionRequest>);
+
+impl Requests {
+    fn of<T: Clone>(what: Vec<T>, request: fn(T) -> SessionRequest) -> Self {
+        Self(
+            what.into_iter()
+                .cycle()
+                .take(REQUESTS)
+                .map(request)
+                .collect(),
+        )
+    }
+
+    fn measure(&self, name: &str, store: &impl SessionStore, rounds: usize, most: Option<u32>) {
+        measure(name, store, rounds, most, |n| self.0[n].clone());
+    }
+}
+
+/// Sessions that nobody has bound before.
+#[derive(Default)]
+struct Fresh(Cell<u64>);
+
+impl Fresh {
+    fn measure(&self, name: &str, store: &impl SessionStore, rounds: usize) {
+        measure(name, store, rounds, None, |_| {
+            self.0.set(self.0.get() + 1);
+            SessionRequest::Bind(new(&format!("{:036}", self.0.get())))
+        });
+    }
+}
+
+fn measure(
+    name: &str,
+    store: &impl SessionStore,
+    rounds: usize,
+    most: Option<u32>,
+    request: impl Fn(usize) -> SessionRequest,
+) {
+    let boxed: Boxed = BoxCloneSyncService::new(store.clone().map_err(Into::into));
+    let called = || {
+        let mut store = store.clone();
+        (0..REQUESTS).for_each(|n| {
+            black_box(store.call(request(n)).now_or_never());
+        });
+    };
+    let asked = || (0..REQUESTS).for_each(|n| drop(black_box(ask(store, request(n)))));
+    let asked_boxed = || (0..REQUESTS).for_each(|n| drop(black_box(ask(&boxed, request(n)))));
+    // What it costs to make the requests is none of the store's.
+    let made = || (0..REQUESTS).for_each(|n| drop(black_box(request(n))));
+    let [made, times @ ..] = &nanos(
+        &[
+            ("", &made as &dyn Fn()),
+            ("", &called),
+            ("", &asked),
+            ("", &asked_boxed),
+        ],
+        rounds,
+    )[..] else {
+        unreachable!("as many times as contenders")
+    };
+    print!("{name:44}");
+    times
+        .iter()
+        .for_each(|time| print!("{:>10.0}", (time - made) / REQUESTS as f64));
+    println!(
+        "{:>10}",
+        most.map_or("-".to_owned(), |most| most.to_string())
+    );
+}
+
+fn ask(store: &impl SessionStore, request: SessionRequest) -> Option<Session> {
+    let answer = store.clone().oneshot(request).now_or_never();
+    let answer = answer.expect("a store of this process answers at once");
+    answer.unwrap_or_else(|error| panic!("{}", error.into()))
+}
+
+fn bind(store: &impl SessionStore, new: NewSession) -> SessionId {
+    let session = ask(store, SessionRequest::Bind(new));
+    session.expect("a session").id
+}
+
+fn new(upstream_id: &str) -> NewSession {
+    NewSession::new(UpstreamId::new(upstream_id), Owner::from_bytes([7; 32]))
+}
+
+/// In an order that is not that of memory.
+fn scattered(sessions: Vec<SessionId>) -> Vec<SessionId> {
+    let step = 7_919;
+    (0..sessions.len())
+        .map(|n| sessions[n * step % sessions.len()].clone())
+        .collect()
+}
