@@ -75,7 +75,7 @@ impl SealedStore {
         let settings = Settings {
             keys: vec![key],
             max_age: Duration::from_secs(24 * 60 * 60),
-            clock_skew: Duration::from_secs(60),
+            clock_skew: Duration::from_secs(60 * 60),
             max_revoked: 10_000,
             now: SystemTime::now,
         };
@@ -102,9 +102,10 @@ impl SealedStore {
         self
     }
 
-    /// How far ahead of this node's clock a session may have been bound. By default a minute.
+    /// How far ahead of this node's clock a session may have been bound. By default an hour.
     ///
-    /// It is how far the clocks of the nodes may be apart. If a clock is set back by more, sessions that were bound in between
+    /// It is how far the clocks of the nodes may be apart, and a clock may be set back: what that costs is that a session may live
+    /// so much longer. If a clock is set back by more, sessions that were bound in between
     /// are unknown until it is that time again.
     pub fn clock_skew(mut self, skew: Duration) -> Self {
         self.set().clock_skew = skew;
