@@ -11,7 +11,10 @@ use std::{
 use memchr::memmem;
 use tower_sse_proxy_benches::rounds::median;
 
-use crate::{proxies::CPU, upstream::now};
+use crate::{
+    proxies::{CPU, SESSION},
+    upstream::now,
+};
 
 /// A cost, and something else.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +100,7 @@ pub fn paced(proxy: SocketAddr, paced: Paced) -> Measured {
 pub fn connect(proxy: SocketAddr, times: usize) -> Measured {
     requests(proxy, times, || {
         let mut stream = ask(proxy, "/once")?;
-        until(&mut stream, b"\n\n\r\n")
+        until(&mut stream, b"\n\n\r\n").map(drop)
     })
 }
 
@@ -106,7 +109,26 @@ pub fn plain(proxy: SocketAddr, times: usize) -> Measured {
     let mut stream = connection(proxy)?;
     requests(proxy, times, || {
         write!(stream, "GET /plain HTTP/1.1\r\nhost: bench\r\n\r\n")?;
-        until(&mut stream, &[b'x'; 1024])
+        until(&mut stream, &[b'x'; 1024]).map(drop)
+    })
+}
+
+/// The same in a session.
+pub fn session(proxy: SocketAddr, times: usize) -> Measured {
+    const WHO: &str = "host: bench\r\nauthorization: Bearer 0123456789abcdef";
+    let mut stream = connection(proxy)?;
+    write!(stream, "GET /plain HTTP/1.1\r\n{WHO}\r\n\r\n")?;
+    let opened = String::from_utf8(until(&mut stream, &[b'x'; 1024])?)?;
+    let id = opened
+        .lines()
+        .find_map(|line| line.strip_prefix(SESSION)?.strip_prefix(": "))
+        .ok_or("no session was opened")?;
+    requests(proxy, times, || {
+        write!(
+            stream,
+            "GET /plain HTTP/1.1\r\n{WHO}\r\n{SESSION}: {id}\r\n\r\n"
+        )?;
+        until(&mut stream, &[b'x'; 1024]).map(drop)
     })
 }
 
@@ -182,7 +204,7 @@ fn connection(proxy: SocketAddr) -> std::result::Result<TcpStream, Box<dyn Error
     Ok(stream)
 }
 
-fn until(stream: &mut TcpStream, end: &[u8]) -> std::result::Result<(), Box<dyn Error>> {
+fn until(stream: &mut TcpStream, end: &[u8]) -> std::result::Result<Vec<u8>, Box<dyn Error>> {
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
     while !got.ends_with(end) {
@@ -191,5 +213,5 @@ fn until(stream: &mut TcpStream, end: &[u8]) -> std::result::Result<(), Box<dyn 
             read => got.extend_from_slice(&buffer[..read]),
         }
     }
-    Ok(())
+    Ok(got)
 }

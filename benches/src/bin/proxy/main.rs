@@ -26,6 +26,9 @@ use tower_sse_proxy_benches::rounds::quantile;
 /// What is compared; the first is what the others are compared with.
 const PROXIES: [&str; 4] = ["bare", "reading", "rewriting", "reparse"];
 
+/// Of these too, for requests that belong to a session; which store the layer has.
+const MAPPING: [&str; 2] = ["memory", "sealed"];
+
 /// Name, path of the upstream, bytes of an event.
 const BURSTS: [(&str, &str, usize); 3] = [
     (
@@ -41,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["upstream"] => upstream::run()?,
-        [proxy, upstream] if PROXIES.contains(&proxy) => proxies::run(proxy, upstream.parse()?)?,
+        [proxy, upstream] => proxies::run(proxy, upstream.parse()?)?,
         [] => compare(15)?,
         [rounds] => compare(rounds.parse()?)?,
         _ => return Err("usage: proxy [ROUNDS]".into()),
@@ -52,10 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
     let upstream = Process::start(&["upstream"])?;
     let to = upstream.addr.to_string();
-    let proxies: Vec<_> = PROXIES
-        .iter()
-        .map(|name| Process::start(&[name, &to]))
-        .collect::<Result<_, _>>()?;
+    let start = |name: &&'static str| Process::start(&[name, &to]);
+    let proxies: Vec<_> = PROXIES.iter().map(start).collect::<Result<_, _>>()?;
 
     for (name, path, size) in BURSTS {
         println!("{name}");
@@ -80,6 +81,11 @@ fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
     let plain = |proxy: &Process| client::plain(proxy.addr, 1000);
     // The last one makes an event stream of everything.
     report(&proxies[..3], rounds, plain, "CPU us a request", "p50 us")?;
+    println!("the same in a session");
+    let names = [&PROXIES[..1], &MAPPING].concat();
+    let mapping: Vec<_> = names.iter().map(start).collect::<Result<_, _>>()?;
+    let session = |proxy: &Process| client::session(proxy.addr, 1000);
+    report(&mapping, rounds, session, "CPU us a request", "p50 us")?;
     println!("1,000 idle streams");
     let idle = |proxy: &Process| client::idle(proxy.addr, proxy.child.id(), 1000);
     report(&proxies, 1, idle, "KiB a stream", "-")?;
@@ -108,7 +114,7 @@ fn report(
         "  {:10} {cost:>18} {:>30} {other:>12}",
         "", "of the bare one [quartiles]"
     );
-    for (n, name) in PROXIES.iter().enumerate().take(proxies.len()) {
+    for (n, Process { name, .. }) in proxies.iter().enumerate() {
         let mut costs: Vec<f64> = all[n].iter().map(|it| it.cost).collect();
         let mut others: Vec<f64> = all[n].iter().map(|it| it.other).collect();
         let pairs = all[n].iter().zip(&all[0]);
@@ -129,6 +135,7 @@ fn report(
 
 /// This program in another role. It says where it listens, and ends with this process.
 struct Process {
+    name: String,
     child: Child,
     addr: SocketAddr,
 }
@@ -143,7 +150,8 @@ impl Process {
         let out = child.stdout.take().ok_or("no output")?;
         BufReader::new(out).read_line(&mut line)?;
         let addr = line.trim().parse()?;
-        Ok(Self { child, addr })
+        let name = role[0].to_owned();
+        Ok(Self { name, child, addr })
     }
 }
 

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Incoming},
-    header,
+    header::{self, HeaderValue},
     server::conn::http1,
 };
 use hyper_util::{
@@ -28,10 +28,14 @@ use tower::{Layer, Service, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{Head, Interceptor, Verdict},
+    session::{MemoryStore, SealedKey, SealedStore, Sessions},
 };
 
 /// Asking for this path tells how much CPU the proxy has used, in nanoseconds.
 pub const CPU: &str = "/-/cpu";
+
+/// Where the sessions are.
+pub const SESSION: &str = "x-session";
 
 type Reply = Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible>;
 
@@ -60,9 +64,23 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                 });
                 serve(listener, layer.layer(forward)).await
             }
-            _ => reparse(listener, upstream).await,
+            "memory" => {
+                let layer = SseProxyLayer::new(MemoryStore::default()).sessions(sessions());
+                serve(listener, layer.layer(forward)).await
+            }
+            "sealed" => {
+                let store = SealedStore::new(SealedKey::generate());
+                let layer = SseProxyLayer::new(store).sessions(sessions());
+                serve(listener, layer.layer(forward)).await
+            }
+            "reparse" => reparse(listener, upstream).await,
+            _ => Err(format!("there is no proxy `{name}`").into()),
         }
     })
+}
+
+fn sessions() -> Sessions {
+    Sessions::header(SESSION)
 }
 
 /// Reads the data of every event and edits none.
@@ -115,6 +133,9 @@ async fn forward(
             for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
                 response.headers_mut().remove(name);
             }
+            // All are of one session.
+            let session = HeaderValue::from_static("68d0c7d2-4d2a-4f0e-9d6c-0a3f5c1b7e21");
+            response.headers_mut().insert(SESSION, session);
             response.map(BodyExt::boxed)
         }
         Err(_) => {
