@@ -211,7 +211,7 @@ pin_project! {
 /// What is left to do once the last block is known.
 #[derive(Debug)]
 enum Over {
-    End(Option<HeaderMap>),
+    End(Option<Box<HeaderMap>>),
     Failed(Error),
     /// The error waits for the bytes before it to be on their way: since when the server last asked, and until when at
     /// the longest.
@@ -261,7 +261,7 @@ where
         let this = self.project();
         match this.over.replace(Over::Done) {
             Some(Over::End(trailers)) => {
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
             Some(Over::Failed(error)) => {
                 // First a wake, for a server that flushes when a body is pending, then a pause, for one whose

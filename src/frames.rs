@@ -96,13 +96,16 @@ impl Frames {
     }
 
     fn flush(&mut self) {
-        let whole = self.copy.is_empty();
-        if let Some(run) = self.run.take_if(|run| whole && !run.is_small_part()) {
-            self.ready.push_back(run.into_bytes());
-        } else {
+        let Some(run) = self.run.take_if(|_| self.copy.is_empty()) else {
             self.settle_run();
-            self.flush_copy();
-        }
+            return self.flush_copy();
+        };
+        // Alone in its frame. What is copied leaves nothing behind: the stream may be idle for long.
+        self.ready.push_back(if run.is_small_part() {
+            Bytes::copy_from_slice(run.bytes())
+        } else {
+            run.into_bytes()
+        });
     }
 
     fn flush_copy(&mut self) {

@@ -39,7 +39,7 @@ pin_project! {
         #[pin]
         answer: Answer<F>,
         policy: Arc<Policy>,
-        request: Option<request::Parts>,
+        request: Option<Box<request::Parts>>,
         head_only: bool,
     }
 }
@@ -67,7 +67,7 @@ impl<F: TryFuture> ResponseFuture<F> {
     pub(crate) fn plain(
         call: F,
         policy: Arc<Policy>,
-        request: Option<request::Parts>,
+        request: Option<Box<request::Parts>>,
         method: &Method,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl<F: TryFuture> ResponseFuture<F> {
     pub(crate) fn mapped(
         call: MappedCall<F>,
         policy: Arc<Policy>,
-        request: Option<request::Parts>,
+        request: Option<Box<request::Parts>>,
         method: &Method,
     ) -> Self {
         let call = SyncWrapper::new(call);
@@ -150,7 +150,7 @@ fn has_no_body(status: StatusCode) -> bool {
 /// An upstream's event stream, and what is known of its request.
 struct EventStream<'a> {
     policy: &'a Policy,
-    request: Option<request::Parts>,
+    request: Option<Box<request::Parts>>,
     head_only: bool,
     in_session: Option<Box<InSession>>,
 }

@@ -77,7 +77,7 @@ where
         }
         let method = parts.method.clone();
         // Kept only where an interceptor may ask for it.
-        let seen = policy.inspects().then(|| parts.clone());
+        let seen = policy.inspects().then(|| Box::new(parts.clone()));
         if policy.inspects() {
             head::narrow_accept_encoding(&mut parts);
         }

@@ -35,7 +35,8 @@ pin_project! {
         upstream: Option<Plain<B>>,
         decoder: Decoder,
         pipeline: Pipeline,
-        trailers: Option<HeaderMap>,
+        // Boxed, as most streams have none.
+        trailers: Option<Box<HeaderMap>>,
         timer: Timer,
     }
 }
@@ -46,7 +47,7 @@ pub(crate) enum Step {
     /// The sink has enough for now, or what it has should not wait for what there is still to do.
     Full,
     /// The stream ended, with these trailers.
-    End(Option<HeaderMap>),
+    End(Option<Box<HeaderMap>>),
     /// The stream broke. What was sent before is all there is.
     Failed(Error),
 }
@@ -147,7 +148,7 @@ where
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {
-                            *this.trailers = Some(trailers);
+                            *this.trailers = Some(Box::new(trailers));
                         }
                     }
                 },
