@@ -8,6 +8,7 @@ use http::{
     request,
     uri::PathAndQuery,
 };
+use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What a query leaves as it is (RFC 3986 3.4, and without what forms give a meaning).
@@ -40,8 +41,8 @@ impl Place {
                 values.map(|value| value.as_bytes().to_vec()).collect()
             }
             Place::Cookie(name) => cookies(&request.headers)
-                .filter(|(cookie, _)| **cookie == **name)
-                .map(|(_, value)| value.as_bytes().to_vec())
+                .filter(|(cookie, _)| *cookie == name.as_bytes())
+                .map(|(_, value)| value.to_vec())
                 .collect(),
             Place::Query(name) => parameters(&request.uri)
                 .filter(|parameter| parameter.is(name))
@@ -128,48 +129,48 @@ fn spellings(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderName> {
     headers.keys().filter(same).cloned().collect()
 }
 
-/// The cookies of a request (RFC 6265 4.2.1), without the quotes that a value may stand in.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+/// The cookies of a request (RFC 6265 4.2.1), without the quotes that a value may stand in. Bytes: a cookie that is not text must
+/// not hide another.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.trim(), unquoted(value.trim())))
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b';'))
+        .filter_map(|pair| split_once(pair, b'='))
+        .map(|(name, value)| (name.trim_ascii(), unquoted(value.trim_ascii())))
 }
 
-fn unquoted(value: &str) -> &str {
-    value
-        .strip_prefix('"')
-        .and_then(|value| value.strip_suffix('"'))
-        .unwrap_or(value)
+fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', value @ .., b'"'] => value,
+        _ => value,
+    }
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = memchr(at, bytes)?;
+    Some((&bytes[..position], &bytes[position + 1..]))
 }
 
 fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
     let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
     for value in values {
-        let Ok(text) = std::str::from_utf8(value.as_bytes()) else {
-            headers.append(COOKIE, value);
-            continue;
+        let is_it = |pair: &&[u8]| {
+            split_once(pair, b'=').is_some_and(|(cookie, _)| cookie.trim_ascii() == name.as_bytes())
         };
-        let is_it = |pair: &&str| {
-            pair.split_once('=')
-                .is_some_and(|(cookie, _)| cookie.trim() == name)
-        };
-        if !text.split(';').any(|pair| is_it(&pair)) {
+        let pairs = || value.as_bytes().split(|&byte| byte == b';');
+        if !pairs().any(|pair| is_it(&pair)) {
             headers.append(COOKIE, value);
             continue;
         }
-        let pairs = text.split(';').map(str::trim);
-        let pairs = pairs.filter_map(|pair| match id {
-            _ if !is_it(&pair) => Some(Cow::Borrowed(pair)),
-            Some(id) => Some(Cow::Owned(format!("{name}={id}"))),
+        let pairs = pairs().filter_map(|pair| match id {
+            _ if !is_it(&pair) => Some(Cow::Borrowed(pair.trim_ascii())),
+            Some(id) => Some(Cow::Owned(format!("{name}={id}").into_bytes())),
             None => None,
         });
         let pairs: Vec<_> = pairs.collect();
-        if let Ok(value) = HeaderValue::from_str(&pairs.join("; "))
+        if let Ok(value) = HeaderValue::from_bytes(&pairs.join(&b"; "[..]))
             && !value.is_empty()
         {
             headers.append(COOKIE, value);
@@ -179,23 +180,20 @@ fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
 
 /// The id that a `Set-Cookie` gives, with what stands before and behind it; not if it takes the cookie back (RFC 6265 4.1).
 fn given_in<'a>(cookie: &'a [u8], name: &str) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
-    let text = std::str::from_utf8(cookie).ok()?;
-    let (pair, attributes) = match text.split_once(';') {
-        Some((pair, attributes)) => (pair, attributes),
-        None => (text, ""),
-    };
-    let (cookie_name, value) = pair.split_once('=')?;
-    let id = unquoted(value.trim());
-    let taken_back = attributes.split(';').any(|attribute| {
-        let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
-        name.trim().eq_ignore_ascii_case("max-age")
-            && value.trim().parse::<i64>().is_ok_and(|age| age <= 0)
+    let (pair, attributes) = split_once(cookie, b';').unwrap_or((cookie, b""));
+    let (cookie_name, value) = split_once(pair, b'=')?;
+    let id = unquoted(value.trim_ascii());
+    let taken_back = attributes.split(|&byte| byte == b';').any(|attribute| {
+        let (name, value) = split_once(attribute, b'=').unwrap_or((attribute, b""));
+        let age = std::str::from_utf8(value.trim_ascii()).map(str::parse::<i64>);
+        name.trim_ascii().eq_ignore_ascii_case(b"max-age") && matches!(age, Ok(Ok(age)) if age <= 0)
     });
-    if cookie_name.trim() != name || id.is_empty() || taken_back {
+    if cookie_name.trim_ascii() != name.as_bytes() || id.is_empty() || taken_back {
         return None;
     }
-    let start = pair.find('=')? + 1 + value.find(id)?;
-    let (before, rest) = cookie.split_at(start);
+    let quote = usize::from(value.trim_ascii().len() > id.len());
+    let spaces = value.len() - value.trim_ascii_start().len();
+    let (before, rest) = cookie.split_at(cookie_name.len() + 1 + spaces + quote);
     let (id, after) = rest.split_at(id.len());
     Some((before, id, after))
 }
@@ -270,4 +268,112 @@ pub(super) fn set_target(uri: &mut Uri, target: &str) -> bool {
         Err(_) => return false,
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    fn request(target: &str, cookies: &[String]) -> Option<request::Parts> {
+        let mut request = Request::get(target);
+        for cookie in cookies {
+            request = request.header(COOKIE, cookie);
+        }
+        Some(request.body(()).ok()?.into_parts().0)
+    }
+
+    fn text(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
+        vec(select(pieces), 0..10).prop_map(|pieces| pieces.concat())
+    }
+
+    /// The parameters that are none of ours, as they stand.
+    fn others(request: &request::Parts) -> Vec<String> {
+        parameters(&request.uri)
+            .filter(|parameter| !parameter.is("sid") && !parameter.text().is_empty())
+            .map(|parameter| parameter.text().to_owned())
+            .collect()
+    }
+
+    fn other_cookies(request: &request::Parts) -> Vec<(Vec<u8>, Vec<u8>)> {
+        cookies(&request.headers)
+            .filter(|(name, _)| *name != b"sid")
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn a_cookie_that_is_not_text_hides_no_other() {
+        let place = Place::Cookie("sid".into());
+        let mut request = request("/", &[]).unwrap();
+        let cookie = HeaderValue::from_bytes(b"a=\xff; sid=UP").unwrap();
+        request.headers.insert(COOKIE, cookie);
+        assert_eq!(place.in_request(&request), [b"UP"]);
+        place.set_in_request(&mut request, Some("ours"));
+        assert_eq!(request.headers[COOKIE].as_bytes(), b"a=\xff; sid=ours");
+        let mut answer = HeaderMap::new();
+        let cookie = HeaderValue::from_bytes(b"sid=\"UP\"; Comment=\xff").unwrap();
+        answer.insert(SET_COOKIE, cookie);
+        place.set_in_answer(&mut answer, |_| Some("ours"));
+        assert_eq!(answer[SET_COOKIE].as_bytes(), b"sid=\"ours\"; Comment=\xff");
+    }
+
+    proptest! {
+        #[test]
+        fn every_parameter_of_the_name_is_set_or_gone_and_no_other(
+            query in text(&["sid", "%73id", "s%69d", "=", "=", "&", ";", "a", "%20", "%", "+", "%3d"]),
+        ) {
+            let place = Place::Query("sid".into());
+            let Some(before) = request(&format!("/path?{query}"), &[]) else { return Ok(()) };
+            let count = place.in_request(&before).len();
+            let mut set = before.clone();
+            place.set_in_request(&mut set, Some("a b&c"));
+            prop_assert_eq!(place.in_request(&set), vec![b"a b&c".to_vec(); count]);
+            prop_assert_eq!(others(&set), others(&before));
+            let mut gone = before.clone();
+            place.set_in_request(&mut gone, None);
+            prop_assert!(place.in_request(&gone).is_empty());
+            prop_assert_eq!(others(&gone), others(&before));
+            prop_assert_eq!((gone.uri.path(), set.uri.path()), ("/path", "/path"));
+        }
+
+        #[test]
+        fn every_cookie_of_the_name_is_set_or_gone_and_no_other(
+            fields in vec(text(&["sid", "=", "=", "; ", ";", "a", "\"", " ", "sid=x", "b=1"]), 0..3),
+        ) {
+            let place = Place::Cookie("sid".into());
+            let Some(before) = request("/", &fields) else { return Ok(()) };
+            let count = place.in_request(&before).len();
+            let mut set = before.clone();
+            place.set_in_request(&mut set, Some("UP"));
+            prop_assert_eq!(place.in_request(&set), vec![b"UP".to_vec(); count]);
+            prop_assert_eq!(other_cookies(&set), other_cookies(&before));
+            let mut gone = before.clone();
+            place.set_in_request(&mut gone, None);
+            prop_assert!(place.in_request(&gone).is_empty());
+            prop_assert_eq!(other_cookies(&gone), other_cookies(&before));
+        }
+
+        #[test]
+        fn what_a_cookie_gives_is_set_and_nothing_else(
+            cookie in text(&["sid", "=", "=", "; ", "a", "\"", "UP", "Path=/", "Max-Age=0", "Max-Age=1"]),
+        ) {
+            let place = Place::Cookie("sid".into());
+            let Ok(value) = HeaderValue::from_str(&cookie) else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.insert(SET_COOKIE, value.clone());
+            let given = place.in_answer(&headers);
+            place.set_in_answer(&mut headers, |_| Some("ours"));
+            match given.as_slice() {
+                [] => prop_assert_eq!(&headers[SET_COOKIE], &value),
+                [id] => {
+                    prop_assert_eq!(place.in_answer(&headers), vec![b"ours".to_vec()]);
+                    place.set_in_answer(&mut headers, |_| std::str::from_utf8(id).ok());
+                    prop_assert_eq!(&headers[SET_COOKIE], &value);
+                }
+                _ => prop_assert!(false, "one cookie gives one id"),
+            }
+        }
+    }
 }
