@@ -239,6 +239,18 @@ async fn malformed_ids_are_said_to_be_so() {
 }
 
 #[tokio::test]
+async fn an_id_in_another_spelling_of_the_header_does_not_pass() {
+    let layers = [
+        by_header(),
+        SseProxyLayer::default().sessions(Sessions::none().without_header("x-session")),
+    ];
+    for layer in layers {
+        let proxy = Proxy::new(layer, |_| with(answer(""), "x_session", "UP-1"));
+        assert_eq!(header(&proxy.send(ask("/")).await, "x_session"), None);
+    }
+}
+
+#[tokio::test]
 async fn an_upstreams_id_that_cannot_be_mapped_does_not_pass() {
     let proxy = Proxy::new(by_header(), |_| with(answer(""), "x-session", "UP 1"));
     let response = proxy.send(ask("/")).await;
@@ -273,15 +285,57 @@ async fn cookies_are_mapped_and_others_stay() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_is_taken_back_is_no_session() {
+async fn a_cookie_that_is_taken_back_is_no_session_and_tells_no_id() {
+    for (given, passed) in [
+        ("sid=UP-1; Max-Age=0", "sid=; Max-Age=0"),
+        ("sid=\"UP-1\";max-age=-1", "sid=\"\";max-age=-1"),
+        // Browsers go by the last one. The session is lost then, but not its id.
+        (
+            "sid=UP-1; Max-Age=0; Max-Age=9",
+            "sid=; Max-Age=0; Max-Age=9",
+        ),
+        ("sid=; Max-Age=0", "sid=; Max-Age=0"),
+    ] {
+        let layer = SseProxyLayer::default().sessions(Sessions::none().in_cookie("sid"));
+        let proxy = Proxy::new(layer, move |_| with(answer(""), "set-cookie", given));
+        let response = proxy.send(ask("/")).await;
+        assert_eq!(header(&response, "set-cookie").unwrap(), passed);
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_beside_what_is_no_text_is_mapped_all_the_same() {
+    let latin1 = |text: &[u8]| HeaderValue::from_bytes(text).unwrap();
     let layer = SseProxyLayer::default().sessions(Sessions::none().in_cookie("sid"));
+    let layer = layer.owner(|_| None::<Vec<u8>>);
     let proxy = Proxy::new(layer, |_| {
-        with(answer(""), "set-cookie", "sid=gone; Max-Age=0")
+        let mut answer = answer("");
+        let cookie = HeaderValue::from_bytes(b"sid=UP-1; Path=/caf\xe9").unwrap();
+        answer.headers_mut().insert("set-cookie", cookie);
+        answer
     });
-    let response = proxy.send(ask("/")).await;
+    let opened = proxy.send(ask("/")).await;
+    let given = opened.headers()["set-cookie"].as_bytes();
+    let id = given.strip_prefix(b"sid=").unwrap();
+    let id = id.strip_suffix(b"; Path=/caf\xe9").unwrap();
+    assert_ne!(id, b"UP-1");
+    let asked = proxy.asked.count();
+    // The last one is white space to those who read a head as Latin-1.
+    for stolen in [
+        &b"sid=UP-1; a=caf\xe9"[..],
+        b"a=caf\xe9;sid=UP-1",
+        b"a=1; \xa0sid=UP-1",
+    ] {
+        let response = proxy.send(ask("/").header("cookie", latin1(stolen))).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(proxy.asked.count(), asked);
+    let own = [b"a=caf\xe9; sid=", id].concat();
+    let response = proxy.send(ask("/").header("cookie", latin1(&own))).await;
+    assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(
-        header(&response, "set-cookie").unwrap(),
-        "sid=gone; Max-Age=0"
+        proxy.asked.last().headers()["cookie"],
+        latin1(b"a=caf\xe9; sid=UP-1")
     );
 }
 

@@ -8,7 +8,6 @@ use http::{
     request,
     uri::PathAndQuery,
 };
-use memchr::memchr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What a query leaves as it is (RFC 3986 3.4, and without what forms give a meaning).
@@ -76,8 +75,9 @@ impl Place {
             }
             Place::Cookie(name) => {
                 let cookies = headers.get_all(SET_COOKIE).iter();
-                let given = cookies.filter_map(|cookie| given_in(cookie.as_bytes(), name));
-                given.map(|(_, value, _)| value.to_vec()).collect()
+                let given = cookies.filter_map(|cookie| Given::of(cookie.as_bytes(), name));
+                let given = given.filter(|given| !given.taken_back);
+                given.map(|given| given.id.to_vec()).collect()
             }
             Place::Query(_) => Vec::new(),
         }
@@ -89,28 +89,34 @@ impl Place {
         headers: &mut HeaderMap,
         ours: impl Fn(&[u8]) -> Option<&'a str>,
     ) {
-        let field = match self {
-            Place::Header(name) => name.clone(),
-            Place::Cookie(_) => SET_COOKIE,
-            Place::Query(_) => return,
-        };
-        let values: Vec<HeaderValue> = headers.get_all(&field).iter().cloned().collect();
-        headers.remove(&field);
-        for value in values {
-            let (before, id, after) = match self {
-                Place::Cookie(name) => match given_in(value.as_bytes(), name) {
-                    Some(given) => given,
-                    None => {
-                        headers.append(&field, value);
-                        continue;
-                    }
-                },
-                _ => (&b""[..], value.as_bytes(), &b""[..]),
-            };
-            let ours = ours(id).map(|ours| [before, ours.as_bytes(), after].concat());
-            if let Some(Ok(ours)) = ours.map(|ours| HeaderValue::from_bytes(&ours)) {
-                headers.append(&field, ours);
+        match self {
+            Place::Header(name) => {
+                let values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+                for spelled in spellings(headers, name) {
+                    headers.remove(spelled);
+                }
+                let ours = values.iter().filter_map(|id| ours(id.as_bytes()));
+                for ours in ours.filter_map(|ours| HeaderValue::from_str(ours).ok()) {
+                    headers.append(name, ours);
+                }
             }
+            Place::Cookie(name) => {
+                let values: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+                headers.remove(SET_COOKIE);
+                for value in values {
+                    let given = Given::of(value.as_bytes(), name);
+                    let changed = match &given {
+                        None => Some(value.clone()),
+                        // Whichever it was, it is the upstream's.
+                        Some(given) if given.taken_back => given.with(""),
+                        Some(given) => ours(given.id).and_then(|ours| given.with(ours)),
+                    };
+                    if let Some(value) = changed {
+                        headers.append(SET_COOKIE, value);
+                    }
+                }
+            }
+            Place::Query(_) => {}
         }
     }
 }
@@ -129,43 +135,57 @@ fn spellings(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderName> {
     headers.keys().filter(same).cloned().collect()
 }
 
-/// The cookies of a request (RFC 6265 4.2.1), without the quotes that a value may stand in. Bytes: a cookie that is not text must
-/// not hide another.
+/// The cookies of a request (RFC 6265 4.2.1), without the quotes that a value may stand in. As bytes: what is no text to us may
+/// be one to the upstream.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(COOKIE)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b';'))
-        .filter_map(|pair| split_once(pair, b'='))
-        .map(|(name, value)| (name.trim_ascii(), unquoted(value.trim_ascii())))
+        .filter_map(name_and_value)
+        .map(|(name, value)| (name, unquoted(value)))
+}
+
+fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(b'=', pair)?;
+    Some((trimmed(&pair[..at]), trimmed(&pair[at + 1..])))
+}
+
+/// Without what any upstream may take for white space. Some read a head as Latin-1, where that is more than in ASCII.
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && !first.is_ascii_graphic()
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && !last.is_ascii_graphic()
+    {
+        text = rest;
+    }
+    text
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
-    match value {
-        [b'"', value @ .., b'"'] => value,
-        _ => value,
-    }
-}
-
-fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
-    let position = memchr(at, bytes)?;
-    Some((&bytes[..position], &bytes[position + 1..]))
+    value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""))
+        .unwrap_or(value)
 }
 
 fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
     let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
+    let is_it =
+        |pair: &[u8]| name_and_value(pair).is_some_and(|(cookie, _)| cookie == name.as_bytes());
     for value in values {
-        let is_it = |pair: &&[u8]| {
-            split_once(pair, b'=').is_some_and(|(cookie, _)| cookie.trim_ascii() == name.as_bytes())
-        };
         let pairs = || value.as_bytes().split(|&byte| byte == b';');
-        if !pairs().any(|pair| is_it(&pair)) {
+        if !pairs().any(is_it) {
             headers.append(COOKIE, value);
             continue;
         }
         let pairs = pairs().filter_map(|pair| match id {
-            _ if !is_it(&pair) => Some(Cow::Borrowed(pair.trim_ascii())),
+            _ if !is_it(pair) => Some(Cow::Borrowed(pair.trim_ascii())),
             Some(id) => Some(Cow::Owned(format!("{name}={id}").into_bytes())),
             None => None,
         });
@@ -178,24 +198,44 @@ fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
     }
 }
 
-/// The id that a `Set-Cookie` gives, with what stands before and behind it; not if it takes the cookie back (RFC 6265 4.1).
-fn given_in<'a>(cookie: &'a [u8], name: &str) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
-    let (pair, attributes) = split_once(cookie, b';').unwrap_or((cookie, b""));
-    let (cookie_name, value) = split_once(pair, b'=')?;
-    let id = unquoted(value.trim_ascii());
-    let taken_back = attributes.split(|&byte| byte == b';').any(|attribute| {
-        let (name, value) = split_once(attribute, b'=').unwrap_or((attribute, b""));
-        let age = std::str::from_utf8(value.trim_ascii()).map(str::parse::<i64>);
-        name.trim_ascii().eq_ignore_ascii_case(b"max-age") && matches!(age, Ok(Ok(age)) if age <= 0)
-    });
-    if cookie_name.trim_ascii() != name.as_bytes() || id.is_empty() || taken_back {
-        return None;
+/// A `Set-Cookie` with an id (RFC 6265 4.1).
+struct Given<'a> {
+    before: &'a [u8],
+    id: &'a [u8],
+    after: &'a [u8],
+    /// The client is to forget it.
+    taken_back: bool,
+}
+
+impl<'a> Given<'a> {
+    fn of(cookie: &'a [u8], name: &str) -> Option<Self> {
+        let end = memchr::memchr(b';', cookie).unwrap_or(cookie.len());
+        let (pair, attributes) = cookie.split_at(end);
+        let (cookie_name, value) = name_and_value(pair)?;
+        let id = unquoted(value);
+        if cookie_name != name.as_bytes() || id.is_empty() {
+            return None;
+        }
+        let taken_back = attributes.split(|&byte| byte == b';').any(|attribute| {
+            name_and_value(attribute).is_some_and(|(name, value)| {
+                let age = str::from_utf8(value)
+                    .ok()
+                    .and_then(|age| age.parse::<i64>().ok());
+                name.eq_ignore_ascii_case(b"max-age") && age.is_some_and(|age| age <= 0)
+            })
+        });
+        let start = id.as_ptr() as usize - cookie.as_ptr() as usize;
+        Some(Self {
+            before: &cookie[..start],
+            id,
+            after: &cookie[start + id.len()..],
+            taken_back,
+        })
     }
-    let quote = usize::from(value.trim_ascii().len() > id.len());
-    let spaces = value.len() - value.trim_ascii_start().len();
-    let (before, rest) = cookie.split_at(cookie_name.len() + 1 + spaces + quote);
-    let (id, after) = rest.split_at(id.len());
-    Some((before, id, after))
+
+    fn with(&self, id: &str) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&[self.before, id.as_bytes(), self.after].concat()).ok()
+    }
 }
 
 /// One parameter of a query, with the separator behind it. Old servers separate by `;` as well.
