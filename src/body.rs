@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind},
     frames::Frames,
     keep_alive::{Idle, KeepAlive},
-    session::Lease,
+    session::{Lease, Sessions},
     timer::Timer,
     upstream::{Pull, Step},
 };
@@ -29,7 +29,7 @@ pin_project! {
     /// The body of a response that went through [`SseProxy`](crate::SseProxy).
     ///
     /// Of a response that is not an event stream it is the upstream's body and nothing else: the same frames,
-    /// trailers, size hint and errors (by [`source`](std::error::Error::source)).
+    /// trailers, size hint and errors (by [`source`](std::error::Error::source)). Only session ids are taken out of trailers.
     ///
     /// Of an event stream it pulls the upstream when it is polled: there is no task and no channel, so a client
     /// that does not read holds the upstream back, and dropping the body cancels it. It wakes itself to
@@ -65,6 +65,7 @@ pin_project! {
     pub struct SseBody<B> {
         #[pin]
         kind: Kind<B>,
+        sessions: Option<Arc<Sessions>>,
     }
 }
 
@@ -82,12 +83,14 @@ impl<B> SseBody<B> {
     pub(crate) fn passed(body: B) -> Self {
         Self {
             kind: Kind::Passed { body },
+            sessions: None,
         }
     }
 
     pub(crate) fn own(text: String) -> Self {
         Self {
             kind: Kind::Own { body: text.into() },
+            sessions: None,
         }
     }
 
@@ -111,7 +114,14 @@ impl<B> SseBody<B> {
             kind: Kind::Stream {
                 stream: Box::pin(stream),
             },
+            sessions: None,
         }
+    }
+
+    /// Lets no id out in the trailers.
+    pub(crate) fn in_sessions(mut self, sessions: Option<Arc<Sessions>>) -> Self {
+        self.sessions = sessions;
+        self
     }
 }
 
@@ -127,7 +137,8 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self.project().kind.project() {
+        let this = self.project();
+        let frame = match this.kind.project() {
             KindProj::Passed { body } => body
                 .poll_frame(cx)
                 .map_err(|error| Error::with_source(ErrorKind::Upstream, error)),
@@ -135,7 +146,13 @@ where
             KindProj::Own { body } => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-        }
+        };
+        frame.map_ok(|mut frame| {
+            if let (Some(sessions), Some(trailers)) = (this.sessions, frame.trailers_mut()) {
+                sessions.hide_in_trailers(trailers);
+            }
+            frame
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -138,6 +138,7 @@ where
             };
             stream.answer(parts, body)
         };
+        let response = response.map(|body| body.in_sessions(this.policy.sessions.clone()));
         Poll::Ready(Ok(response))
     }
 }

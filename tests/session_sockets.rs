@@ -11,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use http::Request;
-use support::{BOTH, Upstream, fetch, forward, proxy, serve, soon, sse, sse_chunked};
+use support::{
+    BOTH, Ended, Protocol, Upstream, fetch, forward, proxy, serve, soon, sse, sse_chunked,
+};
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
@@ -143,6 +145,36 @@ async fn an_endpoint_in_pieces_is_of_our_own_and_leads_to_the_upstreams() {
             }
         });
         soon(async { while fetch(protocol, proxy, body(ask(path))).await.status != 404 {} }).await;
+    }
+}
+
+#[tokio::test]
+async fn no_id_gets_out_in_the_trailers() {
+    for (mime, version) in [
+        ("text/event-stream", "2025-11-25"),
+        ("text/event-stream", "2026-07-28"),
+        ("application/json", "2025-11-25"),
+        ("application/json", "2026-07-28"),
+    ] {
+        let upstream = Upstream::answering(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {mime}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+             9\r\ndata: 1\n\n\r\n0\r\nmcp-session-id: UP-1\r\nmcp_session_id: UP-1\r\nx-sum: 1\r\n\r\n"
+        ))
+        .await;
+        let proxy = proxy(mcp(), upstream).await;
+        let request = body(ask("/mcp").header("mcp-protocol-version", version));
+        // On HTTP/1 only what a `Trailer` field names is sent, and only to who asks for trailers.
+        let answer = fetch(Protocol::Http2, proxy, request).await;
+        let (data, ended) = answer.rest().await;
+        assert_eq!(data, "data: 1\n\n");
+        let Ended::Clean(trailers) = ended else {
+            panic!("{mime}: cut");
+        };
+        assert_eq!(
+            trailers.keys().collect::<Vec<_>>(),
+            ["x-sum"],
+            "{mime} {version}"
+        );
     }
 }
 

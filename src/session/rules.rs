@@ -235,6 +235,13 @@ impl Sessions {
         }
     }
 
+    /// Takes ids away from trailers: no client looks for one there, and a body cannot ask the store.
+    pub(crate) fn hide_in_trailers(&self, trailers: &mut HeaderMap) {
+        for place in self.places.iter().chain(&self.hidden) {
+            place.set_in_answer(trailers, |_| None);
+        }
+    }
+
     /// Sends a request on without its id.
     pub(crate) fn forget(&self, request: &mut request::Parts) {
         for place in &self.places {
