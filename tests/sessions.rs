@@ -512,6 +512,21 @@ async fn an_endpoint_elsewhere_cuts_the_stream() {
 }
 
 #[tokio::test]
+async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
+    for path in ["//evil.example/sse", "///evil.example/sse"] {
+        let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint());
+        let proxy = Proxy::new(layer, |_| {
+            event_stream(Full::from("event: endpoint\ndata: /messages/UP-1\n\n"))
+        });
+        let stream = text(proxy.send(Request::get(path)).await).await;
+        assert!(
+            stream.starts_with("event: endpoint\ndata: /evil.example/sse?sessionId="),
+            "{stream}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_mounted_layer_tells_the_whole_path() {
     let rules = Sessions::none().in_endpoint().mounted_at("/tools/");
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);

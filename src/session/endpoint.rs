@@ -36,12 +36,13 @@ pub(super) fn target(
         .map_err(|_| EndpointError::Malformed)?;
     let authority = url.authority().ok_or(EndpointError::Malformed)?.as_str();
     let origin = format!("{}://{authority}", url.scheme().as_str()).to_ascii_lowercase();
+    let origin = without_default_port(&origin);
     let own = stream.authority().map(|own| own.as_str().as_bytes());
     let own = own.or_else(|| headers.get(HOST).map(|host| host.as_bytes()));
     let own = own.is_some_and(|own| own.eq_ignore_ascii_case(authority.as_bytes()));
     let named = origins
         .iter()
-        .any(|named| named.eq_ignore_ascii_case(&origin));
+        .any(|named| without_default_port(named).eq_ignore_ascii_case(origin));
     let http = matches!(url.scheme().as_str(), "http" | "https");
     if !(origin == HERE || named || (own && http)) {
         return Err(EndpointError::Elsewhere);
@@ -55,6 +56,17 @@ pub(super) fn target(
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     })
+}
+
+/// An origin as URLs have it that were written by rule (RFC 3986 6.2.3).
+fn without_default_port(origin: &str) -> &str {
+    let scheme = origin.split_once(':').map_or("", |(scheme, _)| scheme);
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return origin,
+    };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 /// An endpoint as a store keeps it. Servers may tell every stream the same URL, and each is a session of its own.
@@ -115,6 +127,23 @@ mod tests {
             ("https://gateway:80/messages", "/messages"),
         ] {
             assert_eq!(resolved(endpoint).as_deref(), Ok(path), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn the_port_that_a_scheme_has_anyway_makes_no_difference() {
+        let stream = "/m/sse".parse().unwrap();
+        for (named, endpoint, fine) in [
+            ("http://up.example:80", "http://up.example/x", true),
+            ("HTTP://up.example", "http://up.example:80/x", true),
+            ("https://up.example:443", "https://up.example/x", true),
+            ("https://up.example", "https://up.example:80/x", false),
+            ("http://up.example", "http://up.example:443/x", false),
+            ("http://[::80]", "http://[::80]:80/x", true),
+            ("http://[::80]", "http://[::]/x", false),
+        ] {
+            let resolved = target(endpoint, &stream, &HeaderMap::new(), &[named.to_owned()]);
+            assert_eq!(resolved.is_ok(), fine, "{named} {endpoint}");
         }
     }
 

@@ -315,11 +315,11 @@ impl Sessions {
 
     /// The endpoint that a client gets.
     pub(crate) fn own_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
-        let (prefix, path, parameter) = (&self.prefix, stream.uri.path(), endpoint::PARAMETER);
-        format!(
-            "{prefix}{path}?{parameter}={}",
-            escaped(session.id.as_str())
-        )
+        let path = format!("{}{}", self.prefix, stream.uri.path());
+        // More than one slash would be the beginning of another host.
+        let path = path.trim_start_matches(['/', '\\']);
+        let (parameter, id) = (endpoint::PARAMETER, escaped(session.id.as_str()));
+        format!("/{path}?{parameter}={id}")
     }
 }
 
