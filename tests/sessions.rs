@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,10 @@ use tower_sse_proxy::{
     ErrorKind, Event, Policy, SseBody, SseProxyLayer,
     intercept::Head,
     profile::Mcp,
-    session::{MemoryStore, Session, SessionRequest, Sessions, UpstreamKey},
+    session::{
+        MemoryStore, NewSession, Owner, Session, SessionId, SessionRequest, Sessions, UpstreamId,
+        UpstreamKey,
+    },
 };
 
 /// What an upstream was asked.
@@ -759,14 +762,40 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_fails_or_is_full_is_a_503_and_nobody_elses_trouble() {
+async fn a_store_that_does_not_keep_its_promises_is_a_503_and_nobody_elses_trouble() {
     let hung = Proxy::new(stored(|_| pending::<Result<_, Infallible>>()), opens);
     let failing = Proxy::new(
         stored(|_| async { Err::<Option<Session>, _>("UP-1 is secret") }),
         opens,
     );
     let full = Proxy::new(stored(|_| async { Ok::<_, Infallible>(None) }), opens);
-    for (proxy, knows) in [(hung, false), (failing, false), (full, true)] {
+    let panicking = Proxy::new(
+        stored(|request| async move {
+            panic!("asked for {request:?}");
+            #[allow(unreachable_code, reason = "says of what type the answer would be")]
+            Ok::<_, Infallible>(None)
+        }),
+        opens,
+    );
+    // Each gets what another one has asked for.
+    let mixing = Proxy::new(
+        stored(|request| async move {
+            let whose = match request {
+                SessionRequest::Bind(new) => NewSession::new(UpstreamId::new("UP-2"), new.owner),
+                _ => NewSession::new(UpstreamId::new("UP-1"), Owner::ANONYMOUS),
+            };
+            let session = Session::new(SessionId::random(), whose, SystemTime::now());
+            Ok::<_, Infallible>(Some(session))
+        }),
+        opens,
+    );
+    for (proxy, knows) in [
+        (hung, false),
+        (failing, false),
+        (full, true),
+        (panicking, false),
+        (mixing, false),
+    ] {
         let begun = tokio::time::Instant::now();
         let response = proxy.send(ask("/")).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -849,6 +878,61 @@ async fn a_stream_that_is_open_keeps_its_session_alive() {
     tokio::time::sleep(Duration::from_secs(90)).await;
     let after = proxy.send(ask("/").header("x-session", &id)).await;
     assert_eq!(after.status(), StatusCode::NOT_FOUND);
+}
+
+/// A store of one session, which is idle after this time, and what becomes of it when it is touched.
+fn touched(
+    idle_timeout: Duration,
+    touch: impl Fn() + Clone + Send + Sync + 'static,
+) -> SseProxyLayer {
+    let store = service_fn(move |request| {
+        let touch = touch.clone();
+        async move {
+            let SessionRequest::Bind(new) = request else {
+                touch();
+                return Ok::<_, Infallible>(None);
+            };
+            let mut session = Session::new(SessionId::random(), new, SystemTime::now());
+            session.idle_timeout = Some(idle_timeout);
+            Ok(Some(session))
+        }
+    });
+    SseProxyLayer::new(store).sessions(Sessions::header("x-session"))
+}
+
+async fn open_stream(layer: &SseProxyLayer) -> Response<SseBody<Script>> {
+    let mut stream = event_stream(Script::new([support::Step::Never]));
+    let id = HeaderValue::from_static("UP-1");
+    stream.headers_mut().insert("x-session", id);
+    support::respond(layer, Request::new(()), stream).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_panics_for_one_stream_keeps_the_sessions_of_others_alive() {
+    let (touches, mut touched_so_often) = tokio::sync::watch::channel(0);
+    let layer = touched(Duration::from_secs(3), move || {
+        touches.send_modify(|touches| *touches += 1);
+        assert_ne!(*touches.borrow(), 1, "the first one");
+    });
+    let _streams = [open_stream(&layer).await, open_stream(&layer).await];
+    support::soon(touched_so_often.wait_for(|&touches| touches == 6))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_idle_at_once_does_not_keep_its_stream_busy() {
+    let (touches, mut touched_so_often) = tokio::sync::watch::channel(0);
+    let layer = touched(Duration::ZERO, move || {
+        touches.send_modify(|touches| *touches += 1);
+    });
+    let begun = tokio::time::Instant::now();
+    let _stream = open_stream(&layer).await;
+    touched_so_often
+        .wait_for(|&touches| touches >= 100)
+        .await
+        .unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ use super::{AnyStore, Session, SessionRequest};
 /// A stream touches its session so many times in the time that the session may be idle.
 const TOUCHES: u32 = 3;
 
+/// But no more often than this, whatever a store makes of that time.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// One task for all streams of a layer. It runs while there are any.
 #[derive(Default)]
 pub(crate) struct Keeper {
@@ -35,7 +38,9 @@ impl Keeper {
         forget: bool,
         limit: Duration,
     ) -> Option<Lease> {
-        let interval = session.idle_timeout.map(|timeout| timeout / TOUCHES);
+        let interval = session
+            .idle_timeout
+            .map(|timeout| (timeout / TOUCHES).max(SHORTEST));
         if interval.is_none() && !forget {
             return None;
         }

@@ -2,9 +2,11 @@
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 use tower_service::Service;
 
@@ -85,6 +87,18 @@ impl Session {
             idle_timeout: None,
         }
     }
+
+    /// Whether it is what a store was asked for. One that mixes up its answers must not mix up those who ask.
+    fn answers(&self, request: &SessionRequest) -> bool {
+        match request {
+            SessionRequest::Lookup(id) | SessionRequest::Touch(id) | SessionRequest::Remove(id) => {
+                self.id == *id
+            }
+            SessionRequest::Bind(new) => {
+                (&self.upstream_id, self.owner) == (&new.upstream_id, new.owner)
+            }
+        }
+    }
 }
 
 /// Keeps which session of the client is which of the upstream.
@@ -94,7 +108,8 @@ impl Session {
 /// promises.
 ///
 /// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
-/// requests that have to do with sessions. A store that fails, takes too long or answers `Bind` with `None` is answered 503.
+/// requests that have to do with sessions. A store that fails, panics, takes too long, answers `Bind` with `None` or answers with
+/// another session than it was asked for is answered 503.
 ///
 /// ```
 /// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::SystemTime};
@@ -165,10 +180,19 @@ impl AnyStore {
         request: SessionRequest,
         limit: Duration,
     ) -> Result<Option<Session>, BoxError> {
-        let answer = self.0.clone().oneshot(request);
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err("the session store took longer than its time limit".into()),
+        let asked = request.clone();
+        // Other streams and requests share the task that asks.
+        let answer = async { self.0.clone().oneshot(request).await };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+            return Err("the session store took longer than its time limit".into());
+        };
+        let answer = answer.map_err(|_| "the session store panicked")??;
+        match answer {
+            Some(session) if !session.answers(&asked) => {
+                Err("the session store answered with another session".into())
+            }
+            answer => Ok(answer),
         }
     }
 }
