@@ -10,6 +10,7 @@
 mod demo;
 mod guard;
 mod mcp;
+mod path;
 mod proxy;
 mod server;
 mod settings;

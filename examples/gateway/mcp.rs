@@ -9,7 +9,10 @@ use tower_sse_proxy::{
     session::{MemoryStore, SealedStore},
 };
 
-use crate::settings::{Settings, Store};
+use crate::{
+    path::leads_to,
+    settings::{Settings, Store},
+};
 
 /// A layer with one policy for MCP and this one for all the rest.
 pub fn layer(
@@ -29,8 +32,8 @@ pub fn layer(
         }
     };
     layer.owner(authorization).policy(move |request| {
-        let path = plainly(request.uri.path());
-        Some(if prefixes.iter().any(|prefix| is_below(&path, prefix)) {
+        let path = request.uri.path();
+        Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
         } else {
             Arc::clone(&plain)
@@ -42,35 +45,6 @@ fn authorization(request: &request::Parts) -> Option<Vec<u8>> {
     let values = request.headers.get_all(AUTHORIZATION).iter();
     let values: Vec<_> = values.map(|value| value.as_bytes()).collect();
     (!values.is_empty()).then(|| values.join(&b'\n'))
-}
-
-/// A path as an upstream may read it: without escapes, double slashes and dots. What it takes for a path of MCP must not go
-/// around the rules for those.
-fn plainly(path: &str) -> String {
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    let mut segments = Vec::new();
-    for segment in decoded
-        .split(['/', '\\'])
-        .filter(|segment| !segment.is_empty())
-    {
-        match segment {
-            "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    let end = if decoded.ends_with('/') && !segments.is_empty() {
-        "/"
-    } else {
-        ""
-    };
-    format!("/{}{end}", segments.join("/"))
-}
-
-/// Whether a path is this one or below it.
-fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
 
 fn hosts(settings: &Settings, listen: SocketAddr) -> Vec<String> {

@@ -264,9 +264,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Fields that say what a message is or whose it is. `Connection` cannot take them away: a body whose type is hidden
-/// would pass the inspection of its type (RFC 9110 7.6.1 forbids to name them).
+/// would pass the inspection of its type (RFC 9110 7.6.1 forbids to name them), and an upstream that does not see the revision
+/// of MCP would go by another one than the rules for the request did.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    name.as_str().starts_with("content-")
+    ["content-", "mcp-"]
+        .iter()
+        .any(|prefix| name.as_str().starts_with(prefix))
         || [
             header::AUTHORIZATION,
             header::CACHE_CONTROL,

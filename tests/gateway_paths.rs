@@ -1,0 +1,54 @@
+//! Which paths the gateway takes for those of MCP.
+
+#[path = "../examples/gateway/path.rs"]
+mod path;
+
+use path::leads_to;
+
+#[test]
+fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
+    for spelled in [
+        "/mcp",
+        "/mcp/",
+        "/mcp/x",
+        "//mcp",
+        "/./mcp",
+        "/mc%70",
+        "/%6Dcp",
+        "/s/../mcp",
+        "/s/%2e%2E/mcp",
+        "/s/..%2fmcp",
+        "/s/..%5Cmcp",
+        r"/s\..\mcp",
+        "/MCP",
+        "/%4dCP",
+        "/mcp;v=1",
+        "/mcp;v=1/x",
+        "/s/..;/mcp",
+        "/s;x/../mcp",
+        "/mcp%3fx",
+        "/mcp%23x",
+        "/mcp%00",
+        "/mcp%00.png",
+        "/mcp%20",
+        "/mcp%09",
+        "/mcp/..",
+        "/mcp/../s",
+        "/mcp/%2e%2e/s",
+    ] {
+        assert!(leads_to(spelled, "/mcp"), "{spelled}");
+        assert!(leads_to(spelled, "/mcp/"), "{spelled}");
+    }
+}
+
+#[test]
+fn other_paths_are_other_paths() {
+    for other in [
+        "/", "", "*", "/s/mcp", "/mcpx", "/mc", "/mcp-x/y", "/s/../x", "/;mcp",
+    ] {
+        assert!(!leads_to(other, "/mcp"), "{other}");
+    }
+    assert!(leads_to("/a/b/c", "/a/b"));
+    assert!(!leads_to("/a", "/a/b"));
+    assert!(leads_to("/anything", "/"));
+}
