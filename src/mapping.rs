@@ -126,6 +126,10 @@ impl Mapping {
         let id = match sessions.id_of(request) {
             Ok(Some(id)) => id,
             Ok(None) => return Ok(None),
+            Err(_) if sessions.forgets_unknown() => {
+                sessions.forget(request);
+                return Ok(None);
+            }
             Err(why) => return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
         };
         let session = self.ask(SessionRequest::Lookup(id)).await?;

@@ -346,9 +346,18 @@ async fn a_cookie_beside_what_is_no_text_is_mapped_all_the_same() {
 async fn an_unknown_id_can_be_forgotten() {
     let rules = Sessions::none().in_cookie("sid").forget_unknown();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| answer(""));
-    let request = ask("/").header("cookie", "sid=expired; a=1");
-    assert_eq!(proxy.send(request).await.status(), StatusCode::OK);
-    assert_eq!(proxy.asked.header("cookie").unwrap(), "a=1");
+    let long = format!("sid={}; a=1", "x".repeat(2000));
+    for cookies in [
+        "sid=expired; a=1",
+        "sid=; a=1",
+        "a=1; sid=two words",
+        "sid=one; a=1; sid=another",
+        &long,
+    ] {
+        let request = ask("/").header("cookie", cookies);
+        assert_eq!(proxy.send(request).await.status(), StatusCode::OK);
+        assert_eq!(proxy.asked.header("cookie").unwrap(), "a=1", "{cookies}");
+    }
 }
 
 #[tokio::test]

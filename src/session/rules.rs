@@ -138,8 +138,9 @@ impl Sessions {
         self
     }
 
-    /// A request with an unknown id, or another owner's, goes on without it instead of being answered 404; the upstream then
-    /// opens a session as if it were the first. For cookies, which a browser cannot know to have expired.
+    /// A request with an unknown id, or another owner's, goes on without it instead of being answered 404, and so does one whose
+    /// ids are malformed or differ instead of 400; the upstream then opens a session as if it were the first. For cookies: a
+    /// browser cannot know that one has expired, or is from before there was a proxy, and sends it until it gets another.
     pub fn forget_unknown(mut self) -> Self {
         self.forgets_unknown = true;
         self
