@@ -35,14 +35,11 @@ pub(super) fn target(
         .resolve_against(&base)
         .map_err(|_| EndpointError::Malformed)?;
     let authority = url.authority().ok_or(EndpointError::Malformed)?.as_str();
-    let origin = format!("{}://{authority}", url.scheme().as_str()).to_ascii_lowercase();
-    let origin = without_default_port(&origin);
+    let origin = origin_of(url.scheme().as_str(), authority);
     let own = stream.authority().map(|own| own.as_str().as_bytes());
     let own = own.or_else(|| headers.get(HOST).map(|host| host.as_bytes()));
     let own = own.is_some_and(|own| own.eq_ignore_ascii_case(authority.as_bytes()));
-    let named = origins
-        .iter()
-        .any(|named| without_default_port(named).eq_ignore_ascii_case(origin));
+    let named = origins.contains(&origin);
     let http = matches!(url.scheme().as_str(), "http" | "https");
     if !(origin == HERE || named || (own && http)) {
         return Err(EndpointError::Elsewhere);
@@ -58,15 +55,24 @@ pub(super) fn target(
     })
 }
 
-/// An origin as URLs have it that were written by rule (RFC 3986 6.2.3).
-fn without_default_port(origin: &str) -> &str {
-    let scheme = origin.split_once(':').map_or("", |(scheme, _)| scheme);
-    let port = match scheme.to_ascii_lowercase().as_str() {
+/// An origin as it is compared, or `None` if it is none. One `/` behind it is forgiven.
+pub(super) fn origin(text: &str) -> Option<String> {
+    let url = Uri::parse(text).ok()?;
+    let authority = url.authority()?.as_str();
+    let bare = matches!(url.path().as_str(), "" | "/") && !url.has_query() && !url.has_fragment();
+    (bare && !authority.is_empty()).then(|| origin_of(url.scheme().as_str(), authority))
+}
+
+/// Without the port that goes without saying: who says it and who does not mean the same.
+fn origin_of(scheme: &str, authority: &str) -> String {
+    let scheme = scheme.to_ascii_lowercase();
+    let port = match &*scheme {
         "http" => ":80",
         "https" => ":443",
-        _ => return origin,
+        _ => "",
     };
-    origin.strip_suffix(port).unwrap_or(origin)
+    let authority = authority.strip_suffix(port).unwrap_or(authority);
+    format!("{scheme}://{}", authority.to_ascii_lowercase())
 }
 
 /// An endpoint as a store keeps it. Servers may tell every stream the same URL, and each is a session of its own.
@@ -108,7 +114,8 @@ mod tests {
         let stream = "/m/sse?token=1".parse().unwrap();
         let headers = [(HOST, "gateway:80".parse().unwrap())];
         let headers = headers.into_iter().collect();
-        let origins = ["http://10.0.0.7:9000".to_owned()];
+        let origins =
+            ["http://10.0.0.7:9000", "https://Up.example:443/"].map(|of| origin(of).unwrap());
         target(endpoint, &stream, &headers, &origins)
     }
 
@@ -123,6 +130,8 @@ mod tests {
             (" /messages/1#here", "/messages/1"),
             ("http://10.0.0.7:9000/messages?id=1", "/messages?id=1"),
             ("HTTP://10.0.0.7:9000/messages", "/messages"),
+            ("https://up.example/messages", "/messages"),
+            ("https://up.example:443/messages", "/messages"),
             ("http://gateway:80/messages", "/messages"),
             ("https://gateway:80/messages", "/messages"),
         ] {
@@ -142,7 +151,7 @@ mod tests {
             ("http://[::80]", "http://[::80]:80/x", true),
             ("http://[::80]", "http://[::]/x", false),
         ] {
-            let resolved = target(endpoint, &stream, &HeaderMap::new(), &[named.to_owned()]);
+            let resolved = target(endpoint, &stream, &HeaderMap::new(), &[origin(named).unwrap()]);
             assert_eq!(resolved.is_ok(), fine, "{named} {endpoint}");
         }
     }
@@ -155,6 +164,9 @@ mod tests {
             "https://10.0.0.7:9000/messages",
             "http://10.0.0.7:9001/messages",
             "http://10.0.0.7/messages",
+            "http://up.example/messages",
+            "https://up.example:80/messages",
+            "https://1:443@up.example:443/messages",
             "http://10.0.0.7:9000@evil.example/messages",
             "http://user@10.0.0.7:9000/messages",
             "ftp://gateway:80/messages",
@@ -185,6 +197,22 @@ mod tests {
                 Err(EndpointError::Malformed),
                 "{endpoint}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_no_origin_is_none() {
+        for text in [
+            "10.0.0.7:9000",
+            "//10.0.0.7",
+            "up.example",
+            "http://up.example/mcp",
+            "http://up.example/?",
+            "http://",
+            "http:///",
+            "",
+        ] {
+            assert_eq!(origin(text), None, "{text}");
         }
     }
 

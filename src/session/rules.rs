@@ -77,22 +77,64 @@ impl Sessions {
 
     /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
     ///
-    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown).
+    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown). Say also who
+    /// the [owner](crate::SseProxyLayer::owner) is: unless set, that is all other cookies of the request, and with the next one that
+    /// the site or a script sets the session is lost.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+    ///
+    /// /// What a layer further out puts into the extensions of a request when it has proved who sent it.
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// let sessions = Sessions::none()
+    ///     .in_cookie("sid")
+    ///     .forget_unknown()
+    ///     .ends_when(|request, response| request.uri.path() == "/logout" && response.status.is_success());
+    /// let layer = SseProxyLayer::new(MemoryStore::default())
+    ///     .sessions(sessions)
+    ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
+    /// ```
+    ///
+    /// # Panics
+    /// If no cookie can have this name.
     pub fn in_cookie(mut self, name: impl Into<Box<str>>) -> Self {
-        self.places.push(Place::Cookie(name.into()));
+        let name = name.into();
+        let fine = |byte| u8::is_ascii_graphic(&byte) && !b"=;".contains(&byte);
+        assert!(
+            !name.is_empty() && name.bytes().all(fine),
+            "`{name}` is no name of a cookie"
+        );
+        self.places.push(Place::Cookie(name));
         self
     }
 
     /// Ids are in a parameter of the query of this name, in requests.
+    ///
+    /// # Panics
+    /// If the name is empty.
     pub fn in_query(mut self, name: impl Into<Box<str>>) -> Self {
-        self.places.push(Place::Query(name.into()));
+        let name = name.into();
+        assert!(!name.is_empty(), "a parameter of a query has a name");
+        self.places.push(Place::Query(name));
         self
     }
 
-    /// Ids are in the JSON data of events, at this [pointer](https://www.rfc-editor.org/rfc/rfc6901), as a string. Data without
-    /// one stays as it is, and so does the rest of data that has one.
+    /// Ids are in the JSON data of events, at this [pointer](https://www.rfc-editor.org/rfc/rfc6901) (`/session/id`), as a string.
+    /// Data without one stays as it is, and so does the rest of data that has one.
+    ///
+    /// # Panics
+    /// If it is no JSON Pointer.
     pub fn in_data(mut self, pointer: impl Into<Arc<str>>) -> Self {
-        self.pointers.push(pointer.into());
+        let pointer = pointer.into();
+        let mut escapes = pointer.split('~').skip(1);
+        assert!(
+            (pointer.is_empty() || pointer.starts_with('/'))
+                && escapes.all(|escape| escape.starts_with(['0', '1'])),
+            "`{pointer}` is no JSON Pointer, as `/session/id`"
+        );
+        self.pointers.push(pointer);
         self
     }
 
@@ -110,16 +152,30 @@ impl Sessions {
 
     /// An origin, as `http://10.0.0.7:9000`, by which an `endpoint` event may name the upstream. A relative URL needs none, nor
     /// does one with the host that the client has asked.
+    ///
+    /// # Panics
+    /// If it is no origin.
     pub fn upstream_origin(mut self, origin: impl Into<String>) -> Self {
         let origin = origin.into();
-        self.origins.push(origin.trim_end_matches('/').to_owned());
+        match endpoint::origin(&origin) {
+            Some(origin) => self.origins.push(origin),
+            None => panic!("`{origin}` is no origin, as http://host:port"),
+        }
         self
     }
 
-    /// The path under which the layer is mounted, as `/tools`, if the requests it sees have lost it: for the URL that a client
-    /// gets in an `endpoint` event.
+    /// The path under which the layer is mounted, as `/tools`, if the requests it sees have lost it, as they have inside of
+    /// `Router::nest` of axum: for the URL that a client gets in an `endpoint` event.
+    ///
+    /// # Panics
+    /// If it is no path.
     pub fn mounted_at(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into().trim_end_matches('/').to_owned();
+        let prefix = prefix.into();
+        assert!(
+            (prefix.is_empty() || prefix.starts_with('/')) && !prefix.contains(['?', '#']),
+            "`{prefix}` is no path, as `/tools`"
+        );
+        self.prefix = prefix.trim_end_matches('/').to_owned();
         self
     }
 
@@ -149,7 +205,7 @@ impl Sessions {
     /// Says by a request and its response whether the session of the request is over: it is then forgotten, and its id answered
     /// 404. Asked of requests that have one. Never, unless set: sessions end by the times of the store.
     ///
-    /// The response is asked about before its ids are translated, the request after.
+    /// It sees both as they came: the request with the client's ids, the response with the upstream's.
     pub fn ends_when(
         mut self,
         ends: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
