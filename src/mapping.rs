@@ -163,8 +163,9 @@ impl Mapping {
         let sessions = &self.sessions;
         sessions.hide_in_answer(headers);
         let ids = sessions.ids_in_answer(headers).map_err(|why| {
-            let why = format!("the upstream's session id cannot be passed on: {why}\n");
-            Refusal::new(StatusCode::BAD_GATEWAY, why)
+            let why = format!("the upstream's session id cannot be passed on: {why}");
+            tracing::warn!("{why}");
+            Refusal::new(StatusCode::BAD_GATEWAY, why + "\n")
         })?;
         let mut known: Vec<Session> = session.into_iter().collect();
         for id in ids {
@@ -184,8 +185,9 @@ impl Mapping {
     ) -> Result<Session, Refusal> {
         let mut new = NewSession::new(id, owner);
         new.upstream = upstream;
-        let bound = self.ask(SessionRequest::Bind(new)).await?;
-        bound.ok_or_else(unavailable)
+        let limit = self.sessions.store_limit();
+        let bound = self.config.store().bind(new, limit).await;
+        bound.map_err(unavailable)
     }
 
     async fn ask(&self, request: SessionRequest) -> Result<Option<Session>, Refusal> {
@@ -193,15 +195,12 @@ impl Mapping {
             .config
             .store()
             .ask(request, self.sessions.store_limit());
-        answer.await.map_err(|_| {
-            // Not the error itself: it may tell of ids.
-            tracing::warn!("the session store failed or took too long");
-            unavailable()
-        })
+        answer.await.map_err(unavailable)
     }
 }
 
-fn unavailable() -> Refusal {
+fn unavailable(why: &str) -> Refusal {
+    tracing::warn!("sessions are not available: {why}");
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "sessions are not available\n",

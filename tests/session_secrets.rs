@@ -107,6 +107,13 @@ async fn no_id_no_proof_and_no_data_is_told() {
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("the log works"));
+    // What is told is why a stream was cut or refused.
+    for why in [
+        "the upstream's endpoint is of another origin",
+        "the session store failed",
+    ] {
+        assert!(log.contains(why), "nothing of `{why}` in {log}");
+    }
     assert!(!ids.is_empty());
     told.push(log);
     for text in told {

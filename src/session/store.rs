@@ -109,7 +109,8 @@ impl Session {
 ///
 /// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
 /// requests that have to do with sessions. A store that fails, panics, takes too long, answers `Bind` with `None` or answers with
-/// another session than it was asked for is answered 503.
+/// another session than it was asked for is answered 503, and in an event stream cuts it. A warning to `tracing` tells which of
+/// these it was, but not the store's error, which may hold ids: log that in the store, or in a layer around it.
 ///
 /// ```
 /// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::SystemTime};
@@ -174,26 +175,36 @@ impl AnyStore {
         Self(BoxCloneSyncService::new(store.map_err(Into::into)))
     }
 
-    /// Asks once, for so long.
+    /// Asks once, for so long. The error says what happened, not what the store says of it: that may tell of ids.
     pub(crate) async fn ask(
         &self,
         request: SessionRequest,
         limit: Duration,
-    ) -> Result<Option<Session>, BoxError> {
+    ) -> Result<Option<Session>, &'static str> {
         let asked = request.clone();
         // Other streams and requests share the task that asks.
         let answer = async { self.0.clone().oneshot(request).await };
         let answer = AssertUnwindSafe(answer).catch_unwind();
         let Ok(answer) = tokio::time::timeout(limit, answer).await else {
-            return Err("the session store took longer than its time limit".into());
+            return Err("the session store took longer than its time limit");
         };
-        let answer = answer.map_err(|_| "the session store panicked")??;
-        match answer {
+        let answer = answer.map_err(|_| "the session store panicked")?;
+        match answer.map_err(|_| "the session store failed")? {
             Some(session) if !session.answers(&asked) => {
-                Err("the session store answered with another session".into())
+                Err("the session store answered with another session")
             }
             answer => Ok(answer),
         }
+    }
+
+    /// Binds a session, as [`ask`](Self::ask) does.
+    pub(crate) async fn bind(
+        &self,
+        new: NewSession,
+        limit: Duration,
+    ) -> Result<Session, &'static str> {
+        let bound = self.ask(SessionRequest::Bind(new), limit).await?;
+        bound.ok_or("the session store did not bind a session: it is full, or what the upstream calls it is too long")
     }
 }
 

@@ -10,9 +10,7 @@ use crate::{
     error::{Error, ErrorKind},
     intercept::{Interceptor, Json, Verdict},
     layer::Config,
-    session::{
-        Lease, NewSession, Owner, Session, SessionRequest, Sessions, UpstreamId, UpstreamKey,
-    },
+    session::{Lease, NewSession, Owner, Session, Sessions, UpstreamId, UpstreamKey},
 };
 
 /// Puts the client's ids in the place of the upstream's, where a rule names a place in an event.
@@ -143,14 +141,8 @@ impl Shared {
         let limit = self.sessions.store_limit();
         let mut new = NewSession::new(id, self.owner);
         new.upstream = self.upstream.clone();
-        let bound = self
-            .config
-            .store()
-            .ask(SessionRequest::Bind(new), limit)
-            .await;
-        // Not the store's error: it may tell of ids.
-        let bound = bound.map_err(|_| failed("the session store failed or took too long"))?;
-        let session = bound.ok_or_else(|| failed("the session store has no room"))?;
+        let bound = self.config.store().bind(new, limit).await;
+        let session = bound.map_err(failed)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.iter().any(|(old, _)| old.id == session.id) {
             if known.len() == MOST_KNOWN {
@@ -165,5 +157,8 @@ impl Shared {
 }
 
 fn failed(why: impl Into<BoxError>) -> BoxError {
+    let why = why.into();
+    // Servers do not say why a body failed.
+    tracing::warn!("cut an event stream of the upstream: {why}");
     Error::with_source(ErrorKind::Session, why).into()
 }
