@@ -184,7 +184,7 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
         let upstream = Upstream::start().await;
         let address = upstream.address;
         let answering = Upstream::answering(sse("data: 1\n\n")).await;
-        let check = |host: &str| OriginCheck::new([host], ["http://app.example:3000"]);
+        let check = |host: &str| OriginCheck::new([host], ["http://app.example:3000/"]);
         // As a layer of its own, and in the profile.
         let alone = serve(check("test").layer(forward(answering))).await;
         let mcp = Mcp::new(Policy::default()).check(check("test"));

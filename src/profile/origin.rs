@@ -29,7 +29,8 @@ use crate::{body::SseBody, refusal::Refusal};
 /// duty.
 ///
 /// A request with an `Origin` must have one, and one that is listed: compared as a whole, so that no part of another will do. One
-/// without passes: it is not from a web page. The host of each request must be listed, with its port if it has one.
+/// without passes: it is not from a web page. The host of each request must be listed, with its port if it has one. There are
+/// no patterns. Browsers leave a port away that goes without saying (`:443` of https).
 ///
 /// It is a layer by itself; what is not allowed is answered 403.
 ///
@@ -56,14 +57,18 @@ pub struct OriginCheck {
 }
 
 impl OriginCheck {
-    /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`).
+    /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`; with `[""; 0]` none).
     pub fn new<H: Into<String>, O: Into<String>>(
         hosts: impl IntoIterator<Item = H>,
         origins: impl IntoIterator<Item = O>,
     ) -> Self {
         Self {
             hosts: hosts.into_iter().map(Into::into).collect(),
-            origins: origins.into_iter().map(Into::into).collect(),
+            // As it is copied from a browser: an origin ends without one.
+            origins: origins
+                .into_iter()
+                .map(|origin| origin.into().trim_end_matches('/').to_owned())
+                .collect(),
         }
     }
 
