@@ -137,7 +137,19 @@ impl SseProxyLayer {
     /// nobody in particular. A session can be used by who opened it and by nobody else.
     ///
     /// Unless set, the owner is what the request proves itself by: all of `Authorization`, `Cookie`, and the usual headers for API
-    /// keys. Where such a proof changes during a session (a token that is refreshed), the session is lost with it: set this.
+    /// keys. Where such a proof changes during a session (a token that is refreshed, a cookie that is added), the session is lost
+    /// with it: set this. What was opened before a login is nobody's in particular, and so not the user's after it.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+    ///
+    /// #[derive(Clone)]
+    /// struct User(String); // put into the extensions by a layer further out
+    ///
+    /// let layer = SseProxyLayer::default()
+    ///     .sessions(Sessions::header("x-session"))
+    ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
+    /// ```
     pub fn owner<P: Into<Vec<u8>>>(
         mut self,
         principal: impl Fn(&request::Parts) -> Option<P> + Send + Sync + 'static,
@@ -149,7 +161,8 @@ impl SseProxyLayer {
     }
 
     /// The key by which owners are hashed; a random one of the layer's own unless set. Processes that share a store share this
-    /// key, or each answers 404 to the sessions of the other. As long and as secret as any key: 32 random bytes.
+    /// key, or each answers 404 to the sessions of the other; so does one process after a restart, if its store survives that. As
+    /// long and as secret as any key: 32 random bytes.
     pub fn owner_key(mut self, key: impl AsRef<[u8]>) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.owners.set_key(key.as_ref());
@@ -192,8 +205,9 @@ impl SseProxyLayer {
     /// Chooses another policy for some requests, by their head: headers, or extensions that a middleware further
     /// out has set. For `None` the one holds that the other setters fill. [`Policy`] has an example.
     ///
-    /// A policy that is chosen is all that applies to its requests: **nothing of the other setters does, the
-    /// interceptors neither**. The function runs once for each request, before the service is called.
+    /// A policy that is chosen is all that applies to its requests: **nothing of the other setters does, neither the
+    /// interceptors nor the sessions**. The store, the [`owner`](Self::owner) and the [`owner_key`](Self::owner_key) are the
+    /// layer's. The function runs once for each request, before the service is called.
     pub fn policy(
         mut self,
         choose: impl Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync + 'static,

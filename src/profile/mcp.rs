@@ -16,13 +16,11 @@ const STATELESS: &str = "2026-07-28";
 /// How requests of the Model Context Protocol are dealt with, each by the revision that it names in `MCP-Protocol-Version`.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
 /// use tower::{Layer, service_fn};
 /// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheck}, session::MemoryStore};
 ///
-/// # fn main() {
 /// let guarded = Policy::default().intercept(|event: Event| (!event.data().contains("secret")).then_some(event));
 /// let mcp = Mcp::new(guarded)
 ///     .check(OriginCheck::new(["mcp.example.com"], ["https://app.example.com"]));
@@ -30,7 +28,6 @@ const STATELESS: &str = "2026-07-28";
 ///     .policy(move |request| request.uri.path().starts_with("/mcp").then(|| mcp.policy(request)));
 /// # let upstream = service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::default())) });
 /// let service = layer.layer(upstream);
-/// # }
 /// ```
 ///
 /// | revision | sessions | a client that leaves |
@@ -41,6 +38,9 @@ const STATELESS: &str = "2026-07-28";
 ///
 /// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a
 /// request, its `Mcp-*` headers and the status and body of a response are not changed, nor does anything repeat a request.
+///
+/// Clients of MCP refresh their tokens: unless the [`owner`](crate::SseProxyLayer::owner) is what a token says and not the token,
+/// a session ends with its token, and the client opens another.
 #[derive(Clone, Debug)]
 pub struct Mcp {
     stateful: Arc<Policy>,

@@ -78,8 +78,8 @@ impl Sessions {
     /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
     ///
     /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown). Say also who
-    /// the [owner](crate::SseProxyLayer::owner) is: unless set, that is all other cookies of the request, and with the next one that
-    /// the site or a script sets the session is lost.
+    /// the [owner](crate::SseProxyLayer::owner) is: unless set, that is all other cookies of the request too, and the session is
+    /// lost with the next one that the site or a script sets.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
@@ -421,7 +421,10 @@ impl fmt::Debug for Sessions {
             .field("places", &self.places)
             .field("in_data", &self.pointers)
             .field("in_endpoint", &self.endpoint)
+            .field("upstream_origins", &self.origins)
+            .field("mounted_at", &self.prefix)
             .field("without", &self.hidden)
+            .field("forget_unknown", &self.forgets_unknown)
             .field("store_timeout", &self.store_timeout)
             .finish_non_exhaustive()
     }

@@ -104,8 +104,9 @@ impl Session {
 /// Keeps which session of the client is which of the upstream.
 ///
 /// Any tower service that answers a [`SessionRequest`] with an `Option<Session>` is one: wrap a store in tower's `Timeout`,
-/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. The feature `testing` has tests for what a store
-/// promises.
+/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. (Of tower's boxes, `BoxCloneSyncService` is `Sync`.) The
+/// feature `testing` has tests for what a store promises. A store that outlives the process, or that several share, keeps owners
+/// that the next one can tell only with the same [`owner_key`](crate::SseProxyLayer::owner_key).
 ///
 /// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
 /// requests that have to do with sessions. A store that fails, panics, takes too long, answers `Bind` with `None` or answers with

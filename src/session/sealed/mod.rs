@@ -35,22 +35,30 @@ use super::{NewSession, Session, SessionId, SessionRequest};
 ///   it has ended, as servers of MCP must.
 /// * Time is that of the wall clock, which the nodes have to agree on within the [`clock_skew`](Self::clock_skew).
 ///
+/// The nodes also share an [`owner_key`](crate::SseProxyLayer::owner_key): unless it is set each layer has a random one, and on
+/// another node or after a restart nobody is the owner of a session.
+///
 /// An upstream's id and key that do not fit, with more than 682 bytes together, are an [error](SealError). Whatever is no
 /// token of this store's keys, in any bit, is unknown.
 ///
 /// ```
 /// use tower::ServiceExt;
-/// use tower_sse_proxy::session::{NewSession, Owner, SealedKey, SealedStore, SessionRequest, UpstreamId};
+/// use tower_sse_proxy::SseProxyLayer;
+/// use tower_sse_proxy::session::{NewSession, Owner, SealedKey, SealedStore, SessionRequest, Sessions, UpstreamId};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // In real life: read from a file that the nodes share.
 /// let key: SealedKey = "8f0b3f3ec2c0f0b6a1b2b5f0a8e4d8c1f86c3a4f3e8f1d0c9b7a6958473625d1".parse()?;
-/// let (here, there) = (SealedStore::new(key.clone()), SealedStore::new(key));
+/// let (store, there) = (SealedStore::new(key.clone()), SealedStore::new(key));
 ///
 /// let new = NewSession::new(UpstreamId::new("7f3a"), Owner::ANONYMOUS);
-/// let bound = here.oneshot(SessionRequest::Bind(new)).await?.unwrap();
+/// let bound = store.clone().oneshot(SessionRequest::Bind(new)).await?.unwrap();
 /// let found = there.oneshot(SessionRequest::Lookup(bound.id)).await?.unwrap();
 /// assert_eq!(found.upstream_id.as_str(), "7f3a");
+///
+/// // In a layer, with a second secret that the nodes share.
+/// let owner_key = "Ge3yFhSs8m2ZkU5rCw0pTn7vQx4bJd1L";
+/// let layer = SseProxyLayer::new(store).owner_key(owner_key).sessions(Sessions::header("x-session"));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 //! [`core()`] is what the layer relies on in any store; [`stateful`] is for stores that remember what they have bound, as
 //! most do, and [`idle_timeout`] for those whose sessions expire unless they are used. A promise that is broken is a panic
 //! which says which one. What the tests bind is new each time, and what they leave behind is theirs, so that they can run
-//! on a store that is in use.
+//! on a store that is in use. They wait for as long as the store takes: give one that could hang a time limit.
 //!
 //! ```
 //! use tower_sse_proxy::session::{MemoryStore, testing};
