@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use support::{Script, event_stream, rest};
@@ -544,6 +545,38 @@ async fn a_mounted_layer_tells_the_whole_path() {
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
     let (seen, _) = streamed(rules, Request::get("/sse"), stream).await;
     endpoint_id(&seen, "/tools/sse");
+}
+
+#[tokio::test]
+async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
+    use axum::{Router, body::Body, http::Uri, routing};
+    let stream = || async {
+        // Left open: the session ends with the stream.
+        let event = Bytes::from("event: endpoint\ndata: /messages?sessionId=UP-1\n\n");
+        let first = futures_util::stream::iter([Ok::<_, Infallible>(event)]);
+        let body = Body::from_stream(first.chain(futures_util::stream::pending()));
+        ([("content-type", "text/event-stream")], body)
+    };
+    let tools = Router::new().route("/sse", routing::get(stream)).route(
+        "/messages",
+        routing::post(|uri: Uri| async move { uri.to_string() }),
+    );
+    let layer =
+        SseProxyLayer::default().sessions(Sessions::none().in_endpoint().mounted_at("/tools"));
+    let app = Router::new().nest_service("/tools", layer.layer(tools));
+
+    let request = Request::get("/tools/sse").body(Body::empty()).unwrap();
+    let stream = app.clone().oneshot(request).await.unwrap();
+    let mut stream = stream.into_body();
+    let event = support::soon(stream.frame()).await.unwrap().unwrap();
+    let event = String::from_utf8(event.into_data().unwrap().to_vec()).unwrap();
+    let id = endpoint_id(&event, "/tools/sse");
+    let request = Request::post(format!("/tools/sse?sessionId={id}"));
+    let request = request.body(Body::empty()).unwrap();
+    let answer = app.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let reached = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(reached, "/messages?sessionId=UP-1");
 }
 
 #[tokio::test]

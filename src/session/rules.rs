@@ -144,6 +144,10 @@ impl Sessions {
     /// `sessionId`. What it sends there goes to the upstream's URL, whatever form that has and wherever in it the upstream's id is.
     /// A URL of another origin, that is not [named](Self::upstream_origin) either, ends the stream with an error. The session is
     /// forgotten when the stream closes.
+    ///
+    /// A request thus leaves the layer with another path than it came with. Where the service inside is an axum router with a route
+    /// for each, the layer goes around the router, as in [`mounted_at`](Self::mounted_at): what `Router::layer` adds runs when the
+    /// route is chosen already, and the client's POST is answered 405.
     pub fn in_endpoint(mut self) -> Self {
         self.endpoint = true;
         self.places.extend(endpoint_parameters());
@@ -166,6 +170,18 @@ impl Sessions {
 
     /// The path under which the layer is mounted, as `/tools`, if the requests it sees have lost it, as they have inside of
     /// `Router::nest` of axum: for the URL that a client gets in an `endpoint` event.
+    ///
+    /// ```
+    /// use axum::{Router, routing::{get, post}};
+    /// use tower::Layer;
+    /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+    /// # async fn stream() {}
+    /// # async fn message() {}
+    ///
+    /// let tools = Router::new().route("/sse", get(stream)).route("/messages", post(message));
+    /// let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint().mounted_at("/tools"));
+    /// let app: Router = Router::new().nest_service("/tools", layer.layer(tools));
+    /// ```
     ///
     /// # Panics
     /// If it is no path.

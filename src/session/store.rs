@@ -75,7 +75,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that is bound now.
+    /// A session that is bound now. It names no [`idle_timeout`](Self::idle_timeout): a store that has one sets it, or the streams
+    /// of a session do not keep it alive.
     pub fn new(id: SessionId, new: NewSession, now: SystemTime) -> Self {
         Self {
             id,
