@@ -27,7 +27,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     // Which upstream the sessions of an `endpoint` event may name, and who may ask for us.
     let sessions = profile::sessions().upstream_origin(format!("http://{upstream}"));
-    let check = OriginCheck::new([listen.clone()], [format!("http://{listen}")]);
+    let port = listen.rsplit(':').next().unwrap_or_default();
+    let hosts = [listen.clone(), format!("localhost:{port}")];
+    let origins = hosts.clone().map(|host| format!("http://{host}"));
+    let check = OriginCheck::new(hosts, origins);
     let guarded = Policy::default().intercept(|event: Event| {
         let fine = !event.data().contains("ignore previous instructions");
         fine.then_some(event)
