@@ -207,6 +207,8 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
         for origin in [
             "http://evil.example",
             "https://app.example:3000",
+            "HTTP://app.example:3000",
+            "http://APP.example:3000",
             "http://app.example:3001",
             "http://app.example:3000.evil.example",
             "http://app.example:3000@evil.example",

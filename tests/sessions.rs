@@ -377,7 +377,15 @@ async fn a_parameter_is_mapped_however_it_is_spelled() {
         let target = proxy.asked.last().uri().to_string();
         assert_eq!(target, format!("/path?{upstreams}"));
     }
-    for query in ["sid=UP-1", "%73id=UP-1", "a=1;sid=UP-1", "sid=UP%2d1"] {
+    for query in [
+        "sid=UP-1",
+        "%73id=UP-1",
+        "a=1;sid=UP-1",
+        "sid=UP%2d1",
+        "SID=UP-1",
+        "sid[]=UP-1",
+        "sid%5B0%5D=UP-1",
+    ] {
         let response = proxy.send(ask(&format!("/?{query}"))).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{query}");
     }
@@ -675,6 +683,7 @@ async fn a_session_is_over_when_the_rules_say_so() {
         (Method::DELETE, 204, true),
         (Method::DELETE, 405, false),
         (Method::POST, 404, true),
+        (Method::GET, 404, false),
         (Method::POST, 400, false),
         (Method::GET, 204, false),
     ] {

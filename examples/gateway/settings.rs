@@ -1,6 +1,6 @@
 //! The settings: flags, or environment variables, or the crate's defaults.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use http::{Uri, uri::Scheme};
@@ -60,11 +60,11 @@ pub struct Settings {
 
     /// The origins that may use the MCP routes, with commas in between. Unset: http on the address that is listened on and on
     /// localhost, with the port.
-    #[arg(long, env = "SSEP_ALLOWED_ORIGINS", value_delimiter = ',')]
+    #[arg(long, env = "SSEP_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = trimmed)]
     pub allowed_origins: Option<Vec<String>>,
 
     /// The hosts, with their ports, that MCP routes may be asked by. Unset: the address that is listened on and localhost.
-    #[arg(long, env = "SSEP_ALLOWED_HOSTS", value_delimiter = ',')]
+    #[arg(long, env = "SSEP_ALLOWED_HOSTS", value_delimiter = ',', value_parser = trimmed)]
     pub allowed_hosts: Option<Vec<String>>,
 
     /// A request head must be complete within this time, in milliseconds.
@@ -167,7 +167,12 @@ fn store(value: &str) -> Result<Store, String> {
     Ok(Store::Sealed { key, text })
 }
 
+fn trimmed(value: &str) -> Result<String, Infallible> {
+    Ok(value.trim().to_owned())
+}
+
 fn path(value: &str) -> Result<String, String> {
+    let value = value.trim();
     if !value.starts_with('/') {
         return Err("a path begins with a slash".into());
     }

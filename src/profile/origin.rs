@@ -57,39 +57,45 @@ pub struct OriginCheck {
 }
 
 impl OriginCheck {
-    /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`; with `[""; 0]` none).
+    /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`; with `[""]` none).
     pub fn new<H: Into<String>, O: Into<String>>(
         hosts: impl IntoIterator<Item = H>,
         origins: impl IntoIterator<Item = O>,
     ) -> Self {
         Self {
-            hosts: hosts.into_iter().map(Into::into).collect(),
+            hosts: named(hosts),
             // As it is copied from a browser: an origin ends without one.
-            origins: origins
-                .into_iter()
-                .map(|origin| origin.into().trim_end_matches('/').to_owned())
+            origins: named(origins)
+                .iter()
+                .map(|origin| origin.trim_end_matches('/').to_owned())
                 .collect(),
         }
     }
 
     /// Whether a request may pass.
     pub fn allows(&self, request: &request::Parts) -> bool {
-        let listed = |list: &[String], value: &[u8]| {
-            let mut list = list.iter();
-            list.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(value))
+        let listed = |host: &[u8]| {
+            let mut hosts = self.hosts.iter();
+            hosts.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(host))
         };
         let mut origins = request.headers.get_all(ORIGIN).iter();
         let origin_allowed = match (origins.next(), origins.next()) {
             (None, _) => true,
-            (Some(origin), None) => listed(&self.origins, origin.as_bytes()),
+            (Some(origin), None) => self.origins.iter().any(|allowed| allowed == origin),
             (Some(_), Some(_)) => false,
         };
         // HTTP/2 has it in the target, and so may HTTP/1; where both have one, both count.
         let target = request.uri.authority().map(|host| host.as_str().as_bytes());
         let headers = request.headers.get_all(HOST).iter();
         let mut hosts = headers.map(|host| host.as_bytes()).chain(target).peekable();
-        origin_allowed && hosts.peek().is_some() && hosts.all(|host| listed(&self.hosts, host))
+        origin_allowed && hosts.peek().is_some() && hosts.all(listed)
     }
+}
+
+/// An empty name is nobody's: it is what is left of a list without one.
+fn named<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Arc<[String]> {
+    let names = names.into_iter().map(Into::into);
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 impl<S> Layer<S> for OriginCheck {

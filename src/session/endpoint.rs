@@ -11,7 +11,7 @@ use super::UpstreamId;
 pub(super) const PARAMETER: &str = "sessionId";
 
 /// How servers spell it. A request that has one of them speaks of a session, and of one of ours.
-pub(super) const SPELLINGS: [&str; 4] = [PARAMETER, "session_id", "sessionid", "SessionId"];
+pub(super) const SPELLINGS: [&str; 2] = [PARAMETER, "session_id"];
 
 /// Before an endpoint in a store. An id that is sent in a header has no space.
 const MARK: &str = "endpoint ";
@@ -151,7 +151,12 @@ mod tests {
             ("http://[::80]", "http://[::80]:80/x", true),
             ("http://[::80]", "http://[::]/x", false),
         ] {
-            let resolved = target(endpoint, &stream, &HeaderMap::new(), &[origin(named).unwrap()]);
+            let resolved = target(
+                endpoint,
+                &stream,
+                &HeaderMap::new(),
+                &[origin(named).unwrap()],
+            );
             assert_eq!(resolved.is_ok(), fine, "{named} {endpoint}");
         }
     }

@@ -110,7 +110,7 @@ impl Sessions {
         self
     }
 
-    /// Ids are in a parameter of the query of this name, in requests.
+    /// Ids are in a parameter of the query of this name, in any case, in requests.
     ///
     /// # Panics
     /// If the name is empty.
@@ -231,10 +231,12 @@ impl Sessions {
     }
 
     /// Sessions end with a `DELETE` that succeeds, and with a 404 of the upstream: where the session is what a request with its
-    /// id is about, as in MCP. See [`ends_when`](Self::ends_when).
+    /// id is about, as in MCP. Not with a 404 to a `GET`, which is also what servers answer that have no such route; if the session
+    /// is over, the next `POST` shows it. See [`ends_when`](Self::ends_when).
     pub fn end_by_delete_and_404(self) -> Self {
         self.ends_when(|request, response| {
-            response.status == StatusCode::NOT_FOUND
+            let gone = response.status == StatusCode::NOT_FOUND;
+            (gone && request.method != Method::GET)
                 || (request.method == Method::DELETE && response.status.is_success())
         })
     }
