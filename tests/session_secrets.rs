@@ -63,7 +63,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     tracing::trace!("the log works");
 
-    let rules = || tower_sse_proxy::profile::sessions().in_data("/id");
+    let rules = || Mcp::sessions().in_data("/id");
     let mcp = Mcp::with_sessions(tower_sse_proxy::Policy::default(), rules())
         .check(OriginCheck::new(["here"], ["http://here"]));
     let shown = format!("{mcp:?} {:?}", rules());

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use http::{Uri, header::AUTHORIZATION, request};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
-    profile::{self, Mcp, OriginCheck},
+    profile::{Mcp, OriginCheck},
     session::{MemoryStore, SealedStore},
 };
 
@@ -21,7 +21,7 @@ pub fn layer(
     listen: SocketAddr,
     upstream: &Uri,
 ) -> SseProxyLayer {
-    let sessions = profile::sessions().upstream_origin(upstream.to_string());
+    let sessions = Mcp::sessions().upstream_origin(upstream.to_string());
     let check = OriginCheck::new(hosts(settings, listen), origins(settings, listen));
     let mcp = Mcp::with_sessions(policy.clone(), sessions).check(check);
     let (plain, prefixes) = (Arc::new(policy), settings.mcp_paths.clone());

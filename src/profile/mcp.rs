@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, request};
 
-use super::OriginCheck;
+use super::{OriginCheck, origin::Foreign};
 use crate::{policy::Policy, session::Sessions};
 
 const SESSION: &str = "mcp-session-id";
@@ -46,17 +46,18 @@ pub struct Mcp {
     stateful: Arc<Policy>,
     stateless: Arc<Policy>,
     ambiguous: Arc<Policy>,
-    forbidden: Arc<Policy>,
+    foreign_origin: Arc<Policy>,
+    foreign_host: Arc<Policy>,
     check: Option<OriginCheck>,
 }
 
 impl Mcp {
     /// All revisions, with what this policy has besides sessions: interceptors, limits, keep-alive.
     pub fn new(policy: Policy) -> Self {
-        Self::with_sessions(policy, sessions())
+        Self::with_sessions(policy, Self::sessions())
     }
 
-    /// As [`new`](Self::new), with rules that differ from [`sessions`] for the revisions that have them: with the
+    /// As [`new`](Self::new), with rules that differ from [`sessions`](Self::sessions) for the revisions that have them: with the
     /// [origins](Sessions::upstream_origin) of an upstream, say, or where the layer is [mounted](Sessions::mounted_at).
     pub fn with_sessions(policy: Policy, sessions: Sessions) -> Self {
         let none = Sessions::none()
@@ -71,10 +72,8 @@ impl Mcp {
                 StatusCode::BAD_REQUEST,
                 "a request has one MCP-Protocol-Version\n",
             ),
-            forbidden: refused(
-                StatusCode::FORBIDDEN,
-                "requests of this origin or to this host are not allowed\n",
-            ),
+            foreign_origin: refused(StatusCode::FORBIDDEN, Foreign::Origin.text()),
+            foreign_host: refused(StatusCode::FORBIDDEN, Foreign::Host.text()),
             check: None,
         }
     }
@@ -85,14 +84,22 @@ impl Mcp {
         self
     }
 
+    /// Where the sessions of MCP live, up to revision 2025-11-25: in `Mcp-Session-Id`, or in the URL of an `endpoint` event. They
+    /// end with a `DELETE`, or when the upstream knows them no more.
+    pub fn sessions() -> Sessions {
+        Sessions::header(SESSION)
+            .in_endpoint()
+            .end_by_delete_and_404()
+    }
+
     /// The policy for a request.
     pub fn policy(&self, request: &request::Parts) -> Arc<Policy> {
-        if self
-            .check
-            .as_ref()
-            .is_some_and(|check| !check.allows(request))
-        {
-            return Arc::clone(&self.forbidden);
+        let foreign = self.check.as_ref().and_then(|check| check.foreign(request));
+        if let Some(foreign) = foreign {
+            return Arc::clone(match foreign {
+                Foreign::Origin => &self.foreign_origin,
+                Foreign::Host => &self.foreign_host,
+            });
         }
         Arc::clone(match version(&request.headers) {
             Version::Several => &self.ambiguous,
@@ -100,14 +107,6 @@ impl Mcp {
             Version::Stateless => &self.stateless,
         })
     }
-}
-
-/// Where the sessions of MCP live, up to revision 2025-11-25: in `Mcp-Session-Id`, or in the URL of an `endpoint` event. They end
-/// with a `DELETE`, or when the upstream knows them no more.
-pub fn sessions() -> Sessions {
-    Sessions::header(SESSION)
-        .in_endpoint()
-        .end_by_delete_and_404()
 }
 
 enum Version {

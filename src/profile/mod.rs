@@ -7,5 +7,5 @@
 mod mcp;
 mod origin;
 
-pub use mcp::{Mcp, sessions};
+pub use mcp::Mcp;
 pub use origin::{CheckedOrigin, CheckedOriginFuture, OriginCheck};

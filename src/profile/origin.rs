@@ -74,21 +74,46 @@ impl OriginCheck {
 
     /// Whether a request may pass.
     pub fn allows(&self, request: &request::Parts) -> bool {
-        let listed = |host: &[u8]| {
-            let mut hosts = self.hosts.iter();
-            hosts.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(host))
-        };
+        self.foreign(request).is_none()
+    }
+
+    /// What is not allowed about a request.
+    pub(super) fn foreign(&self, request: &request::Parts) -> Option<Foreign> {
         let mut origins = request.headers.get_all(ORIGIN).iter();
         let origin_allowed = match (origins.next(), origins.next()) {
             (None, _) => true,
             (Some(origin), None) => self.origins.iter().any(|allowed| allowed == origin),
             (Some(_), Some(_)) => false,
         };
+        if !origin_allowed {
+            return Some(Foreign::Origin);
+        }
         // HTTP/2 has it in the target, and so may HTTP/1; where both have one, both count.
         let target = request.uri.authority().map(|host| host.as_str().as_bytes());
         let headers = request.headers.get_all(HOST).iter();
         let mut hosts = headers.map(|host| host.as_bytes()).chain(target).peekable();
-        origin_allowed && hosts.peek().is_some() && hosts.all(listed)
+        let host_allowed = hosts.peek().is_some()
+            && hosts.all(|host| {
+                let mut allowed = self.hosts.iter();
+                allowed.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(host))
+            });
+        (!host_allowed).then_some(Foreign::Host)
+    }
+}
+
+/// What a request has that is not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Foreign {
+    Origin,
+    Host,
+}
+
+impl Foreign {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Foreign::Origin => "requests of this origin are not allowed\n",
+            Foreign::Host => "requests to this host are not allowed, with its port if it has one\n",
+        }
     }
 }
 
@@ -138,9 +163,8 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        if !self.check.allows(&parts) {
-            let text = "requests of this origin or to this host are not allowed\n";
-            let refusal = Refusal::new(StatusCode::FORBIDDEN, text);
+        if let Some(foreign) = self.check.foreign(&parts) {
+            let refusal = Refusal::new(StatusCode::FORBIDDEN, foreign.text());
             return ready(Ok(refusal.into_response())).left_future();
         }
         let passed: fn(Response<B>) -> Response<SseBody<B>> =

@@ -25,7 +25,7 @@ use super::{
 ///   other data is data.
 ///
 /// The first id that an upstream gives is bound in the [store](super::SessionStore). A request with an id that is malformed,
-/// or with two that differ, is answered 400; one with an id that is not known, or belongs to another
+/// with two that differ, or with one twice in the same place is answered 400; one with an id that is not known, or belongs to another
 /// [owner](crate::SseProxyLayer::owner), 404, and the upstream is not asked. If the store fails the answer is 503.
 #[derive(Clone)]
 pub struct Sessions {
@@ -64,6 +64,11 @@ impl Sessions {
     /// If it is no name of a header.
     pub fn header(name: &str) -> Self {
         Self::none().in_header(name)
+    }
+
+    /// Sessions whose id is in a cookie of this name; see [`in_cookie`](Self::in_cookie).
+    pub fn cookie(name: impl Into<Box<str>>) -> Self {
+        Self::none().in_cookie(name)
     }
 
     /// Ids are in a header of this name, both ways.
@@ -340,6 +345,11 @@ impl Sessions {
         for place in &self.places {
             if !place.in_request(request).is_empty() {
                 place.set_in_request(request, Some(session.upstream_id.as_str()));
+                // A URI has an end somewhere, and our id is not for the upstream.
+                let ours = session.id.as_str().as_bytes();
+                if place.in_request(request).iter().any(|id| id == ours) {
+                    return false;
+                }
             }
         }
         true
