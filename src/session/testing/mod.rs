@@ -17,6 +17,44 @@
 //! testing::idle_timeout(store, tokio::time::advance).await;
 //! # }
 //! ```
+//!
+//! A store of your own, as a function that may wait for something:
+//!
+//! ```
+//! use std::{collections::HashMap, convert::Infallible, sync::Arc, time::SystemTime};
+//! use tokio::sync::Mutex;
+//! use tower::service_fn;
+//! use tower_sse_proxy::session::{Session, SessionId, SessionRequest, testing};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let sessions = Arc::new(Mutex::new(HashMap::<SessionId, Session>::new()));
+//! let store = service_fn(move |request| {
+//!     let sessions = Arc::clone(&sessions);
+//!     async move {
+//!         let mut sessions = sessions.lock().await; // or a database
+//!         Ok::<_, Infallible>(match request {
+//!             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => sessions.get(&id).cloned(),
+//!             SessionRequest::Remove(id) => sessions.remove(&id),
+//!             SessionRequest::Bind(new) => {
+//!                 let mut known = sessions.values();
+//!                 let known = known.find(|old| {
+//!                     (&old.upstream_id, &old.upstream, old.owner) == (&new.upstream_id, &new.upstream, new.owner)
+//!                 });
+//!                 let session = match known {
+//!                     Some(known) => known.clone(),
+//!                     None => Session::new(SessionId::random(), new, SystemTime::now()),
+//!                 };
+//!                 sessions.insert(session.id.clone(), session.clone());
+//!                 Some(session)
+//!             }
+//!             _ => None,
+//!         })
+//!     }
+//! });
+//! testing::core(store.clone()).await;
+//! testing::stateful(store).await;
+//! # }
+//! ```
 
 mod promises;
 
