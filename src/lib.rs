@@ -74,6 +74,7 @@
 pub mod codec;
 pub mod intercept;
 pub mod profile;
+pub mod replay;
 pub mod session;
 
 mod body;
