@@ -174,7 +174,11 @@ proptest! {
                     may_evict = true;
                     prop_assert!(again.is_none_or(|at| at > now), "it is due and was not done");
                 }
-                Op::TakeOver { by } => log.take_over(by),
+                Op::TakeOver { by } => {
+                    let expected = by.max(log.next_position().epoch);
+                    log.take_over(by);
+                    prop_assert_eq!(log.next_position().epoch, expected);
+                }
                 Op::Set(state) => {
                     log.set_state(state);
                     if !model.over {
@@ -191,7 +195,7 @@ proptest! {
                 let (_, block, since) = &model.all[gone - 1];
                 let too_old = now.duration_since(*since) >= bounds.age;
                 let too_much = log.len() + 1 > bounds.events || log.bytes() + block.len() + 100 > bounds.bytes;
-                prop_assert!(too_old || too_much);
+                prop_assert!(too_old || (too_much && !log.is_empty()));
             }
             model.gone = gone;
             if may_evict && model.gone < model.committed {
@@ -206,8 +210,24 @@ proptest! {
 }
 
 #[test]
+fn what_has_just_come_is_kept_whatever_the_bounds() {
+    let bounds = Bounds::default().events(0).bytes(0).age(Duration::ZERO);
+    assert_eq!(
+        (bounds.events, bounds.bytes, bounds.age),
+        (0, 0, Duration::ZERO)
+    );
+    let (mut log, now) = (Log::new(bounds), Instant::now());
+    let position = log.append("data: 1\n\n".into(), now);
+    assert_eq!(log.len(), 1);
+    assert_eq!(log.expire(now), None);
+    assert!(log.is_empty());
+    assert_eq!(log.locate(position), Located::After(log.live_edge()));
+}
+
+#[test]
 fn a_log_shows_nothing_of_what_it_keeps() {
     let mut log = Log::new(Bounds::default());
     log.append("data: canary\n\n".into(), Instant::now());
-    assert!(!format!("{log:?}").contains("canary"));
+    let shown = format!("{log:?}");
+    assert!(shown.contains("blocks: 1") && !shown.contains("canary"));
 }

@@ -194,6 +194,16 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
         let elsewhere = serve(check("test:80").layer(forward(address))).await;
         assert_eq!(fetch(protocol, elsewhere, body(ask("/"))).await.status, 403);
         for proxy in [alone, within] {
+            for (name, value, what) in [
+                ("origin", "null", "origin"),
+                ("host", "evil.example", "host"),
+            ] {
+                // A client of HTTP/1 here sends a host of its own, so that this is the second one.
+                let refused = fetch(protocol, proxy, body(ask("/").header(name, value))).await;
+                assert_eq!(refused.status, 403);
+                let (text, _) = refused.rest().await;
+                assert!(String::from_utf8_lossy(&text).contains(what), "{text:?}");
+            }
             let fine = fetch(protocol, proxy, body(ask("/"))).await;
             assert_eq!(fine.status, 200);
             let fine = fetch(

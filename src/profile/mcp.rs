@@ -167,6 +167,7 @@ mod tests {
             "2026-07-27",
             "draft",
             "9",
+            "zzzz-zz-zz",
         ] {
             assert_eq!(of(&[old]), "sessions", "{old}");
         }

@@ -181,3 +181,25 @@ impl<S> fmt::Debug for CheckedOrigin<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_may_pass() {
+        let check = OriginCheck::new(["here:1", ""], ["http://app"]);
+        let allows = |host: &str, origin: Option<&str>| {
+            let mut request = Request::get("/").header(HOST, host);
+            if let Some(origin) = origin {
+                request = request.header(ORIGIN, origin);
+            }
+            check.allows(&request.body(()).unwrap().into_parts().0)
+        };
+        assert!(allows("here:1", None) && allows("HERE:1", Some("http://app")));
+        assert!(!allows("here:2", None) && !allows("", None));
+        assert!(!allows("here:1", Some("http://App")) && !allows("here:1", Some("")));
+        let nowhere = Request::get("/").body(()).unwrap().into_parts().0;
+        assert!(!check.allows(&nowhere));
+    }
+}

@@ -144,7 +144,8 @@ mod tests {
             token[1..].to_owned() + ".0.1",
             format!(" {token}.0.1"),
         ] {
-            assert!(wrong.parse::<EventId>().is_err(), "{wrong}");
+            let error = wrong.parse::<EventId>().expect_err(&wrong);
+            assert!(error.to_string().contains("<token>.<epoch>.<number>"));
         }
     }
 
