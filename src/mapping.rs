@@ -183,8 +183,7 @@ impl Mapping {
         upstream: Option<UpstreamKey>,
         owner: Owner,
     ) -> Result<Session, Refusal> {
-        let mut new = NewSession::new(id, owner);
-        new.upstream = upstream;
+        let new = NewSession::new(id, owner).on(upstream);
         let limit = self.sessions.store_limit();
         let bound = self.config.store().bind(new, limit).await;
         bound.map_err(unavailable)

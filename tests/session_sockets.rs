@@ -5,7 +5,6 @@ mod support;
 use std::{
     convert::Infallible,
     future::pending,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use http::Request;
 use support::{
     BOTH, Ended, Protocol, Upstream, fetch, forward, proxy, serve, soon, sse, sse_chunked,
+    with_free_paths,
 };
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
@@ -37,18 +37,9 @@ fn mcp() -> SseProxyLayer {
 #[tokio::test]
 async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
     for protocol in BOTH {
-        let free = Arc::new(Policy::default());
         let hung = service_fn(|_: SessionRequest| pending::<Result<Option<Session>, Infallible>>());
         let rules = Sessions::header("x-session").store_timeout(Duration::from_millis(300));
-        let layer = SseProxyLayer::new(hung)
-            .sessions(rules)
-            .policy(move |request| {
-                request
-                    .uri
-                    .path()
-                    .starts_with("/free")
-                    .then(|| Arc::clone(&free))
-            });
+        let layer = with_free_paths(SseProxyLayer::new(hung).sessions(rules));
         let upstream = Upstream::answering(
             "HTTP/1.1 200 OK\r\nx-session: UP-1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
         )

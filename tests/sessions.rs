@@ -864,16 +864,8 @@ where
     Fut: Future<Output = Result<Option<Session>, E>> + Send + 'static,
     E: Into<tower::BoxError> + 'static,
 {
-    let free = Arc::new(Policy::default());
-    SseProxyLayer::new(service_fn(ask))
-        .sessions(Sessions::header("x-session"))
-        .policy(move |request| {
-            request
-                .uri
-                .path()
-                .starts_with("/free")
-                .then(|| Arc::clone(&free))
-        })
+    let layer = SseProxyLayer::new(service_fn(ask));
+    support::with_free_paths(layer.sessions(Sessions::header("x-session")))
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ async function connect(url) {
     client.setRequestHandler(name('elicitation/create'), () => ({ action: 'accept', content: { username: 'ann', email: 'a@b', name: 'Ann' } }));
     client.setRequestHandler(name('sampling/createMessage'), ({ params }) =>
         ({ role: 'assistant', model: 'none', content: { type: 'text', text: `So ${params.messages[0].content.text}` } }));
-    client.setRequestHandler(name('roots/list'), () => ({ roots: [{ uri: 'file:///root', name: 'root' }] }));
+    client.setRequestHandler(name('roots/list'), () => ({ roots: [{ uri: 'file:///project', name: 'project' }] }));
     client.setNotificationHandler(name('notifications/message'), ({ params }) => { logs.push(params.data); });
     const transport = new sdk[kind === 'legacy' ? 'SSEClientTransport' : 'StreamableHTTPClientTransport'](new URL(url));
     await client.connect(transport, { timeout: 10_000 });
@@ -93,7 +93,7 @@ async function stateless(url) {
     await call('test_logging_tool', {}, {}, { 'io.modelcontextprotocol/logLevel': 'info' });
     check('a log message for who wants it', logs.length === 1, logs);
     const got = await call('test_input_required_result_multiple_inputs');
-    check('the server asks by its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/root/.test(got), got);
+    check('the server asks by its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/project/.test(got), got);
     const changed = new Promise(done => client.setNotificationHandler(name('notifications/tools/list_changed'), done));
     const subscription = await client.listen({ toolsListChanged: true });
     await call('test_trigger_tool_change');

@@ -26,7 +26,7 @@ async def sample(_, params):
 
 
 async def roots(*_):
-    return types.ListRootsResult(roots=[types.Root(uri="file:///root", name="root")])
+    return types.ListRootsResult(roots=[types.Root(uri="file:///project", name="project")])
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +97,7 @@ async def stateless(url):
         await call(client, "test_logging_tool", meta={"io.modelcontextprotocol/logLevel": "info"})
         check("a log message for who wants it", len(logs) == 1, logs)
         got = await call(client, "test_input_required_result_multiple_inputs")
-        check("the server asks by its result", re.search("state-ok .*Ann.*So Generate a greeting.*file:///root", got), got)
+        check("the server asks by its result", re.search("state-ok .*Ann.*So Generate a greeting.*file:///project", got), got)
         async with asyncio.timeout(5), client.listen(tools_list_changed=True) as changes:
             await call(client, "test_trigger_tool_change")
             check("a subscriber is told of a change", await anext(aiter(changes)) is not None)

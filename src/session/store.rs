@@ -51,6 +51,12 @@ impl NewSession {
             owner,
         }
     }
+
+    /// The same on this upstream, if it is known.
+    pub fn on(mut self, upstream: Option<UpstreamKey>) -> Self {
+        self.upstream = upstream;
+        self
+    }
 }
 
 /// A session as the store keeps it.

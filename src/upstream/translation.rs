@@ -139,8 +139,7 @@ impl Shared {
 
     async fn bind(&self, id: UpstreamId, for_this_stream: bool) -> Result<Session, BoxError> {
         let limit = self.sessions.store_limit();
-        let mut new = NewSession::new(id, self.owner);
-        new.upstream = self.upstream.clone();
+        let new = NewSession::new(id, self.owner).on(self.upstream.clone());
         let bound = self.config.store().bind(new, limit).await;
         let session = bound.map_err(failed)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,7 +14,7 @@ use http_body_util::{
     channel::{Channel, Sender},
 };
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer, intercept::IntoIntercept};
+use tower_sse_proxy::{ErrorKind, Policy, SseBody, SseProxyLayer, intercept::IntoIntercept};
 
 use super::{Script, event_stream, soon};
 
@@ -100,4 +100,13 @@ pub async fn is_silent(body: &mut Open) -> bool {
         tokio::task::yield_now().await;
     }
     true
+}
+
+/// The layer with a policy without anything for paths below /free.
+pub fn with_free_paths(layer: SseProxyLayer) -> SseProxyLayer {
+    let free = Arc::new(Policy::default());
+    layer.policy(move |request| {
+        let path = request.uri.path();
+        path.starts_with("/free").then(|| Arc::clone(&free))
+    })
 }

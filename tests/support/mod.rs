@@ -21,7 +21,9 @@ use http::{Response, header::CONTENT_TYPE};
 
 pub use body::{Broken, Script, Step, Taken};
 pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post};
-pub use memory::{Open, is_silent, layer, next, open, pass, respond, rest, through};
+pub use memory::{
+    Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,
+};
 pub use proxy::{forward, proxy, serve};
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};
