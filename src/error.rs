@@ -1,6 +1,6 @@
 //! The error that ends a stream's body.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use tower::BoxError;
 
@@ -46,6 +46,11 @@ pub enum ErrorKind {
     InterceptorPanicked,
     /// A session id in the stream could not be translated; why is the source.
     Session,
+    /// The client was too slow: what it had not taken yet is no longer kept. It can go on from the last event it has, and is told
+    /// that some are missing.
+    Lagged,
+    /// The stream was ended from here: it lived as long as it may.
+    Aborted,
 }
 
 impl ErrorKind {
@@ -83,6 +88,11 @@ impl Error {
         }
     }
 
+    /// The same error for one more reader.
+    pub(crate) fn shared(error: &Arc<Self>) -> Self {
+        Self::with_source(error.kind, Arc::clone(error))
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -98,6 +108,8 @@ impl fmt::Display for Error {
             ErrorKind::InterceptorTimedOut => "an interceptor took longer than its time limit",
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
             ErrorKind::Session => "a session id in the stream could not be translated",
+            ErrorKind::Lagged => "a reader was too slow for what is kept of the stream",
+            ErrorKind::Aborted => "the stream has lived as long as it may",
         })
     }
 }

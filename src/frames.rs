@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     codec::{BOM, Block, Raw},
-    upstream::Sink,
+    source::Sink,
 };
 
 /// What one frame holds at the most.
@@ -64,6 +64,11 @@ impl Frames {
     /// Adds a comment of our own.
     pub(crate) fn keep_alive(&mut self, comment: Bytes) {
         self.append_apart(comment.into());
+    }
+
+    /// Adds blocks that are to leave as they are.
+    pub(crate) fn run(&mut self, blocks: Raw) {
+        self.append_apart(blocks);
     }
 
     /// Adds bytes that do not follow on the last ones in their chunk.

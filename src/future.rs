@@ -18,12 +18,15 @@ use tower::BoxError;
 
 use crate::{
     body::SseBody,
+    call::{Behind, Outcome},
     detect::foreign_charset,
     head,
     intercept::{Chain, Head},
-    mapping::{InSession, Mapped},
+    keep::{Asked, Kept},
+    mapping::InSession,
     policy::Policy,
     refusal::Refusal,
+    resume::Rejoin,
     upstream::{
         Pipeline, Pull,
         coding::{Coding, Plain},
@@ -44,9 +47,8 @@ pin_project! {
     }
 }
 
-/// A call with the session looked up before it and bound after it.
-type MappedCall<F> =
-    BoxFuture<'static, Result<Mapped<<F as TryFuture>::Ok>, <F as TryFuture>::Error>>;
+/// A call with more to do before and after it.
+type Called<F> = BoxFuture<'static, Result<Outcome<<F as TryFuture>::Ok>, <F as TryFuture>::Error>>;
 
 pin_project! {
     #[project = AnswerProjection]
@@ -55,9 +57,9 @@ pin_project! {
         F: TryFuture,
     {
         /// That of the service inside.
-        Plain { #[pin] call: F },
-        /// That of the service inside, in a session.
-        Mapped { call: SyncWrapper<MappedCall<F>> },
+        Plain { #[pin] call: F, asked: Option<Box<Asked>> },
+        /// That of the service inside, in a session, or what is kept of a stream.
+        Called { call: SyncWrapper<Called<F>> },
         /// The layer's own.
         Refused { refusal: Option<Refusal> },
     }
@@ -68,25 +70,26 @@ impl<F: TryFuture> ResponseFuture<F> {
         call: F,
         policy: Arc<Policy>,
         request: Option<Box<request::Parts>>,
+        asked: Option<Box<Asked>>,
         method: &Method,
     ) -> Self {
         Self {
-            answer: Answer::Plain { call },
+            answer: Answer::Plain { call, asked },
             policy,
             request,
             head_only: method == Method::HEAD,
         }
     }
 
-    pub(crate) fn mapped(
-        call: MappedCall<F>,
+    pub(crate) fn called(
+        call: Called<F>,
         policy: Arc<Policy>,
         request: Option<Box<request::Parts>>,
         method: &Method,
     ) -> Self {
         let call = SyncWrapper::new(call);
         Self {
-            answer: Answer::Mapped { call },
+            answer: Answer::Called { call },
             policy,
             request,
             head_only: method == Method::HEAD,
@@ -114,11 +117,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (response, in_session) = match this.answer.project() {
-            AnswerProjection::Plain { call } => (ready!(call.poll(cx))?, None),
-            AnswerProjection::Mapped { call } => match ready!(call.get_mut().as_mut().poll(cx))? {
-                Mapped::Answer(response, in_session) => (response, Some(in_session)),
-                Mapped::Refused(refusal) => return Poll::Ready(Ok(refusal.into_response())),
+        let (response, behind) = match this.answer.project() {
+            AnswerProjection::Plain { call, asked } => {
+                let response = ready!(call.poll(cx))?;
+                let (in_session, asked) = (None, asked.take());
+                (response, Behind { in_session, asked })
+            }
+            AnswerProjection::Called { call } => match ready!(call.get_mut().as_mut().poll(cx))? {
+                Outcome::Answer(response, behind) => (response, behind),
+                Outcome::Kept(rejoin) => return Poll::Ready(Ok(kept(*rejoin, this.policy))),
+                Outcome::Refused(refusal) => return Poll::Ready(Ok(refusal.into_response())),
             },
             AnswerProjection::Refused { refusal } => match refusal.take() {
                 Some(refusal) => return Poll::Ready(Ok(refusal.into_response())),
@@ -134,7 +142,7 @@ where
                 policy: this.policy,
                 request,
                 head_only: *this.head_only,
-                in_session,
+                behind,
             };
             stream.answer(parts, body)
         };
@@ -153,7 +161,23 @@ struct EventStream<'a> {
     policy: &'a Policy,
     request: Option<Box<request::Parts>>,
     head_only: bool,
-    in_session: Option<Box<InSession>>,
+    behind: Behind,
+}
+
+/// What is kept of a stream.
+fn kept<B>(rejoin: Rejoin, policy: &Policy) -> Response<SseBody<B>> {
+    let Rejoin {
+        headers,
+        reader,
+        first,
+    } = rejoin;
+    let body = match reader {
+        Some(reader) => SseBody::kept(reader.first(first), policy.keep_alive.clone()),
+        None => SseBody::own(first.unwrap_or_default()),
+    };
+    let mut response = Response::new(body.in_sessions(policy.sessions.clone()));
+    *response.headers_mut() = headers;
+    response
 }
 
 impl EventStream<'_> {
@@ -174,24 +198,56 @@ impl EventStream<'_> {
         if self.head_only {
             // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
             head::of_event_stream(&mut parts.headers);
-            return Response::from_parts(parts, SseBody::own(String::new()));
+            return Response::from_parts(parts, SseBody::own(Bytes::new()));
         }
-        let chain = match self.request {
-            Some(request) => Chain::open(&policy.intercepts, &Head::new(&request, &parts)),
+        let body = Plain::new(&coding, body);
+        // Clients resume, and upstreams go on with, nothing but a success (WHATWG HTML 9.2.3).
+        let asked = self.behind.asked.filter(|_| parts.status == StatusCode::OK);
+        let keep_alive = policy.keep_alive.clone();
+        let (body, asked) = match asked {
+            None => (body, None),
+            Some(mut asked) => match asked.go_on(body) {
+                Ok(reader) => {
+                    head::of_event_stream(&mut parts.headers);
+                    return Response::from_parts(parts, SseBody::kept(reader, keep_alive));
+                }
+                Err(body) => (body, Some(asked)),
+            },
+        };
+        let chain = match &self.request {
+            Some(request) => Chain::open(&policy.intercepts, &Head::new(request, &parts)),
             None => Ok(Chain::default()),
         };
         let Ok(mut chain) = chain else {
             return refused("an interceptor panicked when it was opened");
         };
-        let lease = self.in_session.as_deref().and_then(InSession::lease);
-        if let Some(translation) = self.in_session.and_then(|session| session.translation()) {
+        let in_session = self.behind.in_session;
+        let lease = in_session.as_deref().and_then(InSession::lease);
+        if let Some(translation) = in_session.and_then(|session| session.translation()) {
             chain.put_first(translation);
         }
-        let pipeline = Pipeline::new(chain, policy.strip_comments);
-        let body = Plain::new(&coding, body);
-        let pull = Pull::new(body, policy.decoder(), pipeline);
+        let body = match (asked, &self.request) {
+            (Some(asked), Some(request)) => {
+                let mut headers = parts.headers.clone();
+                head::of_event_stream(&mut headers);
+                let kept = Kept {
+                    request,
+                    response: &parts,
+                    headers,
+                    chain,
+                    decoder: policy.decoder(),
+                    strip_comments: policy.strip_comments,
+                    lease,
+                };
+                SseBody::kept(asked.keep(body, kept), keep_alive)
+            }
+            _ => {
+                let pipeline = Pipeline::new(chain, policy.strip_comments);
+                let pull = Pull::new(body, policy.decoder(), pipeline);
+                SseBody::stream(pull, keep_alive, lease)
+            }
+        };
         head::of_event_stream(&mut parts.headers);
-        let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
         Response::from_parts(parts, body)
     }
 }

@@ -10,6 +10,8 @@ use crate::{
     intercept::IntoIntercept,
     keep_alive::KeepAlive,
     policy::Policy,
+    recording::Recording,
+    replay::{Logs, Replay},
     service::SseProxy,
     session::{AnyStore, Keeper, Owner, Owners, SessionStore, Sessions},
 };
@@ -69,7 +71,9 @@ use crate::{
 /// * [Session](crate::session) ids are translated before the interceptors see an event, which see what the client sees.
 /// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
 ///   after what was allowed before it, so that the client sees a cut and not an end.
-/// * Dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
+/// * With [`replay`](crate::replay), events get ids, and a client that comes back with the last one it has misses nothing. A task
+///   then moves the stream, and the upstream goes on for a while without a client.
+/// * Otherwise, dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
 ///   see: hyper's HTTP/1 does not while it has input left (the next request, a line end too many), nor while it waits for
 ///   a client that does not read. The gateway example watches its sockets for that.
 ///
@@ -89,14 +93,31 @@ pub struct SseProxyLayer {
 }
 
 /// What all services made by one layer share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Config {
     policy: Arc<Policy>,
     choose: Option<Choose>,
     store: AnyStore,
     owners: Owners,
     keeper: Arc<Keeper>,
+    logs: Arc<Logs<Recording>>,
 }
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: Arc::default(),
+            choose: None,
+            store: AnyStore::default(),
+            owners: Owners::default(),
+            keeper: Arc::default(),
+            logs: Arc::new(Logs::new(KEPT_BYTES)),
+        }
+    }
+}
+
+/// What the logs of a layer keep together, in bytes.
+const KEPT_BYTES: usize = 256 << 20;
 
 type Choose = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
 
@@ -114,7 +135,11 @@ impl Config {
         &self.keeper
     }
 
-    pub(crate) fn owner(&self, request: &request::Parts, sessions: &Sessions) -> Owner {
+    pub(crate) fn logs(&self) -> &Arc<Logs<Recording>> {
+        &self.logs
+    }
+
+    pub(crate) fn owner(&self, request: &request::Parts, sessions: Option<&Sessions>) -> Owner {
         self.owners.owner(request, sessions)
     }
 }
@@ -174,6 +199,18 @@ impl SseProxyLayer {
     /// [`Intercept`](crate::intercept::Intercept). See [`Policy::intercept`].
     pub fn intercept<M>(self, interceptor: impl IntoIntercept<M>) -> Self {
         self.with(|policy| policy.intercept(interceptor))
+    }
+
+    /// Keeps what streams have sent, for clients that come back. See [`Replay`].
+    pub fn replay(self, replay: Replay) -> Self {
+        self.with(|policy| policy.replay(replay))
+    }
+
+    /// How many bytes are kept of all streams together, for [`replay`](Self::replay); 256 MiB unless set. Where there is no room
+    /// for more, those streams are let go of first that have sent nothing for the longest time.
+    pub fn replay_bytes(mut self, bytes: usize) -> Self {
+        Arc::make_mut(&mut self.config).logs = Arc::new(Logs::new(bytes));
+        self
     }
 
     /// The limit, in bytes, for one event; 16 MiB unless set. See [`Policy::max_event_bytes`].

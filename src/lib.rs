@@ -40,6 +40,7 @@
 //!
 //! * [`SseProxyLayer`]: what happens to a stream, and all settings.
 //! * [`intercept`]: the ways to write an interceptor, from a function to a tower service.
+//! * [`replay`]: what a client has missed that comes back.
 //! * [`session`]: sessions of clients, mapped to those of the upstream.
 //! * [`profile`]: policies that are ready: the Model Context Protocol.
 //! * [`codec`]: events and the decoder, of use without HTTP too.
@@ -50,10 +51,12 @@
 //! 1. An event that nobody edited leaves byte-identical, however it was cut into chunks.
 //! 2. No byte of an event stream reaches the client without having gone through the interceptors, under any input,
 //!    encoding, error or limit.
-//! 3. Each client sees each event at most once, in order.
-//! 4. One request to the layer is one request to the service, and a client that leaves cancels it.
+//! 3. Each client sees each event at most once, in order; with [`replay`], exactly once over any pattern of disconnects within what
+//!    is kept, and beyond that it is told of a gap.
+//! 4. One request to the layer is one request to the service, and a client that leaves cancels it, unless it is to be
+//!    [kept](replay::Replay::linger).
 //! 5. Memory is bounded by configuration, for any upstream and any reader.
-//! 6. Another owner's session ids are indistinguishable from unknown ones.
+//! 6. Another owner's ids of sessions and events are indistinguishable from unknown ones.
 //! 7. Nothing an upstream or a client sends can make it panic or spin.
 //! 8. A response that is not an event stream is not touched.
 //!
@@ -78,17 +81,24 @@ pub mod replay;
 pub mod session;
 
 mod body;
+mod call;
 mod detect;
 mod error;
 mod frames;
 mod future;
 mod head;
+mod keep;
 mod keep_alive;
 mod layer;
 mod mapping;
 mod policy;
+mod pump;
+mod recording;
 mod refusal;
+mod resume;
 mod service;
+mod source;
+mod stream;
 mod timer;
 mod upstream;
 

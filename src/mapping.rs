@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, request};
-use http_body::Body;
-use tower::{BoxError, ServiceExt};
-use tower_service::Service;
+use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
     layer::Config,
+    recording::Whose,
     refusal::Refusal,
     session::{
         Lease, NewSession, Owner, Session, SessionRequest, Sessions, UpstreamId, UpstreamKey,
@@ -17,21 +14,14 @@ use crate::{
     upstream::Translation,
 };
 
-/// What came of a request.
-pub(crate) enum Mapped<R> {
-    /// The answer, with its ids translated, and what is left to do for its stream.
-    Answer(R, Box<InSession>),
-    /// The layer's own answer.
-    Refused(Refusal),
-}
-
 /// What the stream of an answer needs to know of sessions.
 pub(crate) struct InSession {
-    mapping: Mapping,
-    client: request::Parts,
-    owner: Owner,
-    upstream: Option<UpstreamKey>,
-    session: Option<Session>,
+    pub(crate) mapping: Mapping,
+    /// The client's request.
+    pub(crate) client: request::Parts,
+    pub(crate) owner: Owner,
+    pub(crate) upstream: Option<UpstreamKey>,
+    pub(crate) session: Option<Session>,
 }
 
 impl InSession {
@@ -64,59 +54,33 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Sends a request on with the upstream's id in the place of the client's.
-    ///
-    /// The service is one that nobody waits with: a store that takes its time takes nobody's permit with it.
-    pub(crate) async fn run<S, ReqB, B>(
-        self,
-        service: S,
-        request: Request<ReqB>,
-    ) -> Result<Mapped<Response<B>>, S::Error>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let (mut parts, body) = request.into_parts();
-        let client = parts.clone();
-        let owner = self.config.owner(&client, &self.sessions);
-        let session = match self.resolve(&mut parts, owner).await {
-            Ok(session) => session,
-            Err(refusal) => return Ok(Mapped::Refused(refusal)),
-        };
-        let response = service.oneshot(Request::from_parts(parts, body)).await?;
-        let (mut parts, body) = response.into_parts();
+    /// Translates an answer of the service. Returns the session that the client goes by from now on, and the upstream it is on.
+    pub(crate) async fn answer(
+        &self,
+        client: &request::Parts,
+        answer: &mut response::Parts,
+        session: Option<Session>,
+        owner: Owner,
+    ) -> Result<(Option<Session>, Option<UpstreamKey>), Refusal> {
         if let Some(session) = &session
-            && self.sessions.is_over(&client, &parts)
+            && self.sessions.is_over(client, answer)
         {
             let gone = SessionRequest::Remove(session.id.clone());
             // If the store fails it will learn of it by the next 404, or by the time.
             let _ = self.ask(gone).await;
+            let session = Some(session.id.clone());
+            self.config.logs().remove_all_of(&Whose { owner, session });
         }
-        let upstream = parts.extensions.get::<UpstreamKey>().cloned();
+        let upstream = answer.extensions.get::<UpstreamKey>().cloned();
         let upstream = upstream.or_else(|| session.as_ref()?.upstream.clone());
-        let session = match self
-            .bind(&mut parts.headers, session, owner, &upstream)
-            .await
-        {
-            Ok(session) => session,
-            Err(refusal) => return Ok(Mapped::Refused(refusal)),
-        };
-        let in_session = Box::new(InSession {
-            mapping: self,
-            client,
-            owner,
-            upstream,
-            session,
-        });
-        Ok(Mapped::Answer(
-            Response::from_parts(parts, body),
-            in_session,
-        ))
+        let session = self
+            .bind(&mut answer.headers, session, owner, &upstream)
+            .await?;
+        Ok((session, upstream))
     }
 
     /// The session of a request, which is translated.
-    async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         request: &mut request::Parts,
         owner: Owner,

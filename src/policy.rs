@@ -10,6 +10,7 @@ use crate::{
     intercept::{Intercept, IntoIntercept},
     keep_alive::KeepAlive,
     refusal::Refusal,
+    replay::Replay,
     session::Sessions,
 };
 
@@ -39,6 +40,7 @@ pub struct Policy {
     pub(crate) strip_comments: bool,
     pub(crate) detect: Detect,
     pub(crate) sessions: Option<Arc<Sessions>>,
+    pub(crate) replay: Option<Arc<Replay>>,
     pub(crate) refusal: Option<Refusal>,
 }
 
@@ -101,6 +103,18 @@ impl Policy {
         self
     }
 
+    /// Keeps what streams have sent, for clients that come back. Nothing is kept unless set.
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay = Some(Arc::new(replay));
+        self
+    }
+
+    /// The same without what is kept, and that.
+    pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
+        let replay = self.replay.take();
+        (self, replay.map(|replay| Replay::clone(&replay)))
+    }
+
     /// A policy by which requests are not passed on but answered with this status and text.
     ///
     /// ```
@@ -129,6 +143,7 @@ impl Policy {
     /// Whether bytes that cannot be read must not pass.
     pub(crate) fn inspects(&self) -> bool {
         !self.intercepts.is_empty()
+            || self.replay.is_some()
             || self
                 .sessions
                 .as_ref()
@@ -146,6 +161,7 @@ impl Default for Policy {
             strip_comments: false,
             detect: Arc::new(is_event_stream),
             sessions: None,
+            replay: None,
             refusal: None,
         }
     }
@@ -160,6 +176,7 @@ impl fmt::Debug for Policy {
             .field("keep_alive", &self.keep_alive)
             .field("strip_comments", &self.strip_comments)
             .field("sessions", &self.sessions)
+            .field("replay", &self.replay)
             .field("refusal", &self.refusal)
             .finish_non_exhaustive()
     }

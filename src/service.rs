@@ -12,7 +12,16 @@ use http_body::Body;
 use tower::BoxError;
 use tower_service::Service;
 
-use crate::{body::SseBody, future::ResponseFuture, head, layer::Config, mapping::Mapping};
+use crate::{
+    body::SseBody,
+    call::Call,
+    future::ResponseFuture,
+    head,
+    keep::Asked,
+    layer::Config,
+    recording::{Target, Whose},
+    resume::names_an_event,
+};
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
 ///
@@ -81,17 +90,32 @@ where
         if policy.inspects() {
             head::narrow_accept_encoding(&mut parts);
         }
+        let replay = policy.replay.as_ref();
+        let comes_back = replay.is_some_and(|replay| names_an_event(&parts, replay));
+        let asked = replay.map(|replay| {
+            let owner = self.config.owner(&parts, None);
+            Box::new(Asked {
+                config: Arc::clone(&self.config),
+                replay: Arc::clone(replay),
+                whose: Whose {
+                    owner,
+                    session: None,
+                },
+                target: Target::of(&parts, replay),
+                rejoins: None,
+            })
+        });
         let request = Request::from_parts(parts, body);
-        let Some(sessions) = &policy.sessions else {
-            let response = self.inner.call(request);
-            return ResponseFuture::plain(response, policy, seen, &method);
-        };
-        let mapping = Mapping {
-            config: Arc::clone(&self.config),
-            sessions: Arc::clone(sessions),
-        };
-        let response = mapping.run(self.let_go(), request);
-        ResponseFuture::mapped(Box::pin(response), policy, seen, &method)
+        if policy.sessions.is_some() || comes_back {
+            let call = Call {
+                config: Arc::clone(&self.config),
+                policy: Arc::clone(&policy),
+            };
+            let answer = Box::pin(call.run(self.let_go(), request));
+            return ResponseFuture::called(answer, policy, seen, &method);
+        }
+        let response = self.inner.call(request);
+        ResponseFuture::plain(response, policy, seen, asked, &method)
     }
 }
 

@@ -11,6 +11,11 @@ use tower_sse_proxy::replay::{Bounds, Cursor, Located, Log, Position, Read, Stat
 enum Op {
     Append {
         size: usize,
+        event: bool,
+    },
+    Shrink {
+        bytes: usize,
+        keep: usize,
     },
     /// Commits all but so many of the last.
     Commit {
@@ -34,7 +39,9 @@ fn op() -> impl Strategy<Value = Op> {
         State::Failed,
     ]);
     prop_oneof![
-        12 => (0..600_usize).prop_map(|size| Op::Append { size }),
+        12 => (0..600_usize, prop::bool::weighted(0.7))
+            .prop_map(|(size, event)| Op::Append { size, event }),
+        1 => (0..2000_usize, 0..2_usize).prop_map(|(bytes, keep)| Op::Shrink { bytes, keep }),
         3 => (0..4_usize).prop_map(|all_but| Op::Commit { all_but }),
         3 => (0..40_u64).prop_map(|seconds| Op::Pass { seconds }),
         1 => Just(Op::Expire),
@@ -50,9 +57,12 @@ fn bounds() -> impl Strategy<Value = Bounds> {
     })
 }
 
+/// A block that was put in, when, and whether it was an event.
+type Put = (Position, Bytes, Instant, bool);
+
 /// All that was ever put in, and how much of it has gone.
 struct Model {
-    all: Vec<(Position, Bytes, Instant)>,
+    all: Vec<Put>,
     gone: usize,
     committed: usize,
     over: bool,
@@ -77,7 +87,8 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
     let kept = &model.all[model.gone..];
     assert_eq!(log.len(), kept.len());
     assert_eq!(log.is_empty(), kept.is_empty());
-    let texts: usize = kept.iter().map(|(_, block, _)| block.len()).sum();
+    assert_eq!(log.events(), kept.iter().filter(|put| put.3).count());
+    let texts: usize = kept.iter().map(|(_, block, _, _)| block.len()).sum();
     assert!(log.bytes() >= texts && log.bytes() <= texts + 100 * kept.len());
 
     // Every event that ever was is found, or known to be followed by a gap.
@@ -86,19 +97,26 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
     } else {
         Read::Wait
     };
-    for (number, (position, _, _)) in model.all.iter().enumerate() {
+    // What is no event is missed by nobody.
+    let gap = |from: usize| (from..model.gone).any(|number| model.all[number].3);
+    for (number, (position, _, _, is_event)) in model.all.iter().enumerate() {
+        if !is_event && number < model.gone {
+            continue; // It has no id that a client could name.
+        }
         match log.locate(*position) {
             Located::After(at) => {
-                assert!(
-                    number + 1 >= model.gone && number < model.committed,
-                    "after a gap"
-                );
+                assert!(!gap(number + 1) && number < model.committed, "after a gap");
                 let (blocks, stopped) = read_all(log, at);
-                let expected = &model.all[number + 1..model.committed.max(number + 1)];
-                assert!(blocks.iter().eq(expected.iter().map(|(_, block, _)| block)));
+                let next = (number + 1).max(model.gone);
+                let expected = &model.all[next..model.committed.max(next)];
+                assert!(
+                    blocks
+                        .iter()
+                        .eq(expected.iter().map(|(_, block, _, _)| block))
+                );
                 assert_eq!(stopped, end);
             }
-            Located::Evicted => assert!(number + 1 < model.gone, "hidden too early"),
+            Located::Evicted => assert!(gap(number + 1), "hidden too early"),
             Located::Unknown => assert!(number >= model.committed, "forgotten"),
             other => panic!("{other:?}"),
         }
@@ -117,11 +135,16 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
     // Whoever reads on from where it was gets all, or learns that it cannot.
     for (cursor, number) in cursors {
         let (blocks, stopped) = read_all(log, *cursor);
-        if *number < model.gone {
+        if gap(*number) {
             assert_eq!((blocks.len(), stopped), (0, Read::Evicted));
         } else {
-            let expected = &model.all[*number..model.committed.max(*number)];
-            assert!(blocks.iter().eq(expected.iter().map(|(_, block, _)| block)));
+            let next = model.gone.max(*number);
+            let expected = &model.all[next..model.committed.max(next)];
+            assert!(
+                blocks
+                    .iter()
+                    .eq(expected.iter().map(|(_, block, _, _)| block))
+            );
             assert_eq!(stopped, end);
         }
     }
@@ -147,20 +170,39 @@ proptest! {
             let before = (log.len(), model.all.len());
             let mut may_evict = false;
             match op {
-                Op::Append { size } => {
+                Op::Append { size, event } => {
                     let block = Bytes::from(vec![number as u8; size]);
                     let expected = log.next_position();
-                    prop_assert_eq!(log.append(block.clone(), now), expected);
+                    let state = log.state();
+                    let position = if event {
+                        log.append(block.clone(), now)
+                    } else {
+                        log.append_aside(block.clone(), now)
+                    };
+                    prop_assert_eq!(position, expected);
+                    prop_assert_eq!(log.state(), state);
                     if !model.over {
-                        prop_assert!(model.all.last().is_none_or(|(last, _, _)| *last < expected));
+                        prop_assert!(model.all.last().is_none_or(|(last, _, _, _)| *last < expected));
                         prop_assert!(!log.is_empty(), "what has just come is gone");
-                        model.all.push((expected, block, now));
+                        model.all.push((expected, block, now, event));
                         may_evict = true;
                         if at_once {
                             model.committed = model.all.len();
                         }
-                        prop_assert_eq!(log.state(), State::Live);
                     }
+                }
+                Op::Shrink { bytes, keep } => {
+                    let (size, len) = (log.bytes(), log.len());
+                    let freed = log.shrink(bytes, keep);
+                    prop_assert_eq!(size - log.bytes(), freed);
+                    let gone = model.all.len() - log.len();
+                    prop_assert!(freed >= bytes || log.len() <= keep || gone == model.committed);
+                    prop_assert!(log.len() >= len.min(keep), "the last one stays");
+                    // No more than had to: the last one that went was needed.
+                    if gone > model.gone {
+                        prop_assert!(freed - model.all[gone - 1].1.len() < bytes + 100);
+                    }
+                    model.gone = gone;
                 }
                 Op::Commit { all_but } => {
                     if let Some(upto) = model.all.len().checked_sub(all_but + 1) {
@@ -192,14 +234,14 @@ proptest! {
             prop_assert!(gone <= model.committed, "what nobody could read is gone");
             if gone > model.gone {
                 // The last one that went would have been too old, or too much.
-                let (_, block, since) = &model.all[gone - 1];
+                let (_, block, since, _) = &model.all[gone - 1];
                 let too_old = now.duration_since(*since) >= bounds.age;
-                let too_much = log.len() + 1 > bounds.events || log.bytes() + block.len() + 100 > bounds.bytes;
+                let too_much = log.events() + 1 > bounds.events || log.bytes() + block.len() + 100 > bounds.bytes;
                 prop_assert!(too_old || (too_much && !log.is_empty()));
             }
             model.gone = gone;
             if may_evict && model.gone < model.committed {
-                let fits = log.len() <= bounds.events && log.bytes() <= bounds.bytes;
+                let fits = log.events() <= bounds.events && log.bytes() <= bounds.bytes;
                 prop_assert!(fits || log.len() == 1, "over the bounds");
             }
             check(&log, &model, &cursors);

@@ -12,6 +12,7 @@ mod guard;
 mod mcp;
 mod path;
 mod proxy;
+mod routes;
 mod server;
 mod settings;
 mod socket;
@@ -74,7 +75,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     };
     tracing::info!("listening on {listen}, in front of {upstream}");
-    let layer = mcp::layer(policy(&settings), &settings, listen, &upstream);
+    let layer = routes::layer(policy(&settings), &settings, listen, &upstream);
     let service = layer.layer(Upstream::new(&upstream)?);
     server::serve(listener, service, &settings).await?;
     Ok(())

@@ -1,50 +1,20 @@
-//! The MCP routes: which they are, who may use them, and where their sessions are kept.
+//! The MCP routes: who may use them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use http::{Uri, header::AUTHORIZATION, request};
+use http::Uri;
 use tower_sse_proxy::{
-    Policy, SseProxyLayer,
+    Policy,
     profile::{Mcp, OriginCheck},
-    session::{MemoryStore, SealedStore},
 };
 
-use crate::{
-    path::leads_to,
-    settings::{Settings, Store},
-};
+use crate::settings::Settings;
 
-/// A layer with one policy for MCP and this one for all the rest.
-pub fn layer(
-    policy: Policy,
-    settings: &Settings,
-    listen: SocketAddr,
-    upstream: &Uri,
-) -> SseProxyLayer {
+/// The rules of MCP, on top of this policy.
+pub fn rules(policy: Policy, settings: &Settings, listen: SocketAddr, upstream: &Uri) -> Mcp {
     let sessions = Mcp::sessions().upstream_origin(upstream.to_string());
     let check = OriginCheck::new(hosts(settings, listen), origins(settings, listen));
-    let mcp = Mcp::with_sessions(policy.clone(), sessions).check(check);
-    let (plain, prefixes) = (Arc::new(policy), settings.mcp_paths.clone());
-    let layer = match &settings.store {
-        Store::Memory => SseProxyLayer::new(MemoryStore::default()),
-        Store::Sealed { key, text } => {
-            SseProxyLayer::new(SealedStore::new(key.clone())).owner_key(text)
-        }
-    };
-    layer.owner(authorization).policy(move |request| {
-        let path = request.uri.path();
-        Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
-            mcp.policy(request)
-        } else {
-            Arc::clone(&plain)
-        })
-    })
-}
-
-fn authorization(request: &request::Parts) -> Option<Vec<u8>> {
-    let values = request.headers.get_all(AUTHORIZATION).iter();
-    let values: Vec<_> = values.map(|value| value.as_bytes()).collect();
-    (!values.is_empty()).then(|| values.join(&b'\n'))
+    Mcp::with_sessions(policy, sessions).check(check)
 }
 
 fn hosts(settings: &Settings, listen: SocketAddr) -> Vec<String> {

@@ -49,6 +49,14 @@ pub struct Settings {
     #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]
     keepalive_ms: Option<u64>,
 
+    /// How many events are kept of each stream on /r and the MCP routes, for clients that come back.
+    #[arg(long, env = "SSEP_REPLAY_EVENTS", value_parser = at_least_one)]
+    pub replay_events: Option<usize>,
+
+    /// How long such a stream lives on without a client, in milliseconds.
+    #[arg(long, env = "SSEP_DETACH_MS")]
+    detach_ms: Option<u64>,
+
     /// Where sessions are kept: `memory`, or `sealed:KEYFILE`, in the ids themselves, which every gateway with the key can read.
     /// The file holds 32 bytes in hex or base64.
     #[arg(long, env = "SSEP_STORE", default_value = "memory", value_parser = store)]
@@ -119,6 +127,10 @@ impl Settings {
         self.intercept_timeout_ms.map(Duration::from_millis)
     }
 
+    pub fn linger(&self) -> Option<Duration> {
+        self.detach_ms.map(Duration::from_millis)
+    }
+
     pub fn keepalive(&self) -> Option<Duration> {
         self.keepalive_ms.map(Duration::from_millis)
     }
@@ -165,6 +177,14 @@ fn store(value: &str) -> Result<Store, String> {
     let text = text.trim().to_owned();
     let key = text.parse().map_err(|error| format!("{file}: {error}"))?;
     Ok(Store::Sealed { key, text })
+}
+
+fn at_least_one(value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(0) => Err("it takes at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 fn trimmed(value: &str) -> Result<String, Infallible> {

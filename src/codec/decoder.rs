@@ -151,6 +151,17 @@ impl Decoder {
         self
     }
 
+    /// A decoder of the same kind, at the start of another stream.
+    pub(crate) fn renewed(&self) -> Self {
+        Self {
+            // The same place is not to be found twice.
+            open_end: self.open_end,
+            ..Self::new(self.limit)
+                .overflow(self.overflow)
+                .check_utf8(self.check_utf8)
+        }
+    }
+
     /// Hands in the next bytes. Take the pieces with [`next_piece`](Self::next_piece) before the next call:
     /// input that is still waiting is copied together with the new.
     pub fn push(&mut self, chunk: Bytes) {

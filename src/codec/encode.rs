@@ -76,6 +76,17 @@ pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut 
     })
 }
 
+/// Writes the block with this id, and with no other.
+pub(crate) fn with_id(raw: &mut Vec<u8>, block: &Block, id: &[u8]) {
+    if block.has_id() {
+        let block = replace_field(block, b"id", |raw| field(raw, b"id", id));
+        raw.extend_from_slice(block.as_bytes());
+    } else {
+        field(raw, b"id", id);
+        raw.extend_from_slice(block.as_bytes());
+    }
+}
+
 /// The block without its comment lines; `None` if nothing would be left of it.
 pub(super) fn without_comments(block: &Block) -> Option<Block> {
     let keep = |line: &Line<'_>| !matches!(line, Line::Comment(_));

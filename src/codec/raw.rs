@@ -88,6 +88,23 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// The parts of a chunk that end there.
+    pub(crate) fn parts(
+        chunk: Bytes,
+        ends: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = Self> {
+        let chunk = Arc::new(Chunk::new(chunk));
+        let mut start = 0;
+        ends.into_iter().map(move |end| {
+            let place = Place { start, end };
+            start = end;
+            let chunk = Arc::clone(&chunk);
+            Self { place, chunk }
+        })
+    }
+}
+
 impl From<Bytes> for Raw {
     fn from(bytes: Bytes) -> Self {
         let end = bytes.len();

@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, request};
+use http::{HeaderMap, Method, StatusCode, request};
 
 use super::{OriginCheck, origin::Foreign};
-use crate::{policy::Policy, session::Sessions};
+use crate::{
+    codec::Event,
+    intercept::Json,
+    policy::Policy,
+    replay::{Gap, Replay},
+    session::Sessions,
+};
 
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
+
+/// The first revision in which a server may end an answer and go on with it in another one.
+const POLLING: &str = "2025-11-25";
 
 /// The first revision that has no sessions and no resumption.
 const STATELESS: &str = "2026-07-28";
@@ -30,11 +39,16 @@ const STATELESS: &str = "2026-07-28";
 /// let service = layer.layer(upstream);
 /// ```
 ///
-/// | revision | sessions | a client that leaves |
-/// |---|---|---|
-/// | 2024-11-05 | the URL in the `endpoint` event | ends its session |
-/// | 2025-03-26, 2025-06-18, 2025-11-25, none named | `Mcp-Session-Id` | is told to the upstream, which does not take it for a cancellation |
-/// | 2026-07-28 and later | none: the headers of sessions and resumption are taken away | is told to the upstream, for which it is the cancellation |
+/// | revision | sessions | a client that leaves | comes back |
+/// |---|---|---|---|
+/// | 2024-11-05 | the URL in the `endpoint` event | ends its session | to a new one |
+/// | 2025-03-26, 2025-06-18, 2025-11-25, none named | `Mcp-Session-Id` | is told to the upstream, which does not take it for a cancellation; with [`replay`](Policy::replay) the upstream goes on | with replay, to its stream |
+/// | 2026-07-28 and later | none: the headers of sessions and resumption are taken away | is told to the upstream, for which it is the cancellation | to nothing |
+///
+/// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
+/// a `POST` began; what is no longer kept is answered with 400 (404 would end the session); a stream is complete with the
+/// JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25, polling). From 2025-11-25
+/// on, streams begin with an event that has an id and no data, so that they can be resumed from the start.
 ///
 /// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a
 /// request, its `Mcp-*` headers and the status and body of a response are not changed, nor does anything repeat a request.
@@ -44,6 +58,8 @@ const STATELESS: &str = "2026-07-28";
 #[derive(Clone, Debug)]
 pub struct Mcp {
     stateful: Arc<Policy>,
+    resumable: Arc<Policy>,
+    polling: Arc<Policy>,
     stateless: Arc<Policy>,
     ambiguous: Arc<Policy>,
     foreign_origin: Arc<Policy>,
@@ -65,8 +81,21 @@ impl Mcp {
             .without_header("last-event-id")
             .without_endpoint();
         let refused = |status, text| Arc::new(Policy::refuse(status, text));
+        let (policy, replay) = policy.without_replay();
+        let stateful = policy.clone().sessions(sessions);
+        let kept = |replay: Option<Replay>| match replay {
+            Some(replay) => Arc::new(stateful.clone().replay(replay)),
+            None => Arc::new(stateful.clone()),
+        };
+        let replay = replay.map(|replay| {
+            // A 404 would be taken for the end of the session.
+            let gap = Gap::Status(StatusCode::BAD_REQUEST);
+            replay.gap(gap).complete_when(is_response)
+        });
         Self {
-            stateful: Arc::new(policy.clone().sessions(sessions)),
+            resumable: kept(replay.clone()),
+            polling: kept(replay.map(|replay| replay.prime(None))),
+            stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
             ambiguous: refused(
                 StatusCode::BAD_REQUEST,
@@ -103,14 +132,38 @@ impl Mcp {
         }
         Arc::clone(match version(&request.headers) {
             Version::Several => &self.ambiguous,
-            Version::Stateful => &self.stateful,
+            Version::Stateful if may_be_legacy(request) => &self.stateful,
+            Version::Stateful => &self.resumable,
+            Version::Polling => &self.polling,
             Version::Stateless => &self.stateless,
         })
     }
 }
 
+/// A request that may open a stream of 2024-11-05, for which there is no resumption: another stream is another session.
+fn may_be_legacy(request: &request::Parts) -> bool {
+    let headers = &request.headers;
+    request.method == Method::GET
+        && !headers.contains_key(SESSION)
+        && !headers.contains_key(VERSION)
+}
+
+/// Whether this is the answer to a request, after which the stream of its answer ends (2025-11-25, Streamable HTTP).
+fn is_response(event: &Event) -> bool {
+    let Ok(json) = Json::parse(event.data()) else {
+        return false;
+    };
+    // Up to 2025-03-26 several messages may share an event; of those the first will do.
+    ["", "/0"].iter().any(|message| {
+        let has = |member| json.pointer(&format!("{message}/{member}")).is_some();
+        has("id") && (has("result") || has("error"))
+    })
+}
+
 enum Version {
     Stateful,
+    /// And an answer may be cut in pieces, for which the client comes back.
+    Polling,
     Stateless,
     Several,
 }
@@ -125,6 +178,8 @@ fn version(headers: &HeaderMap) -> Version {
                 Version::Several
             } else if is_date(value) && value >= STATELESS.as_bytes() {
                 Version::Stateless
+            } else if is_date(value) && value >= POLLING.as_bytes() {
+                Version::Polling
             } else {
                 // None is what 2025-03-26 names, and what an upstream makes of another is for it to say.
                 Version::Stateful
@@ -154,7 +209,7 @@ mod tests {
                 .iter()
                 .map(|version| (name.clone(), version.parse().unwrap()));
             match version(&headers.collect()) {
-                Version::Stateful => "sessions",
+                Version::Stateful | Version::Polling => "sessions",
                 Version::Stateless => "none",
                 Version::Several => "?",
             }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Position;
+use crate::codec::Raw;
 
 /// How much of a stream is kept. Whatever is over is let go, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// So many blocks.
+    /// So many events. Comments between them are not counted.
     pub events: usize,
     /// So many bytes, with what it takes to keep them.
     pub bytes: usize,
@@ -20,7 +21,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Keeps at most so many blocks; 1024 unless set.
+    /// Keeps at most so many events; 1024 unless set.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events;
         self
@@ -77,16 +78,23 @@ pub struct Log {
     committed: u64,
     commits_at_once: bool,
     bytes: usize,
+    so_far: u64,
+    events: usize,
     next: Position,
-    /// The last block that was let go.
+    /// The last event that was let go ...
     evicted: Option<Position>,
+    /// ... and the place behind it.
+    gap: u64,
     state: State,
 }
 
 struct Kept {
     position: Position,
-    block: Bytes,
+    block: Raw,
     since: Instant,
+    is_event: bool,
+    /// How many bytes the log has taken in so far, with this one.
+    so_far: u64,
 }
 
 impl Kept {
@@ -114,6 +122,12 @@ pub enum Located {
     Unknown,
 }
 
+/// A block, or what there is instead.
+pub(crate) enum RawRead<'a> {
+    Block(&'a Raw, Cursor),
+    Nothing(Read),
+}
+
 /// What there is to read at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,11 +152,14 @@ impl Log {
             committed: 0,
             commits_at_once: true,
             bytes: 0,
+            so_far: 0,
+            events: 0,
             next: Position {
                 epoch: 0,
                 number: 0,
             },
             evicted: None,
+            gap: 0,
             state: State::Live,
         }
     }
@@ -165,23 +182,36 @@ impl Log {
         }
     }
 
-    /// Keeps a block, and lets go of what is over the bounds; never of this one, however large it is, nor of what is not committed
+    /// Keeps an event, and lets go of what is over the bounds; never of this one, however large it is, nor of what is not committed
     /// yet, which nobody had a chance to read. Returns its position.
     ///
-    /// The log goes on also if it was [suspended](State::Suspended). What comes after its end is not kept: the stream has none.
-    pub fn append(&mut self, block: Bytes, now: Instant) -> Position {
+    /// What comes after the end of the stream is not kept: it has none.
+    pub fn append(&mut self, event: Bytes, now: Instant) -> Position {
+        self.keep(event.into(), true, now)
+    }
+
+    /// Keeps what is no event: comments, a `retry`. Nobody misses it if it is let go.
+    pub fn append_aside(&mut self, block: Bytes, now: Instant) -> Position {
+        self.keep(block.into(), false, now)
+    }
+
+    pub(crate) fn keep(&mut self, block: Raw, is_event: bool, now: Instant) -> Position {
         let position = self.next;
         if self.is_over() {
             return position;
         }
-        self.state = State::Live;
         self.next.number += 1;
-        let kept = Kept {
+        let mut kept = Kept {
             position,
             block,
             since: now,
+            is_event,
+            so_far: self.so_far,
         };
         self.bytes += kept.size();
+        self.so_far += kept.size() as u64;
+        kept.so_far = self.so_far;
+        self.events += usize::from(is_event);
         self.blocks.push_back(kept);
         if self.commits_at_once {
             self.committed = self.end();
@@ -254,15 +284,29 @@ impl Log {
     }
 
     /// Reads at a place.
-    pub fn read(&self, Cursor(at): Cursor) -> Read {
-        if at < self.first {
-            return Read::Evicted;
+    pub fn read(&self, cursor: Cursor) -> Read {
+        match self.read_raw(cursor) {
+            RawRead::Block(block, next) => Read::Block(block.to_bytes(), next),
+            RawRead::Nothing(read) => read,
         }
+    }
+
+    /// Reads at a place, without a copy of what is there.
+    pub(crate) fn read_raw(&self, Cursor(at): Cursor) -> RawRead<'_> {
+        if at < self.gap {
+            return RawRead::Nothing(Read::Evicted);
+        }
+        // Between there and here were only comments.
+        let at = at.max(self.first);
         if at < self.committed
             && let Some(kept) = self.blocks.get((at - self.first) as usize)
         {
-            return Read::Block(kept.block.clone(), Cursor(at + 1));
+            return RawRead::Block(&kept.block, Cursor(at + 1));
         }
+        RawRead::Nothing(self.read_end(at))
+    }
+
+    fn read_end(&self, at: u64) -> Read {
         // Its end is what comes after all it has, also what is not committed yet.
         if self.is_over() && at >= self.end() {
             return Read::End(self.state);
@@ -275,7 +319,12 @@ impl Log {
         self.bytes
     }
 
-    /// How many blocks it keeps.
+    /// How many events it keeps.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// How many blocks it keeps, events and others.
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
@@ -294,6 +343,30 @@ impl Log {
         self.first + self.blocks.len() as u64
     }
 
+    /// How many blocks and bytes there are from a place on.
+    pub(crate) fn beyond(&self, Cursor(at): Cursor) -> (u64, u64) {
+        let at = at.max(self.first);
+        let read = match at.checked_sub(self.first + 1) {
+            Some(before) => self
+                .blocks
+                .get(before as usize)
+                .map_or(self.so_far, |kept| kept.so_far),
+            None => self.so_far - self.bytes as u64,
+        };
+        (self.end().saturating_sub(at), self.so_far - read)
+    }
+
+    /// Lets go of the oldest until so many bytes are free, but for so many blocks: there is no room for all logs. Returns how
+    /// many are.
+    pub fn shrink(&mut self, bytes: usize, keep: usize) -> usize {
+        let before = self.bytes;
+        while before - self.bytes < bytes && self.blocks.len() > keep && self.first < self.committed
+        {
+            self.let_go();
+        }
+        before - self.bytes
+    }
+
     /// Lets go of what is over the bounds, but for so many blocks.
     fn evict(&mut self, now: Instant, keep: usize) {
         while self.blocks.len() > keep
@@ -301,15 +374,26 @@ impl Log {
             && let Some(oldest) = self.blocks.front()
         {
             let old = now.saturating_duration_since(oldest.since) >= self.bounds.age;
-            let over = self.blocks.len() > self.bounds.events || self.bytes > self.bounds.bytes;
+            let over = self.events > self.bounds.events || self.bytes > self.bounds.bytes;
             // Only age lets go of the last one: it is what a reader at the live edge is about to read.
             if !(old || (over && self.blocks.len() > 1)) {
                 break;
             }
-            self.bytes -= oldest.size();
+            self.let_go();
+        }
+    }
+
+    /// Lets go of the oldest block.
+    fn let_go(&mut self) {
+        let Some(oldest) = self.blocks.pop_front() else {
+            return;
+        };
+        self.bytes -= oldest.size();
+        self.first += 1;
+        if oldest.is_event {
+            self.events -= 1;
             self.evicted = Some(oldest.position);
-            self.first += 1;
-            self.blocks.pop_front();
+            self.gap = self.first;
         }
     }
 }

@@ -1,8 +1,40 @@
 //! Replay: what a stream has sent, for clients that come back.
 //!
-//! Here is the part without I/O: the [log](Log) of one stream, which is the only owner of "which event was last", and the
-//! [ids](EventId) by which clients name where they are in it. A live tail, a replay, a slow client and one of many are the same
-//! read of it at another place. The layer does not use it yet.
+//! [`Replay`] says what is kept, for whom and for how long; [`SseProxyLayer::replay`](crate::SseProxyLayer::replay) installs it.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_sse_proxy::{SseProxyLayer, replay::Replay};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Asked once, whatever becomes of the connection to its client.
+//! let upstream = service_fn(|_: Request<()>| async {
+//!     let answer = Full::<Bytes>::from("data: to be\n\ndata: or not\n\ndata: to be\n\ndata: [DONE]\n\n");
+//!     Response::builder().header("content-type", "text/event-stream").body(answer)
+//! });
+//! let proxy = SseProxyLayer::default().replay(Replay::default()).layer(upstream);
+//!
+//! let response = proxy.clone().oneshot(Request::post("/chat").body(())?).await?;
+//! let text = response.into_body().collect().await?.to_bytes();
+//! let text = std::str::from_utf8(&text)?;
+//! // The connection broke after the second event.
+//! let second = text.lines().filter_map(|line| line.strip_prefix("id: ")).nth(1).unwrap();
+//!
+//! let again = Request::post("/chat").header("last-event-id", second).body(())?;
+//! let response = proxy.oneshot(again).await?;
+//! let rest = response.into_body().collect().await?.to_bytes();
+//! let data: Vec<_> = std::str::from_utf8(&rest)?.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+//! assert_eq!(data, ["to be", "[DONE]"]);
+//! # Ok(()) }
+//! ```
+//!
+//! Below it, for those who want no more than that, is the part without I/O: the [log](Log) of one stream, which is the only owner of
+//! "which event was last", and the [ids](EventId) by which clients name where they are in it. A live tail, a replay, a slow client
+//! and one of many are the same read of it at another place.
 //!
 //! ```
 //! use tokio::time::Instant;
@@ -24,8 +56,20 @@
 //! assert!(matches!(log.locate(two), Located::After(again) if again == cursor));
 //! ```
 
+mod channel;
 mod id;
 mod log;
+mod logs;
+mod reader;
+mod rules;
+mod stamp;
+mod sync;
 
 pub use id::{EventId, MalformedEventId, Position, Token};
 pub use log::{Bounds, Cursor, Located, Log, Read, State};
+pub use rules::{Gap, Replay};
+
+pub(crate) use channel::{Channel, Demand, Ending, Place};
+pub(crate) use logs::{Logs, Record};
+pub(crate) use reader::Reader;
+pub(crate) use stamp::Stamp;

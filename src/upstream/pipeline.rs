@@ -11,22 +11,8 @@ use crate::{
     codec::{Block, Decoder, LateLineFeed, OpenEnd, Piece},
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
+    source::Sink,
 };
-
-/// Where blocks go once nothing more happens to them.
-pub(crate) trait Sink {
-    /// The byte order mark, if the stream began with one.
-    fn byte_order_mark(&mut self);
-
-    /// A block that the whole chain has let through. Returned if only its place was needed.
-    fn block(&mut self, block: Block) -> Option<Block>;
-
-    /// The LF of a CRLF whose CR ended a block that went through unchanged.
-    fn late_line_feed(&mut self);
-
-    /// Enough for one frame.
-    fn is_full(&self) -> bool;
-}
 
 /// So many blocks are taken in between two looks at the clock.
 const BLOCKS_A_LOOK: usize = 64;
@@ -95,12 +81,9 @@ impl Pipeline {
         })
     }
 
-    /// The input is over: takes in what is left of it.
-    pub(crate) fn finish(&mut self, decoder: &mut Decoder, sink: &mut impl Sink) {
-        let Some(tail) = decoder.finish() else {
-            return self.end(Finish::Complete);
-        };
-        match catch(|| self.push(tail, sink)) {
+    /// The input is over, and this is left of it.
+    pub(crate) fn finish(&mut self, rest: Piece, sink: &mut impl Sink) {
+        match catch(|| self.push(rest, sink)) {
             Ok(()) => self.end(Finish::Truncated),
             Err(panic) => self.chain.fail_asked(panic),
         }

@@ -10,14 +10,22 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use pin_project_lite::pin_project;
+use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
 
 use super::{
     coding::Plain,
-    pipeline::{Pipeline, Sink},
+    pipeline::Pipeline,
+    sequel::{Over, Sequel},
 };
-use crate::{codec::Decoder, error::Error, intercept::Finish, timer::Timer};
+use crate::{
+    codec::Decoder,
+    frames::Frames,
+    intercept::Finish,
+    source::{Sink, Source, Step},
+    timer::Timer,
+};
 
 /// The work of one poll: so many bytes of input, or so many frames, even if nothing comes of them. Then other
 /// tasks have their turn.
@@ -38,18 +46,10 @@ pin_project! {
         // Boxed, as most streams have none.
         trailers: Option<Box<HeaderMap>>,
         timer: Timer,
+        sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
+        // The upstream's answer is over, and another one may follow.
+        between: bool,
     }
-}
-
-/// What a poll came to.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// The sink has enough for now, or what it has should not wait for what there is still to do.
-    Full,
-    /// The stream ended, with these trailers.
-    End(Option<Box<HeaderMap>>),
-    /// The stream broke. What was sent before is all there is.
-    Failed(Error),
 }
 
 impl<B> Pull<B>
@@ -64,7 +64,50 @@ where
             pipeline,
             trailers: None,
             timer: Timer::default(),
+            sequel: None,
+            between: false,
         }
+    }
+
+    /// Goes on with other answers of the upstream, where there are any.
+    pub(crate) fn followed_by(mut self, sequel: impl Sequel<B> + 'static) -> Self {
+        self.sequel = Some(SyncWrapper::new(Box::new(sequel)));
+        self
+    }
+
+    /// No other answer is waited for any longer. Whether one was: then the stream ends as the last one did, and is still to be
+    /// polled for what the interceptors hold.
+    pub(crate) fn give_up(mut self: Pin<&mut Self>) -> bool {
+        let this = self.as_mut().project();
+        let sequel = this.sequel.take().filter(|_| *this.between);
+        let over = sequel.and_then(|mut sequel| sequel.get_mut().give_up());
+        *this.between = false;
+        over.map(|over| self.end(over)).is_some()
+    }
+
+    /// An answer of the upstream is over, and so is the stream, unless another one may follow.
+    fn handle_over(mut self: Pin<&mut Self>, over: Over) {
+        let this = self.as_mut().project();
+        let over = match this.sequel {
+            Some(sequel) => sequel.get_mut().handle_over(over),
+            None => Err(over),
+        };
+        match over {
+            Ok(()) => *this.between = true,
+            Err(over) => self.end(over),
+        }
+    }
+
+    fn end(self: Pin<&mut Self>, over: Over) {
+        let this = self.project();
+        *this.sequel = None;
+        this.pipeline.end(match over {
+            Over::Clean(trailers) => {
+                *this.trailers = trailers;
+                Finish::Complete
+            }
+            Over::Broken(error) => Finish::Failed(error),
+        });
     }
 
     /// Moves blocks from the upstream to the sink until the sink is full, the upstream has no more for now, or
@@ -97,11 +140,11 @@ where
     }
 
     fn poll_upstream(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         sink: &mut impl Sink,
     ) -> Poll<Step> {
-        let mut this = self.project();
+        let mut this = self.as_mut().project();
         let (mut bytes, mut frames) = (0, 0);
         let until = Instant::now() + TIME_A_POLL;
         loop {
@@ -132,6 +175,23 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if *this.between
+                && let Some(sequel) = this.sequel
+            {
+                match ready!(sequel.get_mut().poll_next(cx)) {
+                    Ok(upstream) => {
+                        this.upstream.set(Some(upstream));
+                        // What was unfinished will be sent again, or never.
+                        *this.decoder = this.decoder.renewed();
+                    }
+                    Err(over) => {
+                        self.as_mut().end(over);
+                        this = self.as_mut().project();
+                    }
+                }
+                *this.between = false;
+                continue;
+            }
             let frame = match this.upstream.as_mut().as_pin_mut() {
                 Some(upstream) => upstream.poll_frame(cx),
                 None => Poll::Ready(None),
@@ -152,9 +212,35 @@ where
                         }
                     }
                 },
-                Some(Err(error)) => this.pipeline.end(Finish::Failed(error)),
-                None => this.pipeline.finish(this.decoder, sink),
+                Some(Err(error)) => {
+                    this.upstream.set(None);
+                    self.as_mut().handle_over(Over::Broken(error));
+                    this = self.as_mut().project();
+                }
+                None => {
+                    this.upstream.set(None);
+                    if let Some(rest) = this.decoder.finish() {
+                        this.pipeline.finish(rest, sink);
+                    } else {
+                        let trailers = this.trailers.take();
+                        self.as_mut().handle_over(Over::Clean(trailers));
+                        this = self.as_mut().project();
+                    }
+                }
             }
         }
+    }
+}
+
+impl<B> Source for Pull<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// A server polls a pending body a second time before it waits, so one is not enough to let the upstream's side run.
+    const PATIENCE: u8 = 2;
+
+    fn poll_frames(self: Pin<&mut Self>, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Step> {
+        self.poll(cx, frames)
     }
 }

@@ -1,0 +1,107 @@
+//! An answer of the service whose stream is to be kept.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, request, response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use crate::{
+    codec::{Decoder, Event},
+    intercept::Chain,
+    layer::Config,
+    pump::{Limits, Pump},
+    recording::{Recording, Target, Whose},
+    replay::{Channel, Reader, Replay, Stamp, Token},
+    session::Lease,
+    source::Sink,
+    upstream::{Entrance, Pipeline, Pull, coding::Plain},
+};
+
+/// What a stream was asked for by.
+pub(crate) struct Asked {
+    pub(crate) config: Arc<Config>,
+    pub(crate) replay: Arc<Replay>,
+    pub(crate) whose: Whose,
+    pub(crate) target: Target,
+    /// The stream that the answer goes on with, and where its client is in it.
+    pub(crate) rejoins: Option<Rejoins>,
+}
+
+/// A client that has read all there is of a stream, and has the upstream asked to go on.
+pub(crate) struct Rejoins {
+    pub(crate) recording: Arc<Recording>,
+    pub(crate) reader: Reader,
+}
+
+/// The answer's head, and what is done with its body.
+pub(crate) struct Kept<'a> {
+    pub(crate) request: &'a request::Parts,
+    pub(crate) response: &'a response::Parts,
+    /// As the client gets it.
+    pub(crate) headers: HeaderMap,
+    pub(crate) chain: Chain,
+    pub(crate) decoder: Decoder,
+    pub(crate) strip_comments: bool,
+    pub(crate) lease: Option<Lease>,
+}
+
+impl Asked {
+    /// Goes on with the stream that the client has come back to, if that waits for it. Gives back the answer if not.
+    pub(crate) fn go_on<B: Send + 'static>(
+        &mut self,
+        answer: Plain<B>,
+    ) -> Result<Reader, Plain<B>> {
+        let Some(Rejoins { recording, reader }) = self.rejoins.take() else {
+            return Err(answer);
+        };
+        recording.go_on(answer).map(|()| reader)
+    }
+
+    /// Keeps a stream from now on. Its client is the first of those that read it.
+    pub(crate) fn keep<B>(self, answer: Plain<B>, kept: Kept<'_>) -> Reader
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (replay, logs) = (self.replay, self.config.logs());
+        let token = Token::random();
+        let now = Instant::now();
+        let channel = Channel::new(replay.bounds, now);
+        let stamped = (self.whose, self.target);
+        let (recording, waiting) = Recording::new::<B>(token, stamped, kept.headers, channel);
+        let recording = Arc::new(recording);
+
+        let mut chain = kept.chain;
+        let progress = Arc::clone(&recording.progress);
+        chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
+        let pipeline = Pipeline::new(chain, kept.strip_comments);
+        let pull = Pull::new(answer, kept.decoder, pipeline).followed_by(waiting);
+
+        if let Some(prime) = replay.prime {
+            let mut event = Event::new("");
+            if let Some(retry) = prime.retry {
+                event.set_retry(retry);
+            }
+            let mut stamp = Stamp::new(Some(token));
+            stamp.block(event.into());
+            let blocks = stamp.take(recording.channel.next_position());
+            logs.account(recording.channel.write(blocks, now));
+        }
+        let reader = Reader::new(Arc::clone(&recording.channel), recording.channel.oldest());
+        let outlives = replay.detach.as_ref();
+        let outlives = outlives.is_none_or(|outlives| outlives(kept.request, kept.response));
+        let linger = if outlives {
+            replay.linger
+        } else {
+            Duration::ZERO
+        };
+        let limits = Limits::new(linger, replay.detached_bytes, replay.lifetime);
+        logs.insert(token, Arc::clone(&recording));
+        let pump = Pump::new(pull, recording, Arc::clone(logs), limits, kept.lease);
+        (replay.executor)(Box::pin(pump));
+        reader
+    }
+}

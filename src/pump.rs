@@ -1,0 +1,271 @@
+//! What keeps a stream while clients come and go: it moves the upstream into a log.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use crate::{
+    error::{Error, ErrorKind},
+    recording::Recording,
+    replay::{Demand, Ending, Logs, Stamp, State},
+    session::Lease,
+    source::{Source, Step},
+    timer::Timer,
+    upstream::Pull,
+};
+
+/// So many times a poll goes back to the upstream before other tasks have their turn.
+const ROUNDS_A_POLL: usize = 16;
+
+/// How long interceptors may take for what they hold once the stream is over.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// For how long an upstream goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Without a client.
+    linger: Duration,
+    /// In bytes, without a client.
+    detached_bytes: u64,
+    /// In all.
+    until: Option<Instant>,
+    /// Since when there is no other answer to wait for.
+    given_up: Option<Instant>,
+}
+
+impl Limits {
+    pub(crate) fn new(linger: Duration, detached_bytes: u64, lifetime: Option<Duration>) -> Self {
+        Self {
+            linger,
+            detached_bytes,
+            // A time that no clock can tell is no limit.
+            until: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
+            given_up: None,
+        }
+    }
+}
+
+pin_project! {
+    /// A task, to be spawned: one for each stream that is kept. It ends when nothing of the stream is kept any longer.
+    #[must_use = "a stream is moved by whoever polls this"]
+    pub(crate) struct Pump<B> {
+        #[pin]
+        pull: Option<Pull<B>>,
+        stamp: Stamp,
+        // Polls in a row that brought no new block.
+        futile: u8,
+        // Sent since the last client has left.
+        alone: u64,
+        limits: Limits,
+        kept: Kept,
+        timer: Timer,
+        // Keeps the session alive.
+        lease: Option<Lease>,
+    }
+}
+
+/// The stream's place among the others, given up when this is dropped.
+struct Kept {
+    recording: Arc<Recording>,
+    logs: Arc<Logs<Recording>>,
+}
+
+impl<B> Pump<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn new(
+        pull: Pull<B>,
+        recording: Arc<Recording>,
+        logs: Arc<Logs<Recording>>,
+        limits: Limits,
+        lease: Option<Lease>,
+    ) -> Self {
+        Self {
+            pull: Some(pull),
+            stamp: Stamp::new(Some(recording.token)),
+            futile: 0,
+            alone: 0,
+            limits,
+            kept: Kept { recording, logs },
+            timer: Timer::default(),
+            lease,
+        }
+    }
+
+    /// Moves on what can be moved. Ready when the upstream is over.
+    fn poll_upstream(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS_A_POLL {
+            let mut this = self.as_mut().project();
+            let channel = &this.kept.recording.channel;
+            let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+                return Poll::Ready(());
+            };
+            let demand = channel.poll_demand(cx);
+            let alone_since = channel.alone_since();
+            if alone_since.is_none() {
+                *this.alone = 0;
+            }
+            let deadline = match this.limits.given_up {
+                Some(since) => Some(since + LAST_WORDS),
+                None => {
+                    let lingers = alone_since.map(|since| since + this.limits.linger);
+                    lingers.into_iter().chain(this.limits.until).min()
+                }
+            };
+            let now = Instant::now();
+            let out_of_time =
+                deadline.is_some_and(|at| at <= now) || *this.alone > this.limits.detached_bytes;
+            if out_of_time && this.limits.given_up.is_none() && pull.as_mut().give_up() {
+                // Interceptors are told the end, and what they hold is kept: that is soon done.
+                this.limits.given_up = Some(now);
+                continue;
+            }
+            match demand {
+                _ if out_of_time => {
+                    self.as_mut().let_go();
+                    return Poll::Ready(());
+                }
+                Demand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
+                Demand::Stop => {
+                    self.as_mut().let_go();
+                    return Poll::Ready(());
+                }
+                Demand::Wait => {
+                    if let Some(deadline) = deadline {
+                        ready!(this.timer.poll(cx, deadline));
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            }
+            let before = this.stamp.waiting();
+            match pull.as_mut().poll(cx, this.stamp) {
+                Poll::Ready(Step::Full) => self.as_mut().write(),
+                Poll::Ready(Step::End(trailers)) => {
+                    this.stamp.finish();
+                    this.pull.set(None);
+                    self.as_mut().write();
+                    self.end(State::Complete, Ending::Clean(trailers));
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Step::Failed(error)) => {
+                    this.pull.set(None);
+                    self.as_mut().write();
+                    self.end(State::Failed, Ending::Broken(Arc::new(error)));
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    let now = this.stamp.waiting();
+                    if now > 0 {
+                        *this.futile = if now > before { 0 } else { *this.futile + 1 };
+                        if *this.futile < Pull::<B>::PATIENCE {
+                            // As a body does that is pulled by its client: there may be more in a moment.
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        self.as_mut().write();
+                    }
+                    let this = self.as_mut().project();
+                    let (expires, change) = this.kept.recording.channel.expire(Instant::now());
+                    this.kept.logs.account(change);
+                    if let Some(at) = [deadline, expires].into_iter().flatten().min() {
+                        ready!(this.timer.poll(cx, at));
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what has been collected.
+    fn write(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.futile = 0;
+        if this.stamp.waiting() == 0 {
+            return;
+        }
+        let channel = &this.kept.recording.channel;
+        let blocks = this.stamp.take(channel.next_position());
+        let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
+        *this.alone += bytes as u64;
+        let change = channel.write(blocks, Instant::now());
+        if let Some(id) = this.stamp.last_id() {
+            this.kept.recording.progress.commit(id);
+        }
+        this.kept.logs.account(change);
+    }
+
+    /// The stream is over for good, unless the upstream could go on with it.
+    fn end(self: Pin<&mut Self>, state: State, ending: Ending) {
+        let this = self.project();
+        let Recording {
+            channel, progress, ..
+        } = &*this.kept.recording;
+        progress.give_up();
+        let may_go_on = match &ending {
+            Ending::Clean(_) => channel.state() == State::Suspended,
+            // What an interceptor refused is not to be passed over as if it had not been.
+            Ending::Broken(error) => {
+                matches!(error.kind(), ErrorKind::Upstream | ErrorKind::Aborted)
+            }
+        };
+        let can_go_on = may_go_on && progress.last_id().is_some();
+        channel.end(if can_go_on { State::Suspended } else { state }, ending);
+        *this.lease = None;
+    }
+
+    /// Cuts the stream.
+    fn let_go(mut self: Pin<&mut Self>) {
+        self.as_mut().project().pull.set(None);
+        let aborted = Arc::new(Error::new(ErrorKind::Aborted));
+        self.end(State::Failed, Ending::Broken(aborted));
+    }
+}
+
+impl<B> Future for Pump<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.as_mut().poll_upstream(cx));
+        let this = self.project();
+        loop {
+            let (expires, change) = this.kept.recording.channel.expire(Instant::now());
+            this.kept.logs.account(change);
+            let Some(at) = expires else {
+                return Poll::Ready(());
+            };
+            ready!(this.timer.poll(cx, at));
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Recording { token, channel, .. } = &*self.recording;
+        self.logs.retire(*token, channel);
+        // If the task was dropped in the middle of the stream, those who read it must not wait for more.
+        let aborted = Arc::new(Error::new(ErrorKind::Aborted));
+        if matches!(channel.state(), State::Live) {
+            channel.end(State::Failed, Ending::Broken(aborted));
+        }
+    }
+}

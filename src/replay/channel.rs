@@ -1,0 +1,369 @@
+//! A log between the one who writes it and those who read it.
+
+use std::{
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use http::HeaderMap;
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::{
+    Position, State,
+    log::{Bounds, Cursor, Located, Log, RawRead, Read},
+    sync::{Mutex, MutexGuard},
+};
+use crate::{
+    codec::Raw,
+    error::{Error, ErrorKind},
+};
+
+/// What a writer may be ahead of those who read, with nobody there to read: so much in one go.
+const BLOCKS_A_GO: u64 = 1024;
+const BYTES_A_GO: u64 = 256 << 10;
+
+/// A log, the readers that wait for what comes next, and the writer that waits for them.
+///
+/// Nobody is woken while the lock is held, for who is woken may come for it at once.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: Log,
+    bounds: Bounds,
+    readers: Slab<Seat>,
+    /// The place of the reader that has read the most.
+    furthest: Cursor,
+    writer: Option<Waker>,
+    /// The writer waits for somebody to read.
+    writer_waits: bool,
+    /// Since when nobody reads.
+    alone_since: Instant,
+    /// How it ended, unless there is more to come.
+    ending: Ending,
+    aborted: bool,
+    retired: bool,
+    /// How many times something was written.
+    writes: u64,
+}
+
+#[derive(Debug)]
+struct Seat {
+    cursor: Cursor,
+    waker: Option<Waker>,
+}
+
+/// How an answer of the upstream ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    Clean(Option<Box<HeaderMap>>),
+    Broken(Arc<Error>),
+}
+
+/// What the writer is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Go on, with so much before it looks again.
+    Write { blocks: u64, bytes: u64 },
+    /// Wait until somebody has read.
+    Wait,
+    /// Give up the stream.
+    Stop,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub(crate) enum Got {
+    /// What was put among the others.
+    Blocks,
+    End(Option<Box<HeaderMap>>),
+    Failed(Error),
+}
+
+/// Where somebody is who wants to read on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// There is something to read, or it is on its way.
+    At(Cursor),
+    /// All that there is has been read, and this is what the stream has come to.
+    Tail(State, Cursor),
+    Evicted,
+    Unknown,
+}
+
+impl Channel {
+    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
+        let log = Log::new(bounds);
+        let shared = Shared {
+            bounds,
+            readers: Slab::new(),
+            furthest: log.live_edge(),
+            log,
+            writer: None,
+            writer_waits: false,
+            alone_since: now,
+            ending: Ending::Clean(None),
+            aborted: false,
+            retired: false,
+            writes: 0,
+        };
+        Self {
+            shared: Mutex::new(shared),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the one is who has this event.
+    pub(crate) fn locate(&self, position: Position) -> Place {
+        let shared = self.lock();
+        match shared.log.locate(position) {
+            Located::After(cursor) => match shared.log.read(cursor) {
+                Read::Wait if shared.log.state() == State::Suspended => {
+                    Place::Tail(State::Suspended, cursor)
+                }
+                Read::End(state) => Place::Tail(state, cursor),
+                Read::Evicted => Place::Evicted,
+                Read::Block(..) | Read::Wait => Place::At(cursor),
+            },
+            Located::Evicted => Place::Evicted,
+            Located::Unknown => Place::Unknown,
+        }
+    }
+
+    /// The place before all that is kept.
+    pub(crate) fn oldest(&self) -> Cursor {
+        self.lock().log.oldest()
+    }
+
+    /// Takes a seat for somebody who reads on from there.
+    pub(crate) fn join(&self, cursor: Cursor) -> usize {
+        let mut shared = self.lock();
+        if shared.readers.is_empty() {
+            shared.furthest = cursor;
+        }
+        shared.furthest = shared.furthest.max(cursor);
+        let waker = None;
+        shared.readers.insert(Seat { cursor, waker })
+    }
+
+    /// Gives up a seat.
+    pub(crate) fn leave(&self, seat: usize, now: Instant) {
+        let mut shared = self.lock();
+        shared.readers.remove(seat);
+        let furthest = shared.readers.iter().map(|(_, seat)| seat.cursor).max();
+        match furthest {
+            Some(furthest) => shared.furthest = furthest,
+            None => shared.alone_since = now,
+        }
+        let writer = shared.writer.take();
+        drop(shared);
+        wake(writer);
+    }
+
+    /// Reads on, at most so many bytes.
+    pub(crate) fn poll_read(
+        &self,
+        seat: usize,
+        cx: &mut Context<'_>,
+        most: usize,
+        blocks: &mut Vec<Raw>,
+    ) -> Poll<Got> {
+        let mut shared = self.lock();
+        let Shared { log, readers, .. } = &mut *shared;
+        let Some(reader) = readers.get_mut(seat) else {
+            return Poll::Ready(Got::End(None));
+        };
+        let mut bytes = 0;
+        let nothing = loop {
+            match log.read_raw(reader.cursor) {
+                RawRead::Block(block, next) => {
+                    if bytes > 0 && bytes + block.len() > most {
+                        break None;
+                    }
+                    bytes += block.len();
+                    reader.cursor = next;
+                    if !blocks.last_mut().is_some_and(|last| last.extend(block)) {
+                        blocks.push(block.clone());
+                    }
+                }
+                RawRead::Nothing(nothing) => break Some(nothing),
+            }
+        };
+        if bytes > 0 {
+            let cursor = reader.cursor;
+            let moved = cursor > shared.furthest;
+            shared.furthest = shared.furthest.max(cursor);
+            let waits = moved && shared.writer_waits;
+            let writer = waits.then(|| shared.writer.take()).flatten();
+            drop(shared);
+            wake(writer);
+            return Poll::Ready(Got::Blocks);
+        }
+        match nothing {
+            Some(Read::Evicted) => Poll::Ready(Got::Failed(Error::new(ErrorKind::Lagged))),
+            Some(Read::Wait) if shared.log.state() != State::Suspended => {
+                let waker = &mut shared.readers[seat].waker;
+                match waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => *waker = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            _ => Poll::Ready(match &shared.ending {
+                Ending::Clean(trailers) => Got::End(trailers.clone()),
+                Ending::Broken(error) => Got::Failed(Error::shared(error)),
+            }),
+        }
+    }
+
+    /// What the writer is to do. It is woken when that changes.
+    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>) -> Demand {
+        let mut shared = self.lock();
+        match &mut shared.writer {
+            Some(writer) => writer.clone_from(cx.waker()),
+            writer => *writer = Some(cx.waker().clone()),
+        }
+        let demand = shared.demand();
+        shared.writer_waits = demand == Demand::Wait;
+        demand
+    }
+
+    /// Since when nobody reads.
+    pub(crate) fn alone_since(&self) -> Option<Instant> {
+        let shared = self.lock();
+        shared.readers.is_empty().then_some(shared.alone_since)
+    }
+
+    /// The position of what is written next.
+    pub(crate) fn next_position(&self) -> Position {
+        self.lock().log.next_position()
+    }
+
+    /// Writes blocks, each an event or not. Returns how many bytes are kept now, and how many were before.
+    pub(crate) fn write(
+        &self,
+        blocks: impl IntoIterator<Item = (Raw, bool)>,
+        now: Instant,
+    ) -> (usize, usize) {
+        let mut shared = self.lock();
+        let before = shared.log.bytes();
+        for (block, is_event) in blocks {
+            shared.log.keep(block, is_event, now);
+        }
+        shared.writes += 1;
+        let after = shared.log.bytes();
+        let waiting = shared.waiting();
+        drop(shared);
+        waiting.into_iter().for_each(Waker::wake);
+        (after, before)
+    }
+
+    /// The upstream's answer is over. The stream goes on if there is another one.
+    pub(crate) fn end(&self, state: State, ending: Ending) {
+        let mut shared = self.lock();
+        shared.log.set_state(state);
+        shared.ending = ending;
+        let waiting = shared.waiting();
+        drop(shared);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// There is another answer to go on with. Whether it was waited for.
+    pub(crate) fn go_on(&self) -> bool {
+        let mut shared = self.lock();
+        let waited = shared.log.state() == State::Suspended && !shared.retired && !shared.aborted;
+        if waited {
+            shared.log.set_state(State::Live);
+        }
+        waited
+    }
+
+    /// What the stream has come to.
+    pub(crate) fn state(&self) -> State {
+        self.lock().log.state()
+    }
+
+    /// Makes the writer give up.
+    pub(crate) fn abort(&self) {
+        let mut shared = self.lock();
+        shared.aborted = true;
+        let writer = shared.writer.take();
+        drop(shared);
+        wake(writer);
+    }
+
+    /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
+    pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
+        let mut shared = self.lock();
+        let before = shared.log.bytes();
+        let next = shared.log.expire(now);
+        (next, (shared.log.bytes(), before))
+    }
+
+    /// Lets go of so many bytes, of which others have more need. Returns how many that were.
+    pub(crate) fn shrink(&self, bytes: usize) -> usize {
+        let mut shared = self.lock();
+        if shared.retired {
+            return 0;
+        }
+        // Who reads is about to read the last.
+        let keep = usize::from(!shared.readers.is_empty());
+        shared.log.shrink(bytes, keep)
+    }
+
+    /// Nothing more will be written, and nobody will find the log: no room can be made here from now on. Returns how many bytes
+    /// it keeps.
+    pub(crate) fn retire(&self) -> usize {
+        let mut shared = self.lock();
+        shared.retired = true;
+        shared.log.bytes()
+    }
+
+    /// How many times something was written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+}
+
+impl Shared {
+    fn demand(&self) -> Demand {
+        if self.aborted {
+            return Demand::Stop;
+        }
+        if self.readers.is_empty() {
+            let (blocks, bytes) = (BLOCKS_A_GO, BYTES_A_GO);
+            return Demand::Write { blocks, bytes };
+        }
+        // Of what the one who is ahead of all others has not read nothing may be let go of: it would have a gap without having
+        // been slow. Half of the bytes, since what is written can be larger than what was asked for.
+        let (blocks, bytes) = self.log.beyond(self.furthest);
+        let room = (self.bounds.events as u64).max(1).saturating_sub(blocks);
+        let room_bytes = (self.bounds.bytes as u64 / 2).saturating_sub(bytes);
+        if blocks > 0 && (room == 0 || room_bytes == 0) {
+            return Demand::Wait;
+        }
+        Demand::Write {
+            blocks: room.min(BLOCKS_A_GO),
+            bytes: room_bytes.clamp(1, BYTES_A_GO),
+        }
+    }
+
+    /// Those who wait to read, to be woken once the lock is given back.
+    fn waiting(&mut self) -> Vec<Waker> {
+        let readers = self.readers.iter_mut();
+        readers.filter_map(|(_, seat)| seat.waker.take()).collect()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

@@ -1,0 +1,167 @@
+//! All logs of a layer: which there are, and how much they keep together.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{Channel, Token};
+
+/// What is known of a stream beside its log.
+pub(crate) trait Record {
+    /// Whose it is.
+    type Whose: Clone + Eq + Hash;
+
+    fn whose(&self) -> &Self::Whose;
+    fn channel(&self) -> &Channel;
+}
+
+/// Finds streams by their token, and lets go of the oldest when there is no room for all.
+pub(crate) struct Logs<R: Record> {
+    shelf: Mutex<Shelf<R>>,
+    bytes: AtomicUsize,
+    most: usize,
+}
+
+struct Shelf<R: Record> {
+    by_token: HashMap<Token, Arc<R>>,
+    by_whose: HashMap<R::Whose, Vec<Token>>,
+    /// All, each with how often it had been written to when it was put here.
+    queue: VecDeque<(Token, u64)>,
+}
+
+impl<R: Record> Logs<R> {
+    /// Logs that keep at most so many bytes together.
+    pub(crate) fn new(most: usize) -> Self {
+        let shelf = Shelf {
+            by_token: HashMap::new(),
+            by_whose: HashMap::new(),
+            queue: VecDeque::new(),
+        };
+        Self {
+            shelf: Mutex::new(shelf),
+            bytes: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf<R>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn insert(&self, token: Token, record: Arc<R>) {
+        let mut shelf = self.lock();
+        let whose = record.whose().clone();
+        shelf.by_whose.entry(whose).or_default().push(token);
+        shelf.by_token.insert(token, record);
+        shelf.queue.push_back((token, 0));
+    }
+
+    pub(crate) fn find(&self, token: Token) -> Option<Arc<R>> {
+        self.lock().by_token.get(&token).cloned()
+    }
+
+    /// The stream is known no more.
+    pub(crate) fn remove(&self, token: Token) {
+        let mut shelf = self.lock();
+        let Some(record) = shelf.by_token.remove(&token) else {
+            return;
+        };
+        if let Some(tokens) = shelf.by_whose.get_mut(record.whose()) {
+            tokens.retain(|other| *other != token);
+            if tokens.is_empty() {
+                shelf.by_whose.remove(record.whose());
+            }
+        }
+        // Its place in the queue goes when it comes to it, or when most of the queue is such places.
+        if shelf.queue.len() > 64 && shelf.queue.len() > 2 * shelf.by_token.len() {
+            let Shelf {
+                by_token, queue, ..
+            } = &mut *shelf;
+            queue.retain(|(token, _)| by_token.contains_key(token));
+        }
+    }
+
+    /// As [`remove`](Self::remove), and nothing more will be written to its log.
+    pub(crate) fn retire(&self, token: Token, channel: &Channel) {
+        self.remove(token);
+        self.account((0, channel.retire()));
+    }
+
+    /// All streams of somebody are over, and known no more.
+    pub(crate) fn remove_all_of(&self, whose: &R::Whose) {
+        let tokens = self.lock().by_whose.get(whose).cloned();
+        for token in tokens.unwrap_or_default() {
+            if let Some(record) = self.find(token) {
+                record.channel().abort();
+            }
+            self.remove(token);
+        }
+    }
+
+    /// A log keeps so many bytes now, and kept so many before.
+    pub(crate) fn account(&self, (now, before): (usize, usize)) {
+        let all = if now >= before {
+            self.bytes.fetch_add(now - before, Ordering::Relaxed) + (now - before)
+        } else {
+            self.bytes.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
+        };
+        if all > self.most {
+            self.make_room();
+        }
+    }
+
+    /// How many bytes all logs keep.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many streams there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().by_token.len()
+    }
+
+    /// Lets go of what was written the longest time ago, roughly: logs that nothing has been written to since they were last
+    /// looked at go first.
+    fn make_room(&self) {
+        let mut spared = self.lock().queue.len();
+        let mut looked_at = 2 * spared;
+        while looked_at > 0 {
+            looked_at -= 1;
+            let excess = self.bytes().saturating_sub(self.most);
+            if excess == 0 {
+                return;
+            }
+            let mut shelf = self.lock();
+            let Some((token, writes)) = shelf.queue.pop_front() else {
+                return;
+            };
+            let Some(record) = shelf.by_token.get(&token).cloned() else {
+                continue;
+            };
+            let now = record.channel().writes();
+            shelf.queue.push_back((token, now));
+            drop(shelf);
+            if now != writes && spared > 0 {
+                spared -= 1;
+                continue;
+            }
+            let freed = record.channel().shrink(excess);
+            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<R: Record> fmt::Debug for Logs<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logs")
+            .field("streams", &self.len())
+            .field("bytes", &self.bytes())
+            .finish()
+    }
+}

@@ -1,0 +1,84 @@
+//! One reader of a log: the source of what one client gets.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    channel::{Channel, Got},
+    log::Cursor,
+};
+use crate::{
+    codec::Raw,
+    frames::Frames,
+    source::{Source, Step},
+};
+
+/// What is read in one go.
+const BYTES_A_READ: usize = 256 << 10;
+
+/// A seat at a log, given up when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    channel: Arc<Channel>,
+    seat: usize,
+    /// What this reader alone is told, before anything else.
+    first: Option<Bytes>,
+    blocks: Vec<Raw>,
+}
+
+impl Reader {
+    pub(crate) fn new(channel: Arc<Channel>, from: Cursor) -> Self {
+        Self {
+            seat: channel.join(from),
+            channel,
+            first: None,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Is told this before anything else.
+    pub(crate) fn first(mut self, block: Option<Bytes>) -> Self {
+        self.first = block;
+        self
+    }
+}
+
+impl Source for Reader {
+    /// What was written together is read together.
+    const PATIENCE: u8 = 0;
+
+    fn poll_frames(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &mut Frames,
+    ) -> Poll<Step> {
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            frames.run(first.into());
+            return Poll::Ready(Step::Full);
+        }
+        let got = this
+            .channel
+            .poll_read(this.seat, cx, BYTES_A_READ, &mut this.blocks);
+        Poll::Ready(match ready!(got) {
+            Got::Blocks => {
+                this.blocks.drain(..).for_each(|blocks| frames.run(blocks));
+                Step::Full
+            }
+            Got::End(trailers) => Step::End(trailers),
+            Got::Failed(error) => Step::Failed(error),
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.channel.leave(self.seat, Instant::now());
+    }
+}

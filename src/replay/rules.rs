@@ -1,0 +1,221 @@
+//! What is kept of streams, for whom, and for how long.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use http::{Request, StatusCode, request, response};
+use tower::{BoxError, util::BoxCloneSyncService};
+use tower_service::Service;
+
+use super::Bounds;
+use crate::codec::Event;
+
+/// Keeps what a stream has sent, so that a client which comes back with `Last-Event-ID` misses nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sse_proxy::{SseProxyLayer, replay::{Bounds, Replay}};
+///
+/// let layer = SseProxyLayer::default().replay(
+///     Replay::default()
+///         .bounds(Bounds::default().events(500).age(Duration::from_secs(60)))
+///         .linger(Duration::from_secs(30)),
+/// );
+/// ```
+///
+/// * **Ids.** Each event gets an id of the layer's own, in the place of the upstream's. It names the stream, unguessably, and the
+///   event in it. The upstream never gets to see one.
+/// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
+///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
+///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
+///   is answered like one that does not exist. The service that would have checked who asks is not asked: a layer further out has
+///   to, or [`authorize`](Self::authorize) does.
+/// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
+/// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
+/// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when) is answered with 204, at
+///   which an `EventSource` stops (WHATWG HTML 9.2.3). If the upstream ended its answer without saying that it was done, it is
+///   asked once more: to go on after the last id that it gave, or, if it gave none, as by a client that comes for the first
+///   time. Anything but a `GET` only if it gave ids.
+///
+/// Only answers of status 200 are kept. Its task runs on tokio, unless there is an [executor](Self::executor).
+#[derive(Clone)]
+pub struct Replay {
+    pub(crate) bounds: Bounds,
+    pub(crate) scope: Arc<str>,
+    pub(crate) query: Option<Arc<str>>,
+    pub(crate) authorize: Option<Authorize>,
+    pub(crate) gap: Gap,
+    pub(crate) detach: Option<Detach>,
+    pub(crate) linger: Duration,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) detached_bytes: u64,
+    pub(crate) completes: Completes,
+    pub(crate) prime: Option<Prime>,
+    pub(crate) executor: Executor,
+}
+
+pub(crate) type Authorize = BoxCloneSyncService<Request<()>, StatusCode, BoxError>;
+pub(crate) type Detach = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
+pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+pub(crate) type Executor = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+
+/// What a client is told that cannot have all it missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Gap {
+    /// A `GET` is answered with an event of the type `gap`, since an `EventSource` cannot read headers and gives up for good on
+    /// any status but 200 (WHATWG HTML 9.2.3). Its data is `{"reason":"evicted"}` where some events are no longer kept: then those
+    /// follow that are. It is `{"reason":"unknown"}` where nothing is known of the stream, and `{"reason":"failed"}` where the
+    /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew.
+    ///
+    /// Any other method is answered with 410: who sent it can read that, and may take what is left of a stream for all of it.
+    #[default]
+    Event,
+    /// This status.
+    Status(StatusCode),
+}
+
+/// What a stream begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prime {
+    pub(crate) retry: Option<Duration>,
+}
+
+impl Replay {
+    /// How much is kept of each stream.
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    /// Names the place that the paths of requests are in; none unless set. A router that nests others takes away the beginning of
+    /// a path: with a name for each, streams of the same rest are told apart.
+    pub fn scope(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.scope = name.into();
+        self
+    }
+
+    /// Takes the last id from this parameter of the query, too, if there is no `Last-Event-ID`: for clients that cannot set a
+    /// header. None unless set. The service does not get to see it.
+    pub fn query(mut self, parameter: impl Into<Arc<str>>) -> Self {
+        self.query = Some(parameter.into());
+        self
+    }
+
+    /// Asks this service about each request that would resume a stream, before anything is looked up: a success
+    /// (2xx) lets it, any other status is the answer. An error is answered with 503. The request is the client's, without its body.
+    ///
+    /// ```
+    /// use http::{Request, StatusCode};
+    /// use tower::service_fn;
+    /// use tower_sse_proxy::replay::Replay;
+    ///
+    /// let replay = Replay::default().authorize(service_fn(|request: Request<()>| async move {
+    ///     let known = request.headers().get("authorization").is_some_and(|token| token == "Bearer mine");
+    ///     Ok::<_, std::convert::Infallible>(if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED })
+    /// }));
+    /// ```
+    pub fn authorize<A>(mut self, service: A) -> Self
+    where
+        A: Service<Request<()>, Response = StatusCode> + Clone + Send + Sync + 'static,
+        A::Error: Into<BoxError>,
+        A::Future: Send + 'static,
+    {
+        let service = tower::util::MapErr::new(service, Into::into);
+        self.authorize = Some(BoxCloneSyncService::new(service));
+        self
+    }
+
+    /// What a client is told that cannot have all it missed; [`Gap::Event`] unless set.
+    pub fn gap(mut self, gap: Gap) -> Self {
+        self.gap = gap;
+        self
+    }
+
+    /// Which streams outlive their client, by the head of the request and that of the answer; all that are kept unless set.
+    /// With the others the upstream is let go of when the last client leaves, and what was sent until then can be resumed.
+    pub fn detach(
+        mut self,
+        outlives: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.detach = Some(Arc::new(outlives));
+        self
+    }
+
+    /// How long the upstream goes on without a client; a minute unless set. Nobody is asked to pay for longer.
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.linger = time;
+        self
+    }
+
+    /// How long a stream may last in all, with clients or without; without end unless set. Then it is cut.
+    pub fn lifetime(mut self, time: Duration) -> Self {
+        self.lifetime = Some(time);
+        self
+    }
+
+    /// How many bytes an upstream may send without a client before it is let go of; 64 MiB unless set.
+    pub fn detached_bytes(mut self, bytes: u64) -> Self {
+        self.detached_bytes = bytes;
+        self
+    }
+
+    /// Tells by an event that all of the stream was sent, whatever comes after it: then an end is an end. Unless set, by the data
+    /// `[DONE]`. It is of interest where an upstream gives its events ids, and so could go on after the end of an answer.
+    pub fn complete_when(
+        mut self,
+        completes: impl Fn(&Event) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.completes = Arc::new(completes);
+        self
+    }
+
+    /// Begins each stream with an event that has an id and no data, so that it can be resumed before the first event of the
+    /// upstream has come; with a `retry` of this many milliseconds, if there is one. Off unless set.
+    ///
+    /// It is what MCP 2025-11-25 does. Clients of other kinds may not expect an event without data.
+    pub fn prime(mut self, retry: Option<Duration>) -> Self {
+        self.prime = Some(Prime { retry });
+        self
+    }
+
+    /// Runs the tasks of streams by this; by `tokio::spawn` unless set, which panics outside of a runtime.
+    pub fn executor(
+        mut self,
+        spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static,
+    ) -> Self {
+        self.executor = Arc::new(spawn);
+        self
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            bounds: Bounds::default(),
+            scope: "".into(),
+            query: None,
+            authorize: None,
+            gap: Gap::default(),
+            detach: None,
+            linger: Duration::from_secs(60),
+            lifetime: None,
+            detached_bytes: 64 << 20,
+            completes: Arc::new(|event| event.data() == "[DONE]"),
+            prime: None,
+            executor: Arc::new(|task| drop(tokio::spawn(task))),
+        }
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay")
+            .field("bounds", &self.bounds)
+            .field("scope", &self.scope)
+            .field("gap", &self.gap)
+            .field("linger", &self.linger)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! A client that comes back: which stream it means, whether it may have it, and what it is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request,
+    uri::PathAndQuery,
+};
+use tower::ServiceExt;
+
+use crate::{
+    codec::Event,
+    keep::Rejoins,
+    recording::{Recording, Target, Whose},
+    refusal::Refusal,
+    replay::{EventId, Gap, Logs, Place, Reader, Replay, State},
+};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// A place in a stream that is kept, for a client to read on from.
+pub(crate) struct Rejoin {
+    pub(crate) headers: HeaderMap,
+    pub(crate) reader: Option<Reader>,
+    /// What the client is told first.
+    pub(crate) first: Option<Bytes>,
+}
+
+/// What becomes of a request.
+pub(crate) enum Resumed {
+    /// It does not come back to anything that is kept.
+    Not,
+    Kept(Box<Rejoin>),
+    /// All that is kept has been read, and the upstream has to go on.
+    AtTheUpstream(Rejoins),
+    Refused(Refusal),
+}
+
+/// Whether a request may come back to something.
+pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool {
+    request.headers.contains_key(LAST_EVENT_ID)
+        || replay
+            .query
+            .as_deref()
+            .is_some_and(|name| parameter(&request.uri, name).is_some())
+}
+
+/// A request's way to what is kept.
+pub(crate) struct Resumption<'a> {
+    pub(crate) logs: &'a Logs<Recording>,
+    pub(crate) replay: &'a Replay,
+    pub(crate) whose: Whose,
+}
+
+impl Resumption<'_> {
+    /// Finds the stream that a request comes back to. What goes upstream is told nothing of it.
+    pub(crate) async fn answer(
+        &self,
+        client: &request::Parts,
+        upstream: &mut request::Parts,
+    ) -> Resumed {
+        if !matches!(client.method, Method::GET | Method::POST) {
+            return Resumed::Not;
+        }
+        let id = match self.last_event_id(upstream) {
+            Ok(Some(id)) => id,
+            Ok(None) => return Resumed::Not,
+            Err(refusal) => return Resumed::Refused(refusal),
+        };
+        if let Some(authorize) = &self.replay.authorize {
+            let asked = Request::from_parts(client.clone(), ());
+            match authorize.clone().oneshot(asked).await {
+                Ok(status) if status.is_success() => {}
+                Ok(status) => {
+                    let refusal = Refusal::new(status, "this stream cannot be resumed\n");
+                    return Resumed::Refused(refusal);
+                }
+                Err(why) => {
+                    tracing::warn!("whether a stream may be resumed cannot be told: {why}");
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    let refusal = Refusal::new(status, "streams cannot be resumed now\n");
+                    return Resumed::Refused(refusal);
+                }
+            }
+        }
+        let EventId { token, position } = id;
+        let target = Target::of(client, self.replay);
+        let found = self.logs.find(token);
+        let found = found.filter(|found| found.whose == self.whose && found.target == target);
+        let Some(recording) = found else {
+            return self.gap(&client.method, "unknown", None);
+        };
+        let place = recording.channel.locate(position);
+        let cursor = match place {
+            Place::At(cursor) => cursor,
+            Place::Tail(State::Suspended, cursor) => {
+                // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
+                let reader = Reader::new(Arc::clone(&recording.channel), cursor);
+                let last_id = recording.progress.last_id();
+                let last_id = last_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
+                let Some(last_id) = last_id else {
+                    return self.gap(&client.method, "failed", None);
+                };
+                upstream.headers.insert(LAST_EVENT_ID, last_id);
+                return Resumed::AtTheUpstream(Rejoins { recording, reader });
+            }
+            Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
+            // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
+            // have had; to send anything but a GET for it could be to pay twice.
+            Place::Tail(..)
+                if client.method == Method::GET && !recording.progress.is_complete() =>
+            {
+                return Resumed::Not;
+            }
+            Place::Tail(..) if client.method == Method::GET => {
+                let refusal = Refusal::new(StatusCode::NO_CONTENT, "");
+                return Resumed::Refused(refusal);
+            }
+            Place::Tail(_, cursor) => cursor,
+            Place::Evicted => return self.gap(&client.method, "evicted", Some(recording)),
+            Place::Unknown => return self.gap(&client.method, "unknown", None),
+        };
+        Resumed::Kept(Box::new(Rejoin {
+            headers: recording.headers.clone(),
+            reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
+            first: None,
+        }))
+    }
+
+    /// The id of ours that the request names. It is taken out of the request.
+    fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
+        let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
+        let ids: Vec<_> = values.by_ref().map(own_id).collect();
+        match ids[..] {
+            [] => {}
+            [Some(id)] => {
+                request.headers.remove(LAST_EVENT_ID);
+                self.remove_parameter(&mut request.uri);
+                return Ok(Some(id));
+            }
+            _ if ids.iter().any(Option::is_some) => {
+                let text = "a request has one Last-Event-ID\n";
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+            }
+            _ => return Ok(None),
+        }
+        let Some(name) = self.replay.query.as_deref() else {
+            return Ok(None);
+        };
+        let id = parameter(&request.uri, name).and_then(|value| value.parse().ok());
+        if id.is_some() {
+            self.remove_parameter(&mut request.uri);
+        }
+        Ok(id)
+    }
+
+    fn remove_parameter(&self, uri: &mut Uri) {
+        let (Some(name), Some(query)) = (self.replay.query.as_deref(), uri.query()) else {
+            return;
+        };
+        let kept = query
+            .split('&')
+            .filter(|pair| pair.split('=').next() != Some(name));
+        let kept: Vec<_> = kept.collect();
+        let path = match &kept[..] {
+            [] => uri.path().to_owned(),
+            kept => format!("{}?{}", uri.path(), kept.join("&")),
+        };
+        let mut parts = uri.clone().into_parts();
+        if let Ok(path) = path.parse::<PathAndQuery>() {
+            parts.path_and_query = Some(path);
+            if let Ok(without) = Uri::from_parts(parts) {
+                *uri = without;
+            }
+        }
+    }
+
+    /// Tells a client that it cannot have all it missed, and then what there is.
+    fn gap(&self, method: &Method, reason: &str, rest: Option<Arc<Recording>>) -> Resumed {
+        let status = match self.replay.gap {
+            Gap::Status(status) => Some(status),
+            Gap::Event if method != Method::GET => Some(StatusCode::GONE),
+            Gap::Event => None,
+        };
+        if let Some(status) = status {
+            let text = format!("the stream cannot be resumed without a gap: {reason}\n");
+            return Resumed::Refused(Refusal::new(status, text));
+        }
+        let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
+        // Nothing in these is more than a line.
+        let _ = event.set_event("gap");
+        if rest.is_none() {
+            // The client begins anew when it comes back.
+            let _ = event.set_id("");
+        }
+        let headers = rest.as_ref().map(|rest| rest.headers.clone());
+        let reader = rest.map(|rest| {
+            let oldest = rest.channel.oldest();
+            Reader::new(Arc::clone(&rest.channel), oldest)
+        });
+        Resumed::Kept(Box::new(Rejoin {
+            headers: headers.unwrap_or_else(plain_head),
+            reader,
+            first: Some(event.into_block().into_raw()),
+        }))
+    }
+}
+
+/// The head of a stream that tells of nothing but a gap.
+fn plain_head() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mime = HeaderValue::from_static("text/event-stream");
+    headers.insert(header::CONTENT_TYPE, mime);
+    crate::head::of_event_stream(&mut headers);
+    headers
+}
+
+/// The id, if it is one of ours. Blanks around it have no meaning (RFC 9110 5.5).
+fn own_id(value: &HeaderValue) -> Option<EventId> {
+    let value = std::str::from_utf8(value.as_bytes().trim_ascii()).ok()?;
+    value.parse().ok()
+}
+
+/// The value of a parameter of the query. No id of ours has anything to escape in it.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&');
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value)
+}

@@ -1,0 +1,46 @@
+//! What a stream is read from, its upstream or what is kept of it, and where its blocks go.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::HeaderMap;
+
+use crate::{codec::Block, error::Error, frames::Frames};
+
+/// Where the frames of one client come from.
+pub(crate) trait Source {
+    /// Polls without anything new after which what is ready leaves.
+    const PATIENCE: u8;
+
+    /// Moves blocks to the frames until they are full, there are no more for now, or the stream is over. Not to be polled after
+    /// that.
+    fn poll_frames(self: Pin<&mut Self>, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Step>;
+}
+
+/// What a poll came to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// There is enough for now, or what there is should not wait for what there is still to do.
+    Full,
+    /// The stream ended, with these trailers.
+    End(Option<Box<HeaderMap>>),
+    /// The stream broke. What was sent before is all there is.
+    Failed(Error),
+}
+
+/// Where blocks go once nothing more happens to them.
+pub(crate) trait Sink {
+    /// The byte order mark, if the stream began with one.
+    fn byte_order_mark(&mut self);
+
+    /// A block that the whole chain has let through. Returned if only its place was needed.
+    fn block(&mut self, block: Block) -> Option<Block>;
+
+    /// The LF of a CRLF whose CR ended a block that went through unchanged.
+    fn late_line_feed(&mut self);
+
+    /// Enough for one frame.
+    fn is_full(&self) -> bool;
+}

@@ -1,0 +1,198 @@
+//! An event stream on its way to one client: frames, keep-alive, and an end that looks like what it is.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use crate::{
+    error::Error,
+    frames::Frames,
+    keep_alive::{Idle, KeepAlive},
+    source::{Source, Step},
+    timer::Timer,
+};
+
+/// How long a server gets to send what it has before it learns of an error: so long after it has let go of the last
+/// frame and last asked, since it asks when its client has taken something, and in all.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(5);
+
+/// A frame that tells by its end that it has been sent.
+struct OnTheWay {
+    bytes: Bytes,
+    _counted: Arc<()>,
+}
+
+impl AsRef<[u8]> for OnTheWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+pin_project! {
+    /// An event stream on its way to one client, pulled by that client.
+    pub(crate) struct Stream<S> {
+        #[pin]
+        source: Option<S>,
+        frames: Frames,
+        // Shared with the frames that the server has not sent yet.
+        on_the_way: Arc<()>,
+        idle: Option<Idle>,
+        timer: Timer,
+        // Polls in a row that brought no new block.
+        futile: u8,
+        // What is collected leaves, before anything else is looked at.
+        handing_out: bool,
+        over: Option<Over>,
+    }
+}
+
+/// What is left to do once the last block is known.
+#[derive(Debug)]
+enum Over {
+    End(Option<Box<HeaderMap>>),
+    Failed(Error),
+    /// The error waits for the bytes before it to be on their way: since when the server last asked, and until when at
+    /// the longest.
+    Failing(Error, Instant, Instant),
+    Done,
+}
+
+impl<S> Stream<S> {
+    pub(crate) fn new(source: S, keep_alive: Option<KeepAlive>) -> Self {
+        Self {
+            source: Some(source),
+            frames: Frames::default(),
+            on_the_way: Arc::default(),
+            idle: keep_alive.map(|keep_alive| Idle::new(keep_alive, Instant::now())),
+            timer: Timer::default(),
+            futile: 0,
+            handing_out: false,
+            over: None,
+        }
+    }
+
+    /// Whether all of it, its end too, has been handed out.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.over, Some(Over::Done))
+    }
+}
+
+impl<S: Source> Stream<S> {
+    pub(crate) fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        loop {
+            let this = self.as_mut().project();
+            if *this.handing_out {
+                if let Some(frame) = this.frames.next() {
+                    if let Some(idle) = this.idle {
+                        idle.handle_traffic(Instant::now());
+                    }
+                    let frame = Bytes::from_owner(OnTheWay {
+                        bytes: frame,
+                        _counted: Arc::clone(this.on_the_way),
+                    });
+                    return Poll::Ready(Some(Ok(Frame::data(frame))));
+                }
+                *this.handing_out = false;
+            }
+            if this.over.is_some() {
+                return self.poll_over(cx);
+            }
+            ready!(self.as_mut().poll_source(cx));
+            let this = self.as_mut().project();
+            *this.handing_out = true;
+            *this.futile = 0;
+        }
+    }
+
+    /// What comes after the last block: trailers, nothing, or the error.
+    fn poll_over(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.project();
+        match this.over.replace(Over::Done) {
+            Some(Over::End(trailers)) => {
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+            Some(Over::Failed(error)) => {
+                // First a wake, for a server that flushes when a body is pending, then a pause, for one whose
+                // connection is a task of its own.
+                let now = Instant::now();
+                *this.over = Some(Over::Failing(error, now, now + LAST_WORDS_IN_ALL));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Over::Failing(error, asked, at_last)) => {
+                let now = Instant::now();
+                let waits = Arc::strong_count(this.on_the_way) > 1;
+                let asked = if waits { now } else { asked };
+                if now >= at_last.min(asked + LAST_WORDS) {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                let until = at_last.min(now + LAST_WORDS);
+                if this.timer.poll(cx, until).is_ready() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                *this.over = Some(Over::Failing(error, now, at_last));
+                Poll::Pending
+            }
+            Some(Over::Done) | None => Poll::Ready(None),
+        }
+    }
+
+    /// Collects blocks. Ready when there is a frame to hand out or the stream is over.
+    fn poll_source(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(source) = this.source.as_mut().as_pin_mut() else {
+            return Poll::Ready(());
+        };
+        let before = this.frames.waiting();
+        let over = match source.poll_frames(cx, this.frames) {
+            Poll::Pending => None,
+            Poll::Ready(Step::Full) if this.frames.waiting() > 0 => return Poll::Ready(()),
+            Poll::Ready(Step::Full) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Step::End(trailers)) => Some(Over::End(trailers)),
+            Poll::Ready(Step::Failed(error)) => Some(Over::Failed(error)),
+        };
+        if over.is_some() {
+            this.frames.finish();
+            this.source.set(None);
+            *this.over = over;
+            return Poll::Ready(());
+        }
+        if this.frames.waiting() == 0
+            && let Some(idle) = this.idle
+        {
+            ready!(this.timer.poll(cx, idle.deadline()));
+            this.frames.keep_alive(idle.comment());
+        }
+        match this.frames.waiting() {
+            0 => return Poll::Pending,
+            now if now > before => *this.futile = 0,
+            _ => *this.futile += 1,
+        }
+        if *this.futile >= S::PATIENCE {
+            return Poll::Ready(());
+        }
+        // A body wakes itself here for more, where others would wait: the task that feeds the upstream may have more, and one
+        // frame with all of it costs a server a fraction of many. What is ready waits for nothing else.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,188 @@
+//! How far the upstream has got: where to go on from with another answer of it.
+
+use std::{
+    collections::{HashSet, VecDeque, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    codec::{Block, Event},
+    intercept::{Interceptor, Verdict},
+};
+
+/// Tells by an event that all of its stream was sent.
+pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+
+/// What is remembered of ids, to tell an event that comes again.
+const IDS_REMEMBERED: usize = 1024;
+
+/// The state of a stream as far as its upstream goes.
+#[derive(Default)]
+pub(crate) struct Progress {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last id that was accepted into the chain.
+    last_id: Option<String>,
+    /// The last id that came out of it and is kept.
+    committed: Option<String>,
+    /// The chain waits for another answer.
+    waits: bool,
+    retry: Option<Duration>,
+    complete: bool,
+    /// Events since the answer began.
+    events: u64,
+    seen: Seen,
+    /// Another answer has begun, and it is not known yet where.
+    begins: bool,
+    /// What comes is what came before, up to the last id.
+    repeats: bool,
+}
+
+/// Ids, by their hashes.
+#[derive(Default)]
+struct Seen {
+    hasher: RandomState,
+    first: Option<u64>,
+    recent: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id after which the upstream is to go on, if it gave any, did not take it back (an empty one; WHATWG HTML 9.2.6), and did
+    /// not say that it was done. With a chain that waits it is the last that went in; a new chain has to see again what the old
+    /// one held.
+    pub(crate) fn last_id(&self) -> Option<String> {
+        let state = self.lock();
+        let id = if state.waits {
+            &state.last_id
+        } else {
+            &state.committed
+        };
+        id.clone().filter(|_| !state.complete)
+    }
+
+    /// The answer is over. Whether the chain waits for another one: if the upstream can be asked to go on.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.lock();
+        state.waits = state.last_id.is_some() && !state.complete;
+        state.waits
+    }
+
+    /// Whether the upstream has said that it was done.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.lock().complete
+    }
+
+    /// The chain waits no more.
+    pub(crate) fn give_up(&self) {
+        self.lock().waits = false;
+    }
+
+    /// What the upstream gave this id is kept.
+    pub(crate) fn commit(&self, id: String) {
+        self.lock().committed = Some(id).filter(|id| !id.is_empty());
+    }
+
+    /// What comes from now on is of another answer.
+    pub(crate) fn begin_again(&self) {
+        let mut state = self.lock();
+        state.waits = false;
+        state.begins = true;
+        state.repeats = false;
+        state.events = 0;
+    }
+}
+
+impl State {
+    /// Whether this block is new.
+    fn accept(&mut self, block: &Block) -> bool {
+        if let Some(retry) = block.retry() {
+            self.retry = Some(retry);
+        }
+        if !block.is_terminated() {
+            return !self.repeats;
+        }
+        let Some(id) = block.id() else {
+            return !self.repeats || !(block.is_event());
+        };
+        let is_last = self.last_id.as_deref() == Some(&*id);
+        if std::mem::take(&mut self.begins) {
+            self.repeats = self.seen.contains(&id);
+        }
+        if self.repeats {
+            self.repeats = !is_last;
+            return false;
+        }
+        self.seen.insert(&id);
+        self.last_id = (!id.is_empty()).then(|| id.into_owned());
+        true
+    }
+}
+
+impl Seen {
+    fn contains(&self, id: &str) -> bool {
+        let hash = self.hasher.hash_one(id);
+        self.first == Some(hash) || self.recent.contains(&hash)
+    }
+
+    fn insert(&mut self, id: &str) {
+        let hash = self.hasher.hash_one(id);
+        self.first.get_or_insert(hash);
+        if self.recent.insert(hash) {
+            self.order.push_back(hash);
+        }
+        if self.order.len() > IDS_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+    }
+}
+
+/// The first stage of a stream that may go on with another answer.
+pub(crate) struct Entrance {
+    progress: Arc<Progress>,
+    completion: Option<Completes>,
+}
+
+impl Entrance {
+    pub(crate) fn new(progress: Arc<Progress>, completion: Option<Completes>) -> Self {
+        Self {
+            progress,
+            completion,
+        }
+    }
+}
+
+impl Interceptor for Entrance {
+    fn event(&mut self, event: Event) -> Verdict {
+        let completes = self
+            .completion
+            .as_ref()
+            .is_some_and(|completes| completes(&event));
+        let mut state = self.progress.lock();
+        state.complete |= completes;
+        state.events += 1;
+        state.accept(&event).then_some(event).into()
+    }
+
+    fn block(&mut self, block: Block) -> Verdict {
+        self.progress.lock().accept(&block).then_some(block).into()
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,27 @@
+//! What may follow on an answer of the upstream that is over.
+
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use super::coding::Plain;
+use crate::error::Error;
+
+/// How an answer ended.
+#[derive(Debug)]
+pub(crate) enum Over {
+    Clean(Option<Box<HeaderMap>>),
+    Broken(Error),
+}
+
+/// Where another answer comes from that goes on with the stream. The interceptors do not learn of the seam.
+pub(crate) trait Sequel<B>: Send {
+    /// An answer is over. Given back if that is the end.
+    fn handle_over(&mut self, over: Over) -> Result<(), Over>;
+
+    /// The next one, or how the last one ended if there is none.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>>;
+
+    /// There will be none. How the last one ended.
+    fn give_up(&mut self) -> Option<Over>;
+}
