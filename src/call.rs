@@ -3,19 +3,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
+use tokio::sync::oneshot;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::{
-    keep::Asked,
+    answer::Asking,
+    keep::{Asked, Rejoins},
     layer::Config,
     mapping::{InSession, Mapping},
     policy::Policy,
     recording::{Target, Whose},
     refusal::Refusal,
+    replay::{Join, Replay},
     resume::{Rejoin, Resumed, Resumption},
+    session::{Owner, Session},
+    share::{Boarding, Ticket},
 };
 
 /// What came of a request.
@@ -41,6 +46,20 @@ pub(crate) struct Call {
     pub(crate) policy: Arc<Policy>,
 }
 
+/// A request on its way to the service, and what is known of it by then.
+struct Forward<ReqB> {
+    call: Call,
+    /// As it came.
+    client: request::Parts,
+    /// As the service gets it.
+    request: Request<ReqB>,
+    owner: Owner,
+    mapping: Option<Mapping>,
+    session: Option<Session>,
+    rejoins: Option<Rejoins>,
+    ticket: Option<Ticket>,
+}
+
 impl Call {
     /// Answers a request, by the service if need be.
     ///
@@ -51,17 +70,21 @@ impl Call {
         request: Request<ReqB>,
     ) -> Result<Outcome<Response<B>>, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-        B: Body<Data = Bytes>,
+        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { config, policy } = self;
         let (mut parts, body) = request.into_parts();
         let client = parts.clone();
-        let sessions = policy.sessions.as_ref();
-        let owner = config.owner(&client, sessions.map(|sessions| &**sessions));
+        let sessions = self.policy.sessions.as_ref();
+        let owner = self
+            .config
+            .owner(&client, sessions.map(|sessions| &**sessions));
         let mapping = sessions.map(|sessions| Mapping {
-            config: Arc::clone(&config),
+            config: Arc::clone(&self.config),
             sessions: Arc::clone(sessions),
         });
         let session = match &mapping {
@@ -72,12 +95,16 @@ impl Call {
             None => None,
         };
         let mut rejoins = None;
-        if let Some(replay) = &policy.replay {
+        let mut share = None;
+        if let Some(replay) = &self.policy.replay {
             let session = session.as_ref().map(|session| session.id.clone());
+            let whose = Whose { owner, session };
+            let target = Target::of(&client, replay);
             let resumption = Resumption {
-                logs: config.logs(),
+                logs: self.config.logs(),
                 replay,
-                whose: Whose { owner, session },
+                whose: &whose,
+                target: &target,
             };
             match resumption.answer(&client, &mut parts).await {
                 Resumed::Not => {}
@@ -85,10 +112,43 @@ impl Call {
                 Resumed::AtTheUpstream(rejoin) => rejoins = Some(rejoin),
                 Resumed::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
             }
+            if rejoins.is_none() && matches!(target, Target::Shared(..)) {
+                share = Some(((whose, target), Arc::clone(replay)));
+            }
         }
-        let response = service.oneshot(Request::from_parts(parts, body)).await?;
+        let forward = Forward {
+            call: self,
+            client,
+            request: Request::from_parts(parts, body),
+            owner,
+            mapping,
+            session,
+            rejoins,
+            ticket: None,
+        };
+        match share {
+            Some((key, replay)) => forward.share(service, key, &replay).await,
+            None => forward.run(service).await,
+        }
+    }
+}
+
+impl<ReqB> Forward<ReqB> {
+    /// Asks the service.
+    async fn run<S, B>(self, service: S) -> Result<Outcome<Response<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+    {
+        let Self {
+            call,
+            client,
+            owner,
+            mapping,
+            mut session,
+            ..
+        } = self;
+        let response = service.oneshot(self.request).await?;
         let (mut parts, body) = response.into_parts();
-        let mut session = session;
         let mut upstream = None;
         if let Some(mapping) = &mapping {
             let translated = mapping.answer(&client, &mut parts, session, owner).await;
@@ -97,14 +157,15 @@ impl Call {
                 Err(refusal) => return Ok(Outcome::Refused(refusal)),
             };
         }
-        let asked = policy.replay.as_ref().map(|replay| {
+        let asked = call.policy.replay.as_ref().map(|replay| {
             let session = session.as_ref().map(|session| session.id.clone());
             Box::new(Asked {
                 whose: Whose { owner, session },
                 target: Target::of(&client, replay),
-                config: Arc::clone(&config),
+                config: Arc::clone(&call.config),
                 replay: Arc::clone(replay),
-                rejoins,
+                rejoins: self.rejoins,
+                ticket: self.ticket,
             })
         });
         let in_session = mapping.map(|mapping| {
@@ -118,5 +179,68 @@ impl Call {
         });
         let behind = Behind { in_session, asked };
         Ok(Outcome::Answer(Response::from_parts(parts, body), behind))
+    }
+
+    /// Rides on a stream with others, or asks the service for them all.
+    ///
+    /// That is a task of its own: who asked first may leave, and the others go on.
+    async fn share<S, B>(
+        mut self,
+        service: S,
+        key: (Whose, Target),
+        replay: &Replay,
+    ) -> Result<Outcome<Response<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let join = replay.share.as_ref().map_or(Join::Live, |share| share.join);
+        let (ticket, interest, nobody) = match self.call.config.shared().board(key, join) {
+            Boarding::Open(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
+            Boarding::Wait(wait, _interest) => {
+                return match wait.await {
+                    Ok(rejoin) => Ok(Outcome::Kept(Box::new(rejoin))),
+                    // It was no stream, or nobody else's: there is nothing to share.
+                    Err(_) => self.run(service).await,
+                };
+            }
+            Boarding::Lead(ticket, interest, nobody) => (ticket, interest, nobody),
+        };
+        self.ticket = Some(ticket);
+        let (policy, client) = (Arc::clone(&self.call.policy), self.client.clone());
+        let (tell, told) = oneshot::channel();
+        (replay.executor)(Box::pin(async move {
+            let kept = async {
+                let outcome = self.run(service).await?;
+                let Outcome::Answer(response, behind) = outcome else {
+                    return Ok(outcome);
+                };
+                let asking = Asking {
+                    policy: &policy,
+                    request: Some(&client),
+                    head_only: client.method == Method::HEAD,
+                };
+                Ok(asking.keep(response, behind))
+            };
+            tokio::select! {
+                biased;
+                kept = kept => drop(tell.send(kept)),
+                () = nobody.wants_it() => {}
+            }
+        }));
+        let outcome = told.await;
+        drop(interest);
+        outcome.unwrap_or_else(|_| {
+            // The task was dropped: its runtime ends, or whoever asked the service panicked.
+            let text = "the upstream was not asked\n";
+            Ok(Outcome::Refused(Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                text,
+            )))
+        })
     }
 }

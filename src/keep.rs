@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, request, response};
+use http::{request, response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -16,6 +16,7 @@ use crate::{
     recording::{Recording, Target, Whose},
     replay::{Channel, Reader, Replay, Stamp, Token},
     session::Lease,
+    share::Ticket,
     source::Sink,
     upstream::{Entrance, Pipeline, Pull, coding::Plain},
 };
@@ -28,6 +29,8 @@ pub(crate) struct Asked {
     pub(crate) target: Target,
     /// The stream that the answer goes on with, and where its client is in it.
     pub(crate) rejoins: Option<Rejoins>,
+    /// For those who wait to share the stream.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 /// A client that has read all there is of a stream, and has the upstream asked to go on.
@@ -39,9 +42,8 @@ pub(crate) struct Rejoins {
 /// The answer's head, and what is done with its body.
 pub(crate) struct Kept<'a> {
     pub(crate) request: &'a request::Parts,
-    pub(crate) response: &'a response::Parts,
     /// As the client gets it.
-    pub(crate) headers: HeaderMap,
+    pub(crate) response: &'a response::Parts,
     pub(crate) chain: Chain,
     pub(crate) decoder: Decoder,
     pub(crate) strip_comments: bool,
@@ -71,7 +73,8 @@ impl Asked {
         let now = Instant::now();
         let channel = Channel::new(replay.bounds, now);
         let stamped = (self.whose, self.target);
-        let (recording, waiting) = Recording::new::<B>(token, stamped, kept.headers, channel);
+        let (recording, waiting) =
+            Recording::new::<B>(token, stamped, kept.response.headers.clone(), channel);
         let recording = Arc::new(recording);
 
         let mut chain = kept.chain;
@@ -100,7 +103,10 @@ impl Asked {
         };
         let limits = Limits::new(linger, replay.detached_bytes, replay.lifetime);
         logs.insert(token, Arc::clone(&recording));
-        let pump = Pump::new(pull, recording, Arc::clone(logs), limits, kept.lease);
+        if let Some(ticket) = self.ticket {
+            ticket.land(&recording);
+        }
+        let pump = Pump::new(pull, recording, &self.config, limits, kept.lease);
         (replay.executor)(Box::pin(pump));
         reader
     }

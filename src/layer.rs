@@ -14,6 +14,7 @@ use crate::{
     replay::{Logs, Replay},
     service::SseProxy,
     session::{AnyStore, Keeper, Owner, Owners, SessionStore, Sessions},
+    share::Shared,
 };
 
 /// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
@@ -79,10 +80,10 @@ use crate::{
 ///
 /// # What it needs
 ///
-/// The service is `Clone + Send + 'static` with a `Send` future, and its bodies carry [`Bytes`](bytes::Bytes).
+/// The service is `Clone + Send + 'static` with a `Send` future and a `Send` error, and its bodies carry [`Bytes`](bytes::Bytes).
 /// Errors of the service are passed on as they are. Keep-alive, interceptors with deadlines or time limits, and
-/// streams that break need tokio's timer at the time the body is polled, and [sessions](crate::session) need its runtime;
-/// nothing else does.
+/// streams that break need tokio's timer at the time the body is polled, and [sessions](crate::session) and
+/// [replay](crate::replay) need its runtime; nothing else does.
 ///
 /// A layer is cheap to clone, and clones share their interceptors and the store of their sessions.
 ///
@@ -101,6 +102,7 @@ pub(crate) struct Config {
     owners: Owners,
     keeper: Arc<Keeper>,
     logs: Arc<Logs<Recording>>,
+    shared: Arc<Shared>,
 }
 
 impl Default for Config {
@@ -112,6 +114,7 @@ impl Default for Config {
             owners: Owners::default(),
             keeper: Arc::default(),
             logs: Arc::new(Logs::new(KEPT_BYTES)),
+            shared: Arc::default(),
         }
     }
 }
@@ -137,6 +140,10 @@ impl Config {
 
     pub(crate) fn logs(&self) -> &Arc<Logs<Recording>> {
         &self.logs
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn owner(&self, request: &request::Parts, sessions: Option<&Sessions>) -> Owner {

@@ -80,6 +80,7 @@ pub mod profile;
 pub mod replay;
 pub mod session;
 
+mod answer;
 mod body;
 mod call;
 mod detect;
@@ -97,6 +98,7 @@ mod recording;
 mod refusal;
 mod resume;
 mod service;
+mod share;
 mod source;
 mod stream;
 mod timer;

@@ -16,9 +16,11 @@ use tower::BoxError;
 
 use crate::{
     error::{Error, ErrorKind},
+    layer::Config,
     recording::Recording,
     replay::{Demand, Ending, Logs, Stamp, State},
     session::Lease,
+    share::Shared,
     source::{Source, Step},
     timer::Timer,
     upstream::Pull,
@@ -78,6 +80,7 @@ pin_project! {
 struct Kept {
     recording: Arc<Recording>,
     logs: Arc<Logs<Recording>>,
+    shared: Arc<Shared>,
 }
 
 impl<B> Pump<B>
@@ -88,7 +91,7 @@ where
     pub(crate) fn new(
         pull: Pull<B>,
         recording: Arc<Recording>,
-        logs: Arc<Logs<Recording>>,
+        config: &Config,
         limits: Limits,
         lease: Option<Lease>,
     ) -> Self {
@@ -98,7 +101,11 @@ where
             futile: 0,
             alone: 0,
             limits,
-            kept: Kept { recording, logs },
+            kept: Kept {
+                recording,
+                logs: Arc::clone(config.logs()),
+                shared: Arc::clone(config.shared()),
+            },
             timer: Timer::default(),
             lease,
         }
@@ -134,6 +141,11 @@ where
             }
             match demand {
                 _ if out_of_time => {
+                    let nobody = alone_since.is_some() && this.limits.given_up.is_none();
+                    if nobody && !channel.abandon() {
+                        // Somebody has come in the meantime.
+                        continue;
+                    }
                     self.as_mut().let_go();
                     return Poll::Ready(());
                 }
@@ -262,6 +274,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         let Recording { token, channel, .. } = &*self.recording;
         self.logs.retire(*token, channel);
+        self.shared.remove(&self.recording);
         // If the task was dropped in the middle of the stream, those who read it must not wait for more.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
         if matches!(channel.state(), State::Live) {

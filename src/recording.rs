@@ -24,13 +24,24 @@ pub(crate) struct Whose {
     pub(crate) session: Option<SessionId>,
 }
 
-/// What a stream was asked for by: the name of its scope, and path and query.
+/// What a stream was asked for by, within the scope of this name.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Target(String);
+pub(crate) enum Target {
+    /// Path and query.
+    Path(Arc<str>, String),
+    /// The key by which it is shared.
+    Shared(Arc<str>, String),
+}
 
 impl Target {
     pub(crate) fn of(request: &request::Parts, replay: &Replay) -> Self {
-        let mut target = format!("{} {}", replay.scope, request.uri.path());
+        let scope = Arc::clone(&replay.scope);
+        if let Some(share) = &replay.share
+            && let Some(key) = (share.by)(request)
+        {
+            return Self::Shared(scope, key);
+        }
+        let mut target = request.uri.path().to_owned();
         let query = request.uri.query().unwrap_or_default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let name = pair.split('=').next();
@@ -39,7 +50,7 @@ impl Target {
                 target += pair;
             }
         }
-        Self(target)
+        Self::Path(scope, target)
     }
 }
 

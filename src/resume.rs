@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request,
-    uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    request, response, uri::PathAndQuery,
 };
 use tower::ServiceExt;
 
@@ -21,7 +21,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A place in a stream that is kept, for a client to read on from.
 pub(crate) struct Rejoin {
-    pub(crate) headers: HeaderMap,
+    pub(crate) head: response::Parts,
     pub(crate) reader: Option<Reader>,
     /// What the client is told first.
     pub(crate) first: Option<Bytes>,
@@ -50,7 +50,8 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
 pub(crate) struct Resumption<'a> {
     pub(crate) logs: &'a Logs<Recording>,
     pub(crate) replay: &'a Replay,
-    pub(crate) whose: Whose,
+    pub(crate) whose: &'a Whose,
+    pub(crate) target: &'a Target,
 }
 
 impl Resumption<'_> {
@@ -85,9 +86,9 @@ impl Resumption<'_> {
             }
         }
         let EventId { token, position } = id;
-        let target = Target::of(client, self.replay);
         let found = self.logs.find(token);
-        let found = found.filter(|found| found.whose == self.whose && found.target == target);
+        let found =
+            found.filter(|found| found.whose == *self.whose && found.target == *self.target);
         let Some(recording) = found else {
             return self.gap(&client.method, "unknown", None);
         };
@@ -122,7 +123,7 @@ impl Resumption<'_> {
             Place::Unknown => return self.gap(&client.method, "unknown", None),
         };
         Resumed::Kept(Box::new(Rejoin {
-            headers: recording.headers.clone(),
+            head: head_with(recording.headers.clone()),
             reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
             first: None,
         }))
@@ -200,15 +201,22 @@ impl Resumption<'_> {
             Reader::new(Arc::clone(&rest.channel), oldest)
         });
         Resumed::Kept(Box::new(Rejoin {
-            headers: headers.unwrap_or_else(plain_head),
+            head: head_with(headers.unwrap_or_else(plain_headers)),
             reader,
             first: Some(event.into_block().into_raw()),
         }))
     }
 }
 
+/// The head of a success.
+pub(crate) fn head_with(headers: HeaderMap) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.headers = headers;
+    head
+}
+
 /// The head of a stream that tells of nothing but a gap.
-fn plain_head() -> HeaderMap {
+fn plain_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mime = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, mime);

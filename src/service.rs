@@ -65,6 +65,7 @@ impl<S, ReqB, B> Service<Request<ReqB>> for SseProxy<S>
 where
     S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Send,
     ReqB: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -91,7 +92,8 @@ where
             head::narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
-        let comes_back = replay.is_some_and(|replay| names_an_event(&parts, replay));
+        let comes_back =
+            replay.is_some_and(|replay| names_an_event(&parts, replay) || replay.share.is_some());
         let asked = replay.map(|replay| {
             let owner = self.config.owner(&parts, None);
             Box::new(Asked {
@@ -103,6 +105,7 @@ where
                 },
                 target: Target::of(&parts, replay),
                 rejoins: None,
+                ticket: None,
             })
         });
         let request = Request::from_parts(parts, body);

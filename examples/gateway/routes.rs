@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{Uri, header::AUTHORIZATION, request};
+use http::{
+    Method, Uri,
+    header::{AUTHORIZATION, COOKIE},
+    request,
+};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     replay::{Bounds, Replay},
@@ -15,8 +19,8 @@ use crate::{
     settings::{Settings, Store},
 };
 
-/// A layer that does with all streams what this policy says: with those of MCP by its rules, and with others than those on `/r` and
-/// MCP's nothing else.
+/// A layer that does with all streams what this policy says, and nothing else but for those of MCP, which have rules of their own,
+/// those on `/r`, which can be resumed, and those on `/f`, which are shared.
 pub fn layer(
     policy: Policy,
     settings: &Settings,
@@ -25,7 +29,8 @@ pub fn layer(
 ) -> SseProxyLayer {
     let kept = policy.clone().replay(replay(settings));
     let mcp = mcp::rules(kept.clone(), settings, listen, upstream);
-    let (plain, kept) = (Arc::new(policy), Arc::new(kept));
+    let shared = policy.clone().replay(shared());
+    let (plain, kept, shared) = (Arc::new(policy), Arc::new(kept), Arc::new(shared));
     let prefixes = settings.mcp_paths.clone();
     let layer = match &settings.store {
         Store::Memory => SseProxyLayer::new(MemoryStore::default()),
@@ -39,6 +44,8 @@ pub fn layer(
             mcp.policy(request)
         } else if path.starts_with("/r/") {
             Arc::clone(&kept)
+        } else if path.starts_with("/f/") {
+            Arc::clone(&shared)
         } else {
             Arc::clone(&plain)
         })
@@ -55,6 +62,17 @@ fn replay(settings: &Settings) -> Replay {
         replay = replay.linger(time);
     }
     replay
+}
+
+/// One stream for all who ask for the same with the same cookies. (That they prove themselves by the same, too, the layer sees to.)
+fn shared() -> Replay {
+    let key = |request: &request::Parts| {
+        let cookies = request.headers.get_all(COOKIE).iter();
+        let cookies: Vec<_> = cookies.map(|value| value.as_bytes()).collect();
+        let key = (request.uri.path_and_query(), cookies);
+        (request.method == Method::GET).then(|| format!("{key:?}"))
+    };
+    Replay::default().share_by(key).detach(|_, _| false)
 }
 
 fn authorization(request: &request::Parts) -> Option<Vec<u8>> {

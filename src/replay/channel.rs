@@ -10,7 +10,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    Position, State,
+    Join, Position, State,
     log::{Bounds, Cursor, Located, Log, RawRead, Read},
     sync::{Mutex, MutexGuard},
 };
@@ -144,13 +144,28 @@ impl Channel {
 
     /// Takes a seat for somebody who reads on from there.
     pub(crate) fn join(&self, cursor: Cursor) -> usize {
+        self.lock().join(cursor)
+    }
+
+    /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
+    pub(crate) fn join_live(&self, join: Join) -> Option<usize> {
         let mut shared = self.lock();
-        if shared.readers.is_empty() {
-            shared.furthest = cursor;
+        if shared.aborted || shared.retired || shared.log.state() != State::Live {
+            return None;
         }
-        shared.furthest = shared.furthest.max(cursor);
-        let waker = None;
-        shared.readers.insert(Seat { cursor, waker })
+        let cursor = match join {
+            Join::Live => shared.log.live_edge(),
+            Join::Oldest => shared.log.oldest(),
+        };
+        Some(shared.join(cursor))
+    }
+
+    /// If nobody reads, nobody can join any more.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut shared = self.lock();
+        let abandoned = shared.readers.is_empty();
+        shared.aborted |= abandoned;
+        abandoned
     }
 
     /// Gives up a seat.
@@ -333,6 +348,15 @@ impl Channel {
 }
 
 impl Shared {
+    fn join(&mut self, cursor: Cursor) -> usize {
+        if self.readers.is_empty() {
+            self.furthest = cursor;
+        }
+        self.furthest = self.furthest.max(cursor);
+        let waker = None;
+        self.readers.insert(Seat { cursor, waker })
+    }
+
     fn demand(&self) -> Demand {
         if self.aborted {
             return Demand::Stop;

@@ -67,7 +67,7 @@ mod sync;
 
 pub use id::{EventId, MalformedEventId, Position, Token};
 pub use log::{Bounds, Cursor, Located, Log, Read, State};
-pub use rules::{Gap, Replay};
+pub use rules::{Gap, Join, Replay};
 
 pub(crate) use channel::{Channel, Demand, Ending, Place};
 pub(crate) use logs::{Logs, Record};

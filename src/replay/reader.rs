@@ -34,9 +34,15 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(channel: Arc<Channel>, from: Cursor) -> Self {
+        let seat = channel.join(from);
+        Self::seated(channel, seat)
+    }
+
+    /// On a seat that was taken.
+    pub(crate) fn seated(channel: Arc<Channel>, seat: usize) -> Self {
         Self {
-            seat: channel.join(from),
             channel,
+            seat,
             first: None,
             blocks: Vec::new(),
         }

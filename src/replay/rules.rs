@@ -51,12 +51,14 @@ pub struct Replay {
     pub(crate) detached_bytes: u64,
     pub(crate) completes: Completes,
     pub(crate) prime: Option<Prime>,
+    pub(crate) share: Option<Share>,
     pub(crate) executor: Executor,
 }
 
 pub(crate) type Authorize = BoxCloneSyncService<Request<()>, StatusCode, BoxError>;
 pub(crate) type Detach = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
 pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+pub(crate) type ShareKey = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
 pub(crate) type Executor = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 /// What a client is told that cannot have all it missed.
@@ -73,6 +75,24 @@ pub enum Gap {
     Event,
     /// This status.
     Status(StatusCode),
+}
+
+/// Where a client begins that joins a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Join {
+    /// With what comes next.
+    #[default]
+    Live,
+    /// With the oldest that is kept.
+    Oldest,
+}
+
+/// Which requests ride on one stream.
+#[derive(Clone)]
+pub(crate) struct Share {
+    pub(crate) by: ShareKey,
+    pub(crate) join: Join,
 }
 
 /// What a stream begins with.
@@ -179,6 +199,42 @@ impl Replay {
         self
     }
 
+    /// Lets requests with the same key ride on one stream of the upstream, which is asked once. None do unless set, and none for
+    /// which the key is `None`. Only those of the same owner and session do, whatever the key.
+    ///
+    /// Whoever comes later gets the head of the first answer, and begins as [`join`](Self::join) says. What the first one
+    /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with
+    /// [`Lagged`](crate::ErrorKind::Lagged), and can resume; it holds nobody up. The interceptors run once, and see the head of
+    /// the request that opened the stream: what differs from client to client is for a second layer outside.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{SseProxyLayer, replay::Replay};
+    ///
+    /// let layer = SseProxyLayer::default()
+    ///     .replay(Replay::default().share_by(|request| Some(request.uri.path().to_owned())));
+    /// ```
+    pub fn share_by(
+        mut self,
+        key: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        let join = self.share.map_or(Join::Live, |share| share.join);
+        let by = Arc::new(key);
+        self.share = Some(Share { by, join });
+        self
+    }
+
+    /// Where a client begins that joins a [shared](Self::share_by) stream.
+    pub fn join(mut self, join: Join) -> Self {
+        match &mut self.share {
+            Some(share) => share.join = join,
+            None => {
+                let by = Arc::new(|_: &request::Parts| None);
+                self.share = Some(Share { by, join });
+            }
+        }
+        self
+    }
+
     /// Runs the tasks of streams by this; by `tokio::spawn` unless set, which panics outside of a runtime.
     pub fn executor(
         mut self,
@@ -203,6 +259,7 @@ impl Default for Replay {
             detached_bytes: 64 << 20,
             completes: Arc::new(|event| event.data() == "[DONE]"),
             prime: None,
+            share: None,
             executor: Arc::new(|task| drop(tokio::spawn(task))),
         }
     }
@@ -216,6 +273,7 @@ impl fmt::Debug for Replay {
             .field("gap", &self.gap)
             .field("linger", &self.linger)
             .field("lifetime", &self.lifetime)
+            .field("shared", &self.share.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -102,6 +102,11 @@ impl Call {
         let _ = self.answer.send(response);
     }
 
+    /// Waits until nobody waits for the answer.
+    pub async fn is_given_up(&mut self) {
+        soon(self.answer.closed()).await;
+    }
+
     pub fn stream(self) -> Feed {
         let (feed, body) = Fed::new(256);
         self.answer(event_stream(body));

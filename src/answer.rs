@@ -1,0 +1,204 @@
+//! The one place that decides how the body of an answer is treated.
+
+use bytes::Bytes;
+use http::{Response, StatusCode, request, response};
+use http_body::Body;
+use tower::BoxError;
+
+use crate::{
+    body::SseBody,
+    call::{Behind, Outcome},
+    detect::foreign_charset,
+    head,
+    intercept::{Chain, Head},
+    keep::Kept,
+    mapping::InSession,
+    policy::Policy,
+    refusal::Refusal,
+    resume::Rejoin,
+    session::Lease,
+    upstream::{
+        Pipeline, Pull,
+        coding::{Coding, Plain},
+    },
+};
+
+/// What decides, beside the answer itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    pub(crate) policy: &'a Policy,
+    /// The client's request, where the policy has an interest in streams.
+    pub(crate) request: Option<&'a request::Parts>,
+    pub(crate) head_only: bool,
+}
+
+impl Asking<'_> {
+    /// The answer as the client gets it.
+    pub(crate) fn answer<B>(self, response: Response<B>, behind: Behind) -> Response<SseBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let response = match self.keep(response, behind) {
+            Outcome::Answer(response, behind) => self.stream(response, behind),
+            Outcome::Kept(rejoin) => return self.kept(*rejoin),
+            Outcome::Refused(refusal) => refusal.into_response(),
+        };
+        self.without_ids(response)
+    }
+
+    /// What is kept of a stream, as the client gets it.
+    pub(crate) fn kept<B>(self, rejoin: Rejoin) -> Response<SseBody<B>> {
+        let Rejoin {
+            head,
+            reader,
+            first,
+        } = rejoin;
+        let body = match reader {
+            Some(reader) => SseBody::kept(reader.first(first), self.policy.keep_alive.clone()),
+            None => SseBody::own(first.unwrap_or_default()),
+        };
+        self.without_ids(Response::from_parts(head, body))
+    }
+
+    fn without_ids<B>(self, response: Response<SseBody<B>>) -> Response<SseBody<B>> {
+        response.map(|body| body.in_sessions(self.policy.sessions.clone()))
+    }
+
+    /// Keeps the stream of an answer, if that is asked for and can be.
+    pub(crate) fn keep<B>(self, response: Response<B>, mut behind: Behind) -> Outcome<Response<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let asked = behind.asked.take();
+        let (mut parts, body) = response.into_parts();
+        // Clients resume, and upstreams go on with, nothing but a success (WHATWG HTML 9.2.3).
+        let can_be = parts.status == StatusCode::OK && !self.head_only && self.is_stream(&parts);
+        let (Some(mut asked), Some(request), true) = (asked, self.request, can_be) else {
+            return Outcome::Answer(Response::from_parts(parts, body), behind);
+        };
+        let coding = Coding::of(&parts.headers);
+        if let Some(why) = unreadable(&parts, &coding) {
+            return Outcome::Refused(cannot_be_inspected(&why));
+        }
+        let reader = match asked.go_on(Plain::new(&coding, body)) {
+            Ok(reader) => {
+                head::of_event_stream(&mut parts.headers);
+                reader
+            }
+            Err(body) => {
+                let (chain, lease) = match self.open(&parts, behind) {
+                    Ok(opened) => opened,
+                    Err(refusal) => return Outcome::Refused(refusal),
+                };
+                head::of_event_stream(&mut parts.headers);
+                let kept = Kept {
+                    request,
+                    response: &parts,
+                    chain,
+                    decoder: self.policy.decoder(),
+                    strip_comments: self.policy.strip_comments,
+                    lease,
+                };
+                asked.keep(body, kept)
+            }
+        };
+        Outcome::Kept(Box::new(Rejoin {
+            head: parts,
+            reader: Some(reader),
+            first: None,
+        }))
+    }
+
+    /// An answer of which nothing is kept.
+    fn stream<B>(self, response: Response<B>, behind: Behind) -> Response<SseBody<B>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = response.into_parts();
+        if !self.is_stream(&parts) {
+            return Response::from_parts(parts, SseBody::passed(body));
+        }
+        let policy = self.policy;
+        let coding = Coding::of(&parts.headers);
+        if policy.inspects() {
+            if let Some(why) = unreadable(&parts, &coding) {
+                return cannot_be_inspected(&why).into_response();
+            }
+        } else if let Coding::Opaque(_) = coding {
+            return Response::from_parts(parts, SseBody::passed(body));
+        }
+        if self.head_only {
+            // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
+            head::of_event_stream(&mut parts.headers);
+            return Response::from_parts(parts, SseBody::own(Bytes::new()));
+        }
+        let (chain, lease) = match self.open(&parts, behind) {
+            Ok(opened) => opened,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let pipeline = Pipeline::new(chain, policy.strip_comments);
+        let pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline);
+        head::of_event_stream(&mut parts.headers);
+        let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
+        Response::from_parts(parts, body)
+    }
+
+    fn is_stream(self, parts: &response::Parts) -> bool {
+        !has_no_body(parts.status) && (self.policy.detect)(parts)
+    }
+
+    /// The interceptors of a stream, and what keeps its session alive.
+    fn open(
+        self,
+        parts: &response::Parts,
+        behind: Behind,
+    ) -> Result<(Chain, Option<Lease>), Refusal> {
+        let chain = match self.request {
+            Some(request) => Chain::open(&self.policy.intercepts, &Head::new(request, parts)),
+            None => Ok(Chain::default()),
+        };
+        let Ok(mut chain) = chain else {
+            return Err(cannot_be_inspected(
+                "an interceptor panicked when it was opened",
+            ));
+        };
+        let in_session = behind.in_session;
+        let lease = in_session.as_deref().and_then(InSession::lease);
+        if let Some(translation) = in_session.and_then(|session| session.translation()) {
+            chain.put_first(translation);
+        }
+        Ok((chain, lease))
+    }
+}
+
+/// Statuses that end with their head whatever it says (RFC 9110 15.2, 15.3.5, 15.4.5).
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Why interceptors could not read this stream as its client will.
+fn unreadable(parts: &response::Parts, coding: &Coding) -> Option<String> {
+    if let Coding::Opaque(coding) = coding {
+        let hint = if cfg!(feature = "decompression") {
+            "only gzip, deflate, br and zstd can be decoded, one at a time"
+        } else {
+            "decoding is not compiled in"
+        };
+        return Some(format!("its content coding is `{coding}`, and {hint}"));
+    }
+    if let Some(charset) = foreign_charset(&parts.headers) {
+        return Some(format!("its charset is `{charset}`, not UTF-8"));
+    }
+    (parts.status == StatusCode::PARTIAL_CONTENT)
+        .then(|| "it is a range, and what is looked for may be cut".to_owned())
+}
+
+/// A stream that may not pass unseen does not pass.
+fn cannot_be_inspected(why: &str) -> Refusal {
+    tracing::warn!("refused an event stream of the upstream: {why}");
+    let text = format!("The upstream's event stream cannot be inspected: {why}.\n");
+    Refusal::new(StatusCode::BAD_GATEWAY, text)
+}
