@@ -1,5 +1,7 @@
 //! The one place that decides how the body of an answer is treated.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode, request, response};
 use http_body::Body;
@@ -14,11 +16,13 @@ use crate::{
     keep::Kept,
     mapping::InSession,
     policy::Policy,
+    reconnect::{Again, Readable},
+    recording::Waiting,
     refusal::Refusal,
     resume::Rejoin,
     session::Lease,
     upstream::{
-        Pipeline, Pull,
+        Entrance, Pipeline, Progress, Pull,
         coding::{Coding, Plain},
     },
 };
@@ -26,7 +30,7 @@ use crate::{
 /// What decides, beside the answer itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Asking<'a> {
-    pub(crate) policy: &'a Policy,
+    pub(crate) policy: &'a Arc<Policy>,
     /// The client's request, where the policy has an interest in streams.
     pub(crate) request: Option<&'a request::Parts>,
     pub(crate) head_only: bool,
@@ -34,7 +38,11 @@ pub(crate) struct Asking<'a> {
 
 impl Asking<'_> {
     /// The answer as the client gets it.
-    pub(crate) fn answer<B>(self, response: Response<B>, behind: Behind) -> Response<SseBody<B>>
+    pub(crate) fn answer<B>(
+        self,
+        response: Response<B>,
+        behind: Behind<Response<B>>,
+    ) -> Response<SseBody<B>>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -66,7 +74,11 @@ impl Asking<'_> {
     }
 
     /// Keeps the stream of an answer, if that is asked for and can be.
-    pub(crate) fn keep<B>(self, response: Response<B>, mut behind: Behind) -> Outcome<Response<B>>
+    pub(crate) fn keep<B>(
+        self,
+        response: Response<B>,
+        mut behind: Behind<Response<B>>,
+    ) -> Outcome<Response<B>>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -88,7 +100,7 @@ impl Asking<'_> {
                 reader
             }
             Err(body) => {
-                let (chain, lease) = match self.open(&parts, behind) {
+                let (chain, lease) = match self.open(&parts, behind.in_session) {
                     Ok(opened) => opened,
                     Err(refusal) => return Outcome::Refused(refusal),
                 };
@@ -101,7 +113,8 @@ impl Asking<'_> {
                     strip_comments: self.policy.strip_comments,
                     lease,
                 };
-                asked.keep(body, kept)
+                let repeat = behind.repeat.map(|repeat| (*repeat, self.readable()));
+                asked.keep(body, kept, repeat)
             }
         };
         Outcome::Kept(Box::new(Rejoin {
@@ -112,7 +125,7 @@ impl Asking<'_> {
     }
 
     /// An answer of which nothing is kept.
-    fn stream<B>(self, response: Response<B>, behind: Behind) -> Response<SseBody<B>>
+    fn stream<B>(self, response: Response<B>, behind: Behind<Response<B>>) -> Response<SseBody<B>>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -135,15 +148,35 @@ impl Asking<'_> {
             head::of_event_stream(&mut parts.headers);
             return Response::from_parts(parts, SseBody::own(Bytes::new()));
         }
-        let (chain, lease) = match self.open(&parts, behind) {
+        let (mut chain, lease) = match self.open(&parts, behind.in_session) {
             Ok(opened) => opened,
             Err(refusal) => return refusal.into_response(),
         };
+        // Upstreams go on with nothing but a success (WHATWG HTML 9.2.3).
+        let again = behind.repeat.filter(|_| parts.status == StatusCode::OK);
+        let again = again.map(|repeat| {
+            let progress = Arc::<Progress>::default();
+            chain.put_first(Entrance::new(Arc::clone(&progress), None));
+            Again::new(*repeat, progress, self.readable(), None::<Waiting<B>>)
+        });
         let pipeline = Pipeline::new(chain, policy.strip_comments);
-        let pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline);
+        let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline);
+        if let Some(again) = again {
+            pull = pull.followed_by(again);
+        }
         head::of_event_stream(&mut parts.headers);
         let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
         Response::from_parts(parts, body)
+    }
+
+    /// Whether another answer can go on with a stream, and in what coding it is.
+    fn readable(self) -> Readable {
+        let policy = Arc::clone(self.policy);
+        Box::new(move |parts| {
+            let coding = Coding::of(&parts.headers);
+            let readable = (policy.detect)(parts) && unreadable(parts, &coding).is_none();
+            readable.then_some(coding)
+        })
     }
 
     fn is_stream(self, parts: &response::Parts) -> bool {
@@ -154,7 +187,7 @@ impl Asking<'_> {
     fn open(
         self,
         parts: &response::Parts,
-        behind: Behind,
+        in_session: Option<Box<InSession>>,
     ) -> Result<(Chain, Option<Lease>), Refusal> {
         let chain = match self.request {
             Some(request) => Chain::open(&self.policy.intercepts, &Head::new(request, parts)),
@@ -165,7 +198,6 @@ impl Asking<'_> {
                 "an interceptor panicked when it was opened",
             ));
         };
-        let in_session = behind.in_session;
         let lease = in_session.as_deref().and_then(InSession::lease);
         if let Some(translation) = in_session.and_then(|session| session.translation()) {
             chain.put_first(translation);

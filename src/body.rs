@@ -48,6 +48,7 @@ pin_project! {
     /// where
     ///     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     ///     S::Future: Send,
+    ///     S::Error: Send,
     /// {
     ///     let mut body: SseBody<Body> = proxy.call(request).await?.into_body();
     ///     while let Some(frame) = body.frame().await {

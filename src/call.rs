@@ -15,6 +15,7 @@ use crate::{
     layer::Config,
     mapping::{InSession, Mapping},
     policy::Policy,
+    reconnect::{Reconnects, Repeat},
     recording::{Target, Whose},
     refusal::Refusal,
     replay::{Join, Replay},
@@ -26,7 +27,7 @@ use crate::{
 /// What came of a request.
 pub(crate) enum Outcome<R> {
     /// The service's answer, and what is left to do for its stream.
-    Answer(R, Behind),
+    Answer(R, Behind<R>),
     /// What is kept of a stream.
     Kept(Box<Rejoin>),
     /// The layer's own answer.
@@ -34,21 +35,22 @@ pub(crate) enum Outcome<R> {
 }
 
 /// What the stream of an answer needs to know of its request.
-#[derive(Default)]
-pub(crate) struct Behind {
+pub(crate) struct Behind<R> {
     pub(crate) in_session: Option<Box<InSession>>,
     pub(crate) asked: Option<Box<Asked>>,
+    pub(crate) repeat: Option<Box<Repeat<R>>>,
 }
 
 /// A request, and what applies to it.
-pub(crate) struct Call {
+pub(crate) struct Call<C> {
     pub(crate) config: Arc<Config>,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) reconnect: C,
 }
 
 /// A request on its way to the service, and what is known of it by then.
-struct Forward<ReqB> {
-    call: Call,
+struct Forward<C, ReqB> {
+    call: Call<C>,
     /// As it came.
     client: request::Parts,
     /// As the service gets it.
@@ -60,7 +62,7 @@ struct Forward<ReqB> {
     ticket: Option<Ticket>,
 }
 
-impl Call {
+impl<C> Call<C> {
     /// Answers a request, by the service if need be.
     ///
     /// The service is one that nobody waits with: a store that takes its time takes nobody's permit with it.
@@ -70,7 +72,8 @@ impl Call {
         request: Request<ReqB>,
     ) -> Result<Outcome<Response<B>>, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        C: Reconnects<S, ReqB> + Send + 'static,
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Send,
         ReqB: Send + 'static,
@@ -133,11 +136,14 @@ impl Call {
     }
 }
 
-impl<ReqB> Forward<ReqB> {
+impl<C, ReqB> Forward<C, ReqB> {
     /// Asks the service.
     async fn run<S, B>(self, service: S) -> Result<Outcome<Response<B>>, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<B>>,
+        C: Reconnects<S, ReqB>,
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        B: 'static,
     {
         let Self {
             call,
@@ -147,7 +153,10 @@ impl<ReqB> Forward<ReqB> {
             mut session,
             ..
         } = self;
-        let response = service.oneshot(self.request).await?;
+        let (parts, body) = self.request.into_parts();
+        let repeat = call.reconnect.again(&service, &parts);
+        let request = Request::from_parts(parts, body);
+        let response = service.oneshot(request).await?;
         let (mut parts, body) = response.into_parts();
         let mut upstream = None;
         if let Some(mapping) = &mapping {
@@ -177,7 +186,11 @@ impl<ReqB> Forward<ReqB> {
                 session,
             })
         });
-        let behind = Behind { in_session, asked };
+        let behind = Behind {
+            in_session,
+            asked,
+            repeat: repeat.map(|asks| Box::new(Repeat::new(asks))),
+        };
         Ok(Outcome::Answer(Response::from_parts(parts, body), behind))
     }
 
@@ -191,7 +204,8 @@ impl<ReqB> Forward<ReqB> {
         replay: &Replay,
     ) -> Result<Outcome<Response<B>>, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        C: Reconnects<S, ReqB> + Send + 'static,
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Send,
         ReqB: Send + 'static,

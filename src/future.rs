@@ -20,7 +20,6 @@ use crate::{
     answer::Asking,
     body::SseBody,
     call::{Behind, Outcome},
-    keep::Asked,
     policy::Policy,
     refusal::Refusal,
 };
@@ -49,7 +48,7 @@ pin_project! {
         F: TryFuture,
     {
         /// That of the service inside.
-        Plain { #[pin] call: F, asked: Option<Box<Asked>> },
+        Plain { #[pin] call: F, behind: Option<Behind<F::Ok>> },
         /// That of the service inside, in a session, or what is kept of a stream.
         Called { call: SyncWrapper<Called<F>> },
         /// The layer's own.
@@ -62,11 +61,12 @@ impl<F: TryFuture> ResponseFuture<F> {
         call: F,
         policy: Arc<Policy>,
         request: Option<Box<request::Parts>>,
-        asked: Option<Box<Asked>>,
+        behind: Behind<F::Ok>,
         method: &Method,
     ) -> Self {
+        let behind = Some(behind);
         Self {
-            answer: Answer::Plain { call, asked },
+            answer: Answer::Plain { call, behind },
             policy,
             request,
             head_only: method == Method::HEAD,
@@ -115,10 +115,12 @@ where
             head_only: *this.head_only,
         };
         let (response, behind) = match this.answer.project() {
-            AnswerProjection::Plain { call, asked } => {
+            AnswerProjection::Plain { call, behind } => {
                 let response = ready!(call.poll(cx))?;
-                let (in_session, asked) = (None, asked.take());
-                (response, Behind { in_session, asked })
+                match behind.take() {
+                    Some(behind) => (response, behind),
+                    None => return Poll::Pending,
+                }
             }
             AnswerProjection::Called { call } => match ready!(call.get_mut().as_mut().poll(cx))? {
                 Outcome::Answer(response, behind) => (response, behind),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{request, response};
+use http::{Response, request, response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -13,6 +13,7 @@ use crate::{
     intercept::Chain,
     layer::Config,
     pump::{Limits, Pump},
+    reconnect::{Again, Readable, Repeat},
     recording::{Recording, Target, Whose},
     replay::{Channel, Reader, Replay, Stamp, Token},
     session::Lease,
@@ -63,7 +64,12 @@ impl Asked {
     }
 
     /// Keeps a stream from now on. Its client is the first of those that read it.
-    pub(crate) fn keep<B>(self, answer: Plain<B>, kept: Kept<'_>) -> Reader
+    pub(crate) fn keep<B>(
+        self,
+        answer: Plain<B>,
+        kept: Kept<'_>,
+        repeat: Option<(Repeat<Response<B>>, Readable)>,
+    ) -> Reader
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -81,7 +87,14 @@ impl Asked {
         let progress = Arc::clone(&recording.progress);
         chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
         let pipeline = Pipeline::new(chain, kept.strip_comments);
-        let pull = Pull::new(answer, kept.decoder, pipeline).followed_by(waiting);
+        let pull = Pull::new(answer, kept.decoder, pipeline);
+        let pull = match repeat {
+            Some((repeat, readable)) => {
+                let progress = Arc::clone(&recording.progress);
+                pull.followed_by(Again::new(repeat, progress, readable, Some(waiting)))
+            }
+            None => pull.followed_by(waiting),
+        };
 
         if let Some(prime) = replay.prime {
             let mut event = Event::new("");

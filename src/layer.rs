@@ -10,6 +10,7 @@ use crate::{
     intercept::IntoIntercept,
     keep_alive::KeepAlive,
     policy::Policy,
+    reconnect::{Once, Reconnect},
     recording::Recording,
     replay::{Logs, Replay},
     service::SseProxy,
@@ -72,6 +73,7 @@ use crate::{
 /// * [Session](crate::session) ids are translated before the interceptors see an event, which see what the client sees.
 /// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
 ///   after what was allowed before it, so that the client sees a cut and not an end.
+/// * With [`reconnect`](crate::reconnect), an upstream that breaks off is asked to go on.
 /// * With [`replay`](crate::replay), events get ids, and a client that comes back with the last one it has misses nothing. A task
 ///   then moves the stream, and the upstream goes on for a while without a client.
 /// * Otherwise, dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
@@ -88,9 +90,10 @@ use crate::{
 /// A layer is cheap to clone, and clones share their interceptors and the store of their sessions.
 ///
 /// [error]: crate::Error
-#[derive(Clone, Default)]
-pub struct SseProxyLayer {
+#[derive(Clone)]
+pub struct SseProxyLayer<R = Once> {
     config: Arc<Config>,
+    reconnect: R,
 }
 
 /// What all services made by one layer share.
@@ -151,6 +154,15 @@ impl Config {
     }
 }
 
+impl Default for SseProxyLayer {
+    fn default() -> Self {
+        Self {
+            config: Arc::default(),
+            reconnect: Once,
+        }
+    }
+}
+
 impl SseProxyLayer {
     /// A layer whose [sessions](Self::sessions) are in this store. ([`default`](Self::default) is one with a
     /// [`MemoryStore`](crate::session::MemoryStore).)
@@ -158,6 +170,19 @@ impl SseProxyLayer {
         let mut layer = Self::default();
         Arc::make_mut(&mut layer.config).store = AnyStore::new(store);
         layer
+    }
+}
+
+impl<R> SseProxyLayer<R> {
+    /// Asks an upstream that has broken off to go on, behind its client's back: by a [`Backoff`](crate::reconnect::Backoff) or by the
+    /// rules of a [`Reconnect`]. It holds for all requests of the layer, whatever their [policy](Self::policy).
+    ///
+    /// A request without a body has to be made for that, so the service's requests have bodies that are [`Default`].
+    pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> SseProxyLayer<Reconnect> {
+        SseProxyLayer {
+            config: self.config,
+            reconnect: reconnect.into(),
+        }
     }
 
     /// Maps the sessions of clients to those of the upstream, by these rules. See [`session`](crate::session).
@@ -268,19 +293,20 @@ impl SseProxyLayer {
     }
 }
 
-impl<S> Layer<S> for SseProxyLayer {
-    type Service = SseProxy<S>;
+impl<S, R: Clone> Layer<S> for SseProxyLayer<R> {
+    type Service = SseProxy<S, R>;
 
-    fn layer(&self, inner: S) -> SseProxy<S> {
-        SseProxy::new(inner, Arc::clone(&self.config))
+    fn layer(&self, inner: S) -> SseProxy<S, R> {
+        SseProxy::new(inner, Arc::clone(&self.config), self.reconnect.clone())
     }
 }
 
-impl fmt::Debug for SseProxyLayer {
+impl<R: fmt::Debug> fmt::Debug for SseProxyLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseProxyLayer")
             .field("policy", &self.config.policy)
             .field("per_request", &self.config.choose.is_some())
+            .field("reconnect", &self.reconnect)
             .finish()
     }
 }

@@ -40,6 +40,7 @@
 //!
 //! * [`SseProxyLayer`]: what happens to a stream, and all settings.
 //! * [`intercept`]: the ways to write an interceptor, from a function to a tower service.
+//! * [`reconnect`]: an upstream that breaks off.
 //! * [`replay`]: what a client has missed that comes back.
 //! * [`session`]: sessions of clients, mapped to those of the upstream.
 //! * [`profile`]: policies that are ready: the Model Context Protocol.
@@ -53,7 +54,7 @@
 //!    encoding, error or limit.
 //! 3. Each client sees each event at most once, in order; with [`replay`], exactly once over any pattern of disconnects within what
 //!    is kept, and beyond that it is told of a gap.
-//! 4. One request to the layer is one request to the service, and a client that leaves cancels it, unless it is to be
+//! 4. One request to the layer is one request to the service, unless [`reconnect`] is on, and a client that leaves cancels it, unless it is to be
 //!    [kept](replay::Replay::linger).
 //! 5. Memory is bounded by configuration, for any upstream and any reader.
 //! 6. Another owner's ids of sessions and events are indistinguishable from unknown ones.
@@ -77,6 +78,7 @@
 pub mod codec;
 pub mod intercept;
 pub mod profile;
+pub mod reconnect;
 pub mod replay;
 pub mod session;
 

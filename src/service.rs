@@ -14,11 +14,12 @@ use tower_service::Service;
 
 use crate::{
     body::SseBody,
-    call::Call,
+    call::{Behind, Call},
     future::ResponseFuture,
     head,
     keep::Asked,
     layer::Config,
+    reconnect::{Once, Reconnects, Repeat},
     recording::{Target, Whose},
     resume::names_an_event,
 };
@@ -45,14 +46,19 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct SseProxy<S> {
+pub struct SseProxy<S, R = Once> {
     inner: S,
     config: Arc<Config>,
+    reconnect: R,
 }
 
-impl<S> SseProxy<S> {
-    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
-        Self { inner, config }
+impl<S, R> SseProxy<S, R> {
+    pub(crate) fn new(inner: S, config: Arc<Config>, reconnect: R) -> Self {
+        Self {
+            inner,
+            config,
+            reconnect,
+        }
     }
 
     /// The service inside.
@@ -61,8 +67,9 @@ impl<S> SseProxy<S> {
     }
 }
 
-impl<S, ReqB, B> Service<Request<ReqB>> for SseProxy<S>
+impl<S, R, ReqB, B> Service<Request<ReqB>> for SseProxy<S, R>
 where
+    R: Reconnects<S, ReqB> + Clone + Send + 'static,
     S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
@@ -88,7 +95,8 @@ where
         let method = parts.method.clone();
         // Kept only where an interceptor may ask for it.
         let seen = policy.inspects().then(|| Box::new(parts.clone()));
-        if policy.inspects() {
+        let repeat = self.reconnect.again(&self.inner, &parts);
+        if policy.inspects() || repeat.is_some() {
             head::narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
@@ -113,16 +121,23 @@ where
             let call = Call {
                 config: Arc::clone(&self.config),
                 policy: Arc::clone(&policy),
+                reconnect: self.reconnect.clone(),
             };
             let answer = Box::pin(call.run(self.let_go(), request));
             return ResponseFuture::called(answer, policy, seen, &method);
         }
+        let repeat = repeat.map(|asks| Box::new(Repeat::new(asks)));
+        let behind = Behind {
+            in_session: None,
+            asked,
+            repeat,
+        };
         let response = self.inner.call(request);
-        ResponseFuture::plain(response, policy, seen, asked, &method)
+        ResponseFuture::plain(response, policy, seen, behind, &method)
     }
 }
 
-impl<S: Clone> SseProxy<S> {
+impl<S: Clone, R> SseProxy<S, R> {
     /// Gives back what being ready has reserved, for there may be a long time until the call, or none. Returns a service that
     /// is still to become ready.
     fn let_go(&mut self) -> S {
@@ -131,7 +146,7 @@ impl<S: Clone> SseProxy<S> {
     }
 }
 
-impl<S> fmt::Debug for SseProxy<S> {
+impl<S, R> fmt::Debug for SseProxy<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseProxy").finish_non_exhaustive()
     }

@@ -93,6 +93,16 @@ impl Progress {
         self.lock().committed = Some(id).filter(|id| !id.is_empty());
     }
 
+    /// How long the upstream wants its clients to wait.
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        self.lock().retry
+    }
+
+    /// Whether events have come since the answer began.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.lock().events > 0
+    }
+
     /// What comes from now on is of another answer.
     pub(crate) fn begin_again(&self) {
         let mut state = self.lock();
@@ -172,8 +182,9 @@ impl Interceptor for Entrance {
             .is_some_and(|completes| completes(&event));
         let mut state = self.progress.lock();
         state.complete |= completes;
-        state.events += 1;
-        state.accept(&event).then_some(event).into()
+        let is_new = state.accept(&event);
+        state.events += u64::from(is_new);
+        is_new.then_some(event).into()
     }
 
     fn block(&mut self, block: Block) -> Verdict {

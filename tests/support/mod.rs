@@ -25,7 +25,7 @@ pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post}
 pub use memory::{
     Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,
 };
-pub use origin::{Call, Client, Fed, Feed, Front, Origin, data, field, staged};
+pub use origin::{Asked, Call, Client, Fed, Feed, Front, Origin, data, field, staged};
 pub use proxy::{forward, proxy, serve};
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};

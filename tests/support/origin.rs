@@ -1,16 +1,20 @@
 //! A service that a test answers for, request by request, with bodies that it feeds.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{
     BodyExt,
     channel::{Channel, Sender},
 };
 use tokio::sync::{mpsc, oneshot};
-use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer};
+use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
+use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer, reconnect::Reconnects};
 
 use super::{event_stream, soon};
 
@@ -42,17 +46,35 @@ pub struct Client {
     read: String,
 }
 
-pub fn staged(layer: &SseProxyLayer) -> (Front, Origin) {
+pub fn staged<R>(layer: &SseProxyLayer<R>) -> (Front, Origin)
+where
+    R: Reconnects<Asked, ()> + Clone + Send + Sync + 'static,
+{
     let (calls, origin) = mpsc::unbounded_channel();
-    let service = service_fn(move |request| {
+    let service = Asked(calls);
+    let layered = layer.layer(service);
+    let front = Front(BoxCloneSyncService::new(layered));
+    (front, Origin(origin))
+}
+
+/// The service that the test answers for.
+#[derive(Clone)]
+pub struct Asked(mpsc::UnboundedSender<Call>);
+
+impl Service<Request<()>> for Asked {
+    type Response = Response<Fed>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Fed>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
         let (answer, answered) = oneshot::channel();
-        let _ = calls.send(Call { request, answer });
-        async { Ok(answered.await.expect("a call is answered")) }
-    });
-    (
-        Front(BoxCloneSyncService::new(layer.layer(service))),
-        Origin(origin),
-    )
+        let _ = self.0.send(Call { request, answer });
+        async { Ok(answered.await.expect("a call is answered")) }.boxed()
+    }
 }
 
 impl Front {
@@ -81,6 +103,12 @@ impl Front {
 impl Origin {
     pub async fn next(&mut self) -> Call {
         soon(self.0.recv()).await.unwrap()
+    }
+
+    /// The next call, if there is one within some hours.
+    pub async fn maybe(&mut self) -> Option<Call> {
+        let hours = std::time::Duration::from_secs(10_000);
+        tokio::time::timeout(hours, self.0.recv()).await.ok()?
     }
 
     /// Lets everything run that can: nobody has asked.

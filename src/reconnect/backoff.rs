@@ -1,0 +1,113 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// Waiting times that grow, at random.
+///
+/// Before the `n`-th attempt in a row the wait is anything up to twice as long as before the one before it, from a first time on and
+/// up to a longest: streams that broke together do not come back together. Where the upstream has named a time by `retry` (WHATWG
+/// HTML 9.2.6), that comes first, in the place of the first time and as the least there is. After so many attempts in a row without
+/// an event it is over.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sse_proxy::reconnect::Backoff;
+///
+/// let backoff = Backoff::default()
+///     .first(Duration::from_millis(500))
+///     .longest(Duration::from_secs(10))
+///     .attempts(5);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// The most there is to wait before the first attempt; 3 s unless set.
+    pub fn first(mut self, time: Duration) -> Self {
+        self.first = time;
+        self
+    }
+
+    /// The most there is to wait before any; 30 s unless set. A longer `retry` of the upstream's is cut to this.
+    pub fn longest(mut self, time: Duration) -> Self {
+        self.longest = time;
+        self
+    }
+
+    /// So many attempts in a row, before the stream is given up; 10 unless set.
+    pub fn attempts(mut self, number: u32) -> Self {
+        self.attempts = number;
+        self
+    }
+
+    /// The wait before an attempt, of which so many have failed in a row; none if it is over. `random` is from 0 to 1.
+    pub fn wait(&self, failed: u32, retry: Option<Duration>, random: f64) -> Option<Duration> {
+        if failed >= self.attempts {
+            return None;
+        }
+        let least = retry.unwrap_or_default().min(self.longest);
+        let first = retry.unwrap_or(self.first);
+        let times = 2_u32.saturating_pow(failed);
+        let window = first.saturating_mul(times).min(self.longest);
+        let wait = least.saturating_add(window.mul_f64(random.clamp(0.0, 1.0)));
+        Some(wait.min(self.longest))
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(3),
+            longest: Duration::from_secs(30),
+            attempts: 10,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn the_window_doubles_up_to_the_longest() {
+        let backoff = Backoff::default().first(millis(100)).longest(millis(500));
+        let most: Vec<_> = (0..5).map(|n| backoff.wait(n, None, 1.0)).collect();
+        assert_eq!(most, [100, 200, 400, 500, 500].map(|n| Some(millis(n))));
+        assert_eq!(backoff.wait(3, None, 0.0), Some(Duration::ZERO));
+        assert_eq!(backoff.wait(9, None, 1.0), Some(millis(500)));
+        assert_eq!(backoff.wait(10, None, 1.0), None);
+    }
+
+    #[test]
+    fn the_upstreams_time_is_the_least() {
+        let backoff = Backoff::default().longest(millis(500));
+        assert_eq!(backoff.wait(0, Some(millis(50)), 0.0), Some(millis(50)));
+        assert_eq!(backoff.wait(0, Some(millis(50)), 1.0), Some(millis(100)));
+        assert_eq!(backoff.wait(1, Some(millis(50)), 1.0), Some(millis(150)));
+        assert_eq!(backoff.wait(0, Some(millis(5000)), 0.5), Some(millis(500)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_within_its_bounds(
+            first: u64, longest: u64, failed: u32, retry: Option<u64>, random: f64,
+        ) {
+            let backoff = Backoff::default().first(millis(first)).longest(millis(longest)).attempts(u32::MAX);
+            let retry = retry.map(millis);
+            let wait = backoff.wait(failed, retry, if random.is_nan() { 0.5 } else { random });
+            if let Some(wait) = wait {
+                prop_assert!(wait <= millis(longest));
+                prop_assert!(wait >= retry.unwrap_or_default().min(millis(longest)));
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Reconnect: an upstream that breaks off is asked to go on, and its client does not notice.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, channel::Channel};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_sse_proxy::{SseProxyLayer, reconnect::Backoff};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Breaks off after each event, but knows how to go on.
+//! let upstream = service_fn(|request: Request<String>| async move {
+//!     let last = request.headers().get("last-event-id").map_or("0", |id| id.to_str().unwrap());
+//!     let next = last.parse::<u32>().unwrap() + 1;
+//!     let (mut feed, body) = Channel::<Bytes, std::io::Error>::new(2);
+//!     let event = if next > 3 { "data: [DONE]\n\n".into() } else { format!("id: {next}\ndata: {next}\n\n") };
+//!     feed.try_send(http_body::Frame::data(event.into())).unwrap();
+//!     if next <= 3 {
+//!         tokio::spawn(async { feed.abort(std::io::ErrorKind::ConnectionReset.into()) });
+//!     }
+//!     Ok::<_, Infallible>(Response::builder().header("content-type", "text/event-stream").body(body).unwrap())
+//! });
+//! let mut proxy = SseProxyLayer::default().reconnect(Backoff::default()).layer(upstream);
+//!
+//! let response = proxy.ready().await?.oneshot(Request::get("/").body(String::new())?).await?;
+//! let all = response.into_body().collect().await?.to_bytes();
+//! assert_eq!(all, "id: 1\ndata: 1\n\nid: 2\ndata: 2\n\nid: 3\ndata: 3\n\ndata: [DONE]\n\n");
+//! # Ok(()) }
+//! ```
+//!
+//! See [`Reconnect`] for what is asked again, and when.
+
+mod again;
+mod backoff;
+mod rules;
+
+pub use backoff::Backoff;
+pub use rules::{Attempt, Once, Reconnect, Reconnects};
+
+pub(crate) use again::{Again, Readable, Repeat};
