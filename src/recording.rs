@@ -87,6 +87,7 @@ impl Recording {
             progress: Arc::clone(&progress),
             more,
             over: None,
+            untold: None,
         };
         let recording = Self {
             token,
@@ -132,6 +133,16 @@ pub(crate) struct Waiting<B> {
     progress: Arc<Progress>,
     more: mpsc::UnboundedReceiver<Plain<B>>,
     over: Option<Over>,
+    /// What readers are to be told of it.
+    untold: Option<Ending>,
+}
+
+impl<B> Waiting<B> {
+    fn tell(&mut self) {
+        if let Some(ending) = self.untold.take() {
+            self.channel.end(State::Suspended, ending);
+        }
+    }
 }
 
 impl<B: Send> Sequel<B> for Waiting<B> {
@@ -147,11 +158,12 @@ impl<B: Send> Sequel<B> for Waiting<B> {
             }
         };
         self.over = Some(over);
-        self.channel.end(State::Suspended, ending);
+        self.untold = Some(ending);
         Ok(())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
+        self.tell();
         match self.more.poll_recv(cx) {
             Poll::Ready(Some(answer)) => {
                 self.progress.begin_again();
@@ -165,6 +177,7 @@ impl<B: Send> Sequel<B> for Waiting<B> {
     }
 
     fn give_up(&mut self) -> Option<Over> {
+        self.tell();
         self.progress.give_up();
         self.more.close();
         self.over.take()

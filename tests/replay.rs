@@ -468,6 +468,24 @@ async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
+    for broken in [false, true] {
+        let (front, mut origin) = staged(&kept());
+        let (client, mut feed) = front.open(&mut origin, get("/")).await;
+        // A task of its own, so that it may read as soon as there is something.
+        let reading = tokio::spawn(client.rest());
+        settle().await;
+        feed.events(0..3).await;
+        match broken {
+            true => feed.cut(),
+            false => feed.end(),
+        }
+        let (text, cut) = reading.await.unwrap();
+        assert_eq!((data(&text), cut.is_some()), (numbers(0..3), broken));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_upstream_sends_again_is_not_sent_on() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -49,6 +49,8 @@ pin_project! {
         sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
         // The upstream's answer is over, and another one may follow.
         between: bool,
+        // And nobody has been told yet.
+        just_over: bool,
     }
 }
 
@@ -66,6 +68,7 @@ where
             timer: Timer::default(),
             sequel: None,
             between: false,
+            just_over: false,
         }
     }
 
@@ -93,7 +96,10 @@ where
             None => Err(over),
         };
         match over {
-            Ok(()) => *this.between = true,
+            Ok(()) => {
+                *this.between = true;
+                *this.just_over = true;
+            }
             Err(over) => self.end(over),
         }
     }
@@ -174,6 +180,10 @@ where
             if bytes >= BYTES_A_POLL || frames >= FRAMES_A_POLL {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if std::mem::take(this.just_over) {
+                // What came before is where it belongs, before anybody learns that nothing more comes for now.
+                return Poll::Ready(Step::Full);
             }
             if *this.between
                 && let Some(sequel) = this.sequel

@@ -16,7 +16,8 @@ pub(crate) enum Over {
 
 /// Where another answer comes from that goes on with the stream. The interceptors do not learn of the seam.
 pub(crate) trait Sequel<B>: Send {
-    /// An answer is over. Given back if that is the end.
+    /// An answer is over. Given back if that is the end. What came of it may still be on its way: that it has arrived is sure with
+    /// the first call of [`poll_next`](Self::poll_next).
     fn handle_over(&mut self, over: Over) -> Result<(), Over>;
 
     /// The next one, or how the last one ended if there is none.
