@@ -166,16 +166,17 @@ where
             match pull.as_mut().poll(cx, this.stamp) {
                 Poll::Ready(Step::Full) => self.as_mut().write(),
                 Poll::Ready(Step::End(trailers)) => {
+                    let truncated = pull.is_truncated();
                     this.stamp.finish();
                     this.pull.set(None);
                     self.as_mut().write();
-                    self.end(State::Complete, Ending::Clean(trailers));
+                    self.end(truncated, Ending::Clean(trailers));
                     return Poll::Ready(());
                 }
                 Poll::Ready(Step::Failed(error)) => {
                     this.pull.set(None);
                     self.as_mut().write();
-                    self.end(State::Failed, Ending::Broken(Arc::new(error)));
+                    self.end(false, Ending::Broken(Arc::new(error)));
                     return Poll::Ready(());
                 }
                 Poll::Pending => {
@@ -223,17 +224,22 @@ where
     }
 
     /// The stream is over for good, unless the upstream could go on with it.
-    fn end(self: Pin<&mut Self>, state: State, ending: Ending) {
+    fn end(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
         let this = self.project();
         let Recording {
             channel, progress, ..
         } = &*this.kept.recording;
         progress.give_up();
-        let may_go_on = match &ending {
-            Ending::Clean(_) => channel.state() == State::Suspended,
+        let (state, may_go_on) = match &ending {
+            Ending::Clean(_) => {
+                let waited = channel.state() == State::Suspended;
+                (State::Complete, waited || truncated)
+            }
             // What an interceptor refused is not to be passed over as if it had not been.
             Ending::Broken(error) => {
-                matches!(error.kind(), ErrorKind::Upstream | ErrorKind::Aborted)
+                let kind = error.kind();
+                let by_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);
+                (State::Failed, by_network)
             }
         };
         let can_go_on = may_go_on && progress.last_id().is_some();
@@ -245,7 +251,7 @@ where
     fn let_go(mut self: Pin<&mut Self>) {
         self.as_mut().project().pull.set(None);
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        self.end(State::Failed, Ending::Broken(aborted));
+        self.end(false, Ending::Broken(aborted));
     }
 }
 

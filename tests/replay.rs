@@ -486,6 +486,44 @@ async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever() {
+    let (number, done) = ("id: up-0\ndata: 0\n\n", "data: [DONE]\n\n");
+    for (last, rest, done) in [
+        (number, "", false),
+        (number, "data: half", false),
+        (done, "", true),
+        (done, "data: half", true),
+    ] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send(last).await;
+        feed.send(format!(": bye\nretry: 10\n{rest}")).await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        assert_eq!(client.rest().await.0, format!(": bye\nretry: 10\n{rest}"));
+        if done {
+            assert_eq!(front.send(after(&id)).await.status, 204);
+            continue;
+        }
+        let (again, call) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+        let mut feed = call;
+        feed.send("id: up-1\ndata: 1\n\n").await;
+        feed.end();
+        let text = again.rest().await.0;
+        assert_eq!(data(&text), ["1"]);
+        assert_eq!(
+            text.starts_with(": bye\nretry: 10\nid: "),
+            rest.is_empty(),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_upstream_sends_again_is_not_sent_on() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

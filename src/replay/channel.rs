@@ -124,13 +124,12 @@ impl Channel {
     pub(crate) fn locate(&self, position: Position) -> Place {
         let shared = self.lock();
         match shared.log.locate(position) {
-            Located::After(cursor) => match shared.log.read(cursor) {
-                Read::Wait if shared.log.state() == State::Suspended => {
-                    Place::Tail(State::Suspended, cursor)
+            Located::After(cursor) => match shared.log.state() {
+                // Who is sent comments alone comes back for ever, as it learns of no other place by them.
+                state if state != State::Live && !shared.log.has_events_from(cursor) => {
+                    Place::Tail(state, cursor)
                 }
-                Read::End(state) => Place::Tail(state, cursor),
-                Read::Evicted => Place::Evicted,
-                Read::Block(..) | Read::Wait => Place::At(cursor),
+                _ => Place::At(cursor),
             },
             Located::Evicted => Place::Evicted,
             Located::Unknown => Place::Unknown,

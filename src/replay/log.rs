@@ -343,6 +343,13 @@ impl Log {
         self.first + self.blocks.len() as u64
     }
 
+    /// Whether anything but comments stands there or behind it.
+    pub(crate) fn has_events_from(&self, Cursor(at): Cursor) -> bool {
+        let behind = at.saturating_sub(self.first) as usize;
+        let mut kept = self.blocks.iter().skip(behind);
+        kept.any(|kept| kept.is_event)
+    }
+
     /// How many blocks and bytes there are from a place on.
     pub(crate) fn beyond(&self, Cursor(at): Cursor) -> (u64, u64) {
         let at = at.max(self.first);

@@ -51,6 +51,7 @@ pin_project! {
         between: bool,
         // And nobody has been told yet.
         just_over: bool,
+        truncated: bool,
     }
 }
 
@@ -69,6 +70,7 @@ where
             sequel: None,
             between: false,
             just_over: false,
+            truncated: false,
         }
     }
 
@@ -76,6 +78,11 @@ where
     pub(crate) fn followed_by(mut self, sequel: impl Sequel<B> + 'static) -> Self {
         self.sequel = Some(SyncWrapper::new(Box::new(sequel)));
         self
+    }
+
+    /// Whether the upstream ended in the middle of a block.
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.truncated
     }
 
     /// No other answer is waited for any longer. Whether one was: then the stream ends as the last one did, and is still to be
@@ -230,6 +237,7 @@ where
                 None => {
                     this.upstream.set(None);
                     if let Some(rest) = this.decoder.finish() {
+                        *this.truncated = true;
                         this.pipeline.finish(rest, sink);
                     } else {
                         let trailers = this.trailers.take();
