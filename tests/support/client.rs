@@ -1,13 +1,14 @@
 //! Clients that show how a body ended: as it should, or cut.
 
-use std::{error::Error, net::SocketAddr};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{net::TcpStream, task::AbortHandle};
 
 use super::{
     soon,
@@ -37,7 +38,13 @@ enum AnswerBody {
     Length(Wire, usize),
     UntilClose(Wire),
     /// With what keeps the connection open.
-    Http2(Incoming, http2::SendRequest<Full<Bytes>>),
+    Http2(Incoming, http2::SendRequest<Full<Bytes>>, Link),
+}
+
+/// What is left of a connection that somebody else reads.
+struct Link {
+    socket: socket2::Socket,
+    task: AbortHandle,
 }
 
 /// What comes next in a body.
@@ -150,9 +157,13 @@ fn field(line: &str) -> Option<(HeaderName, HeaderValue)> {
 async fn fetch_http2(address: SocketAddr, request: Request<Bytes>) -> Answer {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
+    let again = SockRef::from(&socket).try_clone().unwrap();
     let io = TokioIo::new(socket);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
+    let link = Link {
+        socket: again,
+        task: tokio::spawn(connection).abort_handle(),
+    };
     let (mut parts, body) = request.into_parts();
     parts.uri = format!("http://test{}", parts.uri).parse().unwrap();
     let request = Request::from_parts(parts, Full::new(body));
@@ -162,7 +173,7 @@ async fn fetch_http2(address: SocketAddr, request: Request<Bytes>) -> Answer {
         status: parts.status.as_u16(),
         headers: parts.headers,
         ahead: Bytes::new(),
-        body: AnswerBody::Http2(body, sender),
+        body: AnswerBody::Http2(body, sender, link),
     }
 }
 
@@ -208,7 +219,7 @@ impl Answer {
                 all if all.is_empty() => over(true),
                 all => Read::Data(all),
             },
-            AnswerBody::Http2(body, _) => match soon(body.frame()).await {
+            AnswerBody::Http2(body, ..) => match soon(body.frame()).await {
                 None => over(true),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => Read::Data(data),
@@ -258,8 +269,22 @@ impl Answer {
     /// Loses interest: HTTP/1.1 closes the connection, HTTP/2 resets the stream and keeps the connection.
     pub fn leave(self) -> Option<http2::SendRequest<Full<Bytes>>> {
         match self.body {
-            AnswerBody::Http2(_, sender) => Some(sender),
+            AnswerBody::Http2(_, sender, _) => Some(sender),
             _ => None,
+        }
+    }
+
+    /// Ends the connection as if the machine had died.
+    pub fn reset(self) {
+        match self.body {
+            AnswerBody::None => {}
+            AnswerBody::Chunks(wire)
+            | AnswerBody::Length(wire, _)
+            | AnswerBody::UntilClose(wire) => wire.reset(),
+            AnswerBody::Http2(_, _, link) => {
+                link.socket.set_linger(Some(Duration::ZERO)).unwrap();
+                link.task.abort();
+            }
         }
     }
 
