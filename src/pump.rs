@@ -127,7 +127,8 @@ where
             let deadline = match this.limits.given_up {
                 Some(since) => Some(since + LAST_WORDS),
                 None => {
-                    let lingers = alone_since.map(|since| since + this.limits.linger);
+                    let lingers =
+                        alone_since.and_then(|since| since.checked_add(this.limits.linger));
                     lingers.into_iter().chain(this.limits.until).min()
                 }
             };
@@ -265,11 +266,16 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.as_mut().poll_upstream(cx));
         let this = self.project();
+        let channel = &this.kept.recording.channel;
         loop {
-            let (expires, change) = this.kept.recording.channel.expire(Instant::now());
+            let (expires, change) = channel.expire(Instant::now());
             this.kept.logs.account(change);
-            let Some(at) = expires else {
+            if channel.is_empty() {
                 return Poll::Ready(());
+            }
+            // Without a time it is kept until there is no room for it.
+            let Some(at) = expires else {
+                return Poll::Pending;
             };
             ready!(this.timer.poll(cx, at));
         }

@@ -321,6 +321,11 @@ impl Channel {
         (next, (shared.log.bytes(), before))
     }
 
+    /// Whether nothing is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().log.is_empty()
+    }
+
     /// Lets go of so many bytes, of which others have more need. Returns how many that were.
     pub(crate) fn shrink(&self, bytes: usize) -> usize {
         let mut shared = self.lock();
