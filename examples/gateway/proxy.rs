@@ -36,12 +36,13 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-type Body = BoxBody<Bytes, hyper::Error>;
+/// Any body, or none.
+pub type Body = BoxBody<Bytes, hyper::Error>;
 
 /// Sends requests to an upstream over pooled HTTP/1.1 connections.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
     scheme: Scheme,
     authority: Authority,
 }
@@ -69,7 +70,7 @@ impl Upstream {
     }
 
     /// The request as the upstream is to get it.
-    fn rewritten(&self, request: Request<Incoming>) -> Result<Request<Incoming>, http::Error> {
+    fn rewritten(&self, request: Request<Body>) -> Result<Request<Body>, http::Error> {
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Peer>().copied();
         let host = parts
@@ -110,7 +111,7 @@ impl Upstream {
         Ok(Request::from_parts(parts, body))
     }
 
-    async fn fetch(self, mut request: Request<Incoming>) -> Response<Body> {
+    async fn fetch(self, mut request: Request<Body>) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return answer(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -205,7 +206,7 @@ impl hyper::body::Body for Plainly {
     }
 }
 
-impl Service<Request<Incoming>> for Upstream {
+impl Service<Request<Body>> for Upstream {
     type Response = Response<Body>;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
@@ -214,7 +215,7 @@ impl Service<Request<Incoming>> for Upstream {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let upstream = self.clone();
         Box::pin(async move { Ok(upstream.fetch(request).await) })
     }

@@ -9,6 +9,7 @@ use http::{
 };
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
+    reconnect::Reconnect,
     replay::{Bounds, Replay},
     session::{MemoryStore, SealedStore},
 };
@@ -20,13 +21,13 @@ use crate::{
 };
 
 /// A layer that does with all streams what this policy says, and nothing else but for those of MCP, which have rules of their own,
-/// those on `/r`, which can be resumed, and those on `/f`, which are shared.
+/// those on `/r`, which can be resumed and whose upstream is asked again when it breaks off, and those on `/f`, which are shared.
 pub fn layer(
     policy: Policy,
     settings: &Settings,
     listen: SocketAddr,
     upstream: &Uri,
-) -> SseProxyLayer {
+) -> SseProxyLayer<Reconnect> {
     let kept = policy.clone().replay(replay(settings));
     let mcp = mcp::rules(kept.clone(), settings, listen, upstream);
     let shared = policy.clone().replay(shared());
@@ -38,6 +39,10 @@ pub fn layer(
             SseProxyLayer::new(SealedStore::new(key.clone())).owner_key(text)
         }
     };
+    let again = |request: &request::Parts| {
+        request.method == Method::GET && request.uri.path().starts_with("/r/")
+    };
+    let layer = layer.reconnect(Reconnect::default().only(again));
     layer.owner(authorization).policy(move |request| {
         let path = request.uri.path();
         Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {

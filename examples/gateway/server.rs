@@ -32,7 +32,7 @@ use tower::{BoxError, Service, util::Oneshot};
 use tower_sse_proxy::is_event_stream;
 
 use crate::{
-    proxy::Peer,
+    proxy::{self, Peer},
     settings::Settings,
     socket::Socket,
     stall::{Patience, Watched},
@@ -61,7 +61,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Serves until SIGTERM or Ctrl-C, and then for as long as the streams run or the settings allow.
 pub async fn serve<S, B>(listener: TcpListener, service: S, settings: &Settings) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<proxy::Body>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
@@ -112,6 +112,7 @@ where
             has_begun.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
             let version = request.version();
+            let request = request.map(BodyExt::boxed);
             let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
             async move { Ok::<_, Infallible>(guarded(response.await?, version, &its)) }
         });
