@@ -43,7 +43,7 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
         || replay
             .query
             .as_deref()
-            .is_some_and(|name| parameter(&request.uri, name).is_some())
+            .is_some_and(|name| parameters(&request.uri, name).next().is_some())
 }
 
 /// A request's way to what is kept.
@@ -61,14 +61,14 @@ impl Resumption<'_> {
         client: &request::Parts,
         upstream: &mut request::Parts,
     ) -> Resumed {
-        if !matches!(client.method, Method::GET | Method::POST) {
-            return Resumed::Not;
-        }
         let id = match self.last_event_id(upstream) {
             Ok(Some(id)) => id,
             Ok(None) => return Resumed::Not,
             Err(refusal) => return Resumed::Refused(refusal),
         };
+        if !matches!(client.method, Method::GET | Method::POST) {
+            return Resumed::Not;
+        }
         if let Some(authorize) = &self.replay.authorize {
             let asked = Request::from_parts(client.clone(), ());
             match authorize.clone().oneshot(asked).await {
@@ -131,29 +131,31 @@ impl Resumption<'_> {
 
     /// The id of ours that the request names. It is taken out of the request.
     fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
-        let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
-        let ids: Vec<_> = values.by_ref().map(own_id).collect();
-        match ids[..] {
-            [] => {}
-            [Some(id)] => {
-                request.headers.remove(LAST_EVENT_ID);
-                self.remove_parameter(&mut request.uri);
-                return Ok(Some(id));
-            }
-            _ if ids.iter().any(Option::is_some) => {
-                let text = "a request has one Last-Event-ID\n";
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
-            }
-            _ => return Ok(None),
-        }
-        let Some(name) = self.replay.query.as_deref() else {
-            return Ok(None);
-        };
-        let id = parameter(&request.uri, name).and_then(|value| value.parse().ok());
-        if id.is_some() {
+        let values = request.headers.get_all(LAST_EVENT_ID).iter();
+        // Several fields are one list to some (RFC 9110 5.3).
+        let values = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+        let ids: Vec<_> = values.map(own_id).collect();
+        let named = ids.iter().any(Option::is_some);
+        let name = self.replay.query.as_deref();
+        let in_query = name.and_then(|name| {
+            let mut values = parameters(&request.uri, name);
+            values.find_map(|value| value.parse().ok())
+        });
+        if named || in_query.is_some() {
             self.remove_parameter(&mut request.uri);
         }
-        Ok(id)
+        match ids[..] {
+            [] => Ok(in_query),
+            [Some(id)] => {
+                request.headers.remove(LAST_EVENT_ID);
+                Ok(Some(id))
+            }
+            _ if named => {
+                let text = "a request has one Last-Event-ID\n";
+                Err(Refusal::new(StatusCode::BAD_REQUEST, text))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn remove_parameter(&self, uri: &mut Uri) {
@@ -225,16 +227,16 @@ fn plain_headers() -> HeaderMap {
 }
 
 /// The id, if it is one of ours. Blanks around it have no meaning (RFC 9110 5.5).
-fn own_id(value: &HeaderValue) -> Option<EventId> {
-    let value = std::str::from_utf8(value.as_bytes().trim_ascii()).ok()?;
+fn own_id(value: &[u8]) -> Option<EventId> {
+    let value = std::str::from_utf8(value.trim_ascii()).ok()?;
     value.parse().ok()
 }
 
-/// The value of a parameter of the query. No id of ours has anything to escape in it.
-fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
-    let pairs = uri.query()?.split('&');
+/// The values of a parameter of the query. No id of ours has anything to escape in it.
+fn parameters<'a>(uri: &'a Uri, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = uri.query().unwrap_or_default().split('&');
     pairs
         .filter_map(|pair| pair.split_once('='))
-        .find(|(found, _)| *found == name)
+        .filter(move |(found, _)| *found == name)
         .map(|(_, value)| value)
 }

@@ -748,6 +748,53 @@ async fn a_task_that_is_dropped_cuts_its_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_of_ours_goes_upstream() {
+    let replay = Replay::default().query("lastEventId");
+    let (front, mut origin) = staged(&with(replay));
+    let id = "0123456789abcdef0123456789abcdef.0.7";
+    let send = |method, header: Option<&str>, query: &str| {
+        let mut request = Request::builder().method(method).uri(format!("/?{query}"));
+        if let Some(header) = header {
+            request = request.header("last-event-id", header);
+        }
+        let front = front.clone();
+        tokio::spawn(async move { front.send(request).await.status })
+    };
+    let query = format!("a=1&lastEventId={id}&b=2");
+    let second = format!("lastEventId=7&lastEventId={id}");
+    for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
+        for (header, query, left) in [
+            (Some(id), "", ""),
+            (Some(id), &*query, "a=1&b=2"),
+            (None, &query, "a=1&b=2"),
+            (None, &second, ""),
+        ] {
+            let sent = send(method.clone(), header, query);
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), None);
+            assert_eq!(call.request.uri().query().unwrap_or_default(), left);
+            sent.abort();
+        }
+    }
+    for method in [Method::GET, Method::POST] {
+        // The header is what a client goes by that has both.
+        let sent = send(method.clone(), Some("7"), &query);
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("7"));
+        assert_eq!(call.request.uri(), "/?a=1&b=2");
+        sent.abort();
+        for several in [format!("{id}, {id}"), format!("7,{id}")] {
+            let sent = send(method.clone(), Some(&several), "");
+            assert_eq!(sent.await.unwrap(), 400);
+        }
+        assert!(origin.is_idle().await);
+        let sent = send(method, Some("7, 8"), "");
+        assert_eq!(origin.next().await.header("last-event-id"), Some("7, 8"));
+        sent.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_ids_are_too_many() {
     let (front, mut origin) = staged(&kept());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
