@@ -11,8 +11,9 @@ use http::{Method, Request, Response, StatusCode};
 use support::{Client, Fed, Note, data, field, staged, witness};
 use tower::{BoxError, service_fn};
 use tower_sse_proxy::{
-    ErrorKind, Event, SseProxyLayer,
+    ErrorKind, Event, Policy, SseProxyLayer,
     intercept::Verdict,
+    profile::Mcp,
     replay::{Bounds, Gap, Replay},
     session::Sessions,
 };
@@ -792,6 +793,21 @@ async fn nothing_of_ours_goes_upstream() {
         assert_eq!(origin.next().await.header("last-event-id"), Some("7, 8"));
         sent.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_mcp_without_sessions_is_resumed_by_clients_that_name_no_revision() {
+    let mcp = Mcp::new(Policy::default().replay(Replay::default()));
+    let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, Request::post("/mcp")).await;
+    feed.send("data: {\"method\":\"progress\"}\n\ndata: {\"id\":1,\"result\":{}}\n\n")
+        .await;
+    let (_, id) = client.events(1).await;
+    drop(client);
+    let mut again = front.send(get("/mcp").header("last-event-id", id)).await;
+    assert_eq!(again.events(1).await.0, [r#"{"id":1,"result":{}}"#]);
+    assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use crate::{
     codec::Event,
     intercept::Json,
     policy::Policy,
-    replay::{Gap, Replay},
+    replay::{EventId, Gap, Replay},
     session::Sessions,
 };
 
@@ -146,6 +146,16 @@ fn may_be_legacy(request: &request::Parts) -> bool {
     request.method == Method::GET
         && !headers.contains_key(SESSION)
         && !headers.contains_key(VERSION)
+        && !comes_back(headers)
+}
+
+/// Whether it names an event of ours, which none of a legacy stream is.
+fn comes_back(headers: &HeaderMap) -> bool {
+    let mut ids = headers.get_all("last-event-id").iter();
+    ids.any(|id| {
+        id.to_str()
+            .is_ok_and(|id| id.trim().parse::<EventId>().is_ok())
+    })
 }
 
 /// Whether this is the answer to a request, after which the stream of its answer ends (2025-11-25, Streamable HTTP).
