@@ -46,7 +46,8 @@ impl Target {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let name = pair.split('=').next();
             if name != replay.query.as_deref() {
-                target += "&";
+                // No path has one in it.
+                target += "?";
                 target += pair;
             }
         }

@@ -303,6 +303,7 @@ async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up
     assert!(unknown.2.0.contains("unknown"));
     assert_eq!(told(own("/a?x=2")).await, unknown);
     assert_eq!(told(own("/b?x=1")).await, unknown);
+    assert_eq!(told(own("/a&x=1")).await, unknown);
     let without = get("/a?x=1")
         .header("last-event-id", &id)
         .header("authorization", "mine");
