@@ -124,8 +124,12 @@ where
             if alone_since.is_none() {
                 *this.alone = 0;
             }
+            let mut too_much = *this.alone > this.limits.detached_bytes;
             let deadline = match this.limits.given_up {
-                Some(since) => Some(since + LAST_WORDS),
+                Some(since) => {
+                    too_much = false;
+                    Some(since + LAST_WORDS)
+                }
                 None => {
                     let lingers =
                         alone_since.and_then(|since| since.checked_add(this.limits.linger));
@@ -133,12 +137,18 @@ where
                 }
             };
             let now = Instant::now();
-            let out_of_time =
-                deadline.is_some_and(|at| at <= now) || *this.alone > this.limits.detached_bytes;
-            if out_of_time && this.limits.given_up.is_none() && pull.as_mut().give_up() {
-                // Interceptors are told the end, and what they hold is kept: that is soon done.
-                this.limits.given_up = Some(now);
-                continue;
+            let out_of_time = too_much || deadline.is_some_and(|at| at <= now);
+            if out_of_time && this.limits.given_up.is_none() {
+                let is_complete = this.kept.recording.progress.is_complete();
+                let ends = pull.as_mut().give_up();
+                if !ends && is_complete {
+                    pull.as_mut().hang_up();
+                }
+                if ends || is_complete {
+                    // Interceptors are told the end, and what they hold is kept: that is soon done.
+                    this.limits.given_up = Some(now);
+                    continue;
+                }
             }
             match demand {
                 _ if out_of_time => {
@@ -216,7 +226,10 @@ where
         let channel = &this.kept.recording.channel;
         let blocks = this.stamp.take(channel.next_position());
         let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
-        *this.alone += bytes as u64;
+        *this.alone = match channel.alone_since() {
+            Some(_) => *this.alone + bytes as u64,
+            None => 0,
+        };
         let change = channel.write(blocks, Instant::now());
         if let Some(id) = this.stamp.last_id() {
             this.kept.recording.progress.commit(id);

@@ -812,6 +812,37 @@ async fn a_server_of_mcp_without_sessions_is_resumed_by_clients_that_name_no_rev
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
+    for (detach, bytes) in [(true, 1 << 20), (false, 1 << 20), (true, 5)] {
+        let replay = Replay::default()
+            .detach(move |_, _| detach)
+            .detached_bytes(bytes);
+        let (front, mut origin) = staged(&with(replay));
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.send("data: 0\n\ndata: [DONE]\n\n").await;
+        let (_, id) = client.events(1).await;
+        let (_, last) = client.events(1).await;
+        // Clients of such APIs hang up now, and this upstream does not.
+        drop(client);
+        settle().await;
+        if bytes == 5 {
+            feed.send("data: more\n\n").await;
+        }
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(feed.is_let_go().await);
+        let post = |id: &str| Request::post("/").header("last-event-id", id);
+        let (text, cut) = front.send(post(&id)).await.rest().await;
+        assert_eq!((&*data(&text)[0], cut), ("[DONE]", None));
+        assert_eq!(
+            front.send(post(&last)).await.rest().await,
+            (String::new(), None)
+        );
+        assert_eq!(front.send(after(&last)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_ids_are_too_many() {
     let (front, mut origin) = staged(&kept());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");

@@ -95,6 +95,12 @@ where
         over.map(|over| self.end(over)).is_some()
     }
 
+    /// The upstream has said all: what else it has is not waited for, nor is its end.
+    pub(crate) fn hang_up(mut self: Pin<&mut Self>) {
+        self.as_mut().project().upstream.set(None);
+        self.handle_over(Over::Clean(None));
+    }
+
     /// An answer of the upstream is over, and so is the stream, unless another one may follow.
     fn handle_over(mut self: Pin<&mut Self>, over: Over) {
         let this = self.as_mut().project();
