@@ -38,6 +38,8 @@ pub(crate) struct Asked {
 pub(crate) struct Rejoins {
     pub(crate) recording: Arc<Recording>,
     pub(crate) reader: Reader,
+    /// The id after which it was asked to.
+    pub(crate) last_id: String,
 }
 
 /// The answer's head, and what is done with its body.
@@ -52,15 +54,20 @@ pub(crate) struct Kept<'a> {
 }
 
 impl Asked {
-    /// Goes on with the stream that the client has come back to, if that waits for it. Gives back the answer if not.
+    /// Goes on with the stream that the client has come back to: with this answer, or without, if by now there is more to have of
+    /// it than there was. Gives back the answer if the stream is over.
     pub(crate) fn go_on<B: Send + 'static>(
         &mut self,
         answer: Plain<B>,
     ) -> Result<Reader, Plain<B>> {
-        let Some(Rejoins { recording, reader }) = self.rejoins.take() else {
+        let Some(rejoins) = self.rejoins.take() else {
             return Err(answer);
         };
-        recording.go_on(answer).map(|()| reader)
+        let (recording, last_id) = (rejoins.recording, rejoins.last_id);
+        match recording.go_on(answer) {
+            Err(answer) if !recording.has_moved_on(&rejoins.reader, &last_id) => Err(answer),
+            _ => Ok(rejoins.reader),
+        }
     }
 
     /// Keeps a stream from now on. Its client is the first of those that read it.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     error::Error,
-    replay::{Channel, Ending, Record, Replay, State, Token},
+    replay::{Channel, Ending, Reader, Record, Replay, State, Token},
     session::{Owner, SessionId},
     upstream::{Over, Progress, Sequel, coding::Plain},
 };
@@ -108,11 +108,17 @@ impl Recording {
             .answers
             .downcast_ref::<mpsc::UnboundedSender<Plain<B>>>()
         {
-            Some(answers) if !answers.is_closed() && self.channel.go_on() => {
-                answers.send(answer).map_err(|back| back.0)
-            }
+            Some(answers) if self.channel.go_on() => answers.send(answer).map_err(|back| back.0),
             _ => Err(answer),
         }
+    }
+
+    /// Whether something has happened to the stream since the upstream was asked for this reader to go on after this id: another
+    /// answer came first, or interceptors have let go of what they held, or have not and never will.
+    pub(crate) fn has_moved_on(&self, reader: &Reader, last_id: &str) -> bool {
+        self.channel.state() == State::Live
+            || reader.has_events()
+            || self.progress.last_id().as_deref() != Some(last_id)
     }
 }
 
@@ -141,7 +147,7 @@ pub(crate) struct Waiting<B> {
 impl<B> Waiting<B> {
     fn tell(&mut self) {
         if let Some(ending) = self.untold.take() {
-            self.channel.end(State::Suspended, ending);
+            self.channel.suspend(ending);
         }
     }
 }
@@ -179,8 +185,11 @@ impl<B: Send> Sequel<B> for Waiting<B> {
 
     fn give_up(&mut self) -> Option<Over> {
         self.tell();
+        if !self.channel.stop_waiting() {
+            // An answer is on its way.
+            return None;
+        }
         self.progress.give_up();
-        self.more.close();
         self.over.take()
     }
 }

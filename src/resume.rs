@@ -98,13 +98,18 @@ impl Resumption<'_> {
             Place::Tail(State::Suspended, cursor) => {
                 // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
                 let reader = Reader::new(Arc::clone(&recording.channel), cursor);
-                let last_id = recording.progress.last_id();
-                let last_id = last_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
-                let Some(last_id) = last_id else {
+                let Some(last_id) = recording.progress.last_id() else {
                     return self.gap(&client.method, "failed", None);
                 };
-                upstream.headers.insert(LAST_EVENT_ID, last_id);
-                return Resumed::AtTheUpstream(Rejoins { recording, reader });
+                let Ok(value) = HeaderValue::from_bytes(last_id.as_bytes()) else {
+                    return self.gap(&client.method, "failed", None);
+                };
+                upstream.headers.insert(LAST_EVENT_ID, value);
+                return Resumed::AtTheUpstream(Rejoins {
+                    recording,
+                    reader,
+                    last_id,
+                });
             }
             Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
             // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would

@@ -5,14 +5,19 @@ mod support;
 use std::time::Duration;
 
 use http::Request;
-use support::{data, staged};
+use support::{Note, data, staged, witness};
 use tower_sse_proxy::{
-    SseProxyLayer,
+    Event, SseProxyLayer,
+    intercept::{End, Head, Interceptor, Verdict},
     replay::{Bounds, Replay},
 };
 
 fn with(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)
+}
+
+fn kept() -> SseProxyLayer {
+    with(Replay::default())
 }
 
 fn get(path: &str) -> http::request::Builder {
@@ -55,4 +60,74 @@ async fn times_that_no_clock_can_tell_are_no_limits() {
     settle().await;
     let again = front.send(after(&id)).await.rest().await;
     assert_eq!(data(&again.0), ["1", "2", "[DONE]"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
+    let (witness, mut notes) = witness();
+    let (front, mut origin) = staged(&kept().intercept(witness));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let send = || {
+        let (front, request) = (front.clone(), after(&id));
+        tokio::spawn(async move { front.send(request).await })
+    };
+    let sent = (send(), send());
+    let calls = (origin.next().await, origin.next().await);
+    let mut feed = calls.0.stream();
+    let mut one = sent.0.await.unwrap();
+    let mut unused = calls.1.stream();
+    let mut other = sent.1.await.unwrap();
+    assert!(unused.is_let_go().await);
+    feed.events(1..3).await;
+    let seen = one.events(2).await;
+    assert_eq!(seen.0, numbers(1..3));
+    assert_eq!(other.events(2).await, seen, "the same ids");
+    feed.send("data: [DONE]\n\n").await;
+    feed.end();
+    assert_eq!(data(&one.rest().await.0), ["[DONE]"]);
+    assert_eq!(data(&other.rest().await.0), ["[DONE]"]);
+    assert_eq!(notes.ends().await, [Note::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
+{
+    let lifetime = Duration::from_secs(10);
+    let layer = with(Replay::default().lifetime(lifetime))
+        .intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (seen, id) = client.events(2).await;
+    assert_eq!(seen, numbers(0..2));
+    client.rest().await;
+    let (again, mut feed) = tokio::join!(front.send(after(&id)), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-2"));
+        tokio::time::advance(lifetime).await;
+        settle().await;
+        call.stream()
+    });
+    assert!(feed.is_let_go().await);
+    let (text, _) = again.rest().await;
+    assert_eq!(data(&text), ["2"]);
+}
+
+/// Holds one event back.
+#[derive(Default)]
+struct HoldLast(Option<Event>);
+
+impl Interceptor for HoldLast {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.0.replace(event).into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        self.0.take().into()
+    }
 }

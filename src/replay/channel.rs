@@ -47,6 +47,8 @@ struct Shared {
     ending: Ending,
     aborted: bool,
     retired: bool,
+    /// There will be no other answer to go on with.
+    closed: bool,
     /// How many times something was written.
     writes: u64,
 }
@@ -109,6 +111,7 @@ impl Channel {
             ending: Ending::Clean(None),
             aborted: false,
             retired: false,
+            closed: false,
             writes: 0,
         };
         Self {
@@ -179,6 +182,13 @@ impl Channel {
         let writer = shared.writer.take();
         drop(shared);
         wake(writer);
+    }
+
+    /// Whether there are events to read.
+    pub(crate) fn has_events(&self, seat: usize) -> bool {
+        let shared = self.lock();
+        let reader = shared.readers.get(seat);
+        reader.is_some_and(|reader| shared.log.has_events_from(reader.cursor))
     }
 
     /// Reads on, at most so many bytes.
@@ -280,8 +290,18 @@ impl Channel {
     }
 
     /// The upstream's answer is over. The stream goes on if there is another one.
+    pub(crate) fn suspend(&self, ending: Ending) {
+        self.end_as(State::Suspended, ending, false);
+    }
+
+    /// Nothing more will be written.
     pub(crate) fn end(&self, state: State, ending: Ending) {
+        self.end_as(state, ending, true);
+    }
+
+    fn end_as(&self, state: State, ending: Ending, closed: bool) {
         let mut shared = self.lock();
+        shared.closed |= closed;
         shared.log.set_state(state);
         shared.ending = ending;
         let waiting = shared.waiting();
@@ -292,10 +312,19 @@ impl Channel {
     /// There is another answer to go on with. Whether it was waited for.
     pub(crate) fn go_on(&self) -> bool {
         let mut shared = self.lock();
-        let waited = shared.log.state() == State::Suspended && !shared.retired && !shared.aborted;
+        let over = shared.closed || shared.retired || shared.aborted;
+        let waited = shared.log.state() == State::Suspended && !over;
         if waited {
             shared.log.set_state(State::Live);
         }
+        waited
+    }
+
+    /// No other answer is waited for. False if one has come.
+    pub(crate) fn stop_waiting(&self) -> bool {
+        let mut shared = self.lock();
+        let waited = shared.log.state() == State::Suspended;
+        shared.closed |= waited;
         waited
     }
 

@@ -48,6 +48,11 @@ impl Reader {
         }
     }
 
+    /// Whether there are events to read.
+    pub(crate) fn has_events(&self) -> bool {
+        self.channel.has_events(self.seat)
+    }
+
     /// Is told this before anything else.
     pub(crate) fn first(mut self, block: Option<Bytes>) -> Self {
         self.first = block;
