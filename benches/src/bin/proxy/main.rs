@@ -26,6 +26,9 @@ use tower_sse_proxy_benches::rounds::quantile;
 /// What is compared; the first is what the others are compared with.
 const PROXIES: [&str; 4] = ["bare", "reading", "rewriting", "reparse"];
 
+/// Of these too, with one that keeps streams and one on whose streams many clients ride.
+const KEEPING: [&str; 3] = ["bare", "kept", "shared"];
+
 /// Of these too, for requests that belong to a session; which store the layer has.
 const MAPPING: [&str; 2] = ["memory", "sealed"];
 
@@ -74,6 +77,24 @@ fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
         )
     };
     report(&proxies, rounds, paced, "CPU us an event", "p50 us")?;
+    let keeping: Vec<_> = KEEPING.iter().map(start).collect::<Result<_, _>>()?;
+    println!("the same, and streams are kept");
+    report(&keeping[..2], rounds, paced, "CPU us an event", "p50 us")?;
+    println!("{}, and streams are kept", BURSTS[1].0);
+    let burst = |proxy: &Process| client::burst(proxy.addr, BURSTS[1].1, BURSTS[1].2);
+    report(&keeping[..2], rounds, burst, "CPU us an event", "events/s")?;
+    println!("1,000 connections of 5 events/s, each with a stream of its own, or all on one");
+    let fan_out = |proxy: &Process| {
+        client::paced(
+            proxy.addr,
+            Paced {
+                connections: 1000,
+                rate: 5,
+            },
+        )
+    };
+    let [bare, _, shared] = <[Process; 3]>::try_from(keeping).map_err(|_| "three proxies")?;
+    report(&[bare, shared], rounds, fan_out, "CPU us an event", "p50 us")?;
     println!("connect and first event");
     let connect = |proxy: &Process| client::connect(proxy.addr, 200);
     report(&proxies, rounds, connect, "CPU us a request", "p50 us")?;

@@ -28,6 +28,7 @@ use tower::{Layer, Service, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{Head, Interceptor, Verdict},
+    replay::Replay,
     session::{MemoryStore, SealedKey, SealedStore, Sessions},
 };
 
@@ -62,6 +63,21 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                     event.set_data(data);
                     event
                 });
+                serve(listener, layer.layer(forward)).await
+            }
+            "kept" => {
+                let layer = SseProxyLayer::default()
+                    .intercept(|_: &Head<'_>| Some(Read(0)))
+                    .replay(Replay::default().detach(|_, _| false));
+                serve(listener, layer.layer(forward)).await
+            }
+            "shared" => {
+                let replay = Replay::default()
+                    .share_by(|request| Some(request.uri.path().to_owned()))
+                    .detach(|_, _| false);
+                let layer = SseProxyLayer::default()
+                    .intercept(|_: &Head<'_>| Some(Read(0)))
+                    .replay(replay);
                 serve(listener, layer.layer(forward)).await
             }
             "memory" => {
