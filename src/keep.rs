@@ -109,6 +109,7 @@ impl Asked {
                 event.set_retry(retry);
             }
             let mut stamp = Stamp::new(Some(token));
+            stamp.make_room(1, 0);
             stamp.block(event.into());
             let blocks = stamp.take(recording.channel.next_position());
             logs.account(recording.channel.write(blocks, now));

@@ -64,6 +64,10 @@ pin_project! {
         #[pin]
         pull: Option<Pull<B>>,
         stamp: Stamp,
+        // What has been collected is to be written, as soon as there is room for it.
+        due: bool,
+        // How the upstream ended, once it has. The stream does when all is written.
+        over: Option<(bool, Ending)>,
         // Polls in a row that brought no new block.
         futile: u8,
         // Sent since the last client has left.
@@ -98,6 +102,8 @@ where
         Self {
             pull: Some(pull),
             stamp: Stamp::new(Some(recording.token)),
+            due: false,
+            over: None,
             futile: 0,
             alone: 0,
             limits,
@@ -116,10 +122,14 @@ where
         for _ in 0..ROUNDS_A_POLL {
             let mut this = self.as_mut().project();
             let channel = &this.kept.recording.channel;
-            let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+            if this.pull.is_none() && !*this.due {
+                if let Some((truncated, ending)) = this.over.take() {
+                    self.end(truncated, ending);
+                }
                 return Poll::Ready(());
-            };
-            let demand = channel.poll_demand(cx);
+            }
+            let next = if *this.due { this.stamp.next_size() } else { 0 };
+            let demand = channel.poll_demand(cx, next);
             let alone_since = channel.alone_since();
             if alone_since.is_none() {
                 *this.alone = 0;
@@ -138,7 +148,10 @@ where
             };
             let now = Instant::now();
             let out_of_time = too_much || deadline.is_some_and(|at| at <= now);
-            if out_of_time && this.limits.given_up.is_none() {
+            if out_of_time
+                && this.limits.given_up.is_none()
+                && let Some(mut pull) = this.pull.as_mut().as_pin_mut()
+            {
                 let is_complete = this.kept.recording.progress.is_complete();
                 let ends = pull.as_mut().give_up();
                 if !ends && is_complete {
@@ -151,6 +164,10 @@ where
                 }
             }
             match demand {
+                _ if out_of_time && this.over.is_some() => {
+                    // There is no more to come, and this is read by nobody or not in time.
+                    this.stamp.make_room(u64::MAX, u64::MAX);
+                }
                 _ if out_of_time => {
                     let nobody = alone_since.is_some() && this.limits.given_up.is_none();
                     if nobody && !channel.abandon() {
@@ -173,22 +190,27 @@ where
                     return Poll::Pending;
                 }
             }
+            if *this.due {
+                self.as_mut().write();
+                continue;
+            }
             let before = this.stamp.waiting();
+            let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+                return Poll::Ready(());
+            };
             match pull.as_mut().poll(cx, this.stamp) {
                 Poll::Ready(Step::Full) => self.as_mut().write(),
                 Poll::Ready(Step::End(trailers)) => {
                     let truncated = pull.is_truncated();
                     this.stamp.finish();
+                    *this.over = Some((truncated, Ending::Clean(trailers)));
                     this.pull.set(None);
                     self.as_mut().write();
-                    self.end(truncated, Ending::Clean(trailers));
-                    return Poll::Ready(());
                 }
                 Poll::Ready(Step::Failed(error)) => {
+                    *this.over = Some((false, Ending::Broken(Arc::new(error))));
                     this.pull.set(None);
                     self.as_mut().write();
-                    self.end(false, Ending::Broken(Arc::new(error)));
-                    return Poll::Ready(());
                 }
                 Poll::Pending => {
                     let now = this.stamp.waiting();
@@ -202,6 +224,9 @@ where
                         self.as_mut().write();
                     }
                     let this = self.as_mut().project();
+                    if *this.due {
+                        continue;
+                    }
                     let (expires, change) = this.kept.recording.channel.expire(Instant::now());
                     this.kept.logs.account(change);
                     if let Some(at) = [deadline, expires].into_iter().flatten().min() {
@@ -220,11 +245,13 @@ where
     fn write(self: Pin<&mut Self>) {
         let this = self.project();
         *this.futile = 0;
-        if this.stamp.waiting() == 0 {
+        *this.due = this.stamp.waiting() > 0;
+        if !*this.due {
             return;
         }
         let channel = &this.kept.recording.channel;
         let blocks = this.stamp.take(channel.next_position());
+        *this.due = this.stamp.waiting() > 0;
         let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
         *this.alone = match channel.alone_since() {
             Some(_) => *this.alone + bytes as u64,
@@ -263,7 +290,9 @@ where
 
     /// Cuts the stream.
     fn let_go(mut self: Pin<&mut Self>) {
-        self.as_mut().project().pull.set(None);
+        let mut this = self.as_mut().project();
+        this.pull.set(None);
+        (*this.over, *this.due) = (None, false);
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
         self.end(false, Ending::Broken(aborted));
     }

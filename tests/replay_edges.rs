@@ -20,6 +20,10 @@ fn kept() -> SseProxyLayer {
     with(Replay::default())
 }
 
+fn bounded(bounds: Bounds) -> SseProxyLayer {
+    with(Replay::default().bounds(bounds))
+}
+
 fn get(path: &str) -> http::request::Builder {
     Request::get(path)
 }
@@ -129,5 +133,107 @@ impl Interceptor for HoldLast {
 
     fn end(&mut self, _: End<'_>) -> Verdict {
         self.0.take().into()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
+    for bounds in [
+        Bounds::default().events(0),
+        Bounds::default().events(1),
+        Bounds::default().bytes(0),
+        Bounds::default().bytes(1000),
+        Bounds::default().bytes(10_000),
+        Bounds::default().events(0).bytes(0),
+    ] {
+        let (front, mut origin) = staged(&bounded(bounds));
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        let all: String = (0..600)
+            .map(|number| format!("data: {number}\n\n"))
+            .collect();
+        feed.send(all).await;
+        settle().await;
+        let (seen, _) = client.events(600).await;
+        assert_eq!(seen, numbers(0..600), "{bounds:?}");
+        feed.end();
+        assert_eq!(client.rest().await, (String::new(), None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
+    for age in [Duration::ZERO, Duration::from_secs(10)] {
+        let (front, mut origin) = staged(&bounded(Bounds::default().age(age)));
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..5).await;
+        settle().await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        settle().await;
+        let (seen, first) = client.events(1).await;
+        assert_eq!(seen, numbers(0..1));
+        feed.events(5..10).await;
+        feed.send("data: [DONE]\n\n").await;
+        feed.end();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        settle().await;
+        assert_eq!(client.events(9).await.0, numbers(1..10));
+        assert_eq!(data(&client.rest().await.0), ["[DONE]"]);
+        // Read by everybody, it goes.
+        tokio::time::advance(Duration::from_secs(20)).await;
+        settle().await;
+        let told = front.send(after(&first)).await.rest().await;
+        assert!(told.0.contains("unknown"), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_event_does_not_drive_out_what_is_unread() {
+    let (front, mut origin) = staged(&bounded(Bounds::default().bytes(10_000)));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    for size in [4_000, 9_000, 50_000, 10, 9_000] {
+        feed.send(format!("data: {}\n\n", "x".repeat(size))).await;
+        settle().await;
+    }
+    let (seen, _) = client.events(5).await;
+    let sizes: Vec<_> = seen.iter().map(String::len).collect();
+    assert_eq!(sizes, [4_000, 9_000, 50_000, 10, 9_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
+    for flush in [true, false] {
+        let layer =
+            bounded(Bounds::default().events(100)).intercept(|_: &Head<'_>| Some(Hold(Vec::new())));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        for number in 0..500 {
+            feed.send(format!("data: {number}\n\n")).await;
+            settle().await;
+        }
+        if flush {
+            feed.send("data: flush\n\n").await;
+        } else {
+            feed.end();
+        }
+        settle().await;
+        assert_eq!(client.events(500).await.0, numbers(0..500), "{flush}");
+    }
+}
+
+/// Holds all until the end, or until it is told to let go.
+struct Hold(Vec<Event>);
+
+impl Interceptor for Hold {
+    fn event(&mut self, event: Event) -> Verdict {
+        let flush = event.data() == "flush";
+        self.0.push(event);
+        if flush {
+            return Verdict::Replace(self.0.drain(..).map(Into::into).collect());
+        }
+        Verdict::Drop
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::Replace(self.0.drain(..).map(Into::into).collect())
     }
 }

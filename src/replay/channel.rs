@@ -247,14 +247,14 @@ impl Channel {
         }
     }
 
-    /// What the writer is to do. It is woken when that changes.
-    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>) -> Demand {
+    /// What the writer is to do, that has a block of so many bytes to write next, or none yet. It is woken when that changes.
+    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next: u64) -> Demand {
         let mut shared = self.lock();
         match &mut shared.writer {
             Some(writer) => writer.clone_from(cx.waker()),
             writer => *writer = Some(cx.waker().clone()),
         }
-        let demand = shared.demand();
+        let demand = shared.demand(next);
         shared.writer_waits = demand == Demand::Wait;
         demand
     }
@@ -278,8 +278,10 @@ impl Channel {
     ) -> (usize, usize) {
         let mut shared = self.lock();
         let before = shared.log.bytes();
+        let mut unread = shared.unread();
         for (block, is_event) in blocks {
-            shared.log.keep(block, is_event, now);
+            unread = unread.map(|unread| unread + 1);
+            shared.log.keep(block, is_event, now, unread.unwrap_or(1));
         }
         shared.writes += 1;
         let after = shared.log.bytes();
@@ -346,7 +348,8 @@ impl Channel {
     pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
         let mut shared = self.lock();
         let before = shared.log.bytes();
-        let next = shared.log.expire(now);
+        let unread = shared.unread().unwrap_or(0);
+        let next = shared.log.expire_but(now, unread);
         (next, (shared.log.bytes(), before))
     }
 
@@ -362,7 +365,7 @@ impl Channel {
             return 0;
         }
         // Who reads is about to read the last.
-        let keep = usize::from(!shared.readers.is_empty());
+        let keep = shared.unread().unwrap_or(0).min(1);
         shared.log.shrink(bytes, keep)
     }
 
@@ -390,7 +393,13 @@ impl Shared {
         self.readers.insert(Seat { cursor, waker })
     }
 
-    fn demand(&self) -> Demand {
+    /// How many blocks those who read have not read, none of them.
+    fn unread(&self) -> Option<usize> {
+        let reads = !self.readers.is_empty();
+        reads.then(|| self.log.beyond(self.furthest).0 as usize)
+    }
+
+    fn demand(&self, next: u64) -> Demand {
         if self.aborted {
             return Demand::Stop;
         }
@@ -399,11 +408,11 @@ impl Shared {
             return Demand::Write { blocks, bytes };
         }
         // Of what the one who is ahead of all others has not read nothing may be let go of: it would have a gap without having
-        // been slow. Half of the bytes, since what is written can be larger than what was asked for.
+        // been slow.
         let (blocks, bytes) = self.log.beyond(self.furthest);
         let room = (self.bounds.events as u64).max(1).saturating_sub(blocks);
-        let room_bytes = (self.bounds.bytes as u64 / 2).saturating_sub(bytes);
-        if blocks > 0 && (room == 0 || room_bytes == 0) {
+        let room_bytes = (self.bounds.bytes as u64).saturating_sub(bytes);
+        if blocks > 0 && (room == 0 || room_bytes < next.max(1)) {
             return Demand::Wait;
         }
         Demand::Write {

@@ -16,7 +16,7 @@ pub struct Bounds {
     pub events: usize,
     /// So many bytes, with what it takes to keep them.
     pub bytes: usize,
-    /// For so long.
+    /// For so long; and longer what a client that is connected has still to read.
     pub age: Duration,
 }
 
@@ -97,12 +97,12 @@ struct Kept {
     so_far: u64,
 }
 
-impl Kept {
-    /// What a block takes beside its bytes.
-    const OVERHEAD: usize = size_of::<Self>();
+/// What a block takes beside its bytes.
+pub(crate) const OVERHEAD: usize = size_of::<Kept>();
 
+impl Kept {
     fn size(&self) -> usize {
-        self.block.len() + Self::OVERHEAD
+        self.block.len() + OVERHEAD
     }
 }
 
@@ -187,15 +187,22 @@ impl Log {
     ///
     /// What comes after the end of the stream is not kept: it has none.
     pub fn append(&mut self, event: Bytes, now: Instant) -> Position {
-        self.keep(event.into(), true, now)
+        self.keep(event.into(), true, now, 1)
     }
 
     /// Keeps what is no event: comments, a `retry`. Nobody misses it if it is let go.
     pub fn append_aside(&mut self, block: Bytes, now: Instant) -> Position {
-        self.keep(block.into(), false, now)
+        self.keep(block.into(), false, now, 1)
     }
 
-    pub(crate) fn keep(&mut self, block: Raw, is_event: bool, now: Instant) -> Position {
+    /// Keeps a block, and at least so many of the last with it.
+    pub(crate) fn keep(
+        &mut self,
+        block: Raw,
+        is_event: bool,
+        now: Instant,
+        hold: usize,
+    ) -> Position {
         let position = self.next;
         if self.is_over() {
             return position;
@@ -216,7 +223,7 @@ impl Log {
         if self.commits_at_once {
             self.committed = self.end();
         }
-        self.evict(now, 1);
+        self.evict(now, hold);
         position
     }
 
@@ -230,12 +237,23 @@ impl Log {
 
     /// Lets go of what is too old by now, and says when there is something to let go of again.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        self.evict(now, 0);
+        self.expire_but(now, 0)
+    }
+
+    /// As [`expire`](Self::expire), but for so many of the last blocks.
+    pub(crate) fn expire_but(&mut self, now: Instant, hold: usize) -> Option<Instant> {
+        self.evict(now, hold);
         let oldest = self
             .blocks
             .front()
             .filter(|_| self.first < self.committed)?;
-        oldest.since.checked_add(self.bounds.age)
+        let age = self.bounds.age;
+        let at = oldest.since.checked_add(age)?;
+        if at > now {
+            return Some(at);
+        }
+        // It is held. Nobody tells when it is no longer.
+        now.checked_add(age.max(Duration::from_secs(1)))
     }
 
     /// What the stream has come to. Its end is for good.

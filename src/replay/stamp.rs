@@ -1,10 +1,10 @@
 //! What goes into a log: blocks, each event with an id of ours.
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, collections::VecDeque, io::Write};
 
 use bytes::Bytes;
 
-use super::{EventId, Position, Token};
+use super::{EventId, Position, Token, log::OVERHEAD};
 use crate::{
     codec::{BOM, Block, Raw, with_id},
     source::Sink,
@@ -14,14 +14,18 @@ use crate::{
 /// for it is kept until the last of them is let go.
 const CHUNK: usize = 16 << 10;
 
+/// What an id takes at the most.
+const ID: usize = 80;
+
 /// Collects blocks until they are written.
 #[derive(Debug)]
 pub(crate) struct Stamp {
     /// Of the ids; without one, events keep those that they have.
     token: Option<Token>,
-    blocks: Vec<Block>,
-    bytes: usize,
-    room: (usize, usize),
+    blocks: VecDeque<Block>,
+    /// What they will take.
+    bytes: u64,
+    room: (u64, u64),
     /// The unfinished rest of the stream. Only at its end it is known to be that.
     rest: Option<Block>,
     /// The last id of the upstream's.
@@ -32,7 +36,7 @@ impl Stamp {
     pub(crate) fn new(token: Option<Token>) -> Self {
         Self {
             token,
-            blocks: Vec::new(),
+            blocks: VecDeque::new(),
             bytes: 0,
             room: (0, 0),
             rest: None,
@@ -47,7 +51,12 @@ impl Stamp {
 
     /// Takes so much until it is full.
     pub(crate) fn make_room(&mut self, blocks: u64, bytes: u64) {
-        self.room = (blocks as usize, bytes as usize);
+        self.room = (blocks, bytes);
+    }
+
+    /// What the next block will take.
+    pub(crate) fn next_size(&self) -> u64 {
+        self.blocks.front().map_or(0, size)
     }
 
     /// How many blocks wait.
@@ -57,29 +66,37 @@ impl Stamp {
 
     /// The stream is over: the unfinished rest is one more block.
     pub(crate) fn finish(&mut self) {
-        self.blocks.extend(self.rest.take());
+        if let Some(rest) = self.rest.take() {
+            self.bytes += size(&rest);
+            self.blocks.push_back(rest);
+        }
     }
 
-    /// What has been collected, as it is to be kept, and whether it is an event; the first of it stands there.
+    /// What has been collected, as it is to be kept, and whether it is an event; the first of it stands there. So much as there is
+    /// room for, and one block in any case.
     pub(crate) fn take(&mut self, mut next: Position) -> Vec<(Raw, bool)> {
-        self.bytes = 0;
-        let last_id = self
-            .blocks
-            .iter()
+        let (most, room) = self.room;
+        let (mut number, mut bytes) = (0, 0);
+        for size in self.blocks.iter().take(most.max(1) as usize).map(size) {
+            if number > 0 && bytes + size > room {
+                break;
+            }
+            number += 1;
+            bytes += size;
+        }
+        self.bytes -= bytes;
+        let blocks = self.blocks.range(..number);
+        let mut ids = blocks
             .rev()
-            .find_map(|block| block.id().map(Cow::into_owned));
-        self.last_id = last_id.or(self.last_id.take());
-        let mut written = Vec::with_capacity(self.blocks.len());
+            .filter_map(|block| block.id().map(Cow::into_owned));
+        self.last_id = ids.next().or(self.last_id.take());
+        let mut written = Vec::with_capacity(number);
         let mut chunk = Vec::new();
         let mut ends = Vec::new();
         let mut id = Vec::new();
-        let mut left: usize = self
-            .blocks
-            .iter()
-            .map(|block| block.as_bytes().len() + 80)
-            .sum();
-        for block in self.blocks.drain(..) {
-            let size = block.as_bytes().len() + 80;
+        let mut left = bytes as usize;
+        for block in self.blocks.drain(..number) {
+            let size = size(&block) as usize;
             if !chunk.is_empty() && chunk.len() + size > CHUNK {
                 cut(&mut written, &mut chunk, &mut ends);
             }
@@ -112,6 +129,11 @@ impl Stamp {
     }
 }
 
+/// What a block takes in a log, at the most.
+fn size(block: &Block) -> u64 {
+    (block.as_bytes().len() + ID + OVERHEAD) as u64
+}
+
 fn cut(written: &mut Vec<(Raw, bool)>, chunk: &mut Vec<u8>, ends: &mut Vec<(usize, bool)>) {
     let mut chunk = std::mem::take(chunk);
     // What is kept for long leaves no room behind.
@@ -129,8 +151,8 @@ impl Sink for Stamp {
         // As in a stream that is not kept: what is not finished goes if anything follows.
         self.rest = None;
         if block.is_terminated() {
-            self.bytes += block.as_bytes().len();
-            self.blocks.push(block);
+            self.bytes += size(&block);
+            self.blocks.push_back(block);
         } else {
             self.rest = Some(block);
         }
@@ -142,6 +164,6 @@ impl Sink for Stamp {
 
     fn is_full(&self) -> bool {
         let (blocks, bytes) = self.room;
-        self.blocks.len() >= blocks || self.bytes >= bytes
+        self.blocks.len() as u64 >= blocks || self.bytes >= bytes
     }
 }
