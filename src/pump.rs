@@ -312,7 +312,7 @@ where
         loop {
             let (expires, change) = channel.expire(Instant::now());
             this.kept.logs.account(change);
-            if channel.is_empty() {
+            if !channel.poll_kept(cx) {
                 return Poll::Ready(());
             }
             // Without a time it is kept until there is no room for it.

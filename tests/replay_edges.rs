@@ -4,12 +4,13 @@ mod support;
 
 use std::time::Duration;
 
-use http::Request;
-use support::{Note, data, staged, witness};
+use http::{Request, Response};
+use support::{Fed, Note, Origin, data, field, staged, witness};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{End, Head, Interceptor, Verdict},
     replay::{Bounds, Replay},
+    session::Sessions,
 };
 
 fn with(replay: Replay) -> SseProxyLayer {
@@ -236,4 +237,85 @@ impl Interceptor for Hold {
     fn end(&mut self, _: End<'_>) -> Verdict {
         Verdict::Replace(self.0.drain(..).map(Into::into).collect())
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
+    let sessions = Sessions::header("x-session").end_by_delete_and_404();
+    let layer = kept().sessions(sessions).replay_bytes(50_000);
+    let (front, mut origin) = staged(&layer);
+    let started = async |origin: &mut Origin| {
+        let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
+            let call = origin.next().await;
+            let (feed, body) = Fed::new(16);
+            let mut response = support::event_stream(body);
+            response
+                .headers_mut()
+                .insert("x-session", "up".parse().unwrap());
+            call.answer(response);
+            feed
+        });
+        let text = format!("data: 0\n\ndata: {}\n\n", "x".repeat(20_000));
+        feed.send_data(text.into()).await.unwrap();
+        let session = client.headers["x-session"].to_str().unwrap().to_owned();
+        let id = client.events(1).await.1;
+        client.events(1).await;
+        (session, id, feed)
+    };
+    for _ in 0..5 {
+        let (session, _, feed) = started(&mut origin).await;
+        drop(feed);
+        settle().await;
+        let delete = Request::delete("/").header("x-session", session);
+        tokio::join!(front.send(delete), async {
+            let (_, body) = Fed::new(1);
+            origin.next().await.answer(Response::new(body));
+        });
+        settle().await;
+    }
+    let (session, id, _feed) = started(&mut origin).await;
+    settle().await;
+    let request = after(&id).header("x-session", session);
+    let (seen, _) = front.send(request).await.events(1).await;
+    assert_eq!(seen[0].len(), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_have_read_all_take_no_room() {
+    let (front, mut origin) = staged(&kept().replay_bytes(25_000));
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send("data: 0\n\n").await;
+        let (_, first) = client.events(1).await;
+        feed.send(format!("data: {}\n\n", "x".repeat(10_000))).await;
+        client.events(1).await;
+        streams.push((first, client, feed));
+    }
+    let mut whole = 0;
+    for (first, ..) in &streams {
+        let event = front.send(after(first)).await.event().await;
+        whole += u32::from(field(&event, "event").is_none());
+    }
+    assert_eq!(whole, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
+    let (front, mut origin) = staged(&kept().replay_bytes(1000));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send(format!("data: {}\n\n", "x".repeat(1000))).await;
+    client.events(1).await;
+    settle().await;
+    // A client that was told of nothing but a gap would come back with the same id.
+    let told = front.send(after(&id)).await.rest().await.0;
+    assert!(
+        told.contains("id: \n") && told.contains("unknown"),
+        "{told}"
+    );
 }

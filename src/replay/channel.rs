@@ -353,9 +353,11 @@ impl Channel {
         (next, (shared.log.bytes(), before))
     }
 
-    /// Whether nothing is kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().log.is_empty()
+    /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
+    pub(crate) fn poll_kept(&self, cx: &mut Context<'_>) -> bool {
+        let mut shared = self.lock();
+        shared.writer = Some(cx.waker().clone());
+        !shared.aborted && !shared.log.is_empty()
     }
 
     /// Lets go of so many bytes, of which others have more need. Returns how many that were.
@@ -366,7 +368,12 @@ impl Channel {
         }
         // Who reads is about to read the last.
         let keep = shared.unread().unwrap_or(0).min(1);
-        shared.log.shrink(bytes, keep)
+        let freed = shared.log.shrink(bytes, keep);
+        let is_empty = shared.log.is_empty();
+        let writer = shared.writer.take_if(|_| is_empty);
+        drop(shared);
+        wake(writer);
+        freed
     }
 
     /// Nothing more will be written, and nobody will find the log: no room can be made here from now on. Returns how many bytes
