@@ -285,6 +285,7 @@ where
         };
         let can_go_on = may_go_on && progress.last_id().is_some();
         channel.end(if can_go_on { State::Suspended } else { state }, ending);
+        this.kept.logs.account(channel.rest());
         *this.lease = None;
     }
 

@@ -301,15 +301,37 @@ async fn clients_that_have_read_all_take_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
+    let (front, mut origin) = staged(&kept().replay_bytes(100_000));
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.send("data: 0\n\ndata: [DONE]\n\n").await;
+        feed.end();
+        ids.push(client.events(1).await.1);
+        client.rest().await;
+    }
+    let mut known = Vec::new();
+    for id in &ids {
+        let again = Request::post("/").header("last-event-id", id);
+        known.push(front.send(again).await.status == 200);
+    }
+    let number = known.iter().filter(|known| **known).count();
+    // A finished stream takes some 5 kB, however little it has sent.
+    assert!((10..30).contains(&number), "{number}");
+    assert!(known.is_sorted(), "the oldest go first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
-    let (front, mut origin) = staged(&kept().replay_bytes(1000));
+    let (front, mut origin) = staged(&kept().replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
     let (_, id) = client.events(1).await;
     client.rest().await;
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
-    feed.send(format!("data: {}\n\n", "x".repeat(1000))).await;
+    feed.send(format!("data: {}\n\n", "x".repeat(10_000))).await;
     client.events(1).await;
     settle().await;
     // A client that was told of nothing but a gap would come back with the same id.

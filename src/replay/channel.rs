@@ -23,6 +23,9 @@ use crate::{
 const BLOCKS_A_GO: u64 = 1024;
 const BYTES_A_GO: u64 = 256 << 10;
 
+/// About what a stream takes that is over, beside its log.
+const REST: usize = 4 << 10;
+
 /// A log, the readers that wait for what comes next, and the writer that waits for them.
 ///
 /// Nobody is woken while the lock is held, for who is woken may come for it at once.
@@ -49,6 +52,8 @@ struct Shared {
     retired: bool,
     /// There will be no other answer to go on with.
     closed: bool,
+    /// What is counted beside the log.
+    rest: usize,
     /// How many times something was written.
     writes: u64,
 }
@@ -112,6 +117,7 @@ impl Channel {
             aborted: false,
             retired: false,
             closed: false,
+            rest: 0,
             writes: 0,
         };
         Self {
@@ -368,8 +374,11 @@ impl Channel {
         }
         // Who reads is about to read the last.
         let keep = shared.unread().unwrap_or(0).min(1);
-        let freed = shared.log.shrink(bytes, keep);
+        let mut freed = shared.log.shrink(bytes, keep);
         let is_empty = shared.log.is_empty();
+        if is_empty {
+            freed += std::mem::take(&mut shared.rest);
+        }
         let writer = shared.writer.take_if(|_| is_empty);
         drop(shared);
         wake(writer);
@@ -381,7 +390,14 @@ impl Channel {
     pub(crate) fn retire(&self) -> usize {
         let mut shared = self.lock();
         shared.retired = true;
-        shared.log.bytes()
+        shared.log.bytes() + shared.rest
+    }
+
+    /// There is no writer any more who could be let go of: what the stream takes counts as kept. How many bytes that are now and were
+    /// before.
+    pub(crate) fn rest(&self) -> (usize, usize) {
+        let mut shared = self.lock();
+        (REST, std::mem::replace(&mut shared.rest, REST))
     }
 
     /// How many times something was written.
