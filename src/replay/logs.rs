@@ -1,7 +1,7 @@
 //! All logs of a layer: which there are, and how much they keep together.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     hash::Hash,
     sync::{
@@ -30,7 +30,7 @@ pub(crate) struct Logs<R: Record> {
 
 struct Shelf<R: Record> {
     by_token: HashMap<Token, Arc<R>>,
-    by_whose: HashMap<R::Whose, Vec<Token>>,
+    by_whose: HashMap<R::Whose, HashSet<Token>>,
     /// All, each with how often it had been written to when it was put here.
     queue: VecDeque<(Token, u64)>,
 }
@@ -57,7 +57,7 @@ impl<R: Record> Logs<R> {
     pub(crate) fn insert(&self, token: Token, record: Arc<R>) {
         let mut shelf = self.lock();
         let whose = record.whose().clone();
-        shelf.by_whose.entry(whose).or_default().push(token);
+        shelf.by_whose.entry(whose).or_default().insert(token);
         shelf.by_token.insert(token, record);
         shelf.queue.push_back((token, 0));
     }
@@ -73,7 +73,7 @@ impl<R: Record> Logs<R> {
             return;
         };
         if let Some(tokens) = shelf.by_whose.get_mut(record.whose()) {
-            tokens.retain(|other| *other != token);
+            tokens.remove(&token);
             if tokens.is_empty() {
                 shelf.by_whose.remove(record.whose());
             }
