@@ -50,6 +50,8 @@ struct Shared {
     ending: Ending,
     aborted: bool,
     retired: bool,
+    /// Nobody was there for too long, and the writer is about to give up.
+    abandoned: bool,
     /// There will be no other answer to go on with.
     closed: bool,
     /// What is counted beside the log.
@@ -116,6 +118,7 @@ impl Channel {
             ending: Ending::Clean(None),
             aborted: false,
             retired: false,
+            abandoned: false,
             closed: false,
             rest: 0,
             writes: 0,
@@ -158,7 +161,8 @@ impl Channel {
     /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
     pub(crate) fn join_live(&self, join: Join) -> Option<usize> {
         let mut shared = self.lock();
-        if shared.aborted || shared.retired || shared.log.state() != State::Live {
+        let over = shared.abandoned || shared.aborted || shared.retired;
+        if over || shared.log.state() != State::Live {
             return None;
         }
         let cursor = match join {
@@ -172,7 +176,7 @@ impl Channel {
     pub(crate) fn abandon(&self) -> bool {
         let mut shared = self.lock();
         let abandoned = shared.readers.is_empty();
-        shared.aborted |= abandoned;
+        shared.abandoned |= abandoned;
         abandoned
     }
 
