@@ -6,7 +6,7 @@ use std::{
     hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -24,7 +24,8 @@ pub(crate) trait Record {
 /// Finds streams by their token, and lets go of the oldest when there is no room for all.
 pub(crate) struct Logs<R: Record> {
     shelf: Mutex<Shelf<R>>,
-    bytes: AtomicUsize,
+    /// Below 0 for a moment, where what was written is let go of before it was counted.
+    bytes: AtomicI64,
     most: usize,
 }
 
@@ -45,7 +46,7 @@ impl<R: Record> Logs<R> {
         };
         Self {
             shelf: Mutex::new(shelf),
-            bytes: AtomicUsize::new(0),
+            bytes: AtomicI64::new(0),
             most,
         }
     }
@@ -106,19 +107,16 @@ impl<R: Record> Logs<R> {
 
     /// A log keeps so many bytes now, and kept so many before.
     pub(crate) fn account(&self, (now, before): (usize, usize)) {
-        let all = if now >= before {
-            self.bytes.fetch_add(now - before, Ordering::Relaxed) + (now - before)
-        } else {
-            self.bytes.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
-        };
-        if all > self.most {
+        self.bytes
+            .fetch_add(now as i64 - before as i64, Ordering::Relaxed);
+        if self.bytes() > self.most {
             self.make_room();
         }
     }
 
     /// How many bytes all logs keep.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 
     /// How many streams there are.
@@ -152,7 +150,7 @@ impl<R: Record> Logs<R> {
                 continue;
             }
             let freed = record.channel().shrink(excess);
-            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            self.bytes.fetch_sub(freed as i64, Ordering::Relaxed);
         }
     }
 }
@@ -163,5 +161,50 @@ impl<R: Record> fmt::Debug for Logs<R> {
             .field("streams", &self.len())
             .field("bytes", &self.bytes())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::replay::Bounds;
+
+    struct Stream(Channel);
+
+    impl Record for Stream {
+        type Whose = ();
+
+        fn whose(&self) -> &() {
+            &()
+        }
+
+        fn channel(&self) -> &Channel {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn what_is_let_go_of_before_it_was_counted_takes_nothing_else_along() {
+        let logs = Logs::new(500);
+        let now = Instant::now();
+        let stream = |bytes| {
+            let stream = Arc::new(Stream(Channel::new(Bounds::default(), now)));
+            logs.insert(Token::random(), Arc::clone(&stream));
+            let event = Bytes::from(vec![b'x'; bytes]);
+            let change = stream.0.write([(event.into(), true)], now);
+            (stream, change)
+        };
+        let (one, uncounted) = stream(1000);
+        // Others have need of room.
+        logs.account((600, 0));
+        let (other, change) = stream(100);
+        logs.account(change);
+        assert_eq!(one.0.retire(), 0);
+        assert_eq!(other.0.retire(), change.0);
+        logs.account(uncounted);
+        assert_eq!(logs.bytes(), 600 + change.0);
     }
 }
