@@ -9,6 +9,7 @@
 
 mod demo;
 mod guard;
+mod line;
 mod mcp;
 mod path;
 mod proxy;
@@ -17,6 +18,7 @@ mod server;
 mod settings;
 mod socket;
 mod stall;
+mod ticker;
 mod tunnel;
 
 use std::{error::Error, process::ExitCode};
@@ -69,7 +71,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = match upstream {
         Some(upstream) => upstream,
         None => {
-            let upstream = demo::start().await?;
+            let upstream = demo::start(listen).await?;
             demo::print_what_to_try(listen);
             upstream
         }

@@ -1,0 +1,103 @@
+//! A clock as a stream: tick after tick, the same to whoever listens, and those that were missed to whoever names the last one.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    response::sse::{Event, Sse},
+};
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Deserialize;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+pub struct Ticker {
+    begun: Instant,
+    broken: watch::Sender<()>,
+    /// How many requests there were for each path and pace.
+    asked: Mutex<BTreeMap<String, u32>>,
+}
+
+#[derive(Deserialize)]
+pub struct Pace {
+    ms: Option<u64>,
+}
+
+impl Ticker {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            broken: watch::Sender::default(),
+            asked: Mutex::default(),
+        })
+    }
+
+    /// From the tick after this one, or from the next.
+    fn ticks(
+        &self,
+        pace: Duration,
+        last: Option<u32>,
+        with_ids: bool,
+    ) -> impl Stream<Item = io::Result<Event>> + use<> {
+        let begun = self.begun;
+        let now = (begun.elapsed().as_millis() / pace.as_millis()) as u32;
+        // One that has not been yet is of another clock.
+        let first = last.filter(|last| *last <= now).unwrap_or(now) + 1;
+        let ticks = stream::iter(first..).then(move |n| async move {
+            sleep_until(begun + pace * n).await;
+            let mut event = Event::default().data(format!("tick {n}"));
+            if with_ids {
+                event = event.id(n.to_string());
+            }
+            if n == first {
+                event = event.retry(Duration::from_millis(500));
+            }
+            Ok(event)
+        });
+        let mut broken = self.broken.subscribe();
+        let broken = stream::once(async move {
+            let _ = broken.changed().await;
+            Err(io::Error::other("told to break"))
+        });
+        stream::select(ticks, broken)
+    }
+}
+
+/// One tick a second, or every so many milliseconds. Below `/s` without ids, as most upstreams send them.
+pub async fn stream(
+    State(ticker): State<Arc<Ticker>>,
+    Query(Pace { ms }): Query<Pace>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Sse<impl Stream<Item = io::Result<Event>>> {
+    let ms = ms.unwrap_or(1000).clamp(10, 10_000);
+    let target = format!("{}?ms={ms}", uri.path());
+    if let Ok(mut asked) = ticker.asked.lock() {
+        *asked.entry(target).or_default() += 1;
+    }
+    let last = headers.get("last-event-id");
+    let last = last.and_then(|id| id.to_str().ok()?.parse().ok());
+    let with_ids = !uri.path().starts_with("/s/");
+    Sse::new(ticker.ticks(Duration::from_millis(ms), last, with_ids))
+}
+
+/// How often each stream was asked for.
+pub async fn asked(State(ticker): State<Arc<Ticker>>) -> Json<BTreeMap<String, u32>> {
+    let asked = ticker.asked.lock().map(|asked| asked.clone());
+    Json(asked.unwrap_or_default())
+}
+
+/// Breaks all streams that run.
+pub async fn break_off(State(ticker): State<Arc<Ticker>>) -> StatusCode {
+    ticker.broken.send_replace(());
+    StatusCode::NO_CONTENT
+}
