@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """The official MCP SDKs for Python and TypeScript, of both generations, as clients: directly and through the gateway, over
-relays that record what is sent. No session id of the upstream may reach a client, none of the gateway's the upstream.
+relays that record what is sent. No session id of the upstream may reach a client, none of the gateway's the upstream. With a
+server that ends its answers before they are complete, the clients' connections are cut as well: nothing may be lost or come
+twice, and no call may be made again.
 Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if
 anything is not as it should."""
-import contextlib, http.client, json, pathlib, re, socket, subprocess, sys, threading, time
+import http.client, json, pathlib, re, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
 from common import NODE, WORK, free_port, gateway, install, server
+from relay import Relay
 
 GATEWAY = sys.argv[1]
 CHECKS = []
@@ -21,44 +24,7 @@ def check(what, fine, detail=""):
         print(f"FAIL {what}: {detail}", flush=True)
 
 
-class Relay:
-    """Passes on what comes at its port, and keeps it: a pair of what was sent and what came back for each connection."""
-
-    def __init__(self, target, port=0):
-        self.target, self.talks = target, []
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=100)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            near = self.listener.accept()[0]
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target))
-            except OSError:
-                near.close()
-                continue
-            talk = bytearray(), bytearray()
-            self.talks.append(talk)
-            for args in ((near, far, talk[0], (near, far)), (far, near, talk[1], (near,))):
-                threading.Thread(target=self.pump, args=args, daemon=True).start()
-
-    def pump(self, source, sink, record, at_end):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                record += data
-                sink.sendall(data)
-        for s in at_end:
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
-
-    def sent(self):
-        return [bytes(talk[0]) for talk in self.talks]
-
-    def came(self):
-        """As it was written: without the sizes of chunks, which may part an id."""
-        return [re.sub(rb"\r\n[0-9a-f]+\r\n", b"", bytes(talk[1])) for talk in self.talks]
-
+class Wire(Relay):
     def ids(self):
         """The ids of sessions in what came, where the protocol has them, and the endpoints."""
         came = b"\n".join(self.came())
@@ -125,6 +91,24 @@ def traffic(who, kind, near, far, sessions):
     check(f"{who}: and the upstream is not asked", far.sent() == before)
 
 
+def cut_by(name):
+    """Which answers a client can lose a part of. What the SDK for Python has had of an answer that it came back for, it asks for
+    again if that breaks too."""
+    def cut(request):
+        comes_back = b"last-event-id" in request.lower()
+        return b'"poll"' in request or (comes_back and name.startswith("TypeScript"))
+    return cut
+
+
+def resumption(who, near, far, calls):
+    """What it took that nothing was lost."""
+    check(f"{who}: connections were cut", near.cuts >= calls, near.cuts)
+    called = [sum(sent.count(b'"poll"') for sent in wire.sent()) for wire in (near, far)]
+    check(f"{who}: each call was made once, by the client and by the gateway", called == [calls, calls], called)
+    came_back, asked = [sum(sent.lower().count(b"last-event-id") for sent in wire.sent()) for wire in (near, far)]
+    check(f"{who}: clients came back, and the upstream was asked to go on, but less often", came_back > asked >= calls, (came_back, asked))
+
+
 def main():
     install()
     for generation in ("1", "2"):
@@ -138,23 +122,26 @@ def main():
         "Python 1.30": (WORK / "python1/bin/python", "clients.py"), "Python 2.3": (WORK / "python2/bin/python", "clients.py"),
     }
     print(f"{'client':20}{'server':14}{'directly':24}through the gateway")
-    for kind, urls in (("sessions", ["/mcp"]), ("stateless", ["/mcp"]), ("legacy", [f"/m/{form}/sse" for form in FORMS])):
+    kinds = {"sessions": ["/mcp"], "polling": ["/mcp"], "stateless": ["/mcp"], "legacy": [f"/m/{form}/sse" for form in FORMS]}
+    for kind, urls in kinds.items():
         with server("stateless.mjs" if kind == "stateless" else "sessions.mjs") as upstream:
             for name, client in clients.items():
                 if kind == "stateless" and "1." in name:
                     continue    # there was no such revision
                 columns = [run(client, kind, upstream, urls)]
-                far, port = Relay(upstream), free_port()
+                far, port = Wire(upstream), free_port()
                 # The client comes to the relay's port, and says so.
                 allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
                 with gateway(GATEWAY, far.port, **allowed) as behind:
-                    near = Relay(behind, port)
+                    near = Wire(behind, port, **({"cut": cut_by(name)} if kind == "polling" else {}))
                     columns.append(run(client, kind, near.port, urls))
                     said = [f"{len(ok)} ok, {len(bad)} bad" for ok, bad in columns]
                     print(f"{name:20}{kind:14}{said[0]:24}{said[1]}", flush=True)
                     for way, (ok, bad) in zip(("directly", "through"), columns):
                         check(f"{name}, {kind}, {way}", ok and not bad, "\n    ".join(["", *bad]))
                     check(f"{name}, {kind}: as much through as directly", len(columns[0][0]) == len(columns[1][0]))
+                    if kind == "polling":
+                        resumption(name, near, far, 3)
                     traffic(f"{name}, {kind}", kind, near, far, 2 if kind == "sessions" else len(urls))
     print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
     sys.exit(not all(CHECKS))

@@ -1,5 +1,5 @@
 // What a client does by the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is that
-// of the SDK, 1 or 2, and KIND that of the server: sessions, stateless or legacy.
+// of the SDK, 1 or 2, and KIND that of the server: sessions, polling, stateless or legacy.
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 const [generation, kind, ...urls] = process.argv.slice(2);
@@ -86,6 +86,20 @@ async function sessions(url) {
     await second.client.close();
 }
 
+async function polling(url) {
+    const { client, transport, call, logs } = await connect(url);
+    const names = ['ann', 'bob', 'cid'];
+    const got = await Promise.all(names.map(name => call('poll', { name })));
+    check('each call has its result', got.join() === names.map(name => `${name} is done`).join(), got);
+    await new Promise(done => setTimeout(done, 100));    // the SDK may call a handler a little later
+    for (const name of names) {
+        const counted = logs.filter(log => log.startsWith(name)).map(log => Number(log.split(' ')[1]));
+        check('every message once, in order', counted.join() === [...Array(20).keys()].map(n => n + 1).join(), counted);
+    }
+    await transport.terminateSession();
+    await client.close();
+}
+
 async function stateless(url) {
     const connected = await connect(url);
     const { client, call, logs } = connected;
@@ -113,5 +127,5 @@ async function legacy(url) {
 // All at once. What has no end has none in twenty seconds.
 const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('no end')));
 await Promise.all(urls.map(url => current.run(url, () =>
-    Promise.race([late, { sessions, stateless, legacy }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
+    Promise.race([late, { sessions, polling, stateless, legacy }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
 process.exit();

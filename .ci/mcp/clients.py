@@ -1,5 +1,5 @@
 """What a client does by the official Python SDK, of either generation. Usage: clients.py KIND URL..., where KIND is that of
-the server: sessions, stateless or legacy."""
+the server: sessions, polling, stateless or legacy."""
 import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback
 
 import mcp
@@ -91,6 +91,17 @@ async def sessions(url):
         await together(client)
 
 
+async def polling(url):
+    names = ["ann", "bob", "cid"]
+    async with connect(url) as (client, logs):
+        got = await asyncio.gather(*(call(client, "poll", {"name": name}) for name in names))
+        check("each call has its result", got == [f"{name} is done" for name in names], got)
+        await asyncio.sleep(0.1)
+        for name in names:
+            counted = [int(log.split()[1]) for log in logs if log.startswith(name)]
+            check("every message once, in order", counted == list(range(1, 21)), counted)
+
+
 async def stateless(url):
     async with connect(url) as (client, logs):
         await both(client)
@@ -113,7 +124,7 @@ async def one(url):
     CURRENT.set(url)
     try:
         async with asyncio.timeout(20):
-            await {"sessions": sessions, "stateless": stateless, "legacy": legacy}[KIND](url)
+            await {"sessions": sessions, "polling": polling, "stateless": stateless, "legacy": legacy}[KIND](url)
     except Exception:
         check("no error", False, repr(traceback.format_exc()[-1500:]))
 

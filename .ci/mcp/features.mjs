@@ -88,6 +88,14 @@ export const sessionTools = {
         await pause(100);
         return { content: [text('It came after all')] };
     }),
+    poll: tool('Counts, and leaves the stream now and then', async ({ name }, call) => {
+        for (let n = 1; n <= 20; n++) {
+            await call.notify('notifications/message', { level: 'info', data: `${name} ${n}` });
+            if (n % 6 === 0) call.leave();
+            await pause(50);
+        }
+        return { content: [text(`${name} is done`)] };
+    }, object({ name: string })),
 };
 
 // The server asks by its result, and the client calls again with the answers.
