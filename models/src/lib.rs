@@ -105,7 +105,7 @@ impl Stream {
 
     /// How much may be written; none if the writer is to give up.
     pub fn poll_demand(&self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
-        match self.channel.poll_demand(cx) {
+        match self.channel.poll_demand(cx, 0) {
             Demand::Write { blocks, .. } => Poll::Ready(Some(blocks)),
             Demand::Wait => Poll::Pending,
             Demand::Stop => Poll::Ready(None),
@@ -117,7 +117,7 @@ impl Stream {
     }
 
     pub fn suspend(&self) {
-        self.channel.end(State::Suspended, Ending::Clean(None));
+        self.channel.suspend(Ending::Clean(None));
     }
 
     pub fn fail(&self) {

@@ -10,7 +10,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    Join, Position, State,
+    Position, State,
     log::{Bounds, Cursor, Located, Log, RawRead, Read},
     sync::{Mutex, MutexGuard},
 };
@@ -102,6 +102,17 @@ pub(crate) enum Place {
     Tail(State, Cursor),
     Evicted,
     Unknown,
+}
+
+/// Where a client begins that joins a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Join {
+    /// With what comes next.
+    #[default]
+    Live,
+    /// With the oldest that is kept.
+    Oldest,
 }
 
 impl Channel {

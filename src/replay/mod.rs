@@ -65,9 +65,10 @@ mod rules;
 mod stamp;
 mod sync;
 
+pub use channel::Join;
 pub use id::{EventId, MalformedEventId, Position, Token};
 pub use log::{Bounds, Cursor, Located, Log, Read, State};
-pub use rules::{Gap, Join, Replay};
+pub use rules::{Gap, Replay};
 
 pub(crate) use channel::{Channel, Demand, Ending, Place};
 pub(crate) use logs::{Logs, Record};

@@ -7,7 +7,7 @@ use http::{Request, StatusCode, request, response};
 use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
 
-use super::Bounds;
+use super::{Bounds, Join};
 use crate::codec::Event;
 
 /// Keeps what a stream has sent, so that a client which comes back with `Last-Event-ID` misses nothing.
@@ -75,17 +75,6 @@ pub enum Gap {
     Event,
     /// This status.
     Status(StatusCode),
-}
-
-/// Where a client begins that joins a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Join {
-    /// With what comes next.
-    #[default]
-    Live,
-    /// With the oldest that is kept.
-    Oldest,
 }
 
 /// Which requests ride on one stream.

@@ -82,10 +82,9 @@ fn layer() -> SseProxyLayer {
 }
 
 fn streaming(
-    stream: &Bytes,
+    stream: Bytes,
 ) -> impl Service<Request<()>, Response = Response<Upstream>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
-    let stream = stream.clone();
     service_fn(move |_: Request<()>| {
         let body = Upstream(Some(stream.clone()));
         async { Answer::Ok(event_stream(body)) }
@@ -120,7 +119,7 @@ async fn throughput(size: usize, rounds: usize) {
     let event = large(size);
     let events = (64 << 20) / event.len();
     let stream = Bytes::from(event.repeat(events));
-    let proxy = layer().layer(streaming(&stream));
+    let proxy = layer().layer(streaming(stream.clone()));
     let opened = proxy.clone().oneshot(Request::new(())).await;
     let opened = opened.unwrap_or_else(|never| match never {});
     let id = id(opened).await;
@@ -153,7 +152,7 @@ async fn throughput(size: usize, rounds: usize) {
 async fn lookup(rounds: usize) {
     let stream = Bytes::from(large(250).repeat(2));
     for streams in [1, 100_000] {
-        let proxy = layer().layer(streaming(&stream));
+        let proxy = layer().layer(streaming(stream.clone()));
         let mut ids = Vec::new();
         for _ in 0..streams {
             let opened = proxy.clone().oneshot(Request::new(())).await;
@@ -185,7 +184,7 @@ async fn detached(streams: usize) -> Vec<impl Sized> {
     let bounds = Bounds::default();
     let replay = Replay::default().bounds(bounds).linger(Duration::from_secs(3600));
     let layer = SseProxyLayer::default().replay(replay);
-    let proxy = layer.layer(streaming(&stream));
+    let proxy = layer.layer(streaming(stream.clone()));
     let opened = (0..streams).map(|_| async {
         let opened = proxy.clone().oneshot(Request::new(())).await;
         id(opened.unwrap_or_else(|never| match never {})).await
