@@ -151,12 +151,26 @@ impl<C, ReqB> Forward<C, ReqB> {
             owner,
             mapping,
             mut session,
+            rejoins,
             ..
         } = self;
         let (parts, body) = self.request.into_parts();
         let repeat = call.reconnect.again(&service, &parts);
         let request = Request::from_parts(parts, body);
-        let response = service.oneshot(request).await?;
+        let response = service.oneshot(request).await;
+        let failed = match &response {
+            Ok(response) => response.status().is_server_error(),
+            Err(_) => true,
+        };
+        let rejoins = match rejoins {
+            // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
+            // back after a while, and the upstream may be there again.
+            Some(rejoins) if failed && rejoins.by_event_source => {
+                return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
+            }
+            rejoins => rejoins,
+        };
+        let response = response?;
         let (mut parts, body) = response.into_parts();
         let mut upstream = None;
         if let Some(mapping) = &mapping {
@@ -173,7 +187,7 @@ impl<C, ReqB> Forward<C, ReqB> {
                 target: Target::of(&client, replay),
                 config: Arc::clone(&call.config),
                 replay: Arc::clone(replay),
-                rejoins: self.rejoins,
+                rejoins,
                 ticket: self.ticket,
             })
         });

@@ -16,6 +16,7 @@ use crate::{
     reconnect::{Again, Readable, Repeat},
     recording::{Recording, Target, Whose},
     replay::{Channel, Reader, Replay, Stamp, Token},
+    resume::{Rejoin, head_with},
     session::Lease,
     share::Ticket,
     source::Sink,
@@ -40,6 +41,19 @@ pub(crate) struct Rejoins {
     pub(crate) reader: Reader,
     /// The id after which it was asked to.
     pub(crate) last_id: String,
+    /// The client may be one that cannot read a status.
+    pub(crate) by_event_source: bool,
+}
+
+impl Rejoins {
+    /// All there is for now, which is nothing.
+    pub(crate) fn for_now(self) -> Rejoin {
+        Rejoin {
+            head: head_with(self.recording.headers.clone()),
+            reader: Some(self.reader),
+            first: None,
+        }
+    }
 }
 
 /// The answer's head, and what is done with its body.
@@ -86,8 +100,13 @@ impl Asked {
         let now = Instant::now();
         let channel = Channel::new(replay.bounds, now);
         let stamped = (self.whose, self.target);
-        let (recording, waiting) =
-            Recording::new::<B>(token, stamped, kept.response.headers.clone(), channel);
+        let (recording, waiting) = Recording::new::<B>(
+            token,
+            stamped,
+            kept.response.headers.clone(),
+            replay.upstream_ids,
+            channel,
+        );
         let recording = Arc::new(recording);
 
         let mut chain = kept.chain;
@@ -103,7 +122,7 @@ impl Asked {
             None => pull.followed_by(waiting),
         };
 
-        if let Some(prime) = replay.prime {
+        if let Some(prime) = replay.prime.filter(|_| !replay.upstream_ids) {
             let mut event = Event::new("");
             if let Some(retry) = prime.retry {
                 event.set_retry(retry);

@@ -12,7 +12,7 @@ use crate::{
     policy::Policy,
     reconnect::{Once, Reconnect},
     recording::Recording,
-    replay::{Logs, Replay},
+    replay::{Logs, Replay, Token},
     service::SseProxy,
     session::{AnyStore, Keeper, Owner, Owners, SessionStore, Sessions},
     share::Shared,
@@ -243,6 +243,27 @@ impl<R> SseProxyLayer<R> {
     pub fn replay_bytes(mut self, bytes: usize) -> Self {
         Arc::make_mut(&mut self.config).logs = Arc::new(Logs::new(bytes));
         self
+    }
+
+    /// Ends a stream that is kept, by the token in the [ids](crate::replay::EventId) of its events: its upstream is let go of, its
+    /// clients are cut, and nobody can come back to it. False if there is no such stream.
+    ///
+    /// ```
+    /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};
+    /// # fn stop(last_event_id: &str) -> Result<(), MalformedEventId> {
+    /// let layer = SseProxyLayer::default().replay(Replay::default());
+    /// // Somebody has pressed "stop", in a client that knows this id.
+    /// let id: EventId = last_event_id.parse()?;
+    /// layer.abort(id.token);
+    /// # Ok(()) }
+    /// ```
+    pub fn abort(&self, stream: Token) -> bool {
+        let found = self.config.logs.find(stream);
+        if let Some(recording) = &found {
+            recording.channel.abort();
+            self.config.logs.remove(stream);
+        }
+        found.is_some()
     }
 
     /// The limit, in bytes, for one event; 16 MiB unless set. See [`Policy::max_event_bytes`].

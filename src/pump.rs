@@ -101,7 +101,7 @@ where
     ) -> Self {
         Self {
             pull: Some(pull),
-            stamp: Stamp::new(Some(recording.token)),
+            stamp: Stamp::new(recording.stamp()),
             due: false,
             over: None,
             futile: 0,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, header, request};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     error::Error,
@@ -58,10 +58,13 @@ impl Target {
 /// One stream, for those who come back to it.
 pub(crate) struct Recording {
     pub(crate) token: Token,
+    pub(crate) since: Instant,
     pub(crate) whose: Whose,
     pub(crate) target: Target,
     /// The head of the first answer, as its client got it.
     pub(crate) headers: HeaderMap,
+    /// Events keep the ids that they have.
+    upstream_ids: bool,
     pub(crate) channel: Arc<Channel>,
     pub(crate) progress: Arc<Progress>,
     /// Takes more answers of the upstream; of a type that only the service knows.
@@ -74,6 +77,7 @@ impl Recording {
         token: Token,
         (whose, target): (Whose, Target),
         mut headers: HeaderMap,
+        upstream_ids: bool,
         channel: Channel,
     ) -> (Self, Waiting<B>) {
         // These are of the one answer, not of the stream.
@@ -92,14 +96,21 @@ impl Recording {
         };
         let recording = Self {
             token,
+            since: Instant::now(),
             whose,
             target,
             headers,
+            upstream_ids,
             channel,
             progress,
             answers: Box::new(answers),
         };
         (recording, waiting)
+    }
+
+    /// What events get for an id, if they get one.
+    pub(crate) fn stamp(&self) -> Option<Token> {
+        (!self.upstream_ids).then_some(self.token)
     }
 
     /// Goes on with another answer of the upstream, if one is waited for. Given back if not.

@@ -14,7 +14,8 @@ use crate::{
     keep::Rejoins,
     recording::{Recording, Target, Whose},
     refusal::Refusal,
-    replay::{EventId, Gap, Logs, Place, Reader, Replay, State},
+    replay::{EventId, Gap, Logs, Place, Position, Reader, Replay, State},
+    session::Owner,
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -35,6 +36,12 @@ pub(crate) enum Resumed {
     /// All that is kept has been read, and the upstream has to go on.
     AtTheUpstream(Rejoins),
     Refused(Refusal),
+}
+
+/// What a request names.
+enum Named {
+    Ours(EventId),
+    Upstreams(String),
 }
 
 /// Whether a request may come back to something.
@@ -62,8 +69,11 @@ impl Resumption<'_> {
         upstream: &mut request::Parts,
     ) -> Resumed {
         let id = match self.last_event_id(upstream) {
-            Ok(Some(id)) => id,
-            Ok(None) => return Resumed::Not,
+            Ok(Some(id)) => Named::Ours(id),
+            Ok(None) => match self.upstreams_id(upstream) {
+                Some(id) => Named::Upstreams(id),
+                None => return Resumed::Not,
+            },
             Err(refusal) => return Resumed::Refused(refusal),
         };
         if !matches!(client.method, Method::GET | Method::POST) {
@@ -85,12 +95,15 @@ impl Resumption<'_> {
                 }
             }
         }
-        let EventId { token, position } = id;
-        let found = self.logs.find(token);
-        let found =
-            found.filter(|found| found.whose == *self.whose && found.target == *self.target);
-        let Some(recording) = found else {
-            return self.gap(&client.method, "unknown", None);
+        let (recording, position) = match id {
+            Named::Ours(EventId { token, position }) => match self.logs.find(token) {
+                Some(found) if self.is_it(&found) => (found, position),
+                _ => return self.gap(&client.method, "unknown", None),
+            },
+            Named::Upstreams(id) => match self.with_id(&id) {
+                Some(found) => found,
+                None => return Resumed::Not,
+            },
         };
         let place = recording.channel.locate(position);
         let cursor = match place {
@@ -109,6 +122,7 @@ impl Resumption<'_> {
                     recording,
                     reader,
                     last_id,
+                    by_event_source: client.method == Method::GET && self.replay.gap == Gap::Event,
                 });
             }
             Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
@@ -132,6 +146,33 @@ impl Resumption<'_> {
             reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
             first: None,
         }))
+    }
+
+    fn is_it(&self, found: &Recording) -> bool {
+        found.whose == *self.whose && found.target == *self.target
+    }
+
+    /// The stream with this id of the upstream's, and where it stands in it.
+    fn with_id(&self, id: &str) -> Option<(Arc<Recording>, Position)> {
+        let mut all = self.logs.all_of(self.whose);
+        all.retain(|found| self.is_it(found));
+        all.sort_by_key(|found| std::cmp::Reverse(found.since));
+        all.into_iter().find_map(|found| {
+            let position = found.channel.position_of(id)?;
+            Some((found, position))
+        })
+    }
+
+    /// The id of the upstream's that the request names, if streams are found by those.
+    fn upstreams_id(&self, request: &request::Parts) -> Option<String> {
+        let found_by_it = self.replay.upstream_ids && self.whose.owner != Owner::ANONYMOUS;
+        let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
+        let id = match (values.next(), values.next()) {
+            (Some(id), None) => std::str::from_utf8(id.as_bytes()).ok()?,
+            (None, _) => parameters(&request.uri, self.replay.query.as_deref()?).next()?,
+            _ => return None,
+        };
+        (found_by_it && !id.is_empty()).then(|| id.to_owned())
     }
 
     /// The id of ours that the request names. It is taken out of the request.

@@ -14,7 +14,7 @@ use tower_sse_proxy::{
     ErrorKind, Event, Policy, SseProxyLayer,
     intercept::Verdict,
     profile::Mcp,
-    replay::{Bounds, Gap, Replay},
+    replay::{Bounds, EventId, Gap, Replay},
     session::Sessions,
 };
 
@@ -884,4 +884,101 @@ async fn two_ids_are_too_many() {
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
     assert_eq!(front.send(two).await.status, 400);
     assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_can_be_ended_by_its_token() {
+    let layer = kept();
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let token = id.parse::<EventId>().unwrap().token;
+    assert!(layer.abort(token));
+    assert!(feed.is_let_go().await);
+    assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
+    let told = front.send(after(&id)).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    assert!(!layer.abort(token));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let failing = async |request: http::request::Builder, origin: &mut support::Origin| {
+        let (answer, ()) = tokio::join!(front.send(request), async {
+            let (_, body) = Fed::new(1);
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            origin.next().await.answer(response);
+        });
+        (answer.status, answer.rest().await)
+    };
+    let (status, rest) = failing(after(&id), &mut origin).await;
+    assert_eq!((status, rest), (200, (String::new(), None)));
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(failing(post, &mut origin).await.0, 502);
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstreams_own_ids_can_be_kept() {
+    let layer = with(Replay::default().upstream_ids(true).query("last"));
+    let (front, mut origin) = staged(&layer);
+    let mine = |path: &str| get(path).header("authorization", "mine");
+    let (mut client, mut feed) = front.open(&mut origin, mine("/a")).await;
+    feed.events(0..3).await;
+    assert_eq!(client.event().await, "id: up-0\ndata: 0\n\n");
+    drop(client);
+    feed.send("id:  up-3 \ndata: 3\n\n").await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-1")).await;
+    assert_eq!(
+        data(&(again.event().await + &again.event().await)),
+        ["2", "3"]
+    );
+    let mut again = front.send(mine("/a?last=up-2")).await;
+    assert_eq!(data(&again.event().await), ["3"]);
+    feed.events(4..5).await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-3")).await;
+    assert_eq!(data(&again.event().await), ["4"]);
+    // Of two streams, in the one that began last.
+    let (_, mut second) = front.open(&mut origin, mine("/a")).await;
+    second
+        .send("id: up-1\ndata: 1\n\nid: x\ndata: new\n\n")
+        .await;
+    settle().await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-1")).await;
+    assert_eq!(data(&again.event().await), ["new"]);
+    assert!(origin.is_idle().await);
+    // Everything else is for the upstream.
+    for request in [
+        mine("/a").header("last-event-id", "up-9"),
+        mine("/b").header("last-event-id", "up-1"),
+        get("/a")
+            .header("authorization", "another's")
+            .header("last-event-id", "up-1"),
+        get("/a").header("last-event-id", "up-1"),
+    ] {
+        let (_, id) = tokio::join!(front.send(request), async {
+            let call = origin.next().await;
+            let id = call.header("last-event-id").map(str::to_owned);
+            call.stream();
+            id
+        });
+        assert!(id.is_some_and(|id| id.starts_with("up-")));
+    }
+    // Nobody in particular is no proof.
+    let (_, mut feed) = front.open(&mut origin, get("/c")).await;
+    feed.events(0..2).await;
+    settle().await;
+    let (_, _) = front
+        .open(&mut origin, get("/c").header("last-event-id", "up-0"))
+        .await;
 }

@@ -49,6 +49,17 @@ impl<'a> Line<'a> {
     }
 }
 
+/// The id in a block (WHATWG HTML 9.2.6: the last `id` field without a U+0000).
+pub(crate) fn id_of(block: &[u8]) -> Option<&[u8]> {
+    let ids = Lines::new(block)
+        .map(Line::parse)
+        .filter_map(|line| match line {
+            Line::Field { name: b"id", value } if !value.contains(&0) => Some(value),
+            _ => None,
+        });
+    ids.last()
+}
+
 /// The lines of a byte string, each without its line end; a last line without one is included.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines<'a> {

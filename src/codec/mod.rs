@@ -45,6 +45,7 @@ pub use lines::Line;
 pub use piece::{LateLineFeed, Piece, TooLarge};
 
 pub(crate) use encode::with_id;
+pub(crate) use lines::id_of;
 pub(crate) use piece::BOM;
 pub(crate) use raw::Raw;
 pub(crate) use shape::OpenEnd;

@@ -15,7 +15,7 @@ use super::{
     sync::{Mutex, MutexGuard},
 };
 use crate::{
-    codec::Raw,
+    codec::{Raw, id_of},
     error::{Error, ErrorKind},
 };
 
@@ -157,6 +157,14 @@ impl Channel {
             Located::Evicted => Place::Evicted,
             Located::Unknown => Place::Unknown,
         }
+    }
+
+    /// The last event with this id. Blanks around it are lost on the way to a client and back (RFC 9110 5.5).
+    pub(crate) fn position_of(&self, id: &str) -> Option<Position> {
+        let id = id.as_bytes().trim_ascii();
+        self.lock()
+            .log
+            .find(|event| id_of(event).is_some_and(|other| other.trim_ascii() == id))
     }
 
     /// The place before all that is kept.

@@ -301,6 +301,14 @@ impl Log {
         }
     }
 
+    /// The last event that this is true of. Not of what is not committed, which was sent to nobody.
+    pub(crate) fn find(&self, is_it: impl Fn(&[u8]) -> bool) -> Option<Position> {
+        let committed = (self.committed - self.first) as usize;
+        let mut kept = self.blocks.iter().take(committed).rev();
+        let kept = kept.find(|kept| kept.is_event && is_it(kept.block.bytes()))?;
+        Some(kept.position)
+    }
+
     /// Reads at a place.
     pub fn read(&self, cursor: Cursor) -> Read {
         match self.read_raw(cursor) {

@@ -67,6 +67,14 @@ impl<R: Record> Logs<R> {
         self.lock().by_token.get(&token).cloned()
     }
 
+    /// All streams of somebody.
+    pub(crate) fn all_of(&self, whose: &R::Whose) -> Vec<Arc<R>> {
+        let shelf = self.lock();
+        let tokens = shelf.by_whose.get(whose).into_iter().flatten();
+        let records = tokens.filter_map(|token| shelf.by_token.get(token));
+        records.cloned().collect()
+    }
+
     /// The stream is known no more.
     pub(crate) fn remove(&self, token: Token) {
         let mut shelf = self.lock();

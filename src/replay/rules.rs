@@ -24,7 +24,7 @@ use crate::codec::Event;
 /// ```
 ///
 /// * **Ids.** Each event gets an id of the layer's own, in the place of the upstream's. It names the stream, unguessably, and the
-///   event in it. The upstream never gets to see one.
+///   event in it. The upstream never gets to see one. (Or events [keep](Self::upstream_ids) the ids that they have.)
 /// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
 ///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
@@ -43,6 +43,7 @@ pub struct Replay {
     pub(crate) bounds: Bounds,
     pub(crate) scope: Arc<str>,
     pub(crate) query: Option<Arc<str>>,
+    pub(crate) upstream_ids: bool,
     pub(crate) authorize: Option<Authorize>,
     pub(crate) gap: Gap,
     pub(crate) detach: Option<Detach>,
@@ -108,6 +109,18 @@ impl Replay {
     /// header. None unless set. The service does not get to see it.
     pub fn query(mut self, parameter: impl Into<Arc<str>>) -> Self {
         self.query = Some(parameter.into());
+        self
+    }
+
+    /// Leaves events the ids that the upstream gave them, and finds a stream by those; off unless set.
+    ///
+    /// Such an id is looked for only among the streams of the same owner, who has to be somebody, in the same session, at the same
+    /// path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is
+    /// for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
+    /// again to a client that has seen them since the last id. For clients that make something of ids, or share them with others;
+    /// else the layer's own are safer.
+    pub fn upstream_ids(mut self, keep: bool) -> Self {
+        self.upstream_ids = keep;
         self
     }
 
@@ -240,6 +253,7 @@ impl Default for Replay {
             bounds: Bounds::default(),
             scope: "".into(),
             query: None,
+            upstream_ids: false,
             authorize: None,
             gap: Gap::default(),
             detach: None,
