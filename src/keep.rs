@@ -16,7 +16,7 @@ use crate::{
     reconnect::{Again, Readable, Repeat},
     recording::{Recording, Target, Whose},
     replay::{Channel, Reader, Replay, Stamp, Token},
-    resume::{Rejoin, head_with},
+    resume::Rejoin,
     session::Lease,
     share::Ticket,
     source::Sink,
@@ -49,7 +49,7 @@ impl Rejoins {
     /// All there is for now, which is nothing.
     pub(crate) fn for_now(self) -> Rejoin {
         Rejoin {
-            head: head_with(self.recording.headers.clone()),
+            head: self.recording.head(),
             reader: Some(self.reader),
             first: None,
         }
@@ -103,7 +103,7 @@ impl Asked {
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
-            kept.response.headers.clone(),
+            &kept.response.headers,
             replay.upstream_ids,
             channel,
         );

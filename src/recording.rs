@@ -3,16 +3,17 @@
 use std::{
     any::Any,
     fmt,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
-use http::{HeaderMap, header, request};
-use tokio::{sync::mpsc, time::Instant};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
 
 use crate::{
     error::Error,
     replay::{Channel, Ending, Reader, Record, Replay, State, Token},
+    resume::head_with,
     session::{Owner, SessionId},
     upstream::{Over, Progress, Sequel, coding::Plain},
 };
@@ -58,11 +59,12 @@ impl Target {
 /// One stream, for those who come back to it.
 pub(crate) struct Recording {
     pub(crate) token: Token,
+    /// By the real clock: of two streams one began first.
     pub(crate) since: Instant,
     pub(crate) whose: Whose,
     pub(crate) target: Target,
     /// The head of the first answer, as its client got it.
-    pub(crate) headers: HeaderMap,
+    fields: Box<[(HeaderName, HeaderValue)]>,
     /// Events keep the ids that they have.
     upstream_ids: bool,
     pub(crate) channel: Arc<Channel>,
@@ -76,21 +78,23 @@ impl Recording {
     pub(crate) fn new<B: Send + 'static>(
         token: Token,
         (whose, target): (Whose, Target),
-        mut headers: HeaderMap,
+        headers: &HeaderMap,
         upstream_ids: bool,
         channel: Channel,
     ) -> (Self, Waiting<B>) {
         // These are of the one answer, not of the stream.
-        for name in [header::SET_COOKIE, header::DATE] {
-            headers.remove(name);
-        }
-        let (answers, more) = mpsc::unbounded_channel::<Plain<B>>();
+        let of_the_answer = [header::SET_COOKIE, header::DATE];
+        let fields = headers
+            .iter()
+            .filter(|(name, _)| !of_the_answer.contains(name));
+        let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
+        let answers = Arc::<Next<B>>::default();
         let channel = Arc::new(channel);
         let progress = Arc::<Progress>::default();
         let waiting = Waiting {
             channel: Arc::clone(&channel),
             progress: Arc::clone(&progress),
-            more,
+            more: Arc::clone(&answers),
             over: None,
             untold: None,
         };
@@ -99,13 +103,18 @@ impl Recording {
             since: Instant::now(),
             whose,
             target,
-            headers,
+            fields: fields.collect(),
             upstream_ids,
             channel,
             progress,
             answers: Box::new(answers),
         };
         (recording, waiting)
+    }
+
+    /// The head of an answer that goes on with it.
+    pub(crate) fn head(&self) -> response::Parts {
+        head_with(self.fields.iter().cloned().collect())
     }
 
     /// What events get for an id, if they get one.
@@ -115,11 +124,11 @@ impl Recording {
 
     /// Goes on with another answer of the upstream, if one is waited for. Given back if not.
     pub(crate) fn go_on<B: Send + 'static>(&self, answer: Plain<B>) -> Result<(), Plain<B>> {
-        match self
-            .answers
-            .downcast_ref::<mpsc::UnboundedSender<Plain<B>>>()
-        {
-            Some(answers) if self.channel.go_on() => answers.send(answer).map_err(|back| back.0),
+        match self.answers.downcast_ref::<Arc<Next<B>>>() {
+            Some(next) if self.channel.go_on() => {
+                next.put(answer);
+                Ok(())
+            }
             _ => Err(answer),
         }
     }
@@ -130,6 +139,37 @@ impl Recording {
         self.channel.state() == State::Live
             || reader.has_events()
             || self.progress.last_id().as_deref() != Some(last_id)
+    }
+}
+
+/// A place for one answer, and who waits for it. (A channel would take more room than the rest of a stream.)
+struct Next<B>(Mutex<(Option<Plain<B>>, Option<Waker>)>);
+
+impl<B> Next<B> {
+    fn put(&self, answer: Plain<B>) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.0 = Some(answer);
+        let waker = place.1.take();
+        drop(place);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Plain<B>> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, waker) = &mut *place;
+        if let Some(answer) = answer.take() {
+            return Poll::Ready(answer);
+        }
+        *waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl<B> Default for Next<B> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 
@@ -149,7 +189,7 @@ impl Record for Recording {
 pub(crate) struct Waiting<B> {
     channel: Arc<Channel>,
     progress: Arc<Progress>,
-    more: mpsc::UnboundedReceiver<Plain<B>>,
+    more: Arc<Next<B>>,
     over: Option<Over>,
     /// What readers are to be told of it.
     untold: Option<Ending>,
@@ -182,16 +222,10 @@ impl<B: Send> Sequel<B> for Waiting<B> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
         self.tell();
-        match self.more.poll_recv(cx) {
-            Poll::Ready(Some(answer)) => {
-                self.progress.begin_again();
-                self.over = None;
-                Poll::Ready(Ok(answer))
-            }
-            // Who would send more is gone: the stream is known no more.
-            Poll::Ready(None) => Poll::Ready(Err(self.give_up().unwrap_or(Over::Clean(None)))),
-            Poll::Pending => Poll::Pending,
-        }
+        let answer = ready!(self.more.poll_take(cx));
+        self.progress.begin_again();
+        self.over = None;
+        Poll::Ready(Ok(answer))
     }
 
     fn give_up(&mut self) -> Option<Over> {

@@ -142,7 +142,7 @@ impl Resumption<'_> {
             Place::Unknown => return self.gap(&client.method, "unknown", None),
         };
         Resumed::Kept(Box::new(Rejoin {
-            head: head_with(recording.headers.clone()),
+            head: recording.head(),
             reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
             first: None,
         }))
@@ -243,13 +243,13 @@ impl Resumption<'_> {
             // The client begins anew when it comes back.
             let _ = event.set_id("");
         }
-        let headers = rest.as_ref().map(|rest| rest.headers.clone());
+        let head = rest.as_ref().map(|rest| rest.head());
         let reader = rest.map(|rest| {
             let oldest = rest.channel.oldest();
             Reader::new(Arc::clone(&rest.channel), oldest)
         });
         Resumed::Kept(Box::new(Rejoin {
-            head: head_with(headers.unwrap_or_else(plain_headers)),
+            head: head.unwrap_or_else(|| head_with(plain_headers())),
             reader,
             first: Some(event.into_block().into_raw()),
         }))

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     recording::{Recording, Target, Whose},
     replay::{Join, Reader},
-    resume::{Rejoin, head_with},
+    resume::Rejoin,
 };
 
 type Key = (Whose, Target);
@@ -123,7 +123,7 @@ impl Shared {
 fn joined(recording: &Arc<Recording>, join: Join) -> Option<Rejoin> {
     let seat = recording.channel.join_live(join)?;
     Some(Rejoin {
-        head: head_with(recording.headers.clone()),
+        head: recording.head(),
         reader: Some(Reader::seated(Arc::clone(&recording.channel), seat)),
         first: None,
     })

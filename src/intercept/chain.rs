@@ -94,6 +94,8 @@ impl Chain {
     /// Opens the interceptors that care for a stream with this head.
     pub(crate) fn open(intercepts: &[Arc<dyn Intercept>], head: &Head<'_>) -> Result<Self, Error> {
         let mut chain = Self::default();
+        // Grown by and by it would take twice as much.
+        chain.stages.reserve_exact(intercepts.len());
         for intercept in intercepts {
             let opened = match catch(|| intercept.open(head)) {
                 Ok(opened) => opened,
@@ -131,6 +133,7 @@ impl Chain {
             time_limit: None,
             panicked: false,
         };
+        self.stages.reserve_exact(1);
         self.stages.insert(0, stage);
     }
 

@@ -1,7 +1,7 @@
 //! How far the upstream has got: where to go on from with another answer of it.
 
 use std::{
-    collections::{HashSet, VecDeque, hash_map::RandomState},
+    collections::{VecDeque, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 
 /// What is remembered of ids, to tell an event that comes again.
-const IDS_REMEMBERED: usize = 1024;
+const IDS_REMEMBERED: usize = 256;
 
 /// The state of a stream as far as its upstream goes.
 #[derive(Default)]
@@ -49,8 +49,7 @@ struct State {
 struct Seen {
     hasher: RandomState,
     first: Option<u64>,
-    recent: HashSet<u64>,
-    order: VecDeque<u64>,
+    recent: VecDeque<u64>,
 }
 
 impl Progress {
@@ -148,14 +147,10 @@ impl Seen {
     fn insert(&mut self, id: &str) {
         let hash = self.hasher.hash_one(id);
         self.first.get_or_insert(hash);
-        if self.recent.insert(hash) {
-            self.order.push_back(hash);
+        if self.recent.len() == IDS_REMEMBERED {
+            self.recent.pop_front();
         }
-        if self.order.len() > IDS_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.recent.remove(&oldest);
-        }
+        self.recent.push_back(hash);
     }
 }
 
