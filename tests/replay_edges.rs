@@ -341,3 +341,83 @@ async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
         "{told}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interceptor_ended_is_gone_on_with_behind_what_it_let_through() {
+    let layer = kept().intercept(|event: Event| match &*event.data() {
+        "1" => Verdict::End(vec![event.into()]),
+        _ => event.into(),
+    });
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    let (_, id) = client.events(2).await;
+    assert_eq!(client.rest().await, (String::new(), None));
+    // As an EventSource goes on where nothing is kept.
+    let asking = {
+        let (front, request) = (front.clone(), after(&id));
+        tokio::spawn(async move { front.send(request).await })
+    };
+    let call = origin.next().await;
+    assert_eq!(call.header("last-event-id"), Some("up-1"));
+    let mut feed = call.stream();
+    feed.events(2..3).await;
+    assert_eq!(asking.await.unwrap().events(1).await.0, ["2"]);
+    // Anything else is not asked again: an interceptor has said the last word.
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(front.send(post).await.rest().await, (String::new(), None));
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    for status in [200, 204, 404, 503] {
+        let (answer, ()) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            let (_, body) = Fed::new(1);
+            let mut response = Response::new(body);
+            *response.status_mut() = status.try_into().unwrap();
+            call.answer(response);
+        });
+        assert_eq!(answer.status, status);
+    }
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(1..2).await;
+    let (seen, next) = again.events(1).await;
+    assert_eq!(seen, ["1"]);
+    assert_eq!(next.split('.').next(), id.split('.').next());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+    let text = "\u{feff}data: 0\r\rdata: 1\r\n\r\n\u{feff}: text\n\n: c\ndata: [DONE]\n\n";
+    for byte in text.as_bytes().chunks(1) {
+        feed.send(byte.to_vec()).await;
+        settle().await;
+    }
+    feed.end();
+    let (first, cut) = (client.event().await, client.rest().await);
+    let whole = first + &cut.0;
+    let lines = whole.split(['\r', '\n']);
+    let lines: Vec<_> = lines.filter(|line| !line.starts_with("id: ")).collect();
+    let expected = "data: 0||data: 1|||:||\u{feff}: text||: c|data: [DONE]||";
+    assert_eq!(lines.join("|"), expected);
+    for id in whole
+        .split(['\r', '\n'])
+        .filter_map(|line| line.strip_prefix("id: "))
+    {
+        let again = Request::post("/").header("last-event-id", id);
+        let (replayed, cut) = front.send(again).await.rest().await;
+        assert_eq!(cut, None);
+        assert!(whole.ends_with(&replayed) && !replayed.starts_with('\u{feff}'));
+    }
+}
