@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use support::{Fed, Note, Origin, data, field, staged, witness};
@@ -419,5 +419,67 @@ async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
         let (replayed, cut) = front.send(again).await.rest().await;
         assert_eq!(cut, None);
         assert!(whole.ends_with(&replayed) && !replayed.starts_with('\u{feff}'));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_outlives_what_it_is_for() {
+    let running = Arc::new(());
+    let count = Arc::clone(&running);
+    let replay = Replay::default().executor(move |task| {
+        let running = Arc::clone(&count);
+        tokio::spawn(async move {
+            task.await;
+            drop(running);
+        });
+    });
+    let (front, mut origin) = staged(&with(replay));
+    let tasks = || Arc::strong_count(&running) - 2;
+    for end in [
+        "done",
+        "suspended",
+        "cut",
+        "cut without ids",
+        "left",
+        "stalled",
+    ] {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        match end {
+            "cut without ids" => feed.send("data: 0\n\ndata: 1\n\n").await,
+            _ => feed.events(0..2).await,
+        }
+        let (_, id) = client.events(1).await;
+        match end {
+            "done" => feed.send("data: [DONE]\n\n").await,
+            "cut" | "cut without ids" => feed.cut(),
+            "suspended" => feed.end(),
+            "left" => {}
+            _ => {
+                let again = front.send(after(&id)).await;
+                // Two who do not read, and an upstream that has more than there is room for.
+                let feeding = tokio::spawn(async move { feed.events(2..5000).await });
+                settle().await;
+                assert!(!feeding.is_finished());
+                drop((client, again));
+                settle().await;
+                assert!(feeding.is_finished());
+                assert_eq!(tasks(), 1, "{end}");
+                tokio::time::advance(Duration::from_secs(400)).await;
+                settle().await;
+                assert_eq!(tasks(), 0, "{end}");
+                continue;
+            }
+        }
+        settle().await;
+        drop(client);
+        settle().await;
+        assert_eq!(tasks(), 1, "{end}");
+        drop(feed);
+        // As long as it lingers, and then as long as it is kept.
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(301)).await;
+            settle().await;
+        }
+        assert_eq!(tasks(), 0, "{end}");
     }
 }
