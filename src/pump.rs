@@ -202,6 +202,10 @@ where
                 Poll::Ready(Step::Full) => self.as_mut().write(),
                 Poll::Ready(Step::End(trailers)) => {
                     let truncated = pull.is_truncated();
+                    if pull.is_ended_by_interceptor() {
+                        // It has said the last word, for who comes back too.
+                        this.kept.recording.progress.complete();
+                    }
                     this.stamp.finish();
                     *this.over = Some((truncated, Ending::Clean(trailers)));
                     this.pull.set(None);

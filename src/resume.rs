@@ -126,16 +126,11 @@ impl Resumption<'_> {
                 });
             }
             Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
-            // Nobody knows whether there would be more. The upstream's answer is what its client would have had; to send anything
-            // but a GET for it could be to pay twice.
+            // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
+            // have had; to send anything but a GET for it could be to pay twice.
             Place::Tail(..)
                 if client.method == Method::GET && !recording.progress.is_complete() =>
             {
-                let last_id = recording.progress.last_id();
-                let last_id = last_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
-                if let Some(last_id) = last_id {
-                    upstream.headers.insert(LAST_EVENT_ID, last_id);
-                }
                 return Resumed::Not;
             }
             Place::Tail(..) if client.method == Method::GET => {

@@ -183,6 +183,11 @@ impl Chain {
         self.ending.is_some()
     }
 
+    /// Whether a stage has ended the stream by its verdict.
+    pub(crate) fn has_ended_it(&self) -> bool {
+        self.ended_by.is_some()
+    }
+
     /// How the stream ended; after [`drive`](Self::drive) is ready and the chain was ending.
     pub(crate) fn take_finish(&mut self) -> Finish {
         match &mut self.ending {

@@ -32,8 +32,8 @@ use crate::codec::Event;
 ///   to, or [`authorize`](Self::authorize) does.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
-/// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when) is answered with 204, at
-///   which an `EventSource` stops (WHATWG HTML 9.2.3). If the upstream ended its answer without saying that it was done, it is
+/// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when), or which an interceptor
+///   has ended, is answered with 204, at which an `EventSource` stops (WHATWG HTML 9.2.3). If the upstream ended its answer without saying that it was done, it is
 ///   asked once more: to go on after the last id that it gave, or, if it gave none, as by a client that comes for the first
 ///   time. Anything but a `GET` only if it gave ids.
 ///

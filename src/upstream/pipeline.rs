@@ -140,6 +140,11 @@ impl Pipeline {
         self.chain.is_ending()
     }
 
+    /// Whether an interceptor has ended the stream.
+    pub(crate) fn is_ended_by_interceptor(&self) -> bool {
+        self.chain.has_ended_it()
+    }
+
     /// Whether the client is to see a cut; once the end has been dealt with.
     pub(crate) fn take_finish(&mut self) -> Result<(), Error> {
         match self.chain.take_finish() {

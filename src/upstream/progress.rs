@@ -77,7 +77,12 @@ impl Progress {
         state.waits
     }
 
-    /// Whether the upstream has said that it was done.
+    /// Nothing more is wanted of the upstream.
+    pub(crate) fn complete(&self) {
+        self.lock().complete = true;
+    }
+
+    /// Whether the upstream has said that it was done, or nothing more is wanted of it.
     pub(crate) fn is_complete(&self) -> bool {
         self.lock().complete
     }

@@ -85,6 +85,11 @@ where
         self.truncated
     }
 
+    /// Whether an interceptor has ended the stream.
+    pub(crate) fn is_ended_by_interceptor(&self) -> bool {
+        self.pipeline.is_ended_by_interceptor()
+    }
+
     /// No other answer is waited for any longer. Whether one was: then the stream ends as the last one did, and is still to be
     /// polled for what the interceptors hold.
     pub(crate) fn give_up(mut self: Pin<&mut Self>) -> bool {
