@@ -744,7 +744,7 @@ async fn only_a_success_is_kept() {
 async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
-    feed.send("data: a\n\ndata: [DO").await;
+    feed.send("data: a\n\nid: up-1\ndata: [DO").await;
     let (_, id) = client.events(1).await;
     feed.send("NE]\n").await;
     feed.end();
@@ -754,6 +754,11 @@ async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
         front.send(post).await.rest().await,
         ("data: [DONE]\n".into(), None)
     );
+    let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+    feed.send("data: a\n\nid: up-").await;
+    feed.end();
+    client.events(1).await;
+    assert_eq!(client.rest().await, (String::new(), None));
 }
 
 #[tokio::test(start_paused = true)]

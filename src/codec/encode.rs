@@ -87,6 +87,11 @@ pub(crate) fn with_id(raw: &mut Vec<u8>, block: &Block, id: &[u8]) {
     }
 }
 
+/// The block without an id.
+pub(crate) fn without_id(block: &Block) -> Block {
+    replace_field(block, b"id", |_| {})
+}
+
 /// The block without its comment lines; `None` if nothing would be left of it.
 pub(super) fn without_comments(block: &Block) -> Option<Block> {
     let keep = |line: &Line<'_>| !matches!(line, Line::Comment(_));

@@ -44,7 +44,7 @@ pub use event::Event;
 pub use lines::Line;
 pub use piece::{LateLineFeed, Piece, TooLarge};
 
-pub(crate) use encode::with_id;
+pub(crate) use encode::{with_id, without_id};
 pub(crate) use lines::id_of;
 pub(crate) use piece::BOM;
 pub(crate) use raw::Raw;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{EventId, Position, Token, log::OVERHEAD};
 use crate::{
-    codec::{BOM, Block, Raw, with_id},
+    codec::{BOM, Block, Raw, with_id, without_id},
     source::Sink,
 };
 
@@ -66,9 +66,15 @@ impl Stamp {
 
     /// The stream is over: the unfinished rest is one more block.
     pub(crate) fn finish(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            self.bytes += size(&rest);
-            self.blocks.push_back(rest);
+        if let Some(mut rest) = self.rest.take() {
+            // Nobody resumes after what is not finished, by our id or by the upstream's.
+            if self.token.is_some() && rest.has_id() {
+                rest = without_id(&rest);
+            }
+            if !rest.as_bytes().is_empty() {
+                self.bytes += size(&rest);
+                self.blocks.push_back(rest);
+            }
         }
     }
 
