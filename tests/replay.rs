@@ -571,6 +571,42 @@ async fn what_an_upstream_sends_again_is_not_sent_on() {
     let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
     feed.events(0..5).await;
     assert_eq!(again.events(2).await.0, numbers(3..5));
+
+    // However it is cut into chunks.
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    for part in ["id: a\r\ndata: 0\r\n\r", "\nid: b\r\ndata: 1\r\n\r\n"] {
+        feed.send(part).await;
+        settle().await;
+    }
+    feed.end();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    settle().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.send("id: a\r\ndata: 0\r\n\r\nid: b\r\ndata: 1\r\n\r\n")
+        .await;
+    feed.send("id: c\ndata: 2\n\n").await;
+    assert_eq!(again.events(1).await.0, ["2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
+    for greeting in ["", "id: up-0\ndata: 0\n\n"] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..3).await;
+        feed.end();
+        let (_, id) = client.events(3).await;
+        drop(client);
+        settle().await;
+        let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+        feed.send(greeting).await;
+        for number in 1..4 {
+            feed.send(format!("id: up-{number}\ndata: new {number}\n\n"))
+                .await;
+        }
+        assert_eq!(again.events(3).await.0, ["new 1", "new 2", "new 3"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,12 +44,20 @@ struct State {
     repeats: bool,
 }
 
-/// Ids, by their hashes.
+/// Events with ids. An upstream may give the same ids to other events when it is asked again, by counting anew, and those are not to
+/// be taken for what was there before.
 #[derive(Default)]
 struct Seen {
     hasher: RandomState,
-    first: Option<u64>,
-    recent: VecDeque<u64>,
+    first: Option<Trace>,
+    recent: VecDeque<Trace>,
+}
+
+/// The hash of an event's id, and that of all of it.
+#[derive(Clone, Copy)]
+struct Trace {
+    id: u32,
+    all: u32,
 }
 
 impl Progress {
@@ -131,31 +139,45 @@ impl State {
         };
         let is_last = self.last_id.as_deref() == Some(&*id);
         if std::mem::take(&mut self.begins) {
-            self.repeats = self.seen.contains(&id);
+            self.repeats = self.seen.is_known(&id, block) == Some(true);
+        } else if self.repeats {
+            self.repeats = self.seen.is_known(&id, block) != Some(false);
         }
         if self.repeats {
             self.repeats = !is_last;
             return false;
         }
-        self.seen.insert(&id);
+        self.seen.insert(&id, block);
         self.last_id = (!id.is_empty()).then(|| id.into_owned());
         true
     }
 }
 
 impl Seen {
-    fn contains(&self, id: &str) -> bool {
-        let hash = self.hasher.hash_one(id);
-        self.first == Some(hash) || self.recent.contains(&hash)
+    /// Whether the event with this id was this one, if there is one that is remembered.
+    fn is_known(&self, id: &str, block: &Block) -> Option<bool> {
+        let trace = self.trace(id, block);
+        let mut known = self.recent.iter().rev().chain(&self.first);
+        let known = known.find(|known| known.id == trace.id)?;
+        Some(known.all == trace.all)
     }
 
-    fn insert(&mut self, id: &str) {
-        let hash = self.hasher.hash_one(id);
-        self.first.get_or_insert(hash);
+    fn insert(&mut self, id: &str, block: &Block) {
+        let trace = self.trace(id, block);
+        self.first.get_or_insert(trace);
         if self.recent.len() == IDS_REMEMBERED {
             self.recent.pop_front();
         }
-        self.recent.push_back(hash);
+        self.recent.push_back(trace);
+    }
+
+    fn trace(&self, id: &str, block: &Block) -> Trace {
+        // The LF of a last CRLF may come late, and then it is not there.
+        let all = block.as_bytes().trim_ascii_end();
+        Trace {
+            id: self.hasher.hash_one(id) as u32,
+            all: self.hasher.hash_one(all) as u32,
+        }
     }
 }
 
