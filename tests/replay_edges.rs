@@ -204,7 +204,7 @@ async fn a_large_event_does_not_drive_out_what_is_unread() {
 async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
     for flush in [true, false] {
         let layer =
-            bounded(Bounds::default().events(100)).intercept(|_: &Head<'_>| Some(Hold(Vec::new())));
+            bounded(Bounds::default().events(100)).intercept(|_: &Head<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         for number in 0..500 {
@@ -222,6 +222,7 @@ async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
 }
 
 /// Holds all until the end, or until it is told to let go.
+#[derive(Default)]
 struct Hold(Vec<Event>);
 
 impl Interceptor for Hold {
@@ -475,5 +476,52 @@ async fn no_task_outlives_what_it_is_for() {
             settle().await;
         }
         assert_eq!(tasks(), 0, "{end}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_kept_one_reader_gets_all_in_order() {
+    for seed in 0..100 {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let bounds = Bounds::default()
+            .events(chance.usize(..20))
+            .bytes(chance.usize(..5000))
+            .age(Duration::from_millis(chance.u64(..3000)));
+        let layer = bounded(bounds).intercept(|_: &Head<'_>| Some(Hold::default()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        let mut own = chance.fork();
+        let feeding = tokio::spawn(async move {
+            let mut number = 0;
+            while number < 200 {
+                let together = own.u32(1..30);
+                let events = number..number + together;
+                number += together;
+                let filler = "x".repeat(own.usize(..30).pow(2));
+                let event = |number| format!(": {filler}\ndata: {number}\n\n");
+                feed.send(events.map(event).collect::<String>()).await;
+                if own.u32(..5) == 0 {
+                    feed.send("data: flush\n\n").await;
+                }
+                if own.bool() {
+                    settle().await;
+                }
+                tokio::time::advance(Duration::from_millis(own.u64(..500))).await;
+            }
+            feed.send("data: [DONE]\n\n").await;
+            number
+        });
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|last| last != "[DONE]") {
+            if chance.u32(..4) == 0 {
+                settle().await;
+            }
+            seen.extend(client.events(1).await.0);
+        }
+        assert_eq!(client.rest().await, (String::new(), None), "seed {seed}");
+        seen.pop();
+        seen.retain(|data| data != "flush");
+        let expected = numbers(0..feeding.await.unwrap());
+        assert_eq!(seen, expected, "seed {seed}");
     }
 }
