@@ -29,13 +29,14 @@ use crate::codec::Event;
 ///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
 ///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
 ///   is answered like one that does not exist. The service that would have checked who asks is not asked: a layer further out has
-///   to, or [`authorize`](Self::authorize) does.
+///   to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors made of the stream
+///   is what they made of it for the request that it began with, whatever [policy](crate::SseProxyLayer::policy) this one has.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
 /// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when), or which an interceptor
 ///   has ended, is answered with 204, at which an `EventSource` stops (WHATWG HTML 9.2.3). If the upstream ended its answer without saying that it was done, it is
 ///   asked once more: to go on after the last id that it gave, or, if it gave none, as by a client that comes for the first
-///   time. Anything but a `GET` only if it gave ids.
+///   time. What it sends again then, the same id with the same bytes, is not sent on. Anything but a `GET` only if it gave ids.
 ///
 /// Only answers of status 200 are kept. Its task runs on tokio, unless there is an [executor](Self::executor).
 #[derive(Clone)]
