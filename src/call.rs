@@ -166,6 +166,7 @@ impl<C, ReqB> Forward<C, ReqB> {
             // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
             // back after a while, and the upstream may be there again.
             Some(rejoins) if failed && rejoins.by_event_source => {
+                rejoins.turn.fail();
                 return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
             }
             rejoins => rejoins,

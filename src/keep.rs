@@ -14,7 +14,7 @@ use crate::{
     layer::Config,
     pump::{Limits, Pump},
     reconnect::{Again, Readable, Repeat},
-    recording::{Recording, Target, Whose},
+    recording::{Recording, Target, Turn, Whose},
     replay::{Channel, Reader, Replay, Stamp, Token},
     resume::Rejoin,
     session::Lease,
@@ -43,6 +43,8 @@ pub(crate) struct Rejoins {
     pub(crate) last_id: String,
     /// The client may be one that cannot read a status.
     pub(crate) by_event_source: bool,
+    /// Nobody else asks, where the stream is shared.
+    pub(crate) turn: Turn,
 }
 
 impl Rejoins {

@@ -3,12 +3,16 @@
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::Instant,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     error::Error,
@@ -69,6 +73,8 @@ pub(crate) struct Recording {
     upstream_ids: bool,
     pub(crate) channel: Arc<Channel>,
     pub(crate) progress: Arc<Progress>,
+    /// Of those who share it, one asks the upstream to go on, for all.
+    turns: Option<Arc<Turns>>,
     /// Takes more answers of the upstream; of a type that only the service knows.
     answers: Box<dyn Any + Send + Sync>,
 }
@@ -98,6 +104,7 @@ impl Recording {
             over: None,
             untold: None,
         };
+        let turns = matches!(target, Target::Shared(..)).then(Arc::default);
         let recording = Self {
             token,
             since: Instant::now(),
@@ -107,6 +114,7 @@ impl Recording {
             upstream_ids,
             channel,
             progress,
+            turns,
             answers: Box::new(answers),
         };
         (recording, waiting)
@@ -120,6 +128,20 @@ impl Recording {
     /// What events get for an id, if they get one.
     pub(crate) fn stamp(&self) -> Option<Token> {
         (!self.upstream_ids).then_some(self.token)
+    }
+
+    /// Waits until nobody else asks the upstream to go on.
+    pub(crate) async fn turn(&self) -> Turn {
+        let Some(turns) = &self.turns else {
+            return Turn::default();
+        };
+        if let Ok(held) = Arc::clone(&turns.one).try_lock_owned() {
+            return Turn::new(turns, held, false, false);
+        }
+        let before = turns.failed.load(Ordering::Relaxed);
+        let held = Arc::clone(&turns.one).lock_owned().await;
+        let failed = turns.failed.load(Ordering::Relaxed) != before;
+        Turn::new(turns, held, true, failed)
     }
 
     /// Goes on with another answer of the upstream, if one is waited for. Given back if not.
@@ -139,6 +161,40 @@ impl Recording {
         self.channel.state() == State::Live
             || reader.has_events()
             || self.progress.last_id().as_deref() != Some(last_id)
+    }
+}
+
+#[derive(Default)]
+struct Turns {
+    one: Arc<tokio::sync::Mutex<()>>,
+    /// How often the upstream was asked in vain.
+    failed: AtomicU64,
+}
+
+/// It is its holder's turn to ask the upstream to go on, until this is dropped.
+#[derive(Default)]
+pub(crate) struct Turn {
+    turns: Option<(Arc<Turns>, OwnedMutexGuard<()>)>,
+    /// Somebody else has had a turn before.
+    pub(crate) waited: bool,
+    /// In vain.
+    pub(crate) failed: bool,
+}
+
+impl Turn {
+    fn new(turns: &Arc<Turns>, held: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
+        Self {
+            turns: Some((Arc::clone(turns), held)),
+            waited,
+            failed,
+        }
+    }
+
+    /// The upstream was asked in vain: those who have waited need not ask it again at once.
+    pub(crate) fn fail(&self) {
+        if let Some((turns, _)) = &self.turns {
+            turns.failed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

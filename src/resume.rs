@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use crate::{
     codec::Event,
     keep::Rejoins,
-    recording::{Recording, Target, Whose},
+    recording::{Recording, Target, Turn, Whose},
     refusal::Refusal,
     replay::{EventId, Gap, Logs, Place, Position, Reader, Replay, State},
     session::Owner,
@@ -105,12 +105,31 @@ impl Resumption<'_> {
                 None => return Resumed::Not,
             },
         };
-        let place = recording.channel.locate(position);
+        let mut place = recording.channel.locate(position);
+        let mut turn = Turn::default();
+        let mut seat = None;
+        let by_event_source = client.method == Method::GET && self.replay.gap == Gap::Event;
+        if let Place::Tail(State::Suspended, cursor) = place {
+            // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
+            seat = Some(Reader::new(Arc::clone(&recording.channel), cursor));
+            turn = recording.turn().await;
+            if turn.waited {
+                place = recording.channel.locate(position);
+                let still = matches!(place, Place::Tail(State::Suspended, _));
+                if still && turn.failed && by_event_source {
+                    // It comes back after a while, as does the one who has asked.
+                    place = Place::At(cursor);
+                }
+            }
+        }
+        let mut sit = |cursor| {
+            let reader = || Reader::new(Arc::clone(&recording.channel), cursor);
+            seat.take().unwrap_or_else(reader)
+        };
         let cursor = match place {
             Place::At(cursor) => cursor,
             Place::Tail(State::Suspended, cursor) => {
-                // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
-                let reader = Reader::new(Arc::clone(&recording.channel), cursor);
+                let reader = sit(cursor);
                 let Some(last_id) = recording.progress.last_id() else {
                     return self.gap(&client.method, "failed", None);
                 };
@@ -122,7 +141,8 @@ impl Resumption<'_> {
                     recording,
                     reader,
                     last_id,
-                    by_event_source: client.method == Method::GET && self.replay.gap == Gap::Event,
+                    by_event_source,
+                    turn,
                 });
             }
             Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
@@ -143,7 +163,7 @@ impl Resumption<'_> {
         };
         Resumed::Kept(Box::new(Rejoin {
             head: recording.head(),
-            reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
+            reader: Some(sit(cursor)),
             first: None,
         }))
     }

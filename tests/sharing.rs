@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, request};
-use support::{Fed, Note, event_stream, staged, witness};
+use http::{Request, Response, StatusCode, request};
+use support::{Fed, Front, Note, Origin, event_stream, staged, witness};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
     replay::{Bounds, Join, Replay},
@@ -251,4 +251,81 @@ async fn the_interceptors_of_a_shared_stream_end_once() {
     tokio::time::advance(Duration::from_secs(11)).await;
     assert_eq!(notes.ends().await, [Note::ClientGone]);
     drop(feed);
+}
+
+/// Two clients of one stream, and the id of the last event that both have. Its upstream has broken off.
+async fn broken_off(front: &Front, origin: &mut Origin) -> String {
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    let (seen, id) = one.events(1).await;
+    assert_eq!(two.events(1).await, (seen, id.clone()));
+    feed.cut();
+    for client in [one, two] {
+        assert_eq!(client.rest().await.1, Some(ErrorKind::Upstream));
+    }
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_together_has_the_upstream_asked_once_to_go_on() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let after = || get("/a").header("last-event-id", &id);
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(after()), front.send(after()), async {
+            let call = origin.next().await;
+            assert!(origin.is_idle().await);
+            call.stream()
+        });
+    feed.events(1..2).await;
+    let (seen, last) = one.events(1).await;
+    assert_eq!(seen, ["1"]);
+    assert_eq!(two.events(1).await, (seen, last));
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_upstream_asked_to_go_on_may_leave() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let back = || {
+        let (front, after) = (front.clone(), get("/a").header("last-event-id", &id));
+        tokio::spawn(async move { front.send(after).await })
+    };
+    let first = back();
+    let mut call = origin.next().await;
+    let second = back();
+    assert!(origin.is_idle().await);
+    first.abort();
+    call.is_given_up().await;
+    let mut feed = origin.next().await.stream();
+    feed.events(1..2).await;
+    assert_eq!(second.await.unwrap().events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let after = || get("/a").header("last-event-id", &id);
+    let (one, two, ()) = tokio::join!(front.send(after()), front.send(after()), async {
+        let call = origin.next().await;
+        assert!(origin.is_idle().await);
+        let (_, body) = Fed::new(1);
+        let mut down = Response::new(body);
+        *down.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        call.answer(down);
+    });
+    for client in [one, two] {
+        assert_eq!(client.status, 200, "an EventSource would give up");
+        assert_eq!(client.rest().await.0, "");
+    }
+    assert!(origin.is_idle().await);
+    // Later it is there again.
+    let (mut again, mut feed) = front.open(&mut origin, after()).await;
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"]);
 }
