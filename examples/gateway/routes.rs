@@ -1,6 +1,6 @@
 //! Which paths are treated how.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
     Method, Uri,
@@ -19,6 +19,9 @@ use crate::{
     path::leads_to,
     settings::{Settings, Store},
 };
+
+/// For so long a shared stream is kept whose clients have all left: one whose connection broke is back by then.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// A layer that does with all streams what this policy says, and nothing else but for those of MCP, which have rules of their own,
 /// those on `/r`, which can be resumed and whose upstream is asked again when it breaks off, and those on `/f`, which are shared.
@@ -77,7 +80,7 @@ fn shared() -> Replay {
         let key = (request.uri.path_and_query(), cookies);
         (request.method == Method::GET).then(|| format!("{key:?}"))
     };
-    Replay::default().share_by(key).detach(|_, _| false)
+    Replay::default().share_by(key).linger(AWAY)
 }
 
 fn authorization(request: &request::Parts) -> Option<Vec<u8>> {
