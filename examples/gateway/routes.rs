@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// For so long a shared stream is kept whose clients have all left: one whose connection broke is back by then.
-const AWAY: Duration = Duration::from_secs(5);
+const AWAY: Duration = Duration::from_secs(2);
 
 /// A layer that does with all streams what this policy says, and nothing else but for those of MCP, which have rules of their own,
 /// those on `/r`, which can be resumed and whose upstream is asked again when it breaks off, and those on `/f`, which are shared.
