@@ -202,11 +202,16 @@ impl Channel {
     /// Gives up a seat.
     pub(crate) fn leave(&self, seat: usize, now: Instant) {
         let mut shared = self.lock();
-        shared.readers.remove(seat);
-        let furthest = shared.readers.iter().map(|(_, seat)| seat.cursor).max();
-        match furthest {
-            Some(furthest) => shared.furthest = furthest,
-            None => shared.alone_since = now,
+        let left = shared.readers.remove(seat).cursor;
+        if shared.readers.is_empty() {
+            shared.alone_since = now;
+        } else if left == shared.furthest {
+            // When many leave, there is mostly another one who is as far.
+            let mut others = shared.readers.iter().map(|(_, seat)| seat.cursor);
+            if !others.any(|other| other == left) {
+                let others = shared.readers.iter().map(|(_, seat)| seat.cursor);
+                shared.furthest = others.max().unwrap_or(left);
+            }
         }
         let writer = shared.writer.take();
         drop(shared);

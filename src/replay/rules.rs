@@ -72,6 +72,9 @@ pub enum Gap {
     /// follow that are. It is `{"reason":"unknown"}` where nothing is known of the stream, and `{"reason":"failed"}` where the
     /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew.
     ///
+    /// Such an answer has no headers of the upstream's, where nothing is known of its stream: what pages of other origins need
+    /// (`Access-Control-Allow-Origin`) is for a layer further out to add.
+    ///
     /// Any other method is answered with 410: who sent it can read that, and may take what is left of a stream for all of it.
     #[default]
     Event,
