@@ -64,6 +64,8 @@ mod reader;
 mod rules;
 mod stamp;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use channel::Join;
 pub use id::{EventId, MalformedEventId, Position, Token};

@@ -1,0 +1,111 @@
+//! What of a channel no stream shows from outside. (The models of its locking are a package of their own.)
+
+use std::{
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Bounds, Channel, Demand, Ending, Join, State, channel::Got};
+use crate::codec::Raw;
+
+fn channel(bounds: Bounds) -> Channel {
+    Channel::new(bounds, Instant::now())
+}
+
+fn write(channel: &Channel, blocks: &[&'static [u8]]) {
+    let blocks = blocks
+        .iter()
+        .map(|block| (Raw::from(Bytes::from_static(block)), true));
+    channel.write(blocks, Instant::now());
+}
+
+/// What comes of one read.
+fn read(channel: &Channel, seat: usize, most: usize) -> Option<Vec<u8>> {
+    let mut blocks = Vec::new();
+    let cx = &mut Context::from_waker(Waker::noop());
+    match channel.poll_read(seat, cx, most, &mut blocks) {
+        Poll::Ready(Got::Blocks) => Some(blocks.iter().flat_map(Raw::bytes).copied().collect()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_read_is_so_much_and_at_least_a_block() {
+    let channel = channel(Bounds::default());
+    let seat = channel.join(channel.oldest());
+    write(&channel, &[b"aaaa", b"bb", b"cc", b"dd"]);
+    assert_eq!(read(&channel, seat, 3).as_deref(), Some(&b"aaaa"[..]));
+    assert_eq!(read(&channel, seat, 4).as_deref(), Some(&b"bbcc"[..]));
+    assert_eq!(read(&channel, seat, 4).as_deref(), Some(&b"dd"[..]));
+    assert_eq!(read(&channel, seat, 4), None);
+}
+
+#[test]
+fn nobody_joins_what_does_not_go_on() {
+    for ends in [
+        |channel: &Channel| channel.abort(),
+        |channel: &Channel| assert!(channel.retire() == 0),
+        |channel: &Channel| assert!(channel.abandon()),
+        |channel: &Channel| channel.suspend(Ending::Clean(None)),
+        |channel: &Channel| channel.end(State::Complete, Ending::Clean(None)),
+    ] {
+        let channel = channel(Bounds::default());
+        let seat = channel.join_live(Join::Live).expect("it goes on");
+        assert!(!channel.abandon(), "somebody reads");
+        channel.leave(seat, Instant::now());
+        assert!(channel.join_live(Join::Oldest).is_some());
+        channel.leave(0, Instant::now());
+        ends(&channel);
+        assert_eq!(channel.join_live(Join::Live), None);
+        assert_eq!(channel.join_live(Join::Oldest), None);
+    }
+}
+
+#[test]
+fn the_writer_heeds_the_one_who_has_read_the_most() {
+    let channel = channel(Bounds::default().events(2));
+    let cx = &mut Context::from_waker(Waker::noop());
+    let (one, two) = (
+        channel.join(channel.oldest()),
+        channel.join(channel.oldest()),
+    );
+    let room = |channel: &Channel, cx: &mut Context<'_>| match channel.poll_demand(cx, 0) {
+        Demand::Write { blocks, .. } => blocks,
+        _ => 0,
+    };
+    assert_eq!(room(&channel, cx), 2);
+    write(&channel, &[b"a", b"b"]);
+    assert_eq!(room(&channel, cx), 0);
+    assert!(read(&channel, one, 1).is_some());
+    assert_eq!(room(&channel, cx), 1);
+    assert!(read(&channel, one, 1).is_some());
+    assert_eq!(room(&channel, cx), 2);
+    // With it goes what it had read.
+    channel.leave(one, Instant::now());
+    assert_eq!(room(&channel, cx), 0);
+    assert!(read(&channel, two, 2).is_some());
+    assert_eq!(room(&channel, cx), 2);
+    channel.leave(two, Instant::now());
+    assert!(
+        room(&channel, cx) > 2,
+        "for nobody there is no need to wait"
+    );
+}
+
+#[test]
+fn who_is_alone_is_so_since_the_last_one_left() {
+    let channel = channel(Bounds::default());
+    let begun = channel.alone_since().expect("nobody is there");
+    let (one, two) = (
+        channel.join(channel.oldest()),
+        channel.join(channel.oldest()),
+    );
+    assert_eq!(channel.alone_since(), None);
+    channel.leave(one, begun + Duration::from_secs(1));
+    assert_eq!(channel.alone_since(), None);
+    channel.leave(two, begun + Duration::from_secs(2));
+    assert_eq!(channel.alone_since(), Some(begun + Duration::from_secs(2)));
+}
