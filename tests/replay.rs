@@ -8,7 +8,11 @@ use std::{
 };
 
 use http::{Method, Request, Response, StatusCode};
-use support::{Client, Fed, Note, data, field, staged, witness};
+use support::{
+    Client, Fed, Note, data, field,
+    origin::{after, get, kept, numbers, settle, with},
+    staged, witness,
+};
 use tower::{BoxError, service_fn};
 use tower_sse_proxy::{
     ErrorKind, Event, Policy, SseProxyLayer,
@@ -17,33 +21,6 @@ use tower_sse_proxy::{
     replay::{Bounds, EventId, Gap, Replay},
     session::Sessions,
 };
-
-fn kept() -> SseProxyLayer {
-    SseProxyLayer::default().replay(Replay::default())
-}
-
-fn with(replay: Replay) -> SseProxyLayer {
-    SseProxyLayer::default().replay(replay)
-}
-
-fn get(path: &str) -> http::request::Builder {
-    Request::get(path)
-}
-
-fn after(id: &str) -> http::request::Builder {
-    get("/").header("last-event-id", id)
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
-
-/// Lets everything run that can.
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {

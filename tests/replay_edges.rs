@@ -5,7 +5,11 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
-use support::{Fed, Note, Origin, data, field, staged, witness};
+use support::{
+    Fed, Note, Origin, data, field,
+    origin::{after, get, kept, numbers, settle, with},
+    staged, witness,
+};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{End, Head, Interceptor, Verdict},
@@ -13,34 +17,8 @@ use tower_sse_proxy::{
     session::Sessions,
 };
 
-fn with(replay: Replay) -> SseProxyLayer {
-    SseProxyLayer::default().replay(replay)
-}
-
-fn kept() -> SseProxyLayer {
-    with(Replay::default())
-}
-
 fn bounded(bounds: Bounds) -> SseProxyLayer {
     with(Replay::default().bounds(bounds))
-}
-
-fn get(path: &str) -> http::request::Builder {
-    Request::get(path)
-}
-
-fn after(id: &str) -> http::request::Builder {
-    get("/").header("last-event-id", id)
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
-
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(start_paused = true)]

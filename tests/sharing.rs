@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
-use support::{Fed, Front, Note, Origin, event_stream, staged, witness};
+use http::{Response, StatusCode, request};
+use support::{Fed, Front, Note, Origin, event_stream, origin::get, staged, witness};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
     replay::{Bounds, Join, Replay},
@@ -26,10 +26,6 @@ fn sharing() -> Replay {
 
 fn layer(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)
-}
-
-fn get(path: &str) -> http::request::Builder {
-    Request::get(path)
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@
 mod body;
 mod client;
 mod memory;
-mod origin;
+pub mod origin;
 mod proxy;
 mod upstream;
 mod wire;

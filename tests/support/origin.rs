@@ -14,7 +14,7 @@ use http_body_util::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
-use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer, reconnect::Reconnects};
+use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer, reconnect::Reconnects, replay::Replay};
 
 use super::{event_stream, soon};
 
@@ -230,4 +230,34 @@ pub fn field(event: &str, name: &str) -> Option<String> {
 pub fn data(text: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
     lines.map(str::to_owned).collect()
+}
+
+/// A layer that keeps streams.
+pub fn kept() -> SseProxyLayer {
+    with(Replay::default())
+}
+
+/// A layer that keeps streams by these rules.
+pub fn with(replay: Replay) -> SseProxyLayer {
+    SseProxyLayer::default().replay(replay)
+}
+
+pub fn get(path: &str) -> http::request::Builder {
+    Request::get(path)
+}
+
+/// The request of a client that has this event.
+pub fn after(id: &str) -> http::request::Builder {
+    get("/").header("last-event-id", id)
+}
+
+pub fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// Lets everything run that can.
+pub async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
 }
