@@ -109,3 +109,80 @@ fn who_is_alone_is_so_since_the_last_one_left() {
     channel.leave(two, begun + Duration::from_secs(2));
     assert_eq!(channel.alone_since(), Some(begun + Duration::from_secs(2)));
 }
+
+#[test]
+fn the_writer_heeds_what_the_next_block_takes() {
+    let channel = channel(Bounds::default().bytes(200));
+    let cx = &mut Context::from_waker(Waker::noop());
+    let seat = channel.join(channel.oldest());
+    let mut demand = |next| channel.poll_demand(cx, next);
+    // With nothing unread one is written, however large.
+    assert!(matches!(demand(1000), Demand::Write { bytes: 200, .. }));
+    write(&channel, &[b"a"]);
+    let Demand::Write { bytes: room, .. } = demand(0) else {
+        panic!("there is room");
+    };
+    assert!(room < 199, "what it takes to keep a block counts");
+    assert!(matches!(demand(room), Demand::Write { .. }));
+    assert_eq!(demand(room + 1), Demand::Wait);
+    write(&channel, &[b"b", b"c", b"d"]);
+    assert_eq!(demand(0), Demand::Wait, "there is no room at all");
+    assert!(read(&channel, seat, 4).is_some());
+    assert!(matches!(demand(1000), Demand::Write { bytes: 200, .. }));
+    channel.abort();
+    assert_eq!(demand(0), Demand::Stop);
+}
+
+#[test]
+fn another_answer_is_taken_once_and_only_while_it_is_waited_for() {
+    let suspended = || {
+        let channel = channel(Bounds::default());
+        assert!(!channel.go_on(), "the first goes on");
+        assert!(!channel.stop_waiting());
+        channel.suspend(Ending::Clean(None));
+        channel
+    };
+    let channel = suspended();
+    assert!(channel.go_on());
+    assert!(!channel.go_on());
+    assert!(!channel.stop_waiting(), "one has come");
+    for stops in [
+        |channel: &Channel| assert!(channel.stop_waiting()),
+        |channel: &Channel| channel.abort(),
+        |channel: &Channel| drop(channel.retire()),
+        |channel: &Channel| channel.end(State::Suspended, Ending::Clean(None)),
+    ] {
+        let channel = suspended();
+        stops(&channel);
+        assert!(!channel.go_on());
+    }
+}
+
+#[test]
+fn what_is_over_counts_with_all_that_it_takes() {
+    let channel = channel(Bounds::default());
+    write(&channel, &[b"a"]);
+    let kept = channel.shrink(0);
+    assert_eq!(kept, 0);
+    let (rest, before) = channel.rest();
+    assert!(rest > 0 && before == 0);
+    assert_eq!(channel.rest(), (rest, rest));
+    let all = channel.shrink(usize::MAX);
+    assert!(all > rest, "the block, and what the stream takes");
+    write(&channel, &[b"b"]);
+    let block = all - rest;
+    assert_eq!(channel.retire(), block);
+    assert_eq!(
+        channel.shrink(usize::MAX),
+        0,
+        "it is accounted for elsewhere"
+    );
+}
+
+#[test]
+fn writes_are_counted() {
+    let channel = channel(Bounds::default());
+    write(&channel, &[b"a", b"b"]);
+    write(&channel, &[b"c"]);
+    assert_eq!(channel.writes(), 2);
+}
