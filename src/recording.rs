@@ -262,7 +262,11 @@ impl<B> Waiting<B> {
 impl<B: Send> Sequel<B> for Waiting<B> {
     fn handle_over(&mut self, over: Over) -> Result<(), Over> {
         if !self.progress.wait() {
-            return Err(over);
+            return Err(match over {
+                // All was sent before, and an end is an end.
+                Over::Broken(_) if self.progress.is_complete() => Over::Clean(None),
+                over => over,
+            });
         }
         let (over, ending) = match over {
             Over::Clean(trailers) => (Over::Clean(trailers.clone()), Ending::Clean(trailers)),

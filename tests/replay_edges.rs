@@ -503,3 +503,18 @@ async fn whatever_is_kept_one_reader_gets_all_in_order() {
         assert_eq!(seen, expected, "seed {seed}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.send("data: [DONE]\n\n").await;
+    let (_, id) = client.events(2).await;
+    feed.cut();
+    assert_eq!(client.rest().await, (String::new(), None));
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(front.send(post).await.rest().await, (String::new(), None));
+    assert!(origin.is_idle().await);
+}
