@@ -259,15 +259,19 @@ impl Resumption<'_> {
         let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
         // Nothing in these is more than a line.
         let _ = event.set_event("gap");
-        if rest.is_none() {
+        let head = rest.as_ref().map(|rest| rest.head());
+        let reader = rest.map(|rest| {
+            let (oldest, last) = rest.channel.oldest_or_last();
+            if let Some((token, position)) = rest.stamp().zip(last) {
+                // No event is left that would tell the client where it is then, and it would be told the same for ever.
+                let _ = event.set_id(&EventId { token, position }.to_string());
+            }
+            Reader::new(Arc::clone(&rest.channel), oldest)
+        });
+        if reader.is_none() {
             // The client begins anew when it comes back.
             let _ = event.set_id("");
         }
-        let head = rest.as_ref().map(|rest| rest.head());
-        let reader = rest.map(|rest| {
-            let oldest = rest.channel.oldest();
-            Reader::new(Arc::clone(&rest.channel), oldest)
-        });
         Resumed::Kept(Box::new(Rejoin {
             head: head.unwrap_or_else(|| head_with(plain_headers())),
             reader,

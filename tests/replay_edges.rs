@@ -518,3 +518,29 @@ async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
     assert_eq!(front.send(post).await.rest().await, (String::new(), None));
     assert!(origin.is_idle().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
+    let (front, mut origin) = staged(&bounded(Bounds::default().bytes(1000)));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    client.event().await;
+    // There is no room for anything else now.
+    feed.send(format!(": {}\n\n", "x".repeat(2000))).await;
+    feed.end();
+    client.rest().await;
+    let mut told = front.send(after(&id)).await;
+    let gap = told.event().await;
+    assert_eq!(field(&gap, "event").as_deref(), Some("gap"));
+    let id = field(&gap, "id").expect("a place behind the gap");
+    assert_eq!(data(&told.rest().await.0), [""; 0]);
+    let (again, ()) = tokio::join!(front.send(after(&id)), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-1"));
+        let mut feed = call.stream();
+        feed.events(2..3).await;
+        feed.end();
+    });
+    assert_eq!(data(&again.rest().await.0), ["2"]);
+}

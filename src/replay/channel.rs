@@ -172,6 +172,12 @@ impl Channel {
         self.lock().log.oldest()
     }
 
+    /// The same, and the last event there was if none is kept.
+    pub(crate) fn oldest_or_last(&self) -> (Cursor, Option<Position>) {
+        let shared = self.lock();
+        (shared.log.oldest(), shared.log.last_if_evicted())
+    }
+
     /// Takes a seat for somebody who reads on from there.
     pub(crate) fn join(&self, cursor: Cursor) -> usize {
         self.lock().join(cursor)

@@ -376,6 +376,11 @@ impl Log {
         kept.any(|kept| kept.is_event)
     }
 
+    /// The last event, if it is no longer kept.
+    pub(crate) fn last_if_evicted(&self) -> Option<Position> {
+        self.evicted.filter(|_| self.events == 0)
+    }
+
     /// How many blocks and bytes there are from a place on.
     pub(crate) fn beyond(&self, Cursor(at): Cursor) -> (u64, u64) {
         let at = at.max(self.first);
