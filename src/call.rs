@@ -162,11 +162,22 @@ impl<C, ReqB> Forward<C, ReqB> {
             Ok(response) => response.status().is_server_error(),
             Err(_) => true,
         };
+        let has_no_more =
+            matches!(&response, Ok(response) if response.status() == StatusCode::NO_CONTENT);
         let rejoins = match rejoins {
             // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
             // back after a while, and the upstream may be there again.
             Some(rejoins) if failed && rejoins.by_event_source => {
                 rejoins.turn.fail();
+                return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
+            }
+            // An `EventSource` that is told so comes back no more, and would miss what interceptors hold.
+            Some(rejoins)
+                if has_no_more
+                    && rejoins
+                        .recording
+                        .finish::<B>(&rejoins.reader, &rejoins.last_id) =>
+            {
                 return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
             }
             rejoins => rejoins,

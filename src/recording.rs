@@ -148,10 +148,26 @@ impl Recording {
     pub(crate) fn go_on<B: Send + 'static>(&self, answer: Plain<B>) -> Result<(), Plain<B>> {
         match self.answers.downcast_ref::<Arc<Next<B>>>() {
             Some(next) if self.channel.go_on() => {
-                next.put(answer);
+                next.put(Some(answer));
                 Ok(())
             }
             _ => Err(answer),
+        }
+    }
+
+    /// The upstream has no more to go on with. Whether there is something to read all the same, or will be: what interceptors hold
+    /// comes to its end.
+    pub(crate) fn finish<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
+        if self.has_moved_on(reader, last_id) {
+            return true;
+        }
+        match self.answers.downcast_ref::<Arc<Next<B>>>() {
+            Some(next) if self.progress.is_held_back() && self.channel.go_on() => {
+                self.progress.complete();
+                next.put(None);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -198,11 +214,11 @@ impl Turn {
     }
 }
 
-/// A place for one answer, and who waits for it. (A channel would take more room than the rest of a stream.)
-struct Next<B>(Mutex<(Option<Plain<B>>, Option<Waker>)>);
+/// A place for one answer, or the news that there is none, and who waits for it. (A channel would take more room than the rest of a stream.)
+struct Next<B>(Mutex<(Option<Option<Plain<B>>>, Option<Waker>)>);
 
 impl<B> Next<B> {
-    fn put(&self, answer: Plain<B>) {
+    fn put(&self, answer: Option<Plain<B>>) {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         place.0 = Some(answer);
         let waker = place.1.take();
@@ -212,7 +228,7 @@ impl<B> Next<B> {
         }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Plain<B>> {
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Plain<B>>> {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, waker) = &mut *place;
         if let Some(answer) = answer.take() {
@@ -282,7 +298,10 @@ impl<B: Send> Sequel<B> for Waiting<B> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
         self.tell();
-        let answer = ready!(self.more.poll_take(cx));
+        let Some(answer) = ready!(self.more.poll_take(cx)) else {
+            self.progress.give_up();
+            return Poll::Ready(Err(self.over.take().unwrap_or(Over::Clean(None))));
+        };
         self.progress.begin_again();
         self.over = None;
         Poll::Ready(Ok(answer))

@@ -95,6 +95,12 @@ impl Progress {
         self.lock().complete
     }
 
+    /// Whether something has gone into the chain and has not come out of it: it is held, or was dropped.
+    pub(crate) fn is_held_back(&self) -> bool {
+        let state = self.lock();
+        state.last_id != state.committed
+    }
+
     /// The chain waits no more.
     pub(crate) fn give_up(&self) {
         self.lock().waits = false;
