@@ -200,6 +200,7 @@ impl<C, ReqB> Forward<C, ReqB> {
                 config: Arc::clone(&call.config),
                 replay: Arc::clone(replay),
                 rejoins,
+                follows: None,
                 ticket: self.ticket,
             })
         });

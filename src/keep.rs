@@ -20,7 +20,7 @@ use crate::{
     session::Lease,
     share::Ticket,
     source::Sink,
-    upstream::{Entrance, Pipeline, Pull, coding::Plain},
+    upstream::{Entrance, Pipeline, Progress, Pull, coding::Plain},
 };
 
 /// What a stream was asked for by.
@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) target: Target,
     /// The stream that the answer goes on with, and where its client is in it.
     pub(crate) rejoins: Option<Rejoins>,
+    /// How far the upstream had got in a stream that this one follows on, once that is known to be over.
+    pub(crate) follows: Option<Arc<Progress>>,
     /// For those who wait to share the stream.
     pub(crate) ticket: Option<Ticket>,
 }
@@ -81,7 +83,10 @@ impl Asked {
         };
         let (recording, last_id) = (rejoins.recording, rejoins.last_id);
         match recording.go_on(answer) {
-            Err(answer) if !recording.has_moved_on(&rejoins.reader, &last_id) => Err(answer),
+            Err(answer) if !recording.has_moved_on(&rejoins.reader, &last_id) => {
+                self.follows = Some(Arc::clone(&recording.progress));
+                Err(answer)
+            }
             _ => Ok(rejoins.reader),
         }
     }
@@ -102,9 +107,12 @@ impl Asked {
         let now = Instant::now();
         let channel = Channel::new(replay.bounds, now);
         let stamped = (self.whose, self.target);
+        let follows = self.follows.as_ref();
+        let progress = follows.map_or_else(Progress::default, |before| before.followed());
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
+            progress,
             &kept.response.headers,
             replay.upstream_ids,
             channel,

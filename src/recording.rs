@@ -84,6 +84,7 @@ impl Recording {
     pub(crate) fn new<B: Send + 'static>(
         token: Token,
         (whose, target): (Whose, Target),
+        progress: Progress,
         headers: &HeaderMap,
         upstream_ids: bool,
         channel: Channel,
@@ -96,7 +97,7 @@ impl Recording {
         let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
         let answers = Arc::<Next<B>>::default();
         let channel = Arc::new(channel);
-        let progress = Arc::<Progress>::default();
+        let progress = Arc::new(progress);
         let waiting = Waiting {
             channel: Arc::clone(&channel),
             progress: Arc::clone(&progress),

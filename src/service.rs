@@ -113,6 +113,7 @@ where
                 },
                 target: Target::of(&parts, replay),
                 rejoins: None,
+                follows: None,
                 ticket: None,
             })
         });

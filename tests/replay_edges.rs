@@ -568,3 +568,18 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
     assert_eq!(front.send(after(&id)).await.status, 204);
     assert!(origin.is_idle().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
+    let (front, mut origin) = staged(&with(Replay::default().linger(Duration::from_secs(1))));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(3).await;
+    client.rest().await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(0..5).await;
+    assert_eq!(again.events(2).await.0, numbers(3..5));
+}

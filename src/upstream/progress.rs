@@ -46,7 +46,7 @@ struct State {
 
 /// Events with ids. An upstream may give the same ids to other events when it is asked again, by counting anew, and those are not to
 /// be taken for what was there before.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Seen {
     hasher: RandomState,
     first: Option<Trace>,
@@ -111,6 +111,24 @@ impl Progress {
         self.lock().committed = Some(id).filter(|id| !id.is_empty());
     }
 
+    /// That of a stream which goes on, with a chain of its own, after what has come out of this one.
+    pub(crate) fn followed(&self) -> Self {
+        let state = self.lock();
+        let Some(committed) = &state.committed else {
+            return Self::default();
+        };
+        let state = State {
+            last_id: state.committed.clone(),
+            committed: state.committed.clone(),
+            seen: state.seen.up_to(committed),
+            begins: true,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
     /// How long the upstream wants its clients to wait.
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.lock().retry
@@ -166,6 +184,15 @@ impl Seen {
         let mut known = self.recent.iter().rev().chain(&self.first);
         let known = known.find(|known| known.id == trace.id)?;
         Some(known.all == trace.all)
+    }
+
+    /// Without what came after this id, and without all but the first if it is not remembered.
+    fn up_to(&self, id: &str) -> Self {
+        let id = self.hasher.hash_one(id) as u32;
+        let last = self.recent.iter().rposition(|known| known.id == id);
+        let mut seen = self.clone();
+        seen.recent.truncate(last.map_or(0, |last| last + 1));
+        seen
     }
 
     fn insert(&mut self, id: &str, block: &Block) {
