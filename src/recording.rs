@@ -215,11 +215,14 @@ impl Turn {
     }
 }
 
-/// A place for one answer, or the news that there is none, and who waits for it. (A channel would take more room than the rest of a stream.)
-struct Next<B>(Mutex<(Option<Option<Plain<B>>>, Option<Waker>)>);
+/// A place for what follows, and who waits for it. (A channel would take more room than the rest of a stream.)
+struct Next<B>(Mutex<(Option<Follows<B>>, Option<Waker>)>);
+
+/// Another answer, or the news that there is none.
+type Follows<B> = Option<Plain<B>>;
 
 impl<B> Next<B> {
-    fn put(&self, answer: Option<Plain<B>>) {
+    fn put(&self, answer: Follows<B>) {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         place.0 = Some(answer);
         let waker = place.1.take();
@@ -229,7 +232,7 @@ impl<B> Next<B> {
         }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Plain<B>>> {
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Follows<B>> {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (answer, waker) = &mut *place;
         if let Some(answer) = answer.take() {

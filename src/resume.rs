@@ -264,7 +264,7 @@ impl Resumption<'_> {
             let (oldest, last) = rest.channel.oldest_or_last();
             if let Some((token, position)) = rest.stamp().zip(last) {
                 // No event is left that would tell the client where it is then, and it would be told the same for ever.
-                let _ = event.set_id(&EventId { token, position }.to_string());
+                let _ = event.set_id(EventId { token, position }.to_string());
             }
             Reader::new(Arc::clone(&rest.channel), oldest)
         });

@@ -149,7 +149,7 @@ fn another_answer_is_taken_once_and_only_while_it_is_waited_for() {
     for stops in [
         |channel: &Channel| assert!(channel.stop_waiting()),
         |channel: &Channel| channel.abort(),
-        |channel: &Channel| drop(channel.retire()),
+        |channel: &Channel| assert_eq!(channel.retire(), 0),
         |channel: &Channel| channel.end(State::Suspended, Ending::Clean(None)),
     ] {
         let channel = suspended();
