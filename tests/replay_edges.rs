@@ -2,7 +2,14 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use support::{
@@ -582,4 +589,26 @@ async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_
     let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
     feed.events(0..5).await;
     assert_eq!(again.events(2).await.0, numbers(3..5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_there_is() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    let replay = Replay::default().executor(move |mut task| {
+        let counted = Arc::clone(&counted);
+        tokio::spawn(poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            task.as_mut().poll(cx)
+        }));
+    });
+    let (front, mut origin) = staged(&with(replay).replay_bytes(0));
+    let (_waits, _silent) = front.open(&mut origin, get("/")).await;
+    let (_client, mut feed) = front.open(&mut origin, get("/")).await;
+    // It has not been read, and so is kept.
+    feed.events(0..1).await;
+    settle().await;
+    let before = polls.load(Ordering::Relaxed);
+    settle().await;
+    assert_eq!(polls.load(Ordering::Relaxed), before);
 }

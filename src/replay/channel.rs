@@ -413,7 +413,7 @@ impl Channel {
         if is_empty {
             freed += std::mem::take(&mut shared.rest);
         }
-        let writer = shared.writer.take_if(|_| is_empty);
+        let writer = shared.writer.take_if(|_| is_empty && freed > 0);
         drop(shared);
         wake(writer);
         freed
