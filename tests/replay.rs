@@ -1000,3 +1000,63 @@ async fn an_upstreams_own_ids_can_be_kept() {
         .open(&mut origin, get("/c").header("last-event-id", "up-0"))
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn streams_of_different_scopes_are_told_apart() {
+    let [one, two] = ["one", "two"].map(|scope| {
+        let replay = Replay::default().scope(scope);
+        Arc::new(Policy::default().replay(replay))
+    });
+    let layer = SseProxyLayer::default().policy(move |request| {
+        let in_two = request.headers.contains_key("x-two");
+        Some(Arc::clone(if in_two { &two } else { &one }))
+    });
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let elsewhere = front.send(after(&id).header("x-two", "1")).await;
+    assert!(elsewhere.rest().await.0.contains("unknown"));
+    assert_eq!(front.send(after(&id)).await.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_completes_a_stream_can_be_said() {
+    let replay = Replay::default().complete_when(|event| event.event_type() == "bye");
+    let (front, mut origin) = staged(&with(replay));
+    for (last, status) in [("event: bye\n", 204), ("", 200)] {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send(format!("{last}id: up-0\ndata: 0\n\n")).await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        let asked = async {
+            if status == 200 {
+                origin.next().await.stream();
+            }
+        };
+        let (again, ()) = tokio::join!(front.send(after(&id)), asked);
+        assert_eq!(again.status, status);
+    }
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstreams_own_id_is_found_among_what_is_left() {
+    let replay = Replay::default().upstream_ids(true);
+    let replay = replay.bounds(Bounds::default().events(3));
+    let (front, mut origin) = staged(&with(replay));
+    let mine = |id: &str| {
+        let request = get("/").header("authorization", "mine");
+        request.header("last-event-id", id)
+    };
+    let request = get("/").header("authorization", "mine");
+    let (client, mut feed) = front.open(&mut origin, request).await;
+    drop(client);
+    feed.events(0..10).await;
+    settle().await;
+    let mut again = front.send(mine("up-8")).await;
+    assert_eq!(data(&again.event().await), ["9"]);
+    // What is no longer kept is for the upstream to know.
+    let (_, _) = front.open(&mut origin, mine("up-3")).await;
+}
