@@ -177,7 +177,8 @@ impl<R> SseProxyLayer<R> {
     /// Asks an upstream that has broken off to go on, behind its client's back: by a [`Backoff`](crate::reconnect::Backoff) or by the
     /// rules of a [`Reconnect`]. It holds for all requests of the layer, whatever their [policy](Self::policy).
     ///
-    /// A request without a body has to be made for that, so the service's requests have bodies that are [`Default`].
+    /// A request without a body has to be made for that, so the service's requests have bodies that are [`Default`]. hyper's are
+    /// not: see [`Reconnect`] for what boxes them. The layer's type becomes `SseProxyLayer<Reconnect>`, in an axum `State` too.
     pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> SseProxyLayer<Reconnect> {
         SseProxyLayer {
             config: self.config,

@@ -382,3 +382,19 @@ async fn an_end_is_an_end() {
     assert_eq!(client.rest().await.1, None);
     assert!(origin.is_idle().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_fails_before_there_is_a_stream_is_not_repeated() {
+    for layer in both() {
+        let (front, mut origin) = staged(&layer);
+        let asked = async {
+            let (_, body) = Fed::new(1);
+            let mut response = Response::new(body);
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            origin.next().await.answer(response);
+        };
+        let (client, ()) = tokio::join!(front.send(get()), asked);
+        assert_eq!(client.status, 502);
+        assert!(origin.is_idle().await);
+    }
+}

@@ -17,6 +17,7 @@ use super::Backoff;
 ///
 /// * **Only what is safe to repeat:** a `GET` without a body, unless [`only`](Self::only) says otherwise.
 /// * **Only what has broken:** the end of an answer is passed on, and so is one that an interceptor has cut.
+/// * **Only once there is a stream:** a request of the client's own that fails, or is answered by anything else, is not repeated.
 /// * **Not for ever:** after so many failures in a row as the [`Backoff`] says the stream is cut. Attempts are counted anew once an
 ///   event has come. An answer of 204 ends the stream, as it does for an `EventSource` (WHATWG HTML 9.2.3), and one that is neither
 ///   a stream nor a [failure](Self::failure) cuts it.
@@ -33,6 +34,27 @@ use super::Backoff;
 ///         .backoff(Backoff::default().attempts(3))
 ///         .only(|request| request.method == Method::GET && request.uri.path().starts_with("/feed")),
 /// );
+/// ```
+///
+/// Such a request has no body, and is made with `Default::default()` for one: axum's `Body`, `String` and the boxed bodies of
+/// `http-body-util` have that, hyper's `Incoming` has not. Put what boxes it around the layer:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Empty, combinators::BoxBody};
+/// use hyper::body::Incoming;
+/// use tower::{Layer, service_fn, util::MapRequestLayer};
+/// use tower_sse_proxy::{SseProxyLayer, reconnect::Backoff};
+///
+/// // In real life: a client that asks an upstream.
+/// let forward = service_fn(|_: Request<BoxBody<Bytes, hyper::Error>>| async {
+///     Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+/// });
+/// let proxy = SseProxyLayer::default().reconnect(Backoff::default()).layer(forward);
+/// let proxy = MapRequestLayer::new(|request: Request<Incoming>| request.map(BodyExt::boxed)).layer(proxy);
+/// # fn serves(_: impl tower::Service<Request<Incoming>>) {}
+/// # serves(proxy);
 /// ```
 #[derive(Clone)]
 pub struct Reconnect {
@@ -150,6 +172,12 @@ impl From<Backoff> for Reconnect {
 }
 
 /// Whether a layer [asks again](Reconnect) or [once](Once). Only who asks again has to have requests without a body.
+#[diagnostic::on_unimplemented(
+    message = "a service that is asked again takes requests whose bodies are `Default`, and `{ReqB}` is not",
+    label = "requests with this body cannot be made anew",
+    note = "box the bodies before the layer: `request.map(http_body_util::BodyExt::boxed)`, or `request.map(axum::body::Body::new)`; \
+            see the documentation of `Reconnect`"
+)]
 pub trait Reconnects<S, ReqB>: sealed::Sealed {
     /// How the service is asked again, and for what.
     #[doc(hidden)]
@@ -172,6 +200,8 @@ impl<S, ReqB> Reconnects<S, ReqB> for Once {
     }
 }
 
+// Else the compiler says that the body is not `Default`, and not why it should be.
+#[diagnostic::do_not_recommend]
 impl<S, ReqB> Reconnects<S, ReqB> for Reconnect
 where
     ReqB: Default + Send + 'static,
