@@ -49,7 +49,8 @@ pub enum ErrorKind {
     /// The client was too slow: what it had not taken yet is no longer kept. It can go on from the last event it has, and is told
     /// that some are missing.
     Lagged,
-    /// The stream was ended from here: it lived as long as it may.
+    /// The stream was ended from here: by [`abort`](crate::SseProxyLayer::abort), or since it [lived](crate::replay::Replay::lifetime)
+    /// as long as it may, or went on without a client for [longer](crate::replay::Replay::linger) than it may.
     Aborted,
 }
 
@@ -109,7 +110,7 @@ impl fmt::Display for Error {
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
             ErrorKind::Session => "a session id in the stream could not be translated",
             ErrorKind::Lagged => "a reader was too slow for what is kept of the stream",
-            ErrorKind::Aborted => "the stream has lived as long as it may",
+            ErrorKind::Aborted => "the stream was ended by the proxy",
         })
     }
 }

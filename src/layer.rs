@@ -192,11 +192,13 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Says whose a request is: by a principal that a layer further out has proved and put into the extensions, say. `None` is
-    /// nobody in particular. A session can be used by who opened it and by nobody else.
+    /// nobody in particular. A session can be used by who opened it and by nobody else; with [`replay`](Self::replay), so can what
+    /// is kept of a stream, and clients [share](Replay::share_by) one only with those of the same owner.
     ///
     /// Unless set, the owner is what the request proves itself by: all of `Authorization`, `Cookie`, and the usual headers for API
     /// keys. Where such a proof changes during a session (a token that is refreshed, a cookie that is added), the session is lost
-    /// with it: set this. What was opened before a login is nobody's in particular, and so not the user's after it.
+    /// with it: set this. What was opened before a login is nobody's in particular, and so not the user's after it. For streams
+    /// that are the same for everybody, `.owner(|_| Some("everybody"))` makes one owner of all.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
@@ -247,7 +249,11 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Ends a stream that is kept, by the token in the [ids](crate::replay::EventId) of its events: its upstream is let go of, its
-    /// clients are cut, and nobody can come back to it. False if there is no such stream.
+    /// clients are cut, with [`Aborted`](crate::ErrorKind::Aborted), and nobody can come back to it. False if there is no such stream.
+    ///
+    /// It does not ask whose the stream is: who knows one of its ids may stop it, unless what calls this says no. Clones of a layer
+    /// have the same streams, so one goes around the service and another into the handler. (`replay_bytes` begins
+    /// with none: clone after the last setter.)
     ///
     /// ```
     /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};

@@ -48,7 +48,16 @@ const STATELESS: &str = "2026-07-28";
 /// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
 /// a `POST` began; what is no longer kept is answered with 400 (404 would end the session); a stream is complete with the
 /// JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25, polling). From 2025-11-25
-/// on, streams begin with an event that has an id and no data, so that they can be resumed from the start.
+/// on, streams begin with an event that has an id and no data, so that they can be resumed from the start. These
+/// rules take the place of the `gap`, the `complete_when` and, from 2025-11-25 on, the `prime` of the policy's [`Replay`]; what else it
+/// says holds.
+///
+/// ```
+/// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
+///
+/// let mcp = Mcp::new(Policy::default().replay(Replay::default()));
+/// let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+/// ```
 ///
 /// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a
 /// request, its `Mcp-*` headers and the status and body of a response are not changed, nor does anything repeat a request.

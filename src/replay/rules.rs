@@ -28,7 +28,7 @@ use crate::codec::Event;
 /// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
 ///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
-///   is answered like one that does not exist. The service that would have checked who asks is not asked: a layer further out has
+///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came.) The service that would have checked who asks is not asked: a layer further out has
 ///   to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors made of the stream
 ///   is what they made of it for the request that it began with, whatever [policy](crate::SseProxyLayer::policy) this one has.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
@@ -129,7 +129,8 @@ impl Replay {
     }
 
     /// Asks this service about each request that would resume a stream, before anything is looked up: a success
-    /// (2xx) lets it, any other status is the answer. An error is answered with 503. The request is the client's, without its body.
+    /// (2xx) lets it, any other status is the answer. An error is answered with 503. The request is the client's, with its
+    /// extensions and without its body.
     ///
     /// ```
     /// use http::{Request, StatusCode};
@@ -208,6 +209,10 @@ impl Replay {
     /// Lets requests with the same key ride on one stream of the upstream, which is asked once. None do unless set, and none for
     /// which the key is `None`. Only those of the same owner and session do, whatever the key.
     ///
+    /// So, unless [`owner`](crate::SseProxyLayer::owner) says otherwise, clients with cookies or tokens of their own have streams of
+    /// their own. Where all may see the same, say so, and put who checks them further out, for only the first request of a stream
+    /// gets to the service.
+    ///
     /// Whoever comes later gets the head of the first answer, and begins as [`join`](Self::join) says. What the first one
     /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with
     /// [`Lagged`](crate::ErrorKind::Lagged), and can resume; it holds nobody up. The interceptors run once, and see the head of
@@ -217,6 +222,7 @@ impl Replay {
     /// use tower_sse_proxy::{SseProxyLayer, replay::Replay};
     ///
     /// let layer = SseProxyLayer::default()
+    ///     .owner(|_| Some("everybody")) // one feed for all, whatever they prove themselves by
     ///     .replay(Replay::default().share_by(|request| Some(request.uri.path().to_owned())));
     /// ```
     pub fn share_by(
@@ -229,7 +235,7 @@ impl Replay {
         self
     }
 
-    /// Where a client begins that joins a [shared](Self::share_by) stream.
+    /// Where a client begins that joins a [shared](Self::share_by) stream; [`Join::Live`] unless set.
     pub fn join(mut self, join: Join) -> Self {
         match &mut self.share {
             Some(share) => share.join = join,
