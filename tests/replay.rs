@@ -1060,3 +1060,18 @@ async fn an_upstreams_own_id_is_found_among_what_is_left() {
     // What is no longer kept is for the upstream to know.
     let (_, _) = front.open(&mut origin, mine("up-3")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on() {
+    let replay = Replay::default().complete_when(|event| event.data().starts_with("bye"));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.send("id: up-1\ndata: bye, and than").await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.send("id: up-1\ndata: bye, and thanks\n\n").await;
+    assert_eq!(again.events(1).await.0, ["bye, and thanks"]);
+}

@@ -236,7 +236,8 @@ impl Interceptor for Entrance {
             .as_ref()
             .is_some_and(|completes| completes(&event));
         let mut state = self.progress.lock();
-        state.complete |= completes;
+        // What was cut off is sent again by an upstream that can go on. By one that cannot, it is all there is.
+        state.complete |= completes && (event.is_terminated() || state.last_id.is_none());
         let is_new = state.accept(&event);
         state.events += u64::from(is_new);
         is_new.then_some(event).into()
