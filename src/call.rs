@@ -240,16 +240,20 @@ impl<C, ReqB> Forward<C, ReqB> {
         B::Error: Into<BoxError>,
     {
         let join = replay.share.as_ref().map_or(Join::Live, |share| share.join);
-        let (ticket, interest, nobody) = match self.call.config.shared().board(key, join) {
-            Boarding::Open(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
-            Boarding::Wait(wait, _interest) => {
-                return match wait.await {
-                    Ok(rejoin) => Ok(Outcome::Kept(Box::new(rejoin))),
+        let shared = Arc::clone(self.call.config.shared());
+        let mut waits = 0;
+        let (ticket, interest, nobody) = loop {
+            match shared.board(key.clone(), join) {
+                Boarding::Open(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
+                Boarding::Wait(wait, _interest) => match wait.await {
+                    Ok(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
+                    // The upstream was not there: those who have waited try it together once more.
+                    Err(_) if waits == 0 => waits += 1,
                     // It was no stream, or nobody else's: there is nothing to share.
-                    Err(_) => self.run(service).await,
-                };
+                    Err(_) => return self.run(service).await,
+                },
+                Boarding::Lead(ticket, interest, nobody) => break (ticket, interest, nobody),
             }
-            Boarding::Lead(ticket, interest, nobody) => (ticket, interest, nobody),
         };
         self.ticket = Some(ticket);
         let (policy, client) = (Arc::clone(&self.call.policy), self.client.clone());
