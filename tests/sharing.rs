@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, request};
-use support::{Fed, Front, Note, Origin, event_stream, origin::get, staged, witness};
+use support::{
+    Fed, Front, Note, Origin, event_stream,
+    origin::{get, numbers, settle},
+    staged, witness,
+};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
     replay::{Bounds, Join, Replay},
@@ -324,4 +328,17 @@ async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
     let (mut again, mut feed) = front.open(&mut origin, after()).await;
     feed.events(1..2).await;
     assert_eq!(again.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
+    let replay = sharing().bounds(Bounds::default().events(1));
+    let (front, mut origin) = staged(&layer(replay));
+    let (mut behind, mut feed) = front.open(&mut origin, get("/a")).await;
+    // The first is written, and is waited with until it is read.
+    feed.events(0..3).await;
+    settle().await;
+    let mut ahead = front.send(get("/a")).await;
+    let (seen, told) = tokio::join!(behind.events(3), ahead.events(2));
+    assert_eq!((seen.0, told.0), (numbers(0..3), numbers(1..3)));
 }

@@ -25,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use codec::Raw;
 use error::{Error, ErrorKind};
-use replay::{Bounds, Channel, Cursor, Demand, Ending, Got, Place, Position, State};
+use replay::{Bounds, Channel, Cursor, Demand, Ending, Got, Join, Place, Position, State};
 use tokio::time::Instant;
 
 /// A stream of numbers: 0, 1, 2 ...
@@ -150,6 +150,13 @@ impl Stream {
             Place::Tail(_, cursor) => Found::Over(At(cursor)),
             Place::Evicted | Place::Unknown => Found::Gap,
         }
+    }
+
+    /// From what is written next, if anything is.
+    pub fn read_live(&self) -> Option<Reader> {
+        let seat = self.channel.join_live(Join::Live)?;
+        let stream = self.clone();
+        Some(Reader { stream, seat })
     }
 
     pub fn read(&self, At(cursor): At) -> Reader {

@@ -11,6 +11,6 @@ mod sync {
     pub(super) use loom::sync::{Mutex, MutexGuard};
 }
 
-pub(crate) use channel::{Channel, Demand, Ending, Got, Place};
+pub(crate) use channel::{Channel, Demand, Ending, Got, Join, Place};
 pub(crate) use id::Position;
 pub(crate) use log::{Bounds, Cursor, State};

@@ -297,3 +297,38 @@ fn who_is_woken_may_come_for_it_at_once() {
         }
     });
 }
+
+#[test]
+fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
+    model(2, || {
+        let stream = Stream::with(1, 1);
+        let mut behind = stream.read(stream.oldest());
+        let writer = {
+            let stream = stream.clone();
+            thread::spawn(move || {
+                // It waits for somebody to read.
+                assert!(block_on(stream.write_until(3)));
+                stream.complete();
+            })
+        };
+        let joins = {
+            let stream = stream.clone();
+            thread::spawn(move || {
+                let Some(mut ahead) = stream.read_live() else {
+                    return;
+                };
+                let (some, over) = block_on(ahead.rest());
+                assert!(
+                    [0, 1, 2].ends_with(&some) || over == Read::Lagged,
+                    "{some:?}"
+                );
+            })
+        };
+        let (some, over) = block_on(behind.rest());
+        assert!([0, 1, 2].starts_with(&some), "{some:?}");
+        assert!(over == Read::Lagged || (over == Read::End && some.len() == 3));
+        drop(behind);
+        joins.join().unwrap();
+        writer.join().unwrap();
+    });
+}

@@ -180,7 +180,11 @@ impl Channel {
 
     /// Takes a seat for somebody who reads on from there.
     pub(crate) fn join(&self, cursor: Cursor) -> usize {
-        self.lock().join(cursor)
+        let mut shared = self.lock();
+        let (seat, writer) = shared.join(cursor);
+        drop(shared);
+        wake(writer);
+        seat
     }
 
     /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
@@ -194,7 +198,10 @@ impl Channel {
             Join::Live => shared.log.live_edge(),
             Join::Oldest => shared.log.oldest(),
         };
-        Some(shared.join(cursor))
+        let (seat, writer) = shared.join(cursor);
+        drop(shared);
+        wake(writer);
+        Some(seat)
     }
 
     /// If nobody reads, nobody can join any more.
@@ -441,13 +448,16 @@ impl Channel {
 }
 
 impl Shared {
-    fn join(&mut self, cursor: Cursor) -> usize {
+    /// Also the writer, to be woken, if it waits for somebody who is behind this one.
+    fn join(&mut self, cursor: Cursor) -> (usize, Option<Waker>) {
         if self.readers.is_empty() {
             self.furthest = cursor;
         }
+        let ahead = cursor > self.furthest && self.writer_waits;
+        let writer = ahead.then(|| self.writer.take()).flatten();
         self.furthest = self.furthest.max(cursor);
         let waker = None;
-        self.readers.insert(Seat { cursor, waker })
+        (self.readers.insert(Seat { cursor, waker }), writer)
     }
 
     /// How many blocks those who read have not read, none of them.

@@ -1,0 +1,165 @@
+//! Clients, a gateway and an upstream on a network that fails, on a clock of their own: the same for the same seed.
+
+pub mod client;
+pub mod gateway;
+pub mod net;
+pub mod plan;
+pub mod reading;
+pub mod upstream;
+pub mod world;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, task::yield_now, time::sleep};
+
+use client::{Client, Has};
+use net::Address;
+use plan::{A_DAY, Plan};
+use world::{Counts, World};
+
+/// What no client may ever see.
+pub const SECRET: &str = "hunter2";
+
+/// What came of a seed.
+pub struct Outcome {
+    pub faults: Vec<String>,
+    pub counts: Counts,
+    /// For how long it went on, on its own clock.
+    pub lasted: Duration,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, tracing: bool) -> Outcome {
+    // What the layer itself draws.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(simulate(seed, tracing))
+}
+
+async fn simulate(seed: u64, tracing: bool) -> Outcome {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let plan = Arc::new(Plan::new(&mut rng));
+    let world = World::new(plan.chaos, tracing);
+    world.note(|| format!("{plan:#?}"));
+
+    let (upstream, accepted) = Address::new();
+    let up = upstream::run(Arc::clone(&world), Arc::clone(&plan), accepted, rng.fork());
+    world.spawn("the upstream", up);
+    let (gateway, accepted) = Address::new();
+    let front = |accepted, rng| {
+        let (world, plan) = (Arc::clone(&world), Arc::clone(&plan));
+        gateway::run(world, plan, accepted, upstream.clone(), rng)
+    };
+    world.spawn_in_gateway("the gateway", front(accepted, rng.fork()));
+
+    let mut clients = Vec::new();
+    let client = |family: usize, rng| Client {
+        world: Arc::clone(&world),
+        plan: Arc::clone(&plan),
+        me: plan.clients[family].clone(),
+        family,
+        gateway: gateway.clone(),
+        rng,
+        has: Has::default(),
+    };
+    for family in 0..plan.clients.len() {
+        let client = client(family, rng.fork());
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        world.spawn("a client", async move {
+            let _ = done.send(client.run().await);
+        });
+        clients.push(is_done);
+    }
+
+    if plan.thieves {
+        world.spawn("a thief", client(0, rng.fork()).steal());
+    }
+
+    // Hosts go down and come up again.
+    let mut events: Vec<_> = plan
+        .upstream_restarts
+        .iter()
+        .map(|down| (true, down))
+        .collect();
+    events.extend(plan.gateway_crashes.iter().map(|down| (false, down)));
+    events.sort_by_key(|(_, down)| down.at);
+    for (is_upstream, down) in events {
+        sleep(down.at.saturating_sub(world.begun.elapsed())).await;
+        let host = if is_upstream { &upstream } else { &gateway };
+        host.go_down();
+        if is_upstream {
+            world.note(|| format!("the upstream goes down, and forgets: {}", down.forgets));
+            world.count(|counts| counts.restarts += 1);
+            if down.forgets {
+                world
+                    .state()
+                    .runs
+                    .iter_mut()
+                    .for_each(|run| run.forgotten = true);
+            }
+        } else {
+            world.note(|| "the gateway crashes".into());
+            world.count(|counts| counts.crashes += 1);
+            let tasks = std::mem::take(&mut world.state().gateway);
+            tasks.iter().for_each(|task| task.abort());
+        }
+        sleep(down.lasts).await;
+        let accepted = host.come_up();
+        if is_upstream {
+            let up = upstream::run(Arc::clone(&world), Arc::clone(&plan), accepted, rng.fork());
+            world.spawn("the upstream", up);
+        } else {
+            world.spawn_in_gateway("the gateway", front(accepted, rng.fork()));
+        }
+    }
+
+    let mut had = Vec::new();
+    for client in clients {
+        had.push(client.await.unwrap_or_default());
+    }
+
+    // All that is kept is let go of in its time, and then nobody knows of it.
+    let kept_for = if plan.is_roomy {
+        A_DAY
+    } else {
+        Duration::from_secs(600)
+    };
+    sleep(kept_for + plan.linger + Duration::from_secs(2000)).await;
+    let left = world.state().counts.layer_tasks;
+    if left > 0 {
+        world.fault(format!("{left} tasks of the layer are left"));
+    }
+    for (family, has) in had.iter().enumerate() {
+        if let Some(id) = &has.last_id {
+            let mut asks = client(family, rng.fork());
+            asks.ask_in_vain(id.clone()).await;
+        }
+    }
+    upstream.go_down();
+    gateway.go_down();
+    sleep(Duration::from_secs(600)).await;
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    let counts = world.state().counts;
+    let alive = Handle::current().metrics().num_alive_tasks();
+    if alive > 0 {
+        world.fault(format!("{alive} tasks are left"));
+    }
+    if counts.open_sockets != 0 {
+        world.fault(format!("{} sockets are left", counts.open_sockets));
+    }
+    if counts.opened != counts.ended || counts.opened != counts.dropped {
+        world.fault(format!("not every interceptor came to its end: {counts:?}"));
+    }
+    let mut state = world.state();
+    Outcome {
+        faults: std::mem::take(&mut state.faults),
+        counts,
+        lasted: world.begun.elapsed(),
+    }
+}
