@@ -304,7 +304,11 @@ impl<B: Send> Sequel<B> for Waiting<B> {
         self.tell();
         let Some(answer) = ready!(self.more.poll_take(cx)) else {
             self.progress.give_up();
-            return Poll::Ready(Err(self.over.take().unwrap_or(Over::Clean(None))));
+            // However its last answer ended: that was all.
+            return Poll::Ready(Err(match self.over.take() {
+                Some(Over::Clean(trailers)) => Over::Clean(trailers),
+                _ => Over::Clean(None),
+            }));
         };
         self.progress.begin_again();
         self.over = None;

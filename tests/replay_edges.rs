@@ -554,26 +554,33 @@ async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
-    let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
-    let (front, mut origin) = staged(&layer);
-    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
-    feed.events(0..3).await;
-    feed.end();
-    let (seen, id) = client.events(2).await;
-    assert_eq!((seen, client.rest().await.1), (numbers(0..2), None));
-    let (mut again, ()) = tokio::join!(front.send(after(&id)), async {
-        let call = origin.next().await;
-        assert_eq!(call.header("last-event-id"), Some("up-2"));
-        let (_, body) = Fed::new(1);
-        let mut response = Response::new(body);
-        *response.status_mut() = http::StatusCode::NO_CONTENT;
-        call.answer(response);
-    });
-    assert_eq!(again.status, 200, "who is told 204 does not come back");
-    let (seen, id) = again.events(1).await;
-    assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
-    assert_eq!(front.send(after(&id)).await.status, 204);
-    assert!(origin.is_idle().await);
+    for breaks in [false, true] {
+        let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..3).await;
+        let (seen, id) = client.events(2).await;
+        assert_eq!(seen, numbers(0..2));
+        if breaks {
+            feed.cut()
+        } else {
+            feed.end()
+        }
+        assert_eq!(client.rest().await.1.is_some(), breaks);
+        let (mut again, ()) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-2"));
+            let (_, body) = Fed::new(1);
+            let mut response = Response::new(body);
+            *response.status_mut() = http::StatusCode::NO_CONTENT;
+            call.answer(response);
+        });
+        assert_eq!(again.status, 200, "who is told 204 does not come back");
+        let (seen, id) = again.events(1).await;
+        assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
+        assert_eq!(front.send(after(&id)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
 }
 
 #[tokio::test(start_paused = true)]
