@@ -265,6 +265,25 @@ async fn a_204_ends_the_stream_and_any_other_answer_cuts_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_ended_by_a_204_is_not_begun_anew_by_who_comes_back() {
+    let (front, mut origin) = staged(&layer().replay(Replay::default()));
+    let (mut client, mut feed) = front.open(&mut origin, get()).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    feed.cut();
+    let ((_, ended), ()) = tokio::join!(client.rest(), async {
+        let (_, body) = Fed::new(1);
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        origin.next().await.answer(response);
+    });
+    assert_eq!(ended, None);
+    let again = front.send(get().header("last-event-id", id)).await;
+    assert_eq!(again.status, 204);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
     let backoff = Backoff::default().first(Duration::from_secs(1)).attempts(3);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(backoff));

@@ -174,6 +174,7 @@ where
                         }
                         if parts.status == StatusCode::NO_CONTENT {
                             self.state = State::GivenUp;
+                            self.progress.complete();
                             return Poll::Ready(Err(Over::Clean(None)));
                         }
                         if !self.repeat.rules.is_failure(&parts) {
