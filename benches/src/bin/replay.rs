@@ -83,8 +83,10 @@ fn layer() -> SseProxyLayer {
 
 fn streaming(
     stream: Bytes,
-) -> impl Service<Request<()>, Response = Response<Upstream>, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
+) -> impl Service<Request<()>, Response = Response<Upstream>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static {
     service_fn(move |_: Request<()>| {
         let body = Upstream(Some(stream.clone()));
         async { Answer::Ok(event_stream(body)) }
@@ -182,7 +184,9 @@ async fn lookup(rounds: usize) {
 async fn detached(streams: usize) -> Vec<impl Sized> {
     let stream = Bytes::from(large(250));
     let bounds = Bounds::default();
-    let replay = Replay::default().bounds(bounds).linger(Duration::from_secs(3600));
+    let replay = Replay::default()
+        .bounds(bounds)
+        .linger(Duration::from_secs(3600));
     let layer = SseProxyLayer::default().replay(replay);
     let proxy = layer.layer(streaming(stream.clone()));
     let opened = (0..streams).map(|_| async {

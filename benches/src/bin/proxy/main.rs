@@ -94,7 +94,13 @@ fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
         )
     };
     let [bare, _, shared] = <[Process; 3]>::try_from(keeping).map_err(|_| "three proxies")?;
-    report(&[bare, shared], rounds, fan_out, "CPU us an event", "p50 us")?;
+    report(
+        &[bare, shared],
+        rounds,
+        fan_out,
+        "CPU us an event",
+        "p50 us",
+    )?;
     println!("connect and first event");
     let connect = |proxy: &Process| client::connect(proxy.addr, 200);
     report(&proxies, rounds, connect, "CPU us a request", "p50 us")?;
