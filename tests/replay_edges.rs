@@ -619,3 +619,60 @@ async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_ther
     settle().await;
     assert_eq!(polls.load(Ordering::Relaxed), before);
 }
+
+/// Holds each event back for three seconds.
+#[derive(Default)]
+struct HoldForAWhile(Vec<Event>, Option<tokio::time::Instant>);
+
+impl Interceptor for HoldForAWhile {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.1 = Some(tokio::time::Instant::now() + Duration::from_secs(3));
+        self.0.push(event);
+        Verdict::Hold
+    }
+
+    fn deadline(&self) -> Option<tokio::time::Instant> {
+        self.1
+    }
+
+    fn timeout(&mut self, _: tokio::time::Instant) -> Verdict {
+        self.1 = None;
+        Verdict::Release(self.0.drain(..).map(Into::into).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
+    let pass = async |seconds| {
+        settle().await;
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        settle().await;
+    };
+    let layer = bounded(Bounds::default().age(Duration::from_secs(2)))
+        .intercept(|_: &Head<'_>| Some(HoldForAWhile::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    pass(4).await;
+    let (_, id) = client.events(1).await;
+    feed.events(1..2).await;
+    feed.end();
+    client.rest().await;
+    let waits = tokio::spawn({
+        let (front, id) = (front.clone(), id.clone());
+        async move { front.send(after(&id)).await }
+    });
+    let call = origin.next().await;
+    // What was held is there now, somebody else reads it, and then it is too old.
+    pass(4).await;
+    let mut ahead = front.send(after(&id)).await;
+    assert_eq!(ahead.events(1).await.0, ["1"]);
+    pass(4).await;
+    let (_, body) = Fed::new(1);
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    call.answer(response);
+    let told = waits.await.unwrap();
+    assert_eq!(told.status, 200);
+    assert!(told.rest().await.1.is_some(), "cut, to be told of the gap");
+}

@@ -231,11 +231,17 @@ impl Channel {
         wake(writer);
     }
 
-    /// Whether there are events to read.
+    /// Whether there are events to read, or were.
     pub(crate) fn has_events(&self, seat: usize) -> bool {
         let shared = self.lock();
         let reader = shared.readers.get(seat);
-        reader.is_some_and(|reader| shared.log.has_events_from(reader.cursor))
+        reader.is_some_and(|reader| {
+            let lost = matches!(
+                shared.log.read_raw(reader.cursor),
+                RawRead::Nothing(Read::Evicted)
+            );
+            lost || shared.log.has_events_from(reader.cursor)
+        })
     }
 
     /// Reads on, at most so many bytes.
