@@ -26,7 +26,10 @@ use crate::{
 const STALLED: Duration = Duration::from_secs(600);
 
 /// After so many answers, without anything that goes wrong, a client will not come to an end.
-const ANSWERS: usize = 300;
+const ANSWERS: usize = 2000;
+
+/// Where little is kept, who has to begin anew may never have all, and tries no longer than that.
+const ANSWERS_AT_MOST: usize = 100;
 
 /// Who is told so often what it knows will be told so for ever.
 const THE_SAME: usize = 30;
@@ -88,14 +91,19 @@ impl Client {
             if self.world.begun.elapsed() > peace {
                 in_peace += 1;
                 if the_same > THE_SAME {
-                    self.fault("comes back for ever");
+                    // So it is where a stream was given up while nobody was there, or may not last until something new comes.
+                    if self.plan.is_roomy || !self.plan.hold && self.plan.lifetime.is_none() {
+                        self.fault("comes back for ever");
+                    }
+                    break;
+                }
+                // Nor may who never stays until an event comes.
+                let may_fail = !self.plan.is_roomy || self.plan.hold && self.has.last_id.is_none();
+                if may_fail && in_peace > ANSWERS_AT_MOST {
                     break;
                 }
                 if in_peace > ANSWERS {
-                    // Who has to begin anew where little is kept may never have all.
-                    if self.plan.is_roomy {
-                        self.fault("never comes to an end");
-                    }
+                    self.fault("never comes to an end");
                     break;
                 }
             }
@@ -212,8 +220,9 @@ impl Client {
         let number = state.requests.len();
         let after = self.has.run.zip(self.has.number);
         let runs = state.runs.iter().enumerate();
-        let mine =
-            runs.filter(|(_, run)| (run.owner, run.stream) == (self.me.owner, self.me.stream));
+        let mine = runs.filter(|(_, run)| {
+            run.seen && (run.owner, run.stream) == (self.me.owner, self.me.stream)
+        });
         let under_way = mine.flat_map(|(number, run)| {
             let answers = run.answers.iter().enumerate();
             let under_way = answers.filter(|(_, answer)| answer.is_under_way());
@@ -466,8 +475,11 @@ impl Client {
             rng: self.rng.fork(),
             has: self.has.clone(),
         };
+        self.world.count(|counts| counts.second_readers += 1);
+        let world = Arc::clone(&self.world);
         self.world.spawn("a mirror", async move {
             mirror.run().await;
+            world.count(|counts| counts.second_readers -= 1);
         });
     }
 

@@ -122,6 +122,10 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
         had.push(client.await.unwrap_or_default());
     }
 
+    while world.state().counts.second_readers > 0 {
+        sleep(Duration::from_secs(10)).await;
+    }
+
     // All that is kept is let go of in its time, and then nobody knows of it.
     let kept_for = if plan.is_roomy {
         A_DAY

@@ -235,7 +235,11 @@ impl Call {
                         faults.push(format!("request {request}, after {after:?}, begins anew"));
                     }
                 }
+                // A stream of which nothing can be kept cannot be joined, nor one of somebody who had waited for an answer that
+                // was none.
                 if self.plan.shares.is_some()
+                    && self.plan.all_bytes > 100_000
+                    && !self.world.is_chaotic()
                     && let Some(run) = busy.first()
                 {
                     faults.push(format!("request {request} does not share run {run}"));
@@ -355,6 +359,9 @@ impl Call {
                 }
                 self.end(run, sending, feed);
                 return;
+            }
+            if number >= already {
+                self.world.note(|| format!("run {run} sends {number}"));
             }
             left = left.map(|left| left.saturating_sub(usize::from(number >= already)));
             {

@@ -43,6 +43,8 @@ pub struct State {
 pub struct Counts {
     pub open_sockets: i64,
     pub layer_tasks: i64,
+    /// Those that are there now.
+    pub second_readers: i64,
     pub opened: u64,
     pub ended: u64,
     pub dropped: u64,
