@@ -85,7 +85,12 @@ impl Client {
         let peace = self.world.chaos + Duration::from_secs(120);
         loop {
             answers += 1;
-            if self.me.leaves_after.is_some_and(|most| answers > most) {
+            let most = self.me.leaves_after.unwrap_or(match self.plan.is_roomy {
+                true => usize::MAX,
+                // It would begin anew a thousand times, and no time pass.
+                false => 1000,
+            });
+            if answers > most {
                 break;
             }
             if self.world.begun.elapsed() > peace {

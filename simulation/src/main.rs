@@ -16,7 +16,7 @@ use tower_sse_proxy_simulation::run;
 const AGAIN: &str = "cargo run --release --manifest-path simulation/Cargo.toml --";
 
 /// So long no seed takes.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_secs(120);
 
 fn main() {
     let mut numbers = env::args().skip(1).map(|arg| arg.parse::<u64>().ok());
