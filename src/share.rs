@@ -72,13 +72,23 @@ impl Shared {
     }
 
     pub(crate) fn board(self: &Arc<Self>, key: Key, join: Join) -> Boarding {
-        let mut flights = self.lock();
-        match flights.by_key.get_mut(&key) {
-            Some(Flight::Open(recording)) => {
-                if let Some(rejoin) = joined(recording, join) {
-                    return Boarding::Open(rejoin);
-                }
+        loop {
+            let open = match self.open_or_ask(&key, join) {
+                Ok(boarding) => return boarding,
+                Err(open) => open,
+            };
+            if let Some(rejoin) = joined(&open, join) {
+                return Boarding::Open(rejoin);
             }
+            self.remove(&open);
+        }
+    }
+
+    /// Waits with others for a call, or makes it; or gives the stream that is there already.
+    fn open_or_ask(self: &Arc<Self>, key: &Key, join: Join) -> Result<Boarding, Arc<Recording>> {
+        let mut flights = self.lock();
+        match flights.by_key.get_mut(key) {
+            Some(Flight::Open(recording)) => return Err(Arc::clone(recording)),
             Some(Flight::Asking {
                 waiting, interest, ..
             }) => {
@@ -86,7 +96,7 @@ impl Shared {
                     let (told, wait) = oneshot::channel();
                     waiting.retain(|waiting| !waiting.is_closed());
                     waiting.push(told);
-                    return Boarding::Wait(wait, Interest { _sender: sender });
+                    return Ok(Boarding::Wait(wait, Interest { _sender: sender }));
                 }
             }
             None => {}
@@ -103,10 +113,11 @@ impl Shared {
         let ticket = Ticket {
             shared: Arc::clone(self),
             call,
-            key: Some(key),
+            key: Some(key.clone()),
             join,
         };
-        Boarding::Lead(ticket, Interest { _sender: sender }, Nobody(nobody))
+        let interest = Interest { _sender: sender };
+        Ok(Boarding::Lead(ticket, interest, Nobody(nobody)))
     }
 
     /// The stream is over: nobody can join it.
@@ -154,17 +165,14 @@ impl Ticket {
         // What opened a session of its own is nobody else's.
         let is_it = (&recording.whose, &recording.target) == (&key.0, &key.1);
         let mut flights = self.shared.lock();
-        let Some(waiting) = flights.take(&key, self.call) else {
-            return;
-        };
-        if !is_it {
-            return;
+        let waiting = flights.take(&key, self.call);
+        if waiting.is_some() && is_it {
+            let open = Flight::Open(Arc::clone(recording));
+            flights.by_key.insert(key, open);
         }
-        flights
-            .by_key
-            .insert(key, Flight::Open(Arc::clone(recording)));
         drop(flights);
-        for waiting in waiting {
+        // Those who are told nothing learn of it by the end of their channel.
+        for waiting in waiting.into_iter().flatten().filter(|_| is_it) {
             if let Some(rejoin) = joined(recording, self.join) {
                 let _ = waiting.send(rejoin);
             }
@@ -175,7 +183,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            drop(self.shared.lock().take(&key, self.call));
+            // Those who wait are woken once the lock is given back.
+            let waiting = self.shared.lock().take(&key, self.call);
+            drop(waiting);
         }
     }
 }
@@ -190,5 +200,52 @@ impl Nobody {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use super::*;
+    use crate::session::Owner;
+
+    fn key() -> Key {
+        let whose = Whose {
+            owner: Owner::ANONYMOUS,
+            session: None,
+        };
+        (whose, Target::Shared("".into(), "all".into()))
+    }
+
+    /// Asks in the middle of being woken, as an executor may.
+    struct Asks(Arc<Shared>);
+
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            let boarding = self.0.board(key(), Join::Live);
+            assert!(matches!(boarding, Boarding::Lead(..)));
+        }
+    }
+
+    #[test]
+    fn who_is_told_that_there_is_nothing_may_ask_at_once() {
+        let shared = Arc::<Shared>::default();
+        let Boarding::Lead(ticket, _interest, _nobody) = shared.board(key(), Join::Live) else {
+            panic!("nobody has asked before");
+        };
+        let Boarding::Wait(wait, _interest) = shared.board(key(), Join::Live) else {
+            panic!("somebody has");
+        };
+        let mut wait = pin!(wait);
+        let waker = Waker::from(Arc::new(Asks(Arc::clone(&shared))));
+        let cx = &mut Context::from_waker(&waker);
+        assert!(wait.as_mut().poll(cx).is_pending());
+        drop(ticket);
+        assert!(matches!(wait.as_mut().poll(cx), Poll::Ready(Err(_))));
     }
 }

@@ -48,12 +48,12 @@ struct Shared {
     alone_since: Instant,
     /// How it ended, unless there is more to come.
     ending: Ending,
+    /// The writer is to give up, and there is nothing to come back to.
     aborted: bool,
-    retired: bool,
-    /// Nobody was there for too long, and the writer is about to give up.
-    abandoned: bool,
-    /// There will be no other answer to go on with.
+    /// There will be no other answer to go on with, and nobody can join.
     closed: bool,
+    /// What is kept is accounted for no longer.
+    retired: bool,
     /// What is counted beside the log.
     rest: usize,
     /// How many times something was written.
@@ -128,9 +128,8 @@ impl Channel {
             alone_since: now,
             ending: Ending::Clean(None),
             aborted: false,
-            retired: false,
-            abandoned: false,
             closed: false,
+            retired: false,
             rest: 0,
             writes: 0,
         };
@@ -190,8 +189,7 @@ impl Channel {
     /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
     pub(crate) fn join_live(&self, join: Join) -> Option<usize> {
         let mut shared = self.lock();
-        let over = shared.abandoned || shared.aborted || shared.retired;
-        if over || shared.log.state() != State::Live {
+        if shared.closed || shared.log.state() != State::Live {
             return None;
         }
         let cursor = match join {
@@ -207,9 +205,9 @@ impl Channel {
     /// If nobody reads, nobody can join any more.
     pub(crate) fn abandon(&self) -> bool {
         let mut shared = self.lock();
-        let abandoned = shared.readers.is_empty();
-        shared.abandoned |= abandoned;
-        abandoned
+        let alone = shared.readers.is_empty();
+        shared.closed |= alone;
+        alone
     }
 
     /// Gives up a seat.
@@ -367,8 +365,7 @@ impl Channel {
     /// There is another answer to go on with. Whether it was waited for.
     pub(crate) fn go_on(&self) -> bool {
         let mut shared = self.lock();
-        let over = shared.closed || shared.retired || shared.aborted;
-        let waited = shared.log.state() == State::Suspended && !over;
+        let waited = shared.log.state() == State::Suspended && !shared.closed;
         if waited {
             shared.log.set_state(State::Live);
         }
@@ -391,7 +388,7 @@ impl Channel {
     /// Makes the writer give up.
     pub(crate) fn abort(&self) {
         let mut shared = self.lock();
-        shared.aborted = true;
+        (shared.aborted, shared.closed) = (true, true);
         let writer = shared.writer.take();
         drop(shared);
         wake(writer);
@@ -436,7 +433,7 @@ impl Channel {
     /// it keeps.
     pub(crate) fn retire(&self) -> usize {
         let mut shared = self.lock();
-        shared.retired = true;
+        (shared.retired, shared.closed) = (true, true);
         shared.log.bytes() + shared.rest
     }
 
