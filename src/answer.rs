@@ -17,7 +17,6 @@ use crate::{
     mapping::InSession,
     policy::Policy,
     reconnect::{Again, Readable},
-    recording::Waiting,
     refusal::Refusal,
     resume::Rejoin,
     session::Lease,
@@ -25,6 +24,7 @@ use crate::{
         Entrance, Pipeline, Progress, Pull,
         coding::{Coding, Plain},
     },
+    waiting::Waiting,
 };
 
 /// What decides, beside the answer itself.

@@ -58,6 +58,8 @@ struct Forward<C, ReqB> {
     owner: Owner,
     mapping: Option<Mapping>,
     session: Option<Session>,
+    /// If its stream is to be kept.
+    target: Option<Target>,
     rejoins: Option<Rejoins>,
     ticket: Option<Ticket>,
 }
@@ -97,17 +99,16 @@ impl<C> Call<C> {
             },
             None => None,
         };
-        let mut rejoins = None;
-        let mut share = None;
+        let (mut target, mut rejoins, mut share) = (None, None, None);
         if let Some(replay) = &self.policy.replay {
             let session = session.as_ref().map(|session| session.id.clone());
             let whose = Whose { owner, session };
-            let target = Target::of(&client, replay);
+            let at = Target::of(&client, replay);
             let resumption = Resumption {
                 logs: self.config.logs(),
                 replay,
                 whose: &whose,
-                target: &target,
+                target: &at,
             };
             match resumption.answer(&client, &mut parts).await {
                 Resumed::Not => {}
@@ -115,9 +116,10 @@ impl<C> Call<C> {
                 Resumed::AtTheUpstream(rejoin) => rejoins = Some(rejoin),
                 Resumed::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
             }
-            if rejoins.is_none() && matches!(target, Target::Shared(..)) {
-                share = Some(((whose, target), Arc::clone(replay)));
+            if rejoins.is_none() && matches!(at, Target::Shared(..)) {
+                share = Some(((whose, at.clone()), Arc::clone(replay)));
             }
+            target = Some(at);
         }
         let forward = Forward {
             call: self,
@@ -126,6 +128,7 @@ impl<C> Call<C> {
             owner,
             mapping,
             session,
+            target,
             rejoins,
             ticket: None,
         };
@@ -151,33 +154,18 @@ impl<C, ReqB> Forward<C, ReqB> {
             owner,
             mapping,
             mut session,
+            target,
             rejoins,
-            ..
+            ticket,
+            request,
         } = self;
-        let (parts, body) = self.request.into_parts();
+        let (parts, body) = request.into_parts();
         let repeat = call.reconnect.again(&service, &parts);
         let request = Request::from_parts(parts, body);
         let response = service.oneshot(request).await;
-        let failed = match &response {
-            Ok(response) => response.status().is_server_error(),
-            Err(_) => true,
-        };
-        let has_no_more =
-            matches!(&response, Ok(response) if response.status() == StatusCode::NO_CONTENT);
+        let status = response.as_ref().ok().map(Response::status);
         let rejoins = match rejoins {
-            // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
-            // back after a while, and the upstream may be there again.
-            Some(rejoins) if failed && rejoins.by_event_source => {
-                rejoins.turn.fail();
-                return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
-            }
-            // An `EventSource` that is told so comes back no more, and would miss what interceptors hold.
-            Some(rejoins)
-                if has_no_more
-                    && rejoins
-                        .recording
-                        .finish::<B>(&rejoins.reader, &rejoins.last_id) =>
-            {
+            Some(rejoins) if rejoins.is_spared::<B>(status) => {
                 return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
             }
             rejoins => rejoins,
@@ -192,16 +180,14 @@ impl<C, ReqB> Forward<C, ReqB> {
                 Err(refusal) => return Ok(Outcome::Refused(refusal)),
             };
         }
-        let asked = call.policy.replay.as_ref().map(|replay| {
+        let asked = call.policy.replay.as_ref().zip(target);
+        let asked = asked.map(|(replay, target)| {
             let session = session.as_ref().map(|session| session.id.clone());
+            let whose = Whose { owner, session };
             Box::new(Asked {
-                whose: Whose { owner, session },
-                target: Target::of(&client, replay),
-                config: Arc::clone(&call.config),
-                replay: Arc::clone(replay),
                 rejoins,
-                follows: None,
-                ticket: self.ticket,
+                ticket,
+                ..Asked::new(&call.config, replay, whose, target)
             })
         });
         let in_session = mapping.map(|mapping| {

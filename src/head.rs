@@ -8,6 +8,9 @@ use http::{
 
 use crate::{detect::settle_content_type, upstream::coding};
 
+/// By which a client says what it has (WHATWG HTML 9.2.4).
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// Fields that speak of the bytes as the upstream sent them: lengths, validators, digests and ranges
 /// (RFC 9110 8.6, 8.8, 14.3, 14.4; RFC 9530), and the framing that belongs to the server (RFC 9112 6.1).
 const OF_THE_OLD_BODY: [HeaderName; 11] = [

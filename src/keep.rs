@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Response, request, response};
+use http::{Response, StatusCode, request, response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -14,13 +14,14 @@ use crate::{
     layer::Config,
     pump::{Limits, Pump},
     reconnect::{Again, Readable, Repeat},
-    recording::{Recording, Target, Turn, Whose},
-    replay::{Channel, Reader, Replay, Stamp, Token},
+    recording::{Recording, Target, Whose},
+    replay::{Channel, Place, Reader, Replay, Stamp, Token},
     resume::Rejoin,
     session::Lease,
     share::Ticket,
     source::Sink,
-    upstream::{Entrance, Pipeline, Progress, Pull, coding::Plain},
+    turns::Turn,
+    upstream::{Entrance, Pipeline, Pull, coding::Plain},
 };
 
 /// What a stream was asked for by.
@@ -31,8 +32,8 @@ pub(crate) struct Asked {
     pub(crate) target: Target,
     /// The stream that the answer goes on with, and where its client is in it.
     pub(crate) rejoins: Option<Rejoins>,
-    /// How far the upstream had got in a stream that this one follows on, once that is known to be over.
-    pub(crate) follows: Option<Arc<Progress>>,
+    /// The stream that this one follows on, once that is known to be over.
+    pub(crate) follows: Option<Arc<Recording>>,
     /// For those who wait to share the stream.
     pub(crate) ticket: Option<Ticket>,
 }
@@ -50,6 +51,23 @@ pub(crate) struct Rejoins {
 }
 
 impl Rejoins {
+    /// Whether the client gets what there is [for now](Self::for_now) in the place of an answer at which it would give up.
+    pub(crate) fn is_spared<B: 'static>(&self, answer: Option<StatusCode>) -> bool {
+        match answer {
+            // Who is told so comes back no more, and would miss what interceptors hold.
+            Some(StatusCode::NO_CONTENT) => self.recording.finish::<B>(&self.reader, &self.last_id),
+            Some(status) if !status.is_server_error() => false,
+            // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
+            // back after a while, and the upstream may be there again.
+            _ => {
+                if self.by_event_source {
+                    self.turn.fail();
+                }
+                self.by_event_source
+            }
+        }
+    }
+
     /// All there is for now, which is nothing.
     pub(crate) fn for_now(self) -> Rejoin {
         Rejoin {
@@ -72,8 +90,26 @@ pub(crate) struct Kept<'a> {
 }
 
 impl Asked {
+    /// A stream of its own, shared with nobody.
+    pub(crate) fn new(
+        config: &Arc<Config>,
+        replay: &Arc<Replay>,
+        whose: Whose,
+        target: Target,
+    ) -> Self {
+        Self {
+            config: Arc::clone(config),
+            replay: Arc::clone(replay),
+            whose,
+            target,
+            rejoins: None,
+            follows: None,
+            ticket: None,
+        }
+    }
+
     /// Goes on with the stream that the client has come back to: with this answer, or without, if by now there is more to have of
-    /// it than there was. Gives back the answer if the stream is over.
+    /// it than there was, or another one follows on it. Gives back the answer if the stream is over.
     pub(crate) fn go_on<B: Send + 'static>(
         &mut self,
         answer: Plain<B>,
@@ -82,13 +118,19 @@ impl Asked {
             return Err(answer);
         };
         let (recording, last_id) = (rejoins.recording, rejoins.last_id);
-        match recording.go_on(answer) {
-            Err(answer) if !recording.has_moved_on(&rejoins.reader, &last_id) => {
-                self.follows = Some(Arc::clone(&recording.progress));
-                Err(answer)
-            }
-            _ => Ok(rejoins.reader),
+        let Err(answer) = recording.go_on(answer) else {
+            return Ok(rejoins.reader);
+        };
+        if recording.has_moved_on(&rejoins.reader, &last_id) {
+            return Ok(rejoins.reader);
         }
+        if let Some(next) = recording.successor()
+            && let Place::At(start) = next.channel.start()
+        {
+            return Ok(Reader::new(Arc::clone(&next.channel), start));
+        }
+        self.follows = Some(recording);
+        Err(answer)
     }
 
     /// Keeps a stream from now on. Its client is the first of those that read it.
@@ -107,17 +149,20 @@ impl Asked {
         let now = Instant::now();
         let channel = Channel::new(replay.bounds, now);
         let stamped = (self.whose, self.target);
-        let follows = self.follows.as_ref();
-        let progress = follows.map_or_else(Progress::default, |before| before.followed());
+        let before = self.follows;
+        let progress = before.as_ref().map(|before| before.progress.followed());
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
-            progress,
+            progress.unwrap_or_default(),
             &kept.response.headers,
             replay.upstream_ids,
             channel,
         );
         let recording = Arc::new(recording);
+        if let Some(before) = before {
+            before.followed_by(&recording);
+        }
 
         let mut chain = kept.chain;
         let progress = Arc::clone(&recording.progress);

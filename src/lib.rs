@@ -104,7 +104,9 @@ mod share;
 mod source;
 mod stream;
 mod timer;
+mod turns;
 mod upstream;
+mod waiting;
 
 pub use body::SseBody;
 pub use codec::Event;

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-    request, response, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
+    uri::PathAndQuery,
 };
 use tower::ServiceExt;
 
 use crate::{
     codec::Event,
+    head::LAST_EVENT_ID,
     keep::Rejoins,
-    recording::{Recording, Target, Turn, Whose},
+    recording::{Recording, Target, Whose},
     refusal::Refusal,
     replay::{EventId, Gap, Logs, Place, Position, Reader, Replay, State},
     session::Owner,
+    turns::Turn,
 };
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// A place in a stream that is kept, for a client to read on from.
 pub(crate) struct Rejoin {
@@ -79,23 +79,10 @@ impl Resumption<'_> {
         if !matches!(client.method, Method::GET | Method::POST) {
             return Resumed::Not;
         }
-        if let Some(authorize) = &self.replay.authorize {
-            let asked = Request::from_parts(client.clone(), ());
-            match authorize.clone().oneshot(asked).await {
-                Ok(status) if status.is_success() => {}
-                Ok(status) => {
-                    let refusal = Refusal::new(status, "this stream cannot be resumed\n");
-                    return Resumed::Refused(refusal);
-                }
-                Err(why) => {
-                    tracing::warn!("whether a stream may be resumed cannot be told: {why}");
-                    let status = StatusCode::SERVICE_UNAVAILABLE;
-                    let refusal = Refusal::new(status, "streams cannot be resumed now\n");
-                    return Resumed::Refused(refusal);
-                }
-            }
+        if let Err(refusal) = self.authorize(client).await {
+            return Resumed::Refused(refusal);
         }
-        let (recording, position) = match id {
+        let (found, position) = match id {
             Named::Ours(EventId { token, position }) => match self.logs.find(token) {
                 Some(found) if self.is_it(&found) => (found, position),
                 _ => return self.gap(&client.method, "unknown", None),
@@ -105,55 +92,34 @@ impl Resumption<'_> {
                 None => return Resumed::Not,
             },
         };
-        let mut place = recording.channel.locate(position);
-        let mut turn = Turn::default();
-        let mut seat = None;
-        let by_event_source = client.method == Method::GET && self.replay.gap == Gap::Event;
-        if let Place::Tail(State::Suspended, cursor) = place {
+        let (mut recording, mut place) = place_of(&found, position);
+        // Held until there is another: a stream without a reader may be given up.
+        let mut seats = Vec::new();
+        while let Place::Tail(State::Suspended, cursor) = place {
             // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
-            seat = Some(Reader::new(Arc::clone(&recording.channel), cursor));
-            turn = recording.turn().await;
-            if turn.waited {
-                place = recording.channel.locate(position);
-                let still = matches!(place, Place::Tail(State::Suspended, _));
-                if still && turn.failed && by_event_source {
-                    // It comes back after a while, as does the one who has asked.
-                    place = Place::At(cursor);
-                }
+            let reader = Reader::new(Arc::clone(&recording.channel), cursor);
+            let turn = recording.turn().await;
+            let (now, there) = place_of(&found, position);
+            let still = matches!(there, Place::Tail(State::Suspended, _));
+            if still && Arc::ptr_eq(&now, &recording) {
+                return self.at_the_upstream(client, upstream, recording, reader, turn);
             }
+            seats.push(reader);
+            (recording, place) = (now, there);
         }
-        let mut sit = |cursor| {
-            let reader = || Reader::new(Arc::clone(&recording.channel), cursor);
-            seat.take().unwrap_or_else(reader)
-        };
+        self.kept(client, recording, place)
+    }
+
+    /// What is kept of a stream from there on, or what it has come to.
+    fn kept(&self, client: &request::Parts, recording: Arc<Recording>, place: Place) -> Resumed {
+        let is_get = client.method == Method::GET;
         let cursor = match place {
             Place::At(cursor) => cursor,
-            Place::Tail(State::Suspended, cursor) => {
-                let reader = sit(cursor);
-                let Some(last_id) = recording.progress.last_id() else {
-                    return self.gap(&client.method, "failed", None);
-                };
-                let Ok(value) = HeaderValue::from_bytes(last_id.as_bytes()) else {
-                    return self.gap(&client.method, "failed", None);
-                };
-                upstream.headers.insert(LAST_EVENT_ID, value);
-                return Resumed::AtTheUpstream(Rejoins {
-                    recording,
-                    reader,
-                    last_id,
-                    by_event_source,
-                    turn,
-                });
-            }
             Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
             // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
             // have had; to send anything but a GET for it could be to pay twice.
-            Place::Tail(..)
-                if client.method == Method::GET && !recording.progress.is_complete() =>
-            {
-                return Resumed::Not;
-            }
-            Place::Tail(..) if client.method == Method::GET => {
+            Place::Tail(..) if is_get && !recording.progress.is_complete() => return Resumed::Not,
+            Place::Tail(..) if is_get => {
                 let refusal = Refusal::new(StatusCode::NO_CONTENT, "");
                 return Resumed::Refused(refusal);
             }
@@ -163,9 +129,58 @@ impl Resumption<'_> {
         };
         Resumed::Kept(Box::new(Rejoin {
             head: recording.head(),
-            reader: Some(sit(cursor)),
+            reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
             first: None,
         }))
+    }
+
+    /// Has the upstream asked to go on after the last id that it gave.
+    fn at_the_upstream(
+        &self,
+        client: &request::Parts,
+        upstream: &mut request::Parts,
+        recording: Arc<Recording>,
+        reader: Reader,
+        turn: Turn,
+    ) -> Resumed {
+        let last_id = recording.progress.last_id();
+        let value = last_id
+            .as_ref()
+            .map(|id| HeaderValue::from_bytes(id.as_bytes()));
+        let (Some(last_id), Some(Ok(value))) = (last_id, value) else {
+            return self.gap(&client.method, "failed", None);
+        };
+        let in_vain = turn.waited && turn.failed;
+        let rejoins = Rejoins {
+            recording,
+            reader,
+            last_id,
+            by_event_source: client.method == Method::GET && self.replay.gap == Gap::Event,
+            turn,
+        };
+        if in_vain && rejoins.by_event_source {
+            // It comes back after a while, as does the one who has asked.
+            return Resumed::Kept(Box::new(rejoins.for_now()));
+        }
+        upstream.headers.insert(LAST_EVENT_ID, value);
+        Resumed::AtTheUpstream(rejoins)
+    }
+
+    /// Whether this client may resume anything.
+    async fn authorize(&self, client: &request::Parts) -> Result<(), Refusal> {
+        let Some(authorize) = &self.replay.authorize else {
+            return Ok(());
+        };
+        let asked = Request::from_parts(client.clone(), ());
+        match authorize.clone().oneshot(asked).await {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(status) => Err(Refusal::new(status, "this stream cannot be resumed\n")),
+            Err(why) => {
+                tracing::warn!("whether a stream may be resumed cannot be told: {why}");
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Err(Refusal::new(status, "streams cannot be resumed now\n"))
+            }
+        }
     }
 
     fn is_it(&self, found: &Recording) -> bool {
@@ -278,6 +293,19 @@ impl Resumption<'_> {
             first: Some(event.into_block().into_raw()),
         }))
     }
+}
+
+/// Where the one is who has this event: in its stream, or in one that follows on it.
+fn place_of(recording: &Arc<Recording>, position: Position) -> (Arc<Recording>, Place) {
+    let mut recording = Arc::clone(recording);
+    let mut place = recording.channel.locate(position);
+    while let Place::Tail(State::Suspended, _) = place
+        && let Some(next) = recording.successor()
+    {
+        place = next.channel.start();
+        recording = next;
+    }
+    (recording, place)
 }
 
 /// The head of a success.

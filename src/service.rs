@@ -104,18 +104,12 @@ where
             replay.is_some_and(|replay| names_an_event(&parts, replay) || replay.share.is_some());
         let asked = replay.map(|replay| {
             let owner = self.config.owner(&parts, None);
-            Box::new(Asked {
-                config: Arc::clone(&self.config),
-                replay: Arc::clone(replay),
-                whose: Whose {
-                    owner,
-                    session: None,
-                },
-                target: Target::of(&parts, replay),
-                rejoins: None,
-                follows: None,
-                ticket: None,
-            })
+            let whose = Whose {
+                owner,
+                session: None,
+            };
+            let target = Target::of(&parts, replay);
+            Box::new(Asked::new(&self.config, replay, whose, target))
         });
         let request = Request::from_parts(parts, body);
         if policy.sessions.is_some() || comes_back {

@@ -676,3 +676,64 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
     assert_eq!(told.status, 200);
     assert!(told.rest().await.1.is_some(), "cut, to be told of the gap");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows_on_it() {
+    /// Holds the last event, and forgets it at the end.
+    struct Forgets(Option<Event>);
+    impl Interceptor for Forgets {
+        fn event(&mut self, event: Event) -> Verdict {
+            self.0
+                .replace(event)
+                .map_or(Verdict::Hold, |last| Verdict::Release(vec![last.into()]))
+        }
+    }
+    let replay = Replay::default().linger(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &Head<'_>| Some(Forgets(None)));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.cut();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    // It is gone on with by a stream of its own, of which nothing is let go of yet.
+    let (asked, mut feed) = front.open(&mut origin, after(&id)).await;
+    drop(asked);
+    let mut again = front.send(after(&id)).await;
+    assert!(origin.is_idle().await, "the upstream was asked");
+    feed.events(2..5).await;
+    let (seen, next) = again.events(2).await;
+    assert_eq!(seen, numbers(2..4));
+    // As often as need be, with the old id or with a new one.
+    assert_eq!(
+        front.send(after(&id)).await.events(2).await.0,
+        numbers(2..4)
+    );
+    feed.events(5..6).await;
+    assert_eq!(front.send(after(&next)).await.events(1).await.0, ["4"]);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
+    let bounds = Bounds::default().events(2);
+    let replay = Replay::default()
+        .linger(Duration::from_secs(1))
+        .bounds(bounds);
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    let (mut asked, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(1..6).await;
+    asked.events(5).await;
+    let mut again = front.send(after(&id)).await;
+    assert!(again.event().await.starts_with("event: gap\n"));
+    assert_eq!(again.events(2).await.0, numbers(4..6));
+}

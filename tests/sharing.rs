@@ -342,3 +342,28 @@ async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
     let (seen, told) = tokio::join!(behind.events(3), ahead.events(2));
     assert_eq!((seen.0, told.0), (numbers(0..3), numbers(1..3)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() {
+    let never = sharing().detach(|_, _| false);
+    let (front, mut origin) = staged(&layer(never));
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    let (_, id) = one.events(1).await;
+    two.events(1).await;
+    drop((one, two));
+    assert!(feed.is_let_go().await);
+    let back = || get("/a").header("last-event-id", &id);
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(back()), front.send(back()), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+    feed.events(1..3).await;
+    assert_eq!(one.events(2).await, two.events(2).await);
+    assert!(origin.is_idle().await, "each has asked for itself");
+}

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, StatusCode, request};
 use super::{OriginCheck, origin::Foreign};
 use crate::{
     codec::Event,
+    head::LAST_EVENT_ID,
     intercept::Json,
     policy::Policy,
     replay::{EventId, Gap, Replay},
@@ -87,7 +88,7 @@ impl Mcp {
     pub fn with_sessions(policy: Policy, sessions: Sessions) -> Self {
         let none = Sessions::none()
             .without_header(SESSION)
-            .without_header("last-event-id")
+            .without_header(LAST_EVENT_ID.as_str())
             .without_endpoint();
         let refused = |status, text| Arc::new(Policy::refuse(status, text));
         let (policy, replay) = policy.without_replay();
@@ -160,7 +161,7 @@ fn may_be_legacy(request: &request::Parts) -> bool {
 
 /// Whether it names an event of ours, which none of a legacy stream is.
 fn comes_back(headers: &HeaderMap) -> bool {
-    let mut ids = headers.get_all("last-event-id").iter();
+    let mut ids = headers.get_all(LAST_EVENT_ID).iter();
     ids.any(|id| {
         id.to_str()
             .is_ok_and(|id| id.trim().parse::<EventId>().is_ok())

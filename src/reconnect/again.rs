@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request, response};
 use http_body::Body;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
@@ -20,14 +20,13 @@ use super::{
     rules::{Ask, Asks},
 };
 use crate::{
+    head::LAST_EVENT_ID,
     timer::Timer,
     upstream::{
         Over, Progress, Sequel,
         coding::{Coding, Plain},
     },
 };
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How a service is asked again.
 pub(crate) struct Repeat<R> {

@@ -145,17 +145,13 @@ impl Channel {
     /// Where the one is who has this event.
     pub(crate) fn locate(&self, position: Position) -> Place {
         let shared = self.lock();
-        match shared.log.locate(position) {
-            Located::After(cursor) => match shared.log.state() {
-                // Who is sent comments alone comes back for ever, as it learns of no other place by them.
-                state if state != State::Live && !shared.log.has_events_from(cursor) => {
-                    Place::Tail(state, cursor)
-                }
-                _ => Place::At(cursor),
-            },
-            Located::Evicted => Place::Evicted,
-            Located::Unknown => Place::Unknown,
-        }
+        shared.place(shared.log.locate(position))
+    }
+
+    /// Where the one is who has nothing of it.
+    pub(crate) fn start(&self) -> Place {
+        let shared = self.lock();
+        shared.place(shared.log.start())
     }
 
     /// The last event with this id. Blanks around it are lost on the way to a client and back (RFC 9110 5.5).
@@ -451,6 +447,20 @@ impl Channel {
 }
 
 impl Shared {
+    fn place(&self, located: Located) -> Place {
+        match located {
+            Located::After(cursor) => match self.log.state() {
+                // Who is sent comments alone comes back for ever, as it learns of no other place by them.
+                state if state != State::Live && !self.log.has_events_from(cursor) => {
+                    Place::Tail(state, cursor)
+                }
+                _ => Place::At(cursor),
+            },
+            Located::Evicted => Place::Evicted,
+            Located::Unknown => Place::Unknown,
+        }
+    }
+
     /// Also the writer, to be woken, if it waits for somebody who is behind this one.
     fn join(&mut self, cursor: Cursor) -> (usize, Option<Waker>) {
         if self.readers.is_empty() {

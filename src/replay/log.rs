@@ -278,6 +278,14 @@ impl Log {
         Cursor(self.first)
     }
 
+    /// The place before everything there was, if all of it is kept.
+    pub(crate) fn start(&self) -> Located {
+        match self.evicted {
+            None => Located::After(Cursor(self.first)),
+            Some(_) => Located::Evicted,
+        }
+    }
+
     /// Finds the place after an event, strictly: that event itself is not read again.
     pub fn locate(&self, position: Position) -> Located {
         if let Some(evicted) = self.evicted

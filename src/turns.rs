@@ -1,0 +1,56 @@
+//! Turns: of those who share a stream, one asks the upstream to go on, for all.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::OwnedMutexGuard;
+
+/// Who asks the upstream to go on, of those who share a stream.
+#[derive(Default)]
+pub(crate) struct Turns {
+    one: Arc<tokio::sync::Mutex<()>>,
+    /// How often the upstream was asked in vain.
+    failed: AtomicU64,
+}
+
+impl Turns {
+    /// Waits until nobody else has a turn.
+    pub(crate) async fn take(self: &Arc<Self>) -> Turn {
+        if let Ok(held) = Arc::clone(&self.one).try_lock_owned() {
+            return Turn::new(self, held, false, false);
+        }
+        let before = self.failed.load(Ordering::Relaxed);
+        let held = Arc::clone(&self.one).lock_owned().await;
+        let failed = self.failed.load(Ordering::Relaxed) != before;
+        Turn::new(self, held, true, failed)
+    }
+}
+
+/// It is its holder's turn to ask the upstream to go on, until this is dropped.
+#[derive(Default)]
+pub(crate) struct Turn {
+    turns: Option<(Arc<Turns>, OwnedMutexGuard<()>)>,
+    /// Somebody else has had a turn before.
+    pub(crate) waited: bool,
+    /// In vain.
+    pub(crate) failed: bool,
+}
+
+impl Turn {
+    fn new(turns: &Arc<Turns>, held: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
+        Self {
+            turns: Some((Arc::clone(turns), held)),
+            waited,
+            failed,
+        }
+    }
+
+    /// The upstream was asked in vain: those who have waited need not ask it again at once.
+    pub(crate) fn fail(&self) {
+        if let Some((turns, _)) = &self.turns {
+            turns.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
