@@ -277,7 +277,7 @@ where
         progress.give_up();
         let (state, may_go_on) = match &ending {
             Ending::Clean(_) => {
-                let waited = channel.state() == State::Suspended;
+                let waited = this.limits.given_up.is_some();
                 (State::Complete, waited || truncated)
             }
             // What an interceptor refused is not to be passed over as if it had not been.

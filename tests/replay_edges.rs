@@ -683,9 +683,7 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
     struct Forgets(Option<Event>);
     impl Interceptor for Forgets {
         fn event(&mut self, event: Event) -> Verdict {
-            self.0
-                .replace(event)
-                .map_or(Verdict::Hold, |last| Verdict::Release(vec![last.into()]))
+            self.0.replace(event).into()
         }
     }
     let replay = Replay::default().linger(Duration::from_secs(1));
@@ -736,4 +734,40 @@ async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
     let mut again = front.send(after(&id)).await;
     assert!(again.event().await.starts_with("event: gap\n"));
     assert_eq!(again.events(2).await.0, numbers(4..6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held() {
+    /// Holds the last event, and takes its time for it at the end.
+    #[derive(Default)]
+    struct Slow(Option<Event>);
+    impl Interceptor for Slow {
+        fn event(&mut self, event: Event) -> Verdict {
+            self.0.replace(event).into()
+        }
+        fn end(&mut self, _: End<'_>) -> Verdict {
+            let last = self.0.take();
+            Verdict::defer(async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(last)
+            })
+        }
+    }
+    let replay = Replay::default().linger(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &Head<'_>| Some(Slow::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    tokio::time::advance(Duration::from_millis(1100)).await;
+    settle().await;
+    let mut again = front.send(after(&id)).await;
+    assert!(origin.is_idle().await, "there is more to come");
+    let (seen, last) = again.events(1).await;
+    assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
+    let (mut next, mut feed) = front.open(&mut origin, after(&last)).await;
+    feed.events(3..5).await;
+    assert_eq!(next.events(1).await.0, ["3"]);
 }

@@ -368,11 +368,14 @@ impl Channel {
         waited
     }
 
-    /// No other answer is waited for. False if one has come.
+    /// No other answer is waited for. False if one has come. What interceptors hold is on its way then, up to the [end](Self::end).
     pub(crate) fn stop_waiting(&self) -> bool {
         let mut shared = self.lock();
         let waited = shared.log.state() == State::Suspended;
-        shared.closed |= waited;
+        if waited {
+            shared.closed = true;
+            shared.log.set_state(State::Live);
+        }
         waited
     }
 
