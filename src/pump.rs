@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -54,6 +55,20 @@ impl Limits {
             until: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
             given_up: None,
         }
+    }
+
+    /// When there is no more time for a stream that has been without a client since then.
+    fn deadline(&self, alone_since: Option<Instant>) -> Option<Instant> {
+        if let Some(given_up) = self.given_up {
+            return Some(given_up + LAST_WORDS);
+        }
+        let lingers = alone_since.and_then(|since| since.checked_add(self.linger));
+        lingers.into_iter().chain(self.until).min()
+    }
+
+    /// Whether so many bytes are more than an upstream may send to nobody.
+    fn is_too_much(&self, alone: u64) -> bool {
+        self.given_up.is_none() && alone > self.detached_bytes
     }
 }
 
@@ -120,7 +135,7 @@ where
     /// Moves on what can be moved. Ready when the upstream is over.
     fn poll_upstream(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS_A_POLL {
-            let mut this = self.as_mut().project();
+            let this = self.as_mut().project();
             let channel = &this.kept.recording.channel;
             if this.pull.is_none() && !*this.due {
                 if let Some((truncated, ending)) = this.over.take() {
@@ -134,115 +149,120 @@ where
             if alone_since.is_none() {
                 *this.alone = 0;
             }
-            let mut too_much = *this.alone > this.limits.detached_bytes;
-            let deadline = match this.limits.given_up {
-                Some(since) => {
-                    too_much = false;
-                    Some(since + LAST_WORDS)
-                }
-                None => {
-                    let lingers =
-                        alone_since.and_then(|since| since.checked_add(this.limits.linger));
-                    lingers.into_iter().chain(this.limits.until).min()
-                }
-            };
-            let now = Instant::now();
-            let out_of_time = too_much || deadline.is_some_and(|at| at <= now);
-            if out_of_time
-                && this.limits.given_up.is_none()
-                && let Some(mut pull) = this.pull.as_mut().as_pin_mut()
-            {
-                let is_complete = this.kept.recording.progress.is_complete();
-                let ends = pull.as_mut().give_up();
-                if !ends && is_complete {
-                    pull.as_mut().hang_up();
-                }
-                if ends || is_complete {
-                    // Interceptors are told the end, and what they hold is kept: that is soon done.
-                    this.limits.given_up = Some(now);
-                    continue;
-                }
-            }
-            match demand {
-                _ if out_of_time && this.over.is_some() => {
-                    // There is no more to come, and this is read by nobody or not in time.
-                    this.stamp.make_room(u64::MAX, u64::MAX);
-                }
-                _ if out_of_time => {
-                    let nobody = alone_since.is_some() && this.limits.given_up.is_none();
-                    if nobody && !channel.abandon() {
-                        // Somebody has come in the meantime.
-                        continue;
-                    }
-                    self.as_mut().let_go();
+            let deadline = this.limits.deadline(alone_since);
+            let late = deadline.is_some_and(|at| at <= Instant::now());
+            if late || this.limits.is_too_much(*this.alone) {
+                if self.as_mut().give_up(alone_since.is_some()).is_break() {
                     return Poll::Ready(());
                 }
+                continue;
+            }
+            match demand {
                 Demand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
                 Demand::Stop => {
-                    self.as_mut().let_go();
+                    self.let_go();
                     return Poll::Ready(());
                 }
                 Demand::Wait => {
-                    if let Some(deadline) = deadline {
-                        ready!(this.timer.poll(cx, deadline));
-                        continue;
-                    }
-                    return Poll::Pending;
+                    let Some(deadline) = deadline else {
+                        return Poll::Pending;
+                    };
+                    ready!(this.timer.poll(cx, deadline));
+                    continue;
                 }
             }
             if *this.due {
                 self.as_mut().write();
-                continue;
-            }
-            let before = this.stamp.waiting();
-            let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
-                return Poll::Ready(());
-            };
-            match pull.as_mut().poll(cx, this.stamp) {
-                Poll::Ready(Step::Full) => self.as_mut().write(),
-                Poll::Ready(Step::End(trailers)) => {
-                    let truncated = pull.is_truncated();
-                    if pull.is_ended_by_interceptor() {
-                        // It has said the last word, for who comes back too.
-                        this.kept.recording.progress.complete();
-                    }
-                    this.stamp.finish();
-                    *this.over = Some((truncated, Ending::Clean(trailers)));
-                    this.pull.set(None);
-                    self.as_mut().write();
-                }
-                Poll::Ready(Step::Failed(error)) => {
-                    *this.over = Some((false, Ending::Broken(Arc::new(error))));
-                    this.pull.set(None);
-                    self.as_mut().write();
-                }
-                Poll::Pending => {
-                    let now = this.stamp.waiting();
-                    if now > 0 {
-                        *this.futile = if now > before { 0 } else { *this.futile + 1 };
-                        if *this.futile < Pull::<B>::PATIENCE {
-                            // As a body does that is pulled by its client: there may be more in a moment.
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
-                        self.as_mut().write();
-                    }
-                    let this = self.as_mut().project();
-                    if *this.due {
-                        continue;
-                    }
-                    let (expires, change) = this.kept.recording.channel.expire(Instant::now());
-                    this.kept.logs.account(change);
-                    if let Some(at) = [deadline, expires].into_iter().flatten().min() {
-                        ready!(this.timer.poll(cx, at));
-                        continue;
-                    }
-                    return Poll::Pending;
-                }
+            } else {
+                ready!(self.as_mut().poll_pull(cx, deadline));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Takes what the upstream has. Ready when there is something else to look at.
+    fn poll_pull(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        let mut this = self.as_mut().project();
+        let before = this.stamp.waiting();
+        let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+            return Poll::Ready(());
+        };
+        match pull.as_mut().poll(cx, this.stamp) {
+            Poll::Ready(Step::Full) => {}
+            Poll::Ready(Step::End(trailers)) => {
+                let truncated = pull.is_truncated();
+                if pull.is_ended_by_interceptor() {
+                    // It has said the last word, for who comes back too.
+                    this.kept.recording.progress.complete();
+                }
+                this.stamp.finish();
+                *this.over = Some((truncated, Ending::Clean(trailers)));
+                this.pull.set(None);
+            }
+            Poll::Ready(Step::Failed(error)) => {
+                *this.over = Some((false, Ending::Broken(Arc::new(error))));
+                this.pull.set(None);
+            }
+            Poll::Pending => {
+                let now = this.stamp.waiting();
+                if now > 0 {
+                    *this.futile = if now > before { 0 } else { *this.futile + 1 };
+                    if *this.futile < Pull::<B>::PATIENCE {
+                        // As a body does that is pulled by its client: there may be more in a moment.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    self.as_mut().write();
+                }
+                let this = self.project();
+                if *this.due {
+                    return Poll::Ready(());
+                }
+                let (expires, change) = this.kept.recording.channel.expire(Instant::now());
+                this.kept.logs.account(change);
+                return match [deadline, expires].into_iter().flatten().min() {
+                    Some(at) => this.timer.poll(cx, at),
+                    None => Poll::Pending,
+                };
+            }
+        }
+        self.write();
+        Poll::Ready(())
+    }
+
+    /// There is no more time for the stream. Continues with what is still to come of it, and breaks when it is cut.
+    fn give_up(mut self: Pin<&mut Self>, alone: bool) -> ControlFlow<()> {
+        let mut this = self.as_mut().project();
+        let is_first = this.limits.given_up.is_none();
+        if let Some(mut pull) = this.pull.as_mut().as_pin_mut().filter(|_| is_first) {
+            let is_complete = this.kept.recording.progress.is_complete();
+            let ends = pull.as_mut().give_up();
+            if !ends && is_complete {
+                pull.as_mut().hang_up();
+            }
+            if ends || is_complete {
+                // Interceptors are told the end, and what they hold is kept: that is soon done.
+                this.limits.given_up = Some(Instant::now());
+                return ControlFlow::Continue(());
+            }
+        }
+        if this.over.is_some() {
+            // There is no more to come, and this is read by nobody or not in time.
+            this.stamp.make_room(u64::MAX, u64::MAX);
+            self.write();
+            return ControlFlow::Continue(());
+        }
+        if alone && is_first && !this.kept.recording.channel.abandon() {
+            // Somebody has come in the meantime.
+            return ControlFlow::Continue(());
+        }
+        self.let_go();
+        ControlFlow::Break(())
     }
 
     /// Writes what has been collected.
