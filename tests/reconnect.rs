@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
-use support::{Call, Client, Fed, Front, Note, Origin, data, staged, witness};
+use http::{Method, Request, StatusCode};
+use support::{Call, Client, Front, Note, Origin, data, staged, witness};
 use tokio::time::{Instant, advance};
 use tower_sse_proxy::{
     ErrorKind, Event, KeepAlive, SseProxyLayer,
@@ -187,10 +187,7 @@ async fn failing(origin: &mut Origin, status: StatusCode) -> Vec<Duration> {
     let mut asked = Vec::new();
     while let Some(call) = origin.maybe().await {
         asked.push(begun.elapsed());
-        let (_, body) = Fed::new(1);
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        call.answer(response);
+        call.status(status);
     }
     asked
 }
@@ -272,10 +269,7 @@ async fn what_has_ended_by_a_204_is_not_begun_anew_by_who_comes_back() {
     let (_, id) = client.events(1).await;
     feed.cut();
     let ((_, ended), ()) = tokio::join!(client.rest(), async {
-        let (_, body) = Fed::new(1);
-        let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        origin.next().await.answer(response);
+        origin.next().await.status(StatusCode::NO_CONTENT);
     });
     assert_eq!(ended, None);
     let again = front.send(get().header("last-event-id", id)).await;
@@ -407,10 +401,7 @@ async fn a_request_that_fails_before_there_is_a_stream_is_not_repeated() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         let asked = async {
-            let (_, body) = Fed::new(1);
-            let mut response = Response::new(body);
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            origin.next().await.answer(response);
+            origin.next().await.status(StatusCode::BAD_GATEWAY);
         };
         let (client, ()) = tokio::join!(front.send(get()), asked);
         assert_eq!(client.status, 502);

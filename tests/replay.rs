@@ -930,10 +930,7 @@ async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give
     client.rest().await;
     let failing = async |request: http::request::Builder, origin: &mut support::Origin| {
         let (answer, ()) = tokio::join!(front.send(request), async {
-            let (_, body) = Fed::new(1);
-            let mut response = Response::new(body);
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            origin.next().await.answer(response);
+            origin.next().await.status(StatusCode::BAD_GATEWAY);
         });
         (answer.status, answer.rest().await)
     };

@@ -361,10 +361,7 @@ async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_st
         let (answer, ()) = tokio::join!(front.send(after(&id)), async {
             let call = origin.next().await;
             assert_eq!(call.header("last-event-id"), Some("up-0"));
-            let (_, body) = Fed::new(1);
-            let mut response = Response::new(body);
-            *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            call.answer(response);
+            call.status(StatusCode::from_u16(status).unwrap());
         });
         assert_eq!(answer.status, told);
     }
@@ -570,10 +567,7 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
         let (mut again, ()) = tokio::join!(front.send(after(&id)), async {
             let call = origin.next().await;
             assert_eq!(call.header("last-event-id"), Some("up-2"));
-            let (_, body) = Fed::new(1);
-            let mut response = Response::new(body);
-            *response.status_mut() = http::StatusCode::NO_CONTENT;
-            call.answer(response);
+            call.status(StatusCode::NO_CONTENT);
         });
         assert_eq!(again.status, 200, "who is told 204 does not come back");
         let (seen, id) = again.events(1).await;
@@ -668,10 +662,7 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
     let mut ahead = front.send(after(&id)).await;
     assert_eq!(ahead.events(1).await.0, ["1"]);
     pass(4).await;
-    let (_, body) = Fed::new(1);
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    call.answer(response);
+    call.status(StatusCode::NO_CONTENT);
     let told = waits.await.unwrap();
     assert_eq!(told.status, 200);
     assert!(told.rest().await.1.is_some(), "cut, to be told of the gap");

@@ -314,10 +314,7 @@ async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
     let (one, two, ()) = tokio::join!(front.send(after()), front.send(after()), async {
         let call = origin.next().await;
         assert!(origin.is_idle().await);
-        let (_, body) = Fed::new(1);
-        let mut down = Response::new(body);
-        *down.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        call.answer(down);
+        call.status(StatusCode::SERVICE_UNAVAILABLE);
     });
     for client in [one, two] {
         assert_eq!(client.status, 200, "an EventSource would give up");

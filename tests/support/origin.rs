@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{
     BodyExt,
     channel::{Channel, Sender},
@@ -128,6 +128,14 @@ impl Call {
 
     pub fn answer(self, response: Response<Fed>) {
         let _ = self.answer.send(response);
+    }
+
+    /// Answers with nothing else, and what is no stream.
+    pub fn status(self, status: StatusCode) {
+        let (_, body) = Fed::new(1);
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        self.answer(response);
     }
 
     /// Waits until nobody waits for the answer.
