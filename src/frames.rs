@@ -9,9 +9,9 @@ use crate::{
     source::Sink,
 };
 
-/// What one frame holds at the most.
-const BYTES_A_FRAME: usize = 256 << 10;
-const BLOCKS_A_FRAME: usize = 1024;
+/// What is handed out at once, at the most: so many bytes, in blocks that count for so many each at the least.
+const MOST: usize = 256 << 10;
+const LEAST: usize = 256;
 
 /// A block of this size is worth a frame of its own rather than a copy.
 const LARGE: usize = 8 << 10;
@@ -31,16 +31,16 @@ pub(crate) struct Frames {
     /// The unfinished rest of the stream. It can only be the last thing sent: whatever came after it would
     /// be read as part of it.
     tail: Option<Bytes>,
-    bytes: usize,
-    blocks: usize,
+    /// How much waits to be handed out. (One number: two would be two to keep.)
+    waiting: usize,
     /// Something has been sent or is about to be.
     begun: bool,
 }
 
 impl Frames {
-    /// How many blocks wait; the number grows until [`next`](Self::next) hands them out.
+    /// How much waits; the number grows with each block, until [`next`](Self::next) hands them out.
     pub(crate) fn waiting(&self) -> usize {
-        self.blocks
+        self.waiting
     }
 
     /// The next frame, if anything waits.
@@ -48,8 +48,7 @@ impl Frames {
         self.flush();
         let next = self.ready.pop_front();
         if self.ready.is_empty() {
-            self.bytes = 0;
-            self.blocks = 0;
+            self.waiting = 0;
         }
         next
     }
@@ -73,8 +72,7 @@ impl Frames {
 
     /// Adds bytes that do not follow on the last ones in their chunk.
     fn append_apart(&mut self, raw: Raw) {
-        self.bytes += raw.len();
-        self.blocks += 1;
+        self.waiting += max(raw.len(), LEAST);
         if !std::mem::replace(&mut self.begun, true) && raw.bytes().starts_with(&BOM) {
             // In the middle of the stream this was text; as a client's first bytes it would be a byte order
             // mark, and what the interceptors took for an unknown field would be another one.
@@ -128,24 +126,30 @@ impl Sink for Frames {
         }
     }
 
-    #[inline(always)]
-    fn block(&mut self, block: Block) -> Option<Block> {
+    fn block(&mut self, block: Block) {
         // An unfinished block that something follows is dropped, as a client that reads on would do at the
         // end of the stream. It must not run into what follows.
         self.tail = None;
-        if !block.is_terminated() {
+        if block.is_terminated() {
+            self.append_apart(block.into_part());
+        } else {
             self.tail = Some(block.into_raw());
-            return None;
         }
-        if let Some(run) = &mut self.run
-            && run.extend(block.part())
-        {
-            self.bytes += block.part().len();
-            self.blocks += 1;
-            return Some(block);
+    }
+
+    /// Where it follows on the last one in their chunk.
+    #[inline(always)]
+    fn extend(&mut self, block: &Block) -> bool {
+        let follows = block.is_terminated()
+            && self.tail.is_none()
+            && self
+                .run
+                .as_mut()
+                .is_some_and(|run| run.extend(block.part()));
+        if follows {
+            self.waiting += max(block.part().len(), LEAST);
         }
-        self.append_apart(block.into_part());
-        None
+        follows
     }
 
     fn late_line_feed(&mut self) {
@@ -153,7 +157,7 @@ impl Sink for Frames {
     }
 
     fn is_full(&self) -> bool {
-        self.blocks >= BLOCKS_A_FRAME || self.bytes >= BYTES_A_FRAME
+        self.waiting >= MOST
     }
 }
 
@@ -176,6 +180,12 @@ mod tests {
         blocks
     }
 
+    fn add(sink: &mut Frames, block: Block) {
+        if !sink.extend(&block) {
+            sink.block(block);
+        }
+    }
+
     fn frames(of: &mut Frames) -> Vec<Bytes> {
         std::iter::from_fn(|| of.next()).collect()
     }
@@ -186,7 +196,7 @@ mod tests {
         let chunk = Bytes::from(format!("{whole}data: half"));
         let mut sink = Frames::default();
         for block in blocks(&chunk) {
-            drop(sink.block(block));
+            add(&mut sink, block);
         }
         let out = frames(&mut sink);
         assert_eq!(out, [whole]);
@@ -205,7 +215,7 @@ mod tests {
             large.clone(),
             "data: 3\n\n".into(),
         ] {
-            blocks(&chunk).into_iter().for_each(|b| drop(sink.block(b)));
+            blocks(&chunk).into_iter().for_each(|b| add(&mut sink, b));
         }
         let out = frames(&mut sink);
         assert_eq!(out[0], "data: 1\n\ndata: 2\n\n");
@@ -219,7 +229,7 @@ mod tests {
         let mut sink = Frames::default();
         let many = Bytes::from("data: 2\n\n".repeat(LARGE / 8));
         for chunk in ["data: 1\n\n".into(), many.clone(), "data: 3\n\n".into()] {
-            blocks(&chunk).into_iter().for_each(|b| drop(sink.block(b)));
+            blocks(&chunk).into_iter().for_each(|b| add(&mut sink, b));
         }
         let out = frames(&mut sink);
         assert_eq!(out, [&b"data: 1\n\n"[..], &many, b"data: 3\n\n"]);
@@ -232,7 +242,7 @@ mod tests {
             let (allowed, denied) = ("a".repeat(allowed), "d".repeat(denied));
             let chunk = Bytes::from(format!("data: {allowed}\n\ndata: {denied}\n\n"));
             let mut sink = Frames::default();
-            drop(sink.block(blocks(&chunk).swap_remove(0)));
+            add(&mut sink, blocks(&chunk).swap_remove(0));
             let out = frames(&mut sink);
             assert_eq!(out, [format!("data: {allowed}\n\n")]);
             assert_ne!(out[0].as_ptr(), chunk.as_ptr());
@@ -243,8 +253,8 @@ mod tests {
     fn an_unfinished_block_is_dropped_if_anything_follows_it() {
         let tail = Bytes::from_static(b"data: half");
         let mut sink = Frames::default();
-        blocks(&tail).into_iter().for_each(|b| drop(sink.block(b)));
-        sink.block(crate::Event::new("after").into());
+        blocks(&tail).into_iter().for_each(|b| add(&mut sink, b));
+        add(&mut sink, crate::Event::new("after").into());
         sink.finish();
         assert_eq!(frames(&mut sink), ["data: after\n\n"]);
     }
@@ -253,7 +263,7 @@ mod tests {
     fn text_never_becomes_a_byte_order_mark() {
         let chunk = Bytes::from("data: 1\n\n\u{feff}data: unknown field\n\n");
         let mut sink = Frames::default();
-        sink.block(blocks(&chunk).pop().unwrap());
+        add(&mut sink, blocks(&chunk).pop().unwrap());
         sink.byte_order_mark();
         assert_eq!(frames(&mut sink), [":\n\n\u{feff}data: unknown field\n\n"]);
     }

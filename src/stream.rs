@@ -96,16 +96,22 @@ impl<S: Source> Stream<S> {
             let this = self.as_mut().project();
             if *this.handing_out {
                 if let Some(frame) = this.frames.next() {
-                    if let Some(idle) = this.idle {
-                        idle.handle_traffic(Instant::now());
-                    }
-                    let frame = Bytes::from_owner(OnTheWay {
-                        bytes: frame,
-                        _counted: Arc::clone(this.on_the_way),
-                    });
+                    let more_follows = this.frames.waiting() > 0;
+                    let frame = if more_follows {
+                        frame
+                    } else {
+                        // When this has been sent, so have those before it.
+                        Bytes::from_owner(OnTheWay {
+                            bytes: frame,
+                            _counted: Arc::clone(this.on_the_way),
+                        })
+                    };
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
                 *this.handing_out = false;
+                if let Some(idle) = this.idle {
+                    idle.handle_traffic(Instant::now());
+                }
             }
             if this.over.is_some() {
                 return self.poll_over(cx);

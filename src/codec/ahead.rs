@@ -71,11 +71,12 @@ impl Ahead {
                 line = from;
                 // The blank line is usually next: no search for what is in sight.
                 match chunk.get(from) {
-                    Some(b'\n' | b'\r') => from += line_end_len(&chunk[from..]),
+                    Some(b'\n') => from += 1,
+                    Some(b'\r') => from += line_end_len(&chunk[from..]),
                     _ => continue,
                 }
             }
-            let open = chunk[from - 1] == b'\r' && from == chunk.len();
+            let open = from == chunk.len() && chunk.last() == Some(&b'\r');
             if open || from - start > limit {
                 return;
             }

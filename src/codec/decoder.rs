@@ -175,6 +175,11 @@ impl Decoder {
         self.input.give_back(block.into());
     }
 
+    /// Whether there is input that is not taken yet.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
     /// The next piece, or `None` when more input is needed.
     ///
     /// # Errors

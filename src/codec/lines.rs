@@ -127,8 +127,12 @@ pub(super) fn data_value(line: &[u8]) -> Option<usize> {
 }
 
 /// The length of the line end that `at` starts with: 2 for CRLF, else 1 (WHATWG HTML 9.2.5, `end-of-line`).
+#[inline(always)]
 pub(super) fn line_end_len(at: &[u8]) -> usize {
-    if at.starts_with(b"\r\n") { 2 } else { 1 }
+    match at {
+        [b'\r', b'\n', ..] => 2,
+        _ => 1,
+    }
 }
 
 /// Whether a line that begins at `start` in its block completes a piece: a blank line does, and so does one

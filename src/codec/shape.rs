@@ -47,7 +47,7 @@ impl Shape {
     }
 
     /// Takes note of a line that stands at `start` in the block. Blocks have less than 4 GiB.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&mut self, line: &[u8], start: usize) {
         match line.first() {
             Some(b'd') => {

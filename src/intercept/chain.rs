@@ -2,6 +2,7 @@
 
 use std::{
     cmp::max,
+    hint::black_box,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,8 +22,10 @@ use crate::{
 
 /// Takes what the whole chain has let through.
 pub(crate) trait Output {
-    /// Returns the block if it is needed no more.
-    fn block(&mut self, block: Block) -> Option<Block>;
+    fn block(&mut self, block: Block);
+
+    /// Does the same if the block is not needed for it. Whether it has.
+    fn extend(&mut self, block: &Block) -> bool;
 }
 
 /// An interceptor whose deadline stays in the past is asked once in this time, not in a loop.
@@ -87,6 +90,14 @@ impl Finish {
             Finish::Truncated => End::Truncated,
             Finish::Failed(error) => End::Failed(error),
         }
+    }
+}
+
+impl Stage {
+    /// A copy to fall back on, where a failure lets the block pass or a replacement may need its id.
+    #[inline(always)]
+    fn original(&self, block: &Block) -> Option<Block> {
+        (self.fails_open || block.has_id()).then(|| block.clone())
     }
 }
 
@@ -155,10 +166,16 @@ impl Chain {
     pub(crate) fn push(&mut self, mut block: Block, out: &mut impl Output) -> Option<Block> {
         debug_assert!(self.is_idle());
         // The common case touches neither stack: every stage forwards.
-        for stage in 0..self.stages.len() {
-            let original = self.original(stage, &block);
+        for stage in 0.. {
+            let Some(at) = self.stages.get_mut(stage) else {
+                break;
+            };
+            // Looked at where it lies. Taken apart it would be put together word by word for the interceptor, which moves it on as
+            // a whole, and a processor has to wait before it can do that with what was just written.
+            let seen = black_box(&block);
+            let (is_event, original) = (seen.is_event(), at.original(seen));
             self.asked = stage;
-            match ask(self.stages[stage].interceptor.get_mut().as_mut(), block) {
+            match ask(at.interceptor.get_mut().as_mut(), is_event, block) {
                 Verdict::Forward(next) => block = next,
                 other => {
                     self.settle(stage, original, Ok(other));
@@ -166,7 +183,7 @@ impl Chain {
                 }
             }
         }
-        out.block(block)
+        hand_out(block, out)
     }
 
     /// The interceptor that was asked last has panicked.
@@ -205,11 +222,11 @@ impl Chain {
             // What is on its way beyond the last deferral is older than what the deferral will let through.
             if let Some((stage, block)) = self.next_on_way() {
                 if stage >= self.stages.len() {
-                    drop(out.block(block));
+                    drop(hand_out(block, out));
                 } else {
-                    let original = self.original(stage, &block);
+                    let original = self.stages[stage].original(&block);
                     let interceptor = self.stages[stage].interceptor.get_mut();
-                    let verdict = catch(|| ask(interceptor.as_mut(), block));
+                    let verdict = catch(|| ask(interceptor.as_mut(), block.is_event(), block));
                     self.settle(stage, original, verdict);
                 }
             } else if let Some(deferred) = self.deferred.pop_if(|d| d.known.is_some()) {
@@ -321,12 +338,6 @@ impl Chain {
         true
     }
 
-    /// A copy to fall back on, where a failure lets the block pass or a replacement may need its id.
-    #[inline(always)]
-    fn original(&self, stage: usize, block: &Block) -> Option<Block> {
-        (self.stages[stage].fails_open || block.has_id()).then(|| block.clone())
-    }
-
     fn settle(&mut self, stage: usize, original: Option<Block>, verdict: Result<Verdict, Error>) {
         match verdict {
             Ok(Verdict::Forward(block)) => self.way.push((stage + 1, block)),
@@ -403,9 +414,19 @@ impl Chain {
     }
 }
 
+/// Returns the block if it is needed no more.
 #[inline(always)]
-fn ask(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
-    if block.is_event() {
+fn hand_out(block: Block, out: &mut impl Output) -> Option<Block> {
+    if out.extend(&block) {
+        return Some(block);
+    }
+    out.block(block);
+    None
+}
+
+#[inline(always)]
+fn ask(interceptor: &mut dyn Interceptor, is_event: bool, block: Block) -> Verdict {
+    if is_event {
         interceptor.event(Event::of(block))
     } else {
         interceptor.block(block)

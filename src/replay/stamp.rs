@@ -153,7 +153,7 @@ impl Sink for Stamp {
     /// It stands at the start of a stream only, and nobody knows who will read this from where.
     fn byte_order_mark(&mut self) {}
 
-    fn block(&mut self, block: Block) -> Option<Block> {
+    fn block(&mut self, block: Block) {
         // As in a stream that is not kept: what is not finished goes if anything follows.
         self.rest = None;
         if block.is_terminated() {
@@ -162,7 +162,6 @@ impl Sink for Stamp {
         } else {
             self.rest = Some(block);
         }
-        None
     }
 
     /// The CR before it has ended the line.

@@ -41,7 +41,7 @@ impl Pipeline {
     }
 
     /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive). Breaks off when it is later than `until`.
+    /// [`drive`](Self::drive). Breaks off when it is later than `until`. Only while [idle](Self::is_idle).
     pub(crate) fn feed(
         &mut self,
         decoder: &mut Decoder,
@@ -52,22 +52,27 @@ impl Pipeline {
         let fed = catch(|| {
             loop {
                 for _ in 0..BLOCKS_A_LOOK {
-                    if !self.is_idle() || sink.is_full() {
+                    if sink.is_full() {
                         return ControlFlow::Continue(());
                     }
                     if let Some(block) = decoder.next_plain() {
                         if let Some(block) = self.push_block(block, sink) {
+                            // It went straight through, and left nothing to do.
                             decoder.give_back(block);
+                            continue;
                         }
-                        continue;
+                    } else {
+                        match decoder.next_piece() {
+                            Ok(Some(piece)) => self.push(piece, sink),
+                            Ok(None) => return ControlFlow::Continue(()),
+                            Err(error) => {
+                                let error = Error::with_source(ErrorKind::EventTooLarge, error);
+                                self.end(Finish::Failed(error));
+                            }
+                        }
                     }
-                    match decoder.next_piece() {
-                        Ok(Some(piece)) => self.push(piece, sink),
-                        Ok(None) => return ControlFlow::Continue(()),
-                        Err(error) => {
-                            let error = Error::with_source(ErrorKind::EventTooLarge, error);
-                            self.end(Finish::Failed(error));
-                        }
+                    if !self.is_idle() {
+                        return ControlFlow::Continue(());
                     }
                 }
                 if Instant::now() >= until {
@@ -161,16 +166,19 @@ struct Settled<'a, S> {
 }
 
 impl<S: Sink> Output for Settled<'_, S> {
-    #[inline(always)]
-    fn block(&mut self, block: Block) -> Option<Block> {
+    fn block(&mut self, block: Block) {
         let complete = block
             .open_end()
             .is_some_and(|open_end| self.late.left(open_end));
-        let block = self.sink.block(block);
+        self.sink.block(block);
         if complete {
             self.sink.late_line_feed();
         }
-        block
+    }
+
+    #[inline(always)]
+    fn extend(&mut self, block: &Block) -> bool {
+        block.open_end().is_none() && self.sink.extend(block)
     }
 }
 

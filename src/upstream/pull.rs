@@ -170,7 +170,7 @@ where
     ) -> Poll<Step> {
         let mut this = self.as_mut().project();
         let (mut bytes, mut frames) = (0, 0);
-        let until = Instant::now() + TIME_A_POLL;
+        let mut until = None;
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -189,8 +189,11 @@ where
             if sink.is_full() {
                 return Poll::Ready(Step::Full);
             }
-            if this.pipeline.feed(this.decoder, sink, until).is_break() {
-                return Poll::Ready(Step::Full);
+            if this.decoder.has_input() {
+                let until = *until.get_or_insert_with(|| Instant::now() + TIME_A_POLL);
+                if this.pipeline.feed(this.decoder, sink, until).is_break() {
+                    return Poll::Ready(Step::Full);
+                }
             }
             if !this.pipeline.is_idle() || sink.is_full() {
                 continue;
