@@ -73,8 +73,14 @@ impl Raw {
         let in_chunk = self.place.start + part.start..self.place.start + part.end;
         match self.chunk.text().get(in_chunk) {
             Some(text) => Cow::Borrowed(text),
-            None => lossy(&self.bytes()[part]),
+            None => self.doubtful_text(part),
         }
+    }
+
+    /// The same where nobody has looked yet whether it is text.
+    #[inline(never)]
+    fn doubtful_text(&self, part: Range<usize>) -> Cow<'_, str> {
+        lossy(&self.bytes()[part])
     }
 
     /// Takes in what stands right behind this in the same chunk. Says whether it does.
