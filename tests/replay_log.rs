@@ -65,6 +65,25 @@ fn what_has_just_come_is_kept_whatever_the_bounds() {
 }
 
 #[test]
+fn a_log_says_when_there_is_something_to_let_go_of() {
+    let (age, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    let now = Instant::now();
+    let mut log = Log::new(Bounds::default().age(age));
+    assert_eq!(log.expire(now), None, "there is nothing");
+    log.append("data: 1\n\n".into(), now);
+    log.append("data: 2\n\n".into(), now + second);
+    assert_eq!(log.expire(now + second), Some(now + age));
+    assert_eq!(log.expire(now + age), Some(now + age + second));
+    assert_eq!(log.expire(now + age + second), None);
+
+    let mut log = Log::new(Bounds::default().age(age)).commit_later();
+    let position = log.append("data: 1\n\n".into(), now);
+    assert_eq!(log.expire(now + age), None, "nobody has had it yet");
+    log.commit(position);
+    assert_eq!(log.expire(now + second), Some(now + age));
+}
+
+#[test]
 fn a_log_shows_nothing_of_what_it_keeps() {
     let mut log = Log::new(Bounds::default());
     log.append("data: canary\n\n".into(), Instant::now());

@@ -177,9 +177,7 @@ impl Log {
 
     /// Goes on in this epoch, in which somebody else has taken over. An epoch that is not later changes nothing.
     pub fn take_over(&mut self, epoch: u64) {
-        if epoch > self.next.epoch {
-            self.next.epoch = epoch;
-        }
+        self.next.epoch = self.next.epoch.max(epoch);
     }
 
     /// Keeps an event, and lets go of what is over the bounds; never of this one, however large it is, nor of what is not committed

@@ -178,9 +178,20 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::replay::Bounds;
+    use crate::replay::{Bounds, log::OVERHEAD};
 
-    struct Stream(Channel);
+    /// One that is written to at every look, if it is busy.
+    struct Stream {
+        channel: Channel,
+        is_busy: bool,
+    }
+
+    impl Stream {
+        fn write(&self, bytes: usize) -> (usize, usize) {
+            let event = Bytes::from(vec![b'x'; bytes]);
+            self.channel.write([(event.into(), true)], Instant::now())
+        }
+    }
 
     impl Record for Stream {
         type Whose = ();
@@ -190,19 +201,99 @@ mod tests {
         }
 
         fn channel(&self) -> &Channel {
-            &self.0
+            if self.is_busy {
+                self.channel.write([], Instant::now());
+            }
+            &self.channel
         }
+    }
+
+    fn stream(logs: &Logs<Stream>, is_busy: bool) -> Arc<Stream> {
+        let channel = Channel::new(Bounds::default(), Instant::now());
+        let stream = Arc::new(Stream { channel, is_busy });
+        logs.insert(Token::random(), Arc::clone(&stream));
+        stream
+    }
+
+    /// How many bytes each of them kept up to now.
+    fn kept<const N: usize>(streams: [&Arc<Stream>; N]) -> [usize; N] {
+        streams.map(|stream| stream.channel.retire())
+    }
+
+    const EVENT: usize = 100 + OVERHEAD;
+
+    #[test]
+    fn what_nobody_writes_to_goes_first() {
+        let logs = Logs::new(3 * EVENT);
+        let written = || {
+            let stream = stream(&logs, false);
+            logs.account(stream.write(100));
+            stream
+        };
+        let (a, b, c) = (written(), written(), written());
+        assert_eq!(logs.bytes(), 3 * EVENT, "there is room for three");
+        let d = written();
+        assert_eq!(logs.bytes(), 3 * EVENT);
+        // The first had to go, the oldest of those that were alike; and nobody has written to the third and the fourth since.
+        logs.account(b.write(100));
+        assert_eq!(logs.bytes(), 3 * EVENT);
+        assert_eq!(kept([&a, &b, &c, &d]), [0, 2 * EVENT, 0, EVENT]);
+    }
+
+    #[test]
+    fn room_is_made_although_all_are_written_to_all_the_time() {
+        let logs = Logs::new(0);
+        let busy = [(); 5].map(|()| stream(&logs, true));
+        for stream in &busy {
+            stream.write(100);
+        }
+        logs.account((5 * EVENT, 0));
+        assert_eq!(logs.bytes(), 0);
+        assert_eq!(kept(busy.each_ref()), [0; 5]);
+    }
+
+    #[test]
+    fn places_of_those_who_are_gone_go_when_they_are_most() {
+        // So many, of which so many go, leave so many places.
+        for (all, gone, places) in [
+            (100, 1, 100),
+            (100, 50, 100),
+            (100, 51, 49),
+            (64, 64, 64),
+            (65, 32, 65),
+            (65, 33, 32),
+        ] {
+            let logs = Logs::new(0);
+            let tokens: Vec<_> = (0..all).map(|_| Token::random()).collect();
+            for &token in &tokens {
+                let channel = Channel::new(Bounds::default(), Instant::now());
+                let is_busy = false;
+                logs.insert(token, Arc::new(Stream { channel, is_busy }));
+            }
+            for &token in &tokens[..gone] {
+                logs.remove(token);
+            }
+            assert_eq!(logs.lock().queue.len(), places, "{all} without {gone}");
+            assert_eq!(logs.len(), all - gone);
+        }
+    }
+
+    #[test]
+    fn all_logs_show_how_many_there_are_and_how_much_they_keep() {
+        let logs = Logs::new(1000);
+        let one = stream(&logs, false);
+        stream(&logs, false);
+        logs.account(one.write(100));
+        let shown = format!("Logs {{ streams: 2, bytes: {EVENT} }}");
+        assert_eq!(format!("{logs:?}"), shown);
     }
 
     #[test]
     fn what_is_let_go_of_before_it_was_counted_takes_nothing_else_along() {
         let logs = Logs::new(500);
-        let now = Instant::now();
         let stream = |bytes| {
-            let stream = Arc::new(Stream(Channel::new(Bounds::default(), now)));
-            logs.insert(Token::random(), Arc::clone(&stream));
-            let event = Bytes::from(vec![b'x'; bytes]);
-            let change = stream.0.write([(event.into(), true)], now);
+            let stream = stream(&logs, false);
+            let change = stream.write(bytes);
             (stream, change)
         };
         let (one, uncounted) = stream(1000);
@@ -210,8 +301,8 @@ mod tests {
         logs.account((600, 0));
         let (other, change) = stream(100);
         logs.account(change);
-        assert_eq!(one.0.retire(), 0);
-        assert_eq!(other.0.retire(), change.0);
+        assert_eq!(one.channel.retire(), 0);
+        assert_eq!(other.channel.retire(), change.0);
         logs.account(uncounted);
         assert_eq!(logs.bytes(), 600 + change.0);
     }

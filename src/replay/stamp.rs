@@ -172,3 +172,94 @@ impl Sink for Stamp {
         self.blocks.len() as u64 >= blocks || self.bytes >= bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Event,
+        codec::{Decoder, Piece},
+    };
+
+    fn first() -> Position {
+        Position {
+            epoch: 0,
+            number: 1,
+        }
+    }
+
+    /// One that has taken events of so many bytes.
+    fn with(sizes: &[usize]) -> Stamp {
+        let mut stamp = Stamp::new(None);
+        for &size in sizes {
+            stamp.block(Event::new("x".repeat(size - "data: \n\n".len())).into());
+        }
+        stamp
+    }
+
+    #[test]
+    fn what_is_taken_is_as_much_as_there_is_room_for_and_at_least_a_block() {
+        let mut stamp = with(&[20, 30, 40]);
+        let needs = |bytes: usize| (bytes + ID + OVERHEAD) as u64;
+        assert_eq!(stamp.next_size(), needs(20));
+        for (room, taken) in [(0, 1), (needs(30) + needs(40) - 1, 1), (needs(40), 1)] {
+            stamp.make_room(10, room);
+            assert_eq!(stamp.take(first()).len(), taken);
+        }
+        assert_eq!((stamp.waiting(), stamp.next_size()), (0, 0));
+        let mut stamp = with(&[20, 30, 40]);
+        stamp.make_room(10, needs(20) + needs(30));
+        assert_eq!(stamp.take(first()).len(), 2);
+        let mut stamp = with(&[20, 30, 40]);
+        stamp.make_room(2, u64::MAX);
+        assert_eq!(stamp.take(first()).len(), 2);
+        assert_eq!(stamp.waiting(), 1);
+    }
+
+    #[test]
+    fn it_is_full_when_the_blocks_or_the_bytes_are_as_many_as_there_is_room_for() {
+        let mut stamp = with(&[20]);
+        let one = stamp.next_size();
+        for (room, full) in [
+            ((1, one + 1), true),
+            ((2, one), true),
+            ((2, one + 1), false),
+        ] {
+            stamp.make_room(room.0, room.1);
+            assert_eq!(stamp.is_full(), full, "{room:?}");
+        }
+        stamp.take(first());
+        stamp.make_room(1, 1);
+        assert!(!stamp.is_full(), "what was taken needs no room here");
+    }
+
+    #[test]
+    fn what_comes_together_shares_chunks_that_are_not_too_large() {
+        let mut stamp = with(&[7000; 3]);
+        stamp.make_room(3, u64::MAX);
+        let mut written = stamp.take(first()).into_iter().map(|(block, _)| block);
+        let (mut one, two) = (written.next().unwrap(), written.next().unwrap());
+        let three = written.next().unwrap();
+        assert!(one.extend(&two), "in one chunk");
+        assert!(!one.extend(&three), "in the next");
+    }
+
+    #[test]
+    fn the_rest_of_a_stream_loses_its_id_where_ids_are_ours() {
+        for (token, left) in [(Some(Token::random()), "data: x"), (None, "id: 1\ndata: x")] {
+            let mut decoder = Decoder::default();
+            decoder.push("id: 1\ndata: x".into());
+            assert!(decoder.next_piece().unwrap().is_none());
+            let Some(Piece::Event(rest)) = decoder.finish() else {
+                panic!("there is a rest");
+            };
+            let mut stamp = Stamp::new(token);
+            stamp.block(rest.into());
+            assert_eq!(stamp.waiting(), 0, "something may follow");
+            stamp.finish();
+            let written = stamp.take(first());
+            assert_eq!(written.len(), 1);
+            assert_eq!(written[0].0.bytes(), left.as_bytes());
+        }
+    }
+}

@@ -1,14 +1,18 @@
 //! What of a channel no stream shows from outside. (The models of its locking are a package of their own.)
 
 use std::{
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Bounds, Channel, Demand, Ending, Join, State, channel::Got};
+use super::{Bounds, Channel, Demand, Ending, Join, Log, State, channel::Got, log::OVERHEAD};
 use crate::codec::Raw;
 
 fn channel(bounds: Bounds) -> Channel {
@@ -185,4 +189,84 @@ fn writes_are_counted() {
     write(&channel, &[b"a", b"b"]);
     write(&channel, &[b"c"]);
     assert_eq!(channel.writes(), 2);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn the_writer_is_woken_when_it_waits_for_what_is_read_and_not_otherwise() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let cx = &mut Context::from_waker(&waker);
+    let woken = || wakes.0.swap(0, Ordering::Relaxed);
+    let channel = channel(Bounds::default().events(4));
+    let (one, two) = (
+        channel.join(channel.oldest()),
+        channel.join(channel.oldest()),
+    );
+    // It takes room while it is unread, and is no event.
+    channel.write(
+        [(Raw::from(Bytes::from_static(b":")), false)],
+        Instant::now(),
+    );
+    write(&channel, &[b"a", b"b", b"c"]);
+    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
+    assert!(read(&channel, one, 1).is_some());
+    assert_eq!(woken(), 1);
+    // It does not wait: there is room.
+    assert!(matches!(channel.poll_demand(cx, 0), Demand::Write { .. }));
+    write(&channel, &[b"d"]);
+    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
+    // Those who are behind make no room, and come no farther by what they read.
+    assert!(read(&channel, two, 1).is_some());
+    let beside = channel.join(channel.oldest());
+    assert_eq!(woken(), 0);
+    channel.leave(beside, Instant::now());
+    assert_eq!(woken(), 1, "who leaves may have been the last");
+    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
+    channel.join_live(Join::Live).expect("it goes on");
+    assert_eq!(woken(), 1, "who joins ahead has read all, as it were");
+    assert!(matches!(channel.poll_demand(cx, 0), Demand::Write { .. }));
+    channel.join_live(Join::Live).expect("it goes on");
+    write(&channel, &[b"e"]);
+    channel.join_live(Join::Live).expect("it goes on");
+    assert_eq!(woken(), 0, "it does not wait");
+}
+
+#[test]
+fn what_is_found_is_the_last_that_was_sent() {
+    let now = Instant::now();
+    let mut log = Log::new(Bounds::default().events(3)).commit_later();
+    let positions: Vec<_> = (0..4)
+        .map(|_| {
+            let position = log.append("data: same\n\n".into(), now);
+            log.commit(position);
+            position
+        })
+        .collect();
+    assert_eq!(log.find(|_| true), Some(positions[3]));
+    // Of two that nobody has yet, and one that was let go of.
+    log.append("data: same\n\n".into(), now);
+    log.append("data: same\n\n".into(), now);
+    assert_eq!(log.find(|_| true), Some(positions[3]));
+}
+
+#[test]
+fn bytes_are_let_go_of_when_they_are_more_than_there_is_room_for() {
+    let event = |log: &mut Log| log.append("data: 1\n\n".into(), Instant::now());
+    let size = "data: 1\n\n".len() + OVERHEAD;
+    for (bytes, left) in [(2 * size, 2), (2 * size - 1, 1)] {
+        let mut log = Log::new(Bounds::default().bytes(bytes));
+        event(&mut log);
+        event(&mut log);
+        assert_eq!(log.bytes(), left * size);
+    }
 }
