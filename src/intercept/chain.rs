@@ -175,7 +175,14 @@ impl Chain {
             let seen = black_box(&block);
             let (is_event, original) = (seen.is_event(), at.original(seen));
             self.asked = stage;
-            match ask(at.interceptor.get_mut().as_mut(), is_event, block) {
+            let interceptor = at.interceptor.get_mut();
+            // Not by `ask`: it would move the block once more.
+            let verdict = if is_event {
+                interceptor.event(Event::of(block))
+            } else {
+                interceptor.block(block)
+            };
+            match verdict {
                 Verdict::Forward(next) => block = next,
                 other => {
                     self.settle(stage, original, Ok(other));
@@ -226,7 +233,7 @@ impl Chain {
                 } else {
                     let original = self.stages[stage].original(&block);
                     let interceptor = self.stages[stage].interceptor.get_mut();
-                    let verdict = catch(|| ask(interceptor.as_mut(), block.is_event(), block));
+                    let verdict = catch(|| ask(interceptor.as_mut(), block));
                     self.settle(stage, original, verdict);
                 }
             } else if let Some(deferred) = self.deferred.pop_if(|d| d.known.is_some()) {
@@ -424,9 +431,8 @@ fn hand_out(block: Block, out: &mut impl Output) -> Option<Block> {
     None
 }
 
-#[inline(always)]
-fn ask(interceptor: &mut dyn Interceptor, is_event: bool, block: Block) -> Verdict {
-    if is_event {
+fn ask(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
+    if block.is_event() {
         interceptor.event(Event::of(block))
     } else {
         interceptor.block(block)
