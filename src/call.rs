@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, request};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower::{BoxError, ServiceExt};
@@ -19,7 +19,7 @@ use crate::{
     recording::{Target, Whose},
     refusal::Refusal,
     replay::{Join, Replay},
-    resume::{Rejoin, Resumed, Resumption},
+    resume::{Rejoin, Resumed, Resumption, comes_for_a_stream, names_an_event},
     session::{Owner, Session},
     share::{Boarding, Ticket},
 };
@@ -116,7 +116,9 @@ impl<C> Call<C> {
                 Resumed::AtTheUpstream(rejoin) => rejoins = Some(rejoin),
                 Resumed::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
             }
-            if rejoins.is_none() && matches!(at, Target::Shared(..)) {
+            // Others have no use for what begins in the middle, nor who has an event of the upstream's for what they are sent.
+            let rides = rejoins.is_none() && !names_an_event(&parts, replay);
+            if rides && matches!(at, Target::Shared(..)) && comes_for_a_stream(&client.method) {
                 share = Some(((whose, at.clone()), Arc::clone(replay)));
             }
             target = Some(at);
@@ -253,7 +255,7 @@ impl<C, ReqB> Forward<C, ReqB> {
                 let asking = Asking {
                     policy: &policy,
                     request: Some(&client),
-                    head_only: client.method == Method::HEAD,
+                    head_only: false,
                 };
                 Ok(asking.keep(response, behind))
             };

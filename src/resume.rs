@@ -53,6 +53,11 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
             .is_some_and(|name| parameters(&request.uri, name).next().is_some())
 }
 
+/// Whether a stream is what a request of this method is for. Any other is for the service, whatever there is of its stream.
+pub(crate) fn comes_for_a_stream(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::POST)
+}
+
 /// A request's way to what is kept.
 pub(crate) struct Resumption<'a> {
     pub(crate) logs: &'a Logs<Recording>,
@@ -76,7 +81,7 @@ impl Resumption<'_> {
             },
             Err(refusal) => return Resumed::Refused(refusal),
         };
-        if !matches!(client.method, Method::GET | Method::POST) {
+        if !comes_for_a_stream(&client.method) {
             return Resumed::Not;
         }
         if let Err(refusal) = self.authorize(client).await {

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, request};
+use http::{Method, Response, StatusCode, request};
 use support::{
     Fed, Front, Note, Origin, event_stream,
     origin::{get, numbers, settle},
@@ -363,4 +363,54 @@ async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() 
     feed.events(1..3).await;
     assert_eq!(one.events(2).await, two.events(2).await);
     assert!(origin.is_idle().await, "each has asked for itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_an_event_of_the_upstreams_is_not_put_among_those_who_have_more() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let (_one, mut feed) = front.open(&mut origin, get("/a")).await;
+    feed.events(0..3).await;
+    settle().await;
+    let late = get("/a").header("last-event-id", "up-0");
+    let (mut late, mut own) = tokio::join!(front.send(late), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-0"));
+        call.stream()
+    });
+    own.events(1..3).await;
+    assert_eq!(late.events(2).await.0, numbers(1..3));
+    // Nor do others ride on what begins in the middle.
+    let mut two = front.send(get("/a")).await;
+    assert!(origin.is_idle().await);
+    feed.events(3..4).await;
+    assert_eq!(two.events(1).await.0, ["3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_come_for_a_stream_is_for_the_upstream() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
+    for method in [Method::HEAD, Method::OPTIONS, Method::DELETE] {
+        let request = get("/a").method(method.clone());
+        let (answer, ()) = tokio::join!(front.send(request), async {
+            let call = origin.next().await;
+            assert_eq!(call.request.method(), method);
+            call.status(StatusCode::NO_CONTENT);
+        });
+        assert_eq!(answer.status, 204);
+    }
+    // Nobody waits for what came of that.
+    let head = front.send(get("/b").method(Method::HEAD));
+    let (head, mut two, mut other) = tokio::join!(head, front.send(get("/b")), async {
+        let (head, two) = (origin.next().await, origin.next().await);
+        assert_eq!(head.request.method(), Method::HEAD);
+        let other = two.stream();
+        drop(head.stream());
+        other
+    });
+    assert_eq!(head.rest().await, (String::new(), None));
+    other.events(0..1).await;
+    assert_eq!(two.events(1).await.0, ["0"]);
+    feed.events(0..1).await;
+    assert_eq!(one.events(1).await.0, ["0"]);
 }

@@ -207,7 +207,8 @@ impl Replay {
     }
 
     /// Lets requests with the same key ride on one stream of the upstream, which is asked once. None do unless set, and none for
-    /// which the key is `None`. Only those of the same owner and session do, whatever the key.
+    /// which the key is `None`. Only those of the same owner and session do, whatever the key, and only a `GET` or a `POST` that
+    /// names no event of the upstream's: what came after that is for the upstream to send.
     ///
     /// So, unless [`owner`](crate::SseProxyLayer::owner) says otherwise, clients with cookies or tokens of their own have streams of
     /// their own. Where all may see the same, say so, and put who checks them further out, for only the first request of a stream
