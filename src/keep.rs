@@ -56,6 +56,8 @@ impl Rejoins {
         match answer {
             // Who is told so comes back no more, and would miss what interceptors hold.
             Some(StatusCode::NO_CONTENT) => self.recording.finish::<B>(&self.reader, &self.last_id),
+            // There is one answer at a time, and another client has it, or the same one that was cut off.
+            Some(StatusCode::CONFLICT) => self.recording.has_moved_on(&self.reader, &self.last_id),
             Some(status) if !status.is_server_error() => false,
             // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
             // back after a while, and the upstream may be there again.

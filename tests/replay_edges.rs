@@ -762,3 +762,26 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
     feed.events(3..5).await;
     assert_eq!(next.events(1).await.0, ["3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
+{
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    drop(client);
+    settle().await;
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(after(&id)), front.send(after(&id)), async {
+            let (one, two) = (origin.next().await, origin.next().await);
+            let feed = one.stream();
+            settle().await;
+            two.status(StatusCode::CONFLICT);
+            feed
+        });
+    assert_eq!((one.status, two.status), (200, 200));
+    feed.events(1..2).await;
+    assert_eq!(one.events(1).await, two.events(1).await);
+}
