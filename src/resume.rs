@@ -90,7 +90,7 @@ impl Resumption<'_> {
         let (found, position) = match id {
             Named::Ours(EventId { token, position }) => match self.logs.find(token) {
                 Some(found) if self.is_it(&found) => (found, position),
-                _ => return self.gap(&client.method, "unknown", None),
+                _ => return self.gap(client, "unknown", None),
             },
             Named::Upstreams(id) => match self.with_id(&id) {
                 Some(found) => found,
@@ -120,7 +120,7 @@ impl Resumption<'_> {
         let is_get = client.method == Method::GET;
         let cursor = match place {
             Place::At(cursor) => cursor,
-            Place::Tail(State::Failed, _) => return self.gap(&client.method, "failed", None),
+            Place::Tail(State::Failed, _) => return self.gap(client, "failed", None),
             // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
             // have had; to send anything but a GET for it could be to pay twice.
             Place::Tail(..) if is_get && !recording.progress.is_complete() => return Resumed::Not,
@@ -129,8 +129,8 @@ impl Resumption<'_> {
                 return Resumed::Refused(refusal);
             }
             Place::Tail(_, cursor) => cursor,
-            Place::Evicted => return self.gap(&client.method, "evicted", Some(recording)),
-            Place::Unknown => return self.gap(&client.method, "unknown", None),
+            Place::Evicted => return self.gap(client, "evicted", Some(recording)),
+            Place::Unknown => return self.gap(client, "unknown", None),
         };
         Resumed::Kept(Box::new(Rejoin {
             head: recording.head(),
@@ -153,7 +153,7 @@ impl Resumption<'_> {
             .as_ref()
             .map(|id| HeaderValue::from_bytes(id.as_bytes()));
         let (Some(last_id), Some(Ok(value))) = (last_id, value) else {
-            return self.gap(&client.method, "failed", None);
+            return self.gap(client, "failed", None);
         };
         let in_vain = turn.waited && turn.failed;
         let rejoins = Rejoins {
@@ -234,7 +234,7 @@ impl Resumption<'_> {
             [] => Ok(in_query),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
-                Ok(Some(id))
+                Ok(Some(id).filter(|id| *id != EventId::NONE))
             }
             _ if named => {
                 let text = "a request has one Last-Event-ID\n";
@@ -266,10 +266,10 @@ impl Resumption<'_> {
     }
 
     /// Tells a client that it cannot have all it missed, and then what there is.
-    fn gap(&self, method: &Method, reason: &str, rest: Option<Arc<Recording>>) -> Resumed {
+    fn gap(&self, client: &request::Parts, reason: &str, rest: Option<Arc<Recording>>) -> Resumed {
         let status = match self.replay.gap {
             Gap::Status(status) => Some(status),
-            Gap::Event if method != Method::GET => Some(StatusCode::GONE),
+            Gap::Event if client.method != Method::GET => Some(StatusCode::GONE),
             Gap::Event => None,
         };
         if let Some(status) = status {
@@ -289,8 +289,10 @@ impl Resumption<'_> {
             Reader::new(Arc::clone(&rest.channel), oldest)
         });
         if reader.is_none() {
-            // The client begins anew when it comes back.
-            let _ = event.set_id("");
+            // The client begins anew when it comes back. One whose address names an event would be told the same for ever.
+            let by_address = !client.headers.contains_key(LAST_EVENT_ID);
+            let anew = by_address.then(|| EventId::NONE.to_string());
+            let _ = event.set_id(anew.unwrap_or_default());
         }
         Resumed::Kept(Box::new(Rejoin {
             head: head.unwrap_or_else(|| head_with(plain_headers())),

@@ -1072,3 +1072,29 @@ async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on
     feed.send("id: up-1\ndata: bye, and thanks\n\n").await;
     assert_eq!(again.events(1).await.0, ["bye, and thanks"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
+    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
+    let (told, ended) = front.send(get(address)).await.rest().await;
+    assert!(told.starts_with("event: gap\n"));
+    assert_eq!(ended, None);
+    // An `EventSource` keeps its address.
+    let id = field(&told, "id").expect("one that comes first");
+    let again = get(address).header("last-event-id", id);
+    let (mut client, ()) = tokio::join!(front.send(again), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), None);
+        assert_eq!(call.request.uri(), "/?a=1");
+        let mut feed = call.stream();
+        feed.events(0..1).await;
+        feed.cut();
+    });
+    // And goes on from there.
+    let (_, id) = client.events(1).await;
+    let again = get(address).header("last-event-id", id);
+    let (mut client, mut feed) = front.open(&mut origin, again).await;
+    feed.events(1..2).await;
+    assert_eq!(client.events(1).await.0, ["1"]);
+}

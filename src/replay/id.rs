@@ -55,6 +55,17 @@ pub struct EventId {
     pub position: Position,
 }
 
+impl EventId {
+    /// That of no event, for a client that is to begin anew. (No stream has this token: it is one of 2^128.)
+    pub(crate) const NONE: Self = Self {
+        token: Token(0),
+        position: Position {
+            epoch: 0,
+            number: 0,
+        },
+    };
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Position { epoch, number } = self.position;

@@ -70,7 +70,8 @@ pub enum Gap {
     /// A `GET` is answered with an event of the type `gap`, since an `EventSource` cannot read headers and gives up for good on
     /// any status but 200 (WHATWG HTML 9.2.3). Its data is `{"reason":"evicted"}` where some events are no longer kept: then those
     /// follow that are. It is `{"reason":"unknown"}` where nothing is known of the stream, and `{"reason":"failed"}` where the
-    /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew.
+    /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew. (Where the
+    /// [address](Replay::query) names the event, and not the header, the id becomes one that means so: an address is not reset.)
     ///
     /// Such an answer has no headers of the upstream's, where nothing is known of its stream: what pages of other origins need
     /// (`Access-Control-Allow-Origin`) is for a layer further out to add.
