@@ -1098,3 +1098,26 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
     feed.events(1..2).await;
     assert_eq!(client.events(1).await.0, ["1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_was_there() {
+    for verbatim in [false, true] {
+        let layer = with(Replay::default().upstream_ids(verbatim));
+        let (front, mut origin) = staged(&layer);
+        let mine = || get("/").header("authorization", "mine");
+        let (mut client, mut feed) = front.open(&mut origin, mine()).await;
+        feed.events(0..1).await;
+        feed.send("id: up-1\ndata: ha").await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        let again = mine().header("last-event-id", id);
+        let (mut again, mut feed) = tokio::join!(front.send(again), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+        feed.events(1..2).await;
+        assert_eq!(again.events(1).await.0, ["1"]);
+    }
+}

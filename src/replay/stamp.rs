@@ -92,8 +92,10 @@ impl Stamp {
         }
         self.bytes -= bytes;
         let blocks = self.blocks.range(..number);
+        // The upstream is not to go on after what it has not finished.
         let mut ids = blocks
             .rev()
+            .filter(|block| block.is_terminated())
             .filter_map(|block| block.id().map(Cow::into_owned));
         self.last_id = ids.next().or(self.last_id.take());
         let mut written = Vec::with_capacity(number);
