@@ -239,6 +239,10 @@ where
     fn give_up(mut self: Pin<&mut Self>, alone: bool) -> ControlFlow<()> {
         let mut this = self.as_mut().project();
         let is_first = this.limits.given_up.is_none();
+        if alone && is_first && !this.kept.recording.channel.abandon() {
+            // Somebody has come in the meantime.
+            return ControlFlow::Continue(());
+        }
         if let Some(mut pull) = this.pull.as_mut().as_pin_mut().filter(|_| is_first) {
             let is_complete = this.kept.recording.progress.is_complete();
             let ends = pull.as_mut().give_up();
@@ -255,10 +259,6 @@ where
             // There is no more to come, and this is read by nobody or not in time.
             this.stamp.make_room(u64::MAX, u64::MAX);
             self.write();
-            return ControlFlow::Continue(());
-        }
-        if alone && is_first && !this.kept.recording.channel.abandon() {
-            // Somebody has come in the meantime.
             return ControlFlow::Continue(());
         }
         self.let_go();
