@@ -11,7 +11,7 @@ use crate::{
 
 /// What is handed out at once, at the most: so many bytes, in blocks that count for so many each at the least.
 const MOST: usize = 256 << 10;
-const LEAST: usize = 256;
+const LEAST: usize = 512;
 
 /// A block of this size is worth a frame of its own rather than a copy.
 const LARGE: usize = 8 << 10;
