@@ -225,13 +225,13 @@ impl Resumption<'_> {
         let name = self.replay.query.as_deref();
         let in_query = name.and_then(|name| {
             let mut values = parameters(&request.uri, name);
-            values.find_map(|value| value.parse().ok())
+            values.find_map(|value| value.parse::<EventId>().ok())
         });
         if named || in_query.is_some() {
             self.remove_parameter(&mut request.uri);
         }
         match ids[..] {
-            [] => Ok(in_query),
+            [] => Ok(in_query.filter(|id| *id != EventId::NONE)),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
                 Ok(Some(id).filter(|id| *id != EventId::NONE))

@@ -1082,6 +1082,13 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
     assert_eq!(ended, None);
     // An `EventSource` keeps its address.
     let id = field(&told, "id").expect("one that comes first");
+    // Others make one of the last id that they have.
+    let asked_by_it = get(&format!("/?last={id}&a=1"));
+    tokio::join!(front.send(asked_by_it), async {
+        let call = origin.next().await;
+        assert_eq!(call.request.uri(), "/?a=1");
+        call.stream().events(0..1).await;
+    });
     let again = get(address).header("last-event-id", id);
     let (mut client, ()) = tokio::join!(front.send(again), async {
         let call = origin.next().await;

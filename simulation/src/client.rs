@@ -22,6 +22,9 @@ use crate::{
     world::{Asked, World},
 };
 
+/// The id of who is to begin anew, where its address named the event.
+const ANEW: &str = "00000000000000000000000000000000.0.0";
+
 /// Nothing that is alive is silent for so long.
 const STALLED: Duration = Duration::from_secs(600);
 
@@ -333,7 +336,7 @@ impl Client {
             let reason = message.data.split('"').nth(3).unwrap_or_default();
             self.handle_gap(reason);
             match message.id.as_deref() {
-                Some("") => self.has = Has::default(),
+                Some("" | ANEW) => self.has = Has::default(),
                 _ if reason != "evicted" => {
                     self.fault("is told of the loss of a stream, and keeps its id");
                 }
@@ -539,8 +542,9 @@ impl Client {
             (true, _) => status == StatusCode::BAD_REQUEST && text.ends_with(": unknown\n"),
             (false, false) => status == StatusCode::GONE && text.ends_with(": unknown\n"),
             (false, true) => {
-                let gap = "event: gap\nid: \ndata: {\"reason\":\"unknown\"}\n\n";
-                status == StatusCode::OK && text == gap
+                let gap =
+                    |id| format!("event: gap\nid: {id}\ndata: {{\"reason\":\"unknown\"}}\n\n");
+                status == StatusCode::OK && ["", ANEW].iter().any(|id| text == gap(id))
             }
         };
         if !told {
