@@ -25,6 +25,16 @@ pub(super) struct Ahead {
     cuts: [Cut; 8],
     next: usize,
     found: usize,
+    /// What follows on them, if it is known that it does not end in this chunk.
+    unfinished: Option<Unfinished>,
+}
+
+/// A block of which all that has come has been searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unfinished {
+    pub(super) shape: Shape,
+    /// Where its last line begins, counted from the beginning of the block.
+    pub(super) line: usize,
 }
 
 impl Ahead {
@@ -35,7 +45,19 @@ impl Ahead {
 
     #[inline(always)]
     pub(super) fn clear(&mut self) {
-        (self.next, self.found) = (0, 0);
+        (self.next, self.found, self.unfinished) = (0, 0, None);
+    }
+
+    /// The block behind those that were found, if it is known not to end in this chunk.
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        self.unfinished
+    }
+
+    /// Notes which of the blocks are text, of a chunk of which so much is.
+    pub(super) fn set_well_formed(&mut self, well_formed: usize) {
+        for Cut { shape, place } in &mut self.cuts[..self.found] {
+            shape.set_well_formed(place.end <= well_formed);
+        }
     }
 
     /// Takes what was found first.
@@ -60,9 +82,12 @@ impl Ahead {
         self.clear();
         let (mut line, mut from) = (start, start);
         let mut shape = Shape::default();
-        while self.found < self.cuts.len()
-            && let Some(found) = memchr2(b'\n', b'\r', &chunk[from..])
-        {
+        while self.found < self.cuts.len() {
+            let Some(found) = memchr2(b'\n', b'\r', &chunk[from..]) else {
+                let line = line - start;
+                self.unfinished = Some(Unfinished { shape, line });
+                return;
+            };
             let line_end = from + found;
             from = line_end + line_end_len(&chunk[line_end..]);
             let text = &chunk[line..line_end];
@@ -131,6 +156,40 @@ mod tests {
         ];
         assert_eq!(look(chunk, 0, 100, 47), found);
         assert_eq!(look(chunk, 13, 100, 47), found[2..]);
+    }
+
+    #[test]
+    fn what_has_been_read_of_an_unfinished_block_is_remembered() {
+        let unfinished = |chunk: &str, start, limit| {
+            let mut ahead = Ahead::default();
+            ahead.look(chunk.as_bytes(), start, limit, 0);
+            let unfinished = ahead.unfinished();
+            unfinished.map(|Unfinished { shape, line }| (shape.data_lines(), shape.has_id(), line))
+        };
+        let chunk = "data: 1\n\nid: 2\ndata: 3\r\nda";
+        assert_eq!(unfinished(chunk, 0, 100), Some((1, true, 15)));
+        assert_eq!(unfinished(chunk, 9, 100), Some((1, true, 15)));
+        assert_eq!(unfinished("da", 0, 100), Some((0, false, 0)));
+        assert_eq!(unfinished("data\r", 0, 100), Some((1, false, 5)));
+        // Not all has been searched.
+        assert_eq!(unfinished(&"data\n\n".repeat(8), 0, 100), None);
+        assert_eq!(unfinished(chunk, 0, 8), None);
+
+        let mut ahead = Ahead::default();
+        ahead.look(b"data: half", 0, 100, 0);
+        ahead.look(b"data\r\r", 0, 100, 0);
+        assert!(ahead.unfinished().is_none());
+    }
+
+    #[test]
+    fn what_is_text_can_be_told_later() {
+        let mut ahead = Ahead::default();
+        ahead.look(b"data\n\ndata\n\n", 0, 100, 0);
+        ahead.set_well_formed(11);
+        let known: Vec<_> = std::iter::from_fn(|| ahead.next())
+            .map(|cut| cut.shape.is_well_formed())
+            .collect();
+        assert_eq!(known, [true, false]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Blocks: what stands between two blank lines, as it came.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, ops::Range, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
-    lines::{Line, Lines, parse_retry},
+    lines::{Line, LineRanges, Lines, parse_retry, value_of},
     raw::Raw,
     shape::{OpenEnd, Shape},
     text::lossy,
@@ -127,27 +127,35 @@ impl Block {
     }
 
     /// The `event` field, the last one if there are several; `None` if it was not sent.
+    #[inline]
     pub fn event(&self) -> Option<Cow<'_, str>> {
-        if !self.shape.has_event() {
-            return None;
-        }
-        self.last_of(self.fields_named(b"event")).map(lossy)
+        self.shape.has_event().then(|| self.event_sent()).flatten()
+    }
+
+    fn event_sent(&self) -> Option<Cow<'_, str>> {
+        let name = self.last_of(self.fields_named(b"event"))?;
+        Some(self.raw.text(name))
     }
 
     /// The `id` field, the last one if there are several; `None` if it was not sent. One that contains
     /// U+0000 is ignored, as clients do (WHATWG HTML 9.2.6). An empty id is an id: it resets the client's.
+    #[inline]
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        if !self.shape.has_id() {
-            return None;
-        }
+        self.shape.has_id().then(|| self.id_sent()).flatten()
+    }
+
+    fn id_sent(&self) -> Option<Cow<'_, str>> {
+        let text = self.as_bytes();
         let ids = self.fields_named(b"id");
-        self.last_of(ids.filter(|id| !id.contains(&0))).map(lossy)
+        let id = self.last_of(ids.filter(|id| !text[id.clone()].contains(&0)))?;
+        Some(self.raw.text(id))
     }
 
     /// The `retry` field, the last valid one if there are several: the client's new reconnection time.
     pub fn retry(&self) -> Option<Duration> {
+        let text = self.as_bytes();
         self.fields_named(b"retry")
-            .filter_map(parse_retry)
+            .filter_map(|value| parse_retry(&text[value]))
             .last()
             .map(Duration::from_millis)
     }
@@ -212,15 +220,17 @@ impl Block {
         super::encode::without_comments(&self)
     }
 
-    pub(super) fn fields_named<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.lines().filter_map(move |line| match line {
-            Line::Field { name, value } if name == wanted => Some(value),
-            _ => None,
+    /// Where the values of the fields of that name stand.
+    fn fields_named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Range<usize>> {
+        let text = self.as_bytes();
+        LineRanges::new(text).filter_map(move |line| {
+            let value = value_of(&text[line.clone()], name)?;
+            Some(line.start + value..line.end)
         })
     }
 
     /// The last `id` or `event`; without looking through all of a large block for another one, if there is none.
-    fn last_of<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    fn last_of<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
         if self.shape.is_repeated() {
             values.last()
         } else {

@@ -1,6 +1,9 @@
 //! A chunk of the stream as it came, shared by the blocks in it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use yoke::Yoke;
@@ -9,8 +12,13 @@ use yoke::Yoke;
 #[derive(Default)]
 pub(super) struct Chunk {
     bytes: Bytes,
-    /// The well-formed beginning, borrowed from the same bytes.
-    text: Option<Yoke<&'static str, Arc<Bytes>>>,
+    text: Option<Text>,
+}
+
+/// A well-formed part of a chunk, borrowed from the same bytes.
+struct Text {
+    start: usize,
+    text: Yoke<&'static str, Arc<Bytes>>,
 }
 
 impl Chunk {
@@ -22,23 +30,26 @@ impl Chunk {
         Self { bytes, text: None }
     }
 
-    /// Looks how much of the chunk is well-formed UTF-8, and keeps it as text.
-    pub(super) fn checked(bytes: Bytes) -> (Self, usize) {
-        if bytes.len() < Self::WORTH_KEEPING {
-            let well_formed = well_formed(&bytes).len();
+    /// Looks how far the chunk is well-formed UTF-8, from `start` on, and keeps that part as text.
+    pub(super) fn checked(bytes: Bytes, start: usize) -> (Self, usize) {
+        if bytes.len() - start < Self::WORTH_KEEPING {
+            let well_formed = start + well_formed(&bytes[start..]).len();
             return (Self::new(bytes), well_formed);
         }
         let shared = Arc::new(bytes.clone());
-        let text = Yoke::<&'static str, _>::attach_to_cart(shared, |bytes| well_formed(bytes));
-        let well_formed = text.get().len();
-        let text = Some(text);
+        let text =
+            Yoke::<&'static str, _>::attach_to_cart(shared, |bytes| well_formed(&bytes[start..]));
+        let well_formed = start + text.get().len();
+        let text = Some(Text { start, text });
         (Self { bytes, text }, well_formed)
     }
 
-    /// The beginning of the chunk that is known to be text.
+    /// This part, if it is known to be text.
     #[inline]
-    pub(super) fn text(&self) -> &str {
-        self.text.as_ref().map_or("", |text| text.get())
+    pub(super) fn text(&self, part: Range<usize>) -> Option<&str> {
+        let Text { start, text } = self.text.as_ref()?;
+        let part = part.start.checked_sub(*start)?..part.end.checked_sub(*start)?;
+        text.get().get(part)
     }
 }
 
@@ -76,22 +87,31 @@ mod tests {
     fn the_beginning_up_to_the_first_ill_formed_byte_is_text() {
         let good = "data: \u{65e5}\u{672c}\n\n".repeat(200);
         let cut = Bytes::from([good.as_bytes(), b"data: \xe6\x97"].concat());
-        let (chunk, well_formed) = Chunk::checked(cut);
-        assert_eq!(
-            (chunk.text().len(), well_formed),
-            (good.len() + 6, good.len() + 6)
-        );
-        assert_eq!(Chunk::checked(good.clone().into()).1, good.len());
-        assert_eq!(Chunk::checked(Bytes::from_static(b"data: \xff")).1, 6);
+        let (chunk, well_formed) = Chunk::checked(cut.clone(), 0);
+        let end = good.len() + 6;
+        assert_eq!(well_formed, end);
+        assert!(chunk.text(0..end).is_some() && chunk.text(0..end + 1).is_none());
+        assert_eq!(Chunk::checked(good.clone().into(), 0).1, good.len());
+        assert_eq!(Chunk::checked(Bytes::from_static(b"data: \xff"), 0).1, 6);
+
+        // What stands before is not looked at.
+        assert_eq!(Chunk::checked(cut.slice(7..), 0).1, 0);
+        let (chunk, well_formed) = Chunk::checked(cut.slice(7..), 5);
+        assert_eq!(well_formed, end - 7);
+        assert_eq!(chunk.text(5..13), Some("\n\ndata: "));
+        assert_eq!((chunk.text(4..13), chunk.text(2..4)), (None, None));
+        assert_eq!(Chunk::checked(Bytes::from_static(b"\x97: \xff"), 1).1, 3);
     }
 
     #[test]
     fn the_text_of_a_small_chunk_is_not_kept() {
-        let text = |size: usize| Chunk::checked("x".repeat(size).into());
-        let (small, well_formed) = text(1023);
-        assert_eq!((small.text(), well_formed), ("", 1023));
-        let (large, well_formed) = text(1024);
-        assert_eq!((large.text().len(), well_formed), (1024, 1024));
+        let checked = |size: usize, start| Chunk::checked("x".repeat(size).into(), start);
+        let (small, well_formed) = checked(1023, 0);
+        assert_eq!((small.text(0..1), well_formed), (None, 1023));
+        let (large, well_formed) = checked(1024, 0);
+        assert_eq!((large.text(1023..1024), well_formed), (Some("x"), 1024));
+        assert_eq!(checked(1500, 477).0.text(500..501), None);
+        assert_eq!(checked(1500, 476).0.text(500..501), Some("x"));
     }
 
     #[test]

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use memchr::memchr2;
 
 use super::{
+    ahead::Unfinished,
     block::Block,
     event::Event,
     input::Input,
     lines::{ends_piece, line_end_len, stands_alone},
     piece::{BOM, LateLineFeed, Piece, TooLarge},
+    raw::Raw,
     shape::{OpenEnd, Shape},
 };
 
@@ -144,9 +146,9 @@ impl Decoder {
         self
     }
 
-    /// Looks for ill-formed UTF-8 a chunk at a time, which is cheaper than a block at a time, for blocks that
-    /// will be asked for their text.
-    pub(crate) fn check_utf8(mut self, check: bool) -> Self {
+    /// Looks for ill-formed UTF-8 a chunk at a time, for blocks that will be asked for their text: cheaper than a block at a
+    /// time, which is what happens unless this is set. What is read is the same.
+    pub fn check_utf8(mut self, check: bool) -> Self {
         self.check_utf8 = check;
         self
     }
@@ -284,7 +286,9 @@ impl Decoder {
 
     /// Reads on in a block, whatever it is like.
     fn next_block(&mut self) -> Result<Option<Piece>, TooLarge> {
-        if let Some((size, counted)) = self.find_end() {
+        if let Some(Unfinished { shape, line }) = self.input.unfinished() {
+            (self.shape, self.line) = (shape, line);
+        } else if let Some((size, counted)) = self.find_end() {
             return self.emit_from_chunk(size, counted);
         }
         // A block in the making outlives its chunk: a copy, so that the chunk's buffer is free.
@@ -356,11 +360,15 @@ impl Decoder {
 
     /// The block that crossed chunks.
     fn take_carry(&mut self) -> Block {
-        let raw = Bytes::from(std::mem::take(&mut self.carry));
-        Block {
-            shape: std::mem::take(&mut self.shape),
-            raw: raw.into(),
+        let bytes = Bytes::from(std::mem::take(&mut self.carry));
+        let mut shape = std::mem::take(&mut self.shape);
+        if !self.check_utf8 {
+            let raw = bytes.into();
+            return Block { shape, raw };
         }
+        let (raw, well_formed) = Raw::checked(bytes);
+        shape.set_well_formed(well_formed);
+        Block { shape, raw }
     }
 
     fn emit_from_chunk(&mut self, size: usize, counted: usize) -> Result<Option<Piece>, TooLarge> {
@@ -493,6 +501,31 @@ mod tests {
         assert!(matches!(third, Ok(Some(Piece::Event(_)))));
         // The third took the place of the second, and the decoder has let go.
         assert_eq!(Arc::strong_count(&first.raw.chunk), shared);
+    }
+
+    #[test]
+    fn a_block_that_crosses_chunks_is_looked_at_for_text_as_a_whole_and_once() {
+        let whole = format!("data: {}\n\n", "\u{65e5}".repeat(1000));
+        let carried = |whole: &[u8]| {
+            let mut decoder = Decoder::new(1 << 20).check_utf8(true);
+            let (head, tail) = whole.split_at(1000);
+            decoder.push(head.to_vec().into());
+            assert_eq!(decoder.next_piece(), Ok(None));
+            decoder.push(tail.to_vec().into());
+            match decoder.next_piece() {
+                Ok(Some(Piece::Event(event))) => event.into_block(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let block = carried(whole.as_bytes());
+        assert!(block.shape.is_well_formed());
+        assert!(block.raw.chunk.text(6..9).is_some());
+
+        let mut ill_formed = whole.into_bytes();
+        ill_formed[2000] = 0xff;
+        let block = carried(&ill_formed);
+        assert!(!block.shape.is_well_formed());
+        assert!(block.raw.chunk.text(6..9).is_some());
     }
 
     #[test]

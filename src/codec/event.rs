@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 use super::{
     block::Block,
     encode::{self, FieldError},
-    lines::{LineRanges, data_value},
+    lines::{LineRanges, value_of},
 };
 
 /// A block with data: what a client dispatches as one message.
@@ -81,7 +81,7 @@ impl Event {
         let mut data = String::with_capacity(text.len());
         for line in LineRanges::new(text.as_bytes()) {
             let line = &text[line];
-            if let Some(value) = data_value(line.as_bytes()) {
+            if let Some(value) = value_of(line.as_bytes(), b"data") {
                 data.push_str(&line[value..]);
                 data.push('\n');
             }

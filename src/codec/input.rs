@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ahead::{Ahead, Cut},
+    ahead::{Ahead, Cut, Unfinished},
     block::Block,
     chunk::Chunk,
     raw::{Place, Raw},
@@ -21,6 +21,8 @@ pub(super) struct Input {
     spare: Option<Arc<Chunk>>,
     /// So much of the chunk is taken.
     taken: usize,
+    /// Whether to look for ill-formed UTF-8 in it, as soon as there is a block in it.
+    check_utf8: bool,
     /// So much of it is known to be well-formed UTF-8.
     well_formed: usize,
     ahead: Ahead,
@@ -83,12 +85,8 @@ impl Input {
         if chunk.is_empty() {
             return;
         }
-        let (chunk, well_formed) = if check_utf8 {
-            Chunk::checked(chunk)
-        } else {
-            (Chunk::new(chunk), 0)
-        };
-        (self.chunk, self.well_formed) = (Current::Alone(chunk), well_formed);
+        self.chunk = Current::Alone(Chunk::new(chunk));
+        (self.check_utf8, self.well_formed) = (check_utf8, 0);
     }
 
     /// Passes over so many bytes.
@@ -111,8 +109,7 @@ impl Input {
     #[inline(always)]
     pub(super) fn next_block(&mut self, limit: usize) -> Option<Block> {
         if self.ahead.is_empty() {
-            let chunk = self.chunk.get()?;
-            self.ahead.look(chunk, self.taken, limit, self.well_formed);
+            self.look_ahead(limit);
         }
         let Cut { shape, place } = self.ahead.next()?;
         let chunk = self.lend(place.end)?;
@@ -120,14 +117,49 @@ impl Input {
         Some(Block { shape, raw })
     }
 
+    #[inline(always)]
+    fn look_ahead(&mut self, limit: usize) {
+        if self.ahead.unfinished().is_some() {
+            return;
+        }
+        let Some(chunk) = self.chunk.get() else {
+            return;
+        };
+        (self.ahead).look(chunk, self.taken, limit, self.well_formed);
+        if self.check_utf8 && !self.ahead.is_empty() {
+            self.check();
+            self.ahead.set_well_formed(self.well_formed);
+        }
+    }
+
+    /// What is left, if it is known to be a block that does not end in this chunk.
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        let next = self.ahead.is_empty();
+        self.ahead.unfinished().filter(|_| next)
+    }
+
     /// Takes a block of this size, of which is known what is in it.
     pub(super) fn take_block(&mut self, size: usize, mut shape: Shape) -> Option<Block> {
+        if self.check_utf8 {
+            self.check();
+        }
         let (start, end) = (self.taken, self.taken + size);
         shape.set_well_formed(end <= self.well_formed);
         let place = Place { start, end };
         let chunk = self.lend(end)?;
         let raw = Raw { place, chunk };
         Some(Block { shape, raw })
+    }
+
+    /// Looks for ill-formed UTF-8 in the chunk, from the first block in it on: what belongs to an earlier one may begin in
+    /// the middle of a character, and is looked at together with that.
+    #[inline(never)]
+    fn check(&mut self) {
+        self.check_utf8 = false;
+        if let Current::Alone(chunk) = std::mem::take(&mut self.chunk) {
+            let (chunk, well_formed) = Chunk::checked(chunk.into(), self.taken);
+            (self.chunk, self.well_formed) = (Current::Alone(chunk), well_formed);
+        }
     }
 
     /// The chunk, for a block that ends there.
@@ -199,6 +231,35 @@ mod tests {
         assert_eq!(input.rest(), b"data: half");
         input.push(" and half".into(), true);
         assert_eq!(input.rest(), b"data: half and half");
+    }
+
+    #[test]
+    fn a_chunk_is_not_looked_at_for_text_before_there_is_a_block_in_it_nor_before_that_block() {
+        let mut input = Input::default();
+        let text = "x".repeat(2000);
+        let chunk = Bytes::from(format!("\u{65e5}\n\ndata: {text}\n\n"));
+        input.push(chunk.slice(1..), true);
+        assert!(
+            input
+                .chunk
+                .get()
+                .is_some_and(|chunk| chunk.text(2..4).is_none())
+        );
+        input.advance(4);
+        assert!(
+            input
+                .next_block(9000)
+                .is_some_and(|block| block.shape.is_well_formed())
+        );
+
+        input.push(format!("data: {text}").into(), true);
+        assert!(input.next_block(9000).is_none() && input.unfinished().is_some());
+        assert!(
+            input
+                .chunk
+                .get()
+                .is_some_and(|chunk| chunk.text(2..4).is_none())
+        );
     }
 
     #[test]

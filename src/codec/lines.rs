@@ -52,11 +52,8 @@ impl<'a> Line<'a> {
 /// The id in a block (WHATWG HTML 9.2.6: the last `id` field without a U+0000).
 pub(crate) fn id_of(block: &[u8]) -> Option<&[u8]> {
     let ids = Lines::new(block)
-        .map(Line::parse)
-        .filter_map(|line| match line {
-            Line::Field { name: b"id", value } if !value.contains(&0) => Some(value),
-            _ => None,
-        });
+        .filter_map(|line| Some(&line[value_of(line, b"id")?..]))
+        .filter(|id| !id.contains(&0));
     ids.last()
 }
 
@@ -115,13 +112,14 @@ impl Iterator for LineRanges<'_> {
     }
 }
 
-/// Where the value begins, if it is a `data` line.
-#[inline]
-pub(super) fn data_value(line: &[u8]) -> Option<usize> {
-    match line.strip_prefix(b"data")? {
-        [] => Some(4),
-        [b':', b' ', ..] => Some(6),
-        [b':', ..] => Some(5),
+/// Where the value begins, if the line is a field of that name (WHATWG HTML 9.2.6: after the colon and one space, if they are
+/// there).
+#[inline(always)]
+pub(super) fn value_of(line: &[u8], name: &[u8]) -> Option<usize> {
+    match line.strip_prefix(name)? {
+        [] => Some(name.len()),
+        [b':', b' ', ..] => Some(name.len() + 2),
+        [b':', ..] => Some(name.len() + 1),
         _ => None,
     }
 }

@@ -27,6 +27,15 @@ pub(crate) struct Raw {
 impl Raw {
     const SMALL: usize = 4 << 10;
 
+    /// Bytes in a chunk of their own, and whether they are well-formed UTF-8.
+    pub(super) fn checked(bytes: Bytes) -> (Self, bool) {
+        let end = bytes.len();
+        let (chunk, well_formed) = Chunk::checked(bytes, 0);
+        let chunk = Arc::new(chunk);
+        let place = Place { start: 0, end };
+        (Self { place, chunk }, well_formed == end)
+    }
+
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.chunk[self.place.start..self.place.end]
@@ -71,7 +80,7 @@ impl Raw {
     #[inline]
     pub(super) fn text(&self, part: Range<usize>) -> Cow<'_, str> {
         let in_chunk = self.place.start + part.start..self.place.start + part.end;
-        match self.chunk.text().get(in_chunk) {
+        match self.chunk.text(in_chunk) {
             Some(text) => Cow::Borrowed(text),
             None => self.doubtful_text(part),
         }

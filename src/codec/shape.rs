@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lines::{LineRanges, data_value};
+use super::lines::{LineRanges, value_of};
 
 /// What the decoder notes in passing. Words only: what is smaller is written by itself, and then to be moved with its
 /// neighbours, which costs a wait at each move.
@@ -51,7 +51,7 @@ impl Shape {
     pub(super) fn note(&mut self, line: &[u8], start: usize) {
         match line.first() {
             Some(b'd') => {
-                let Some(value) = data_value(line) else {
+                let Some(value) = value_of(line, b"data") else {
                     return;
                 };
                 if self.data_lines() == 0 {

@@ -4,7 +4,8 @@
 //! cargo run --release --manifest-path benches/Cargo.toml --bin decoder
 //! ```
 //!
-//! With `instructions` as an argument, counts instructions instead of time, by valgrind: they are the same each time.
+//! With part of a stream's name as an argument, measures only such streams; with `instructions`, counts instructions
+//! instead of time, by valgrind: they are the same each time.
 
 use std::{
     convert::Infallible,
@@ -46,37 +47,43 @@ const CONTENDERS: [Contender; 6] = [
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => time(),
+        [] => time(""),
         ["instructions"] => instructions()?,
+        [name] => time(name),
         // What valgrind runs.
         [stream, contender, times] => {
             let stream = &streams::all()[stream.parse::<usize>()?];
             let (_, contender) = CONTENDERS[contender.parse::<usize>()?];
             (0..times.parse()?).for_each(|_: usize| assert!(contender(&stream.chunks) > 0));
         }
-        _ => return Err("usage: decoder [instructions]".into()),
+        _ => return Err("usage: decoder [PART_OF_A_NAME | instructions]".into()),
     }
     Ok(())
 }
 
-fn time() {
-    println!("ns an event (allocations an event)\n");
-    head("x peer");
-    for stream in streams::all() {
+fn time(name: &str) {
+    println!(
+        "ns an event (allocations an event), and how many times as fast as sse-core boundaries and all fields are\n"
+    );
+    head("x sse-core");
+    for stream in streams::all()
+        .into_iter()
+        .filter(|stream| stream.name.contains(name))
+    {
+        let passes = ((4 << 20) / stream.bytes()).clamp(1, 20);
         let run = |contender: usize| {
             let (chunks, (_, contender)) = (&stream.chunks, CONTENDERS[contender]);
-            move || contender(chunks)
+            move || (0..passes).map(|_| contender(chunks)).sum::<usize>()
         };
-        // The last one is quadratic, and some streams would take it a minute.
-        let worth_it = stream.bytes() < 1 << 20 || stream.chunks.len() > 1000;
-        let count = CONTENDERS.len() - usize::from(!worth_it && stream.name.contains("12,000"));
+        // The last one is quadratic, and large events would take it a minute.
+        let count = CONTENDERS.len() - usize::from(stream.bytes() / stream.events > 60_000);
         let runs: Vec<_> = (0..count).map(run).collect();
         let runs: Vec<_> = runs
             .iter()
             .map(|run| ("", run as &dyn Fn() -> usize))
             .collect();
         let times = nanos(&runs, 15);
-        let per_event = |n: f64| n / stream.events as f64;
+        let per_event = |n: f64| n / (passes * stream.events) as f64;
         let cells = runs.iter().zip(&times).map(|((_, run), time)| {
             let allocations = measure(|| assert!(run() > 0)).count_total as f64;
             format!("{:.0} ({:.2})", per_event(*time), per_event(allocations))
@@ -84,9 +91,10 @@ fn time() {
         let peer = CONTENDERS
             .iter()
             .position(|(name, _)| *name == CORRECT_PEER);
-        let ratio = peer.map_or(f64::NAN, |peer| times[peer] / times[2]);
-        let speed = |n: usize| format!("{:.1}", stream.bytes() as f64 / times[n]);
-        row(&stream, cells, &format!("{ratio:.1}"));
+        let ratio = |n: usize| peer.map_or(f64::NAN, |peer| times[peer] / times[n]);
+        let ratios = format!("{:.1} / {:.1}", ratio(1), ratio(2));
+        let speed = |n: usize| format!("{:.1}", (passes * stream.bytes()) as f64 / times[n]);
+        row(&stream, cells, &ratios);
         println!(
             "{:26} GB/s: boundaries {}, all fields {}",
             "",
@@ -129,14 +137,14 @@ fn count(stream: usize, contender: usize, times: usize) -> Result<u64, Box<dyn E
 fn head(last: &str) {
     print!("{:26}", "");
     CONTENDERS.iter().for_each(|(name, _)| print!("{name:>20}"));
-    println!("{last:>10}");
+    println!("{last:>14}");
 }
 
 fn row(stream: &Stream, cells: impl Iterator<Item = String>, last: &str) {
     print!("{:26}", stream.name);
     let cells: Vec<String> = cells.collect();
     (0..CONTENDERS.len()).for_each(|n| print!("{:>20}", cells.get(n).map_or("-", String::as_str)));
-    println!("{last:>10}");
+    println!("{last:>14}");
 }
 
 /// The least that anybody has to do.
@@ -149,7 +157,7 @@ fn line_ends(chunks: &[Bytes]) -> usize {
 
 fn boundaries(chunks: &[Bytes]) -> usize {
     let size = |block: &Block| block.as_bytes().len();
-    decode(chunks, |event| size(event), size)
+    decode(Decoder::default(), chunks, |event| size(event), size)
 }
 
 fn all_fields(chunks: &[Bytes]) -> usize {
@@ -158,6 +166,7 @@ fn all_fields(chunks: &[Bytes]) -> usize {
         event + block.id().map_or(0, |id| id.len())
     };
     decode(
+        Decoder::default().check_utf8(true),
         chunks,
         |event| names(event) + event.data().len(),
         |block| names(block) + block.comments().map(|comment| comment.len()).sum::<usize>(),
@@ -165,11 +174,11 @@ fn all_fields(chunks: &[Bytes]) -> usize {
 }
 
 fn decode(
+    mut decoder: Decoder,
     chunks: &[Bytes],
     event: impl Fn(&Event) -> usize,
     block: impl Fn(&Block) -> usize,
 ) -> usize {
-    let mut decoder = Decoder::default();
     let mut sum = 0;
     for chunk in chunks {
         decoder.push(chunk.clone());
