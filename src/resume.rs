@@ -53,6 +53,19 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
             .is_some_and(|name| parameters(&request.uri, name).next().is_some())
 }
 
+/// The events of ours, and of others (`None`), that a request names in its head.
+fn named_events(headers: &HeaderMap) -> impl Iterator<Item = Option<EventId>> {
+    let values = headers.get_all(LAST_EVENT_ID).iter();
+    // Several fields are one list to some (RFC 9110 5.3).
+    let values = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    values.map(own_id)
+}
+
+/// Whether a request names an event of ours in its head, be it among others.
+pub(crate) fn names_one_of_ours(headers: &HeaderMap) -> bool {
+    named_events(headers).flatten().next().is_some()
+}
+
 /// Whether a stream is what a request of this method is for. Any other is for the service, whatever there is of its stream.
 pub(crate) fn comes_for_a_stream(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::POST)
@@ -217,10 +230,7 @@ impl Resumption<'_> {
 
     /// The id of ours that the request names. It is taken out of the request.
     fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
-        let values = request.headers.get_all(LAST_EVENT_ID).iter();
-        // Several fields are one list to some (RFC 9110 5.3).
-        let values = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
-        let ids: Vec<_> = values.map(own_id).collect();
+        let ids: Vec<_> = named_events(&request.headers).collect();
         let named = ids.iter().any(Option::is_some);
         let name = self.replay.query.as_deref();
         let in_query = name.and_then(|name| {

@@ -849,6 +849,23 @@ async fn nothing_of_ours_goes_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_of_ours_goes_upstream_in_a_list_to_a_server_of_mcp() {
+    let mcp = Mcp::new(Policy::default().replay(Replay::default()));
+    let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+    let (front, mut origin) = staged(&layer);
+    let id = "0123456789abcdef0123456789abcdef.0.7";
+    for several in [format!("{id}, 7"), format!("7,{id}")] {
+        let request = get("/mcp").header("last-event-id", several);
+        let sent = tokio::spawn({
+            let front = front.clone();
+            async move { front.send(request).await.status }
+        });
+        assert!(origin.is_idle().await);
+        assert_eq!(sent.await.unwrap(), 400);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_of_mcp_without_sessions_is_resumed_by_clients_that_name_no_revision() {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
     let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));

@@ -10,7 +10,8 @@ use crate::{
     head::LAST_EVENT_ID,
     intercept::Json,
     policy::Policy,
-    replay::{EventId, Gap, Replay},
+    replay::{Gap, Replay},
+    resume::names_one_of_ours,
     session::Sessions,
 };
 
@@ -156,16 +157,8 @@ fn may_be_legacy(request: &request::Parts) -> bool {
     request.method == Method::GET
         && !headers.contains_key(SESSION)
         && !headers.contains_key(VERSION)
-        && !comes_back(headers)
-}
-
-/// Whether it names an event of ours, which none of a legacy stream is.
-fn comes_back(headers: &HeaderMap) -> bool {
-    let mut ids = headers.get_all(LAST_EVENT_ID).iter();
-    ids.any(|id| {
-        id.to_str()
-            .is_ok_and(|id| id.trim().parse::<EventId>().is_ok())
-    })
+        // None of a legacy stream has an id of ours.
+        && !names_one_of_ours(headers)
 }
 
 /// Whether this is the answer to a request, after which the stream of its answer ends (2025-11-25, Streamable HTTP).
