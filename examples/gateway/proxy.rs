@@ -150,9 +150,9 @@ impl Upstream {
                 return answer(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n");
             }
         };
-        if let Some(coding) = response.headers().get(header::TRANSFER_ENCODING) {
+        if response.headers().contains_key(header::TRANSFER_ENCODING) {
             // Anything but `chunked` is still in the body, where nobody could read what is in it.
-            if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            if !is_chunked_at_most(response.headers()) {
                 return answer(
                     StatusCode::BAD_GATEWAY,
                     "The upstream's transfer coding is not known here.\n",
@@ -232,9 +232,7 @@ fn is_of_the_client(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Why a request cannot be forwarded as what it is.
 fn malformed<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
-    let codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut others = codings.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if others.next().is_some() {
+    if !is_chunked_at_most(headers) {
         // It would be undone here, and nobody told (RFC 9112 6.1).
         return Some((
             StatusCode::NOT_IMPLEMENTED,
@@ -248,6 +246,12 @@ fn malformed<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
         return Some((StatusCode::BAD_REQUEST, "A request has one Host.\n"));
     }
     None
+}
+
+/// Whether a message has no transfer coding but the one that hyper undoes.
+fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
