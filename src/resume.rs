@@ -42,6 +42,8 @@ pub(crate) enum Resumed {
 enum Named {
     Ours(EventId),
     Upstreams(String),
+    /// Nobody's, where all ids are ours.
+    Nobodys,
 }
 
 /// Whether a request may come back to something.
@@ -51,6 +53,14 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
             .query
             .as_deref()
             .is_some_and(|name| parameters(&request.uri, name).next().is_some())
+}
+
+/// Whether the id that a request may come back with is more than nothing.
+fn names_anything(request: &request::Parts, replay: &Replay) -> bool {
+    let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
+    let in_query = |name| parameters(&request.uri, name).any(|value| !value.is_empty());
+    values.any(|value| !value.as_bytes().trim_ascii().is_empty())
+        || replay.query.as_deref().is_some_and(in_query)
 }
 
 /// The events of ours, and of others (`None`), that a request names in its head.
@@ -90,6 +100,9 @@ impl Resumption<'_> {
             Ok(Some(id)) => Named::Ours(id),
             Ok(None) => match self.upstreams_id(upstream) {
                 Some(id) => Named::Upstreams(id),
+                None if self.replay.only_own_ids && names_anything(upstream, self.replay) => {
+                    Named::Nobodys
+                }
                 None => return Resumed::Not,
             },
             Err(refusal) => return Resumed::Refused(refusal),
@@ -107,8 +120,10 @@ impl Resumption<'_> {
             },
             Named::Upstreams(id) => match self.with_id(&id) {
                 Some(found) => found,
+                None if self.replay.only_own_ids => return self.gap(client, "unknown", None),
                 None => return Resumed::Not,
             },
+            Named::Nobodys => return self.gap(client, "unknown", None),
         };
         let (mut recording, mut place) = place_of(&found, position);
         // Held until there is another: a stream without a reader may be given up.

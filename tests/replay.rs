@@ -214,6 +214,44 @@ async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
+    let replay = Replay::default().only_own_ids(true).query("last");
+    let (front, mut origin) = staged(&with(replay.clone()));
+    let id = "0123456789abcdef0123456789abcdef.0.7";
+    let mangled = [
+        "up-7",
+        "7",
+        &id.to_uppercase(),
+        &id[..34],
+        "0123456789abcdef0123456789abcdef.0.07",
+        "0123456789abcdef0123456789abcdef.0.18446744073709551616",
+        ",",
+        "\u{fc}",
+    ];
+    for other in mangled {
+        let (text, cut) = front.send(after(other)).await.rest().await;
+        let gap = "event: gap\nid: \ndata: {\"reason\":\"unknown\"}\n\n";
+        assert_eq!((&*text, cut), (gap, None), "{other}");
+        let post = Request::post("/").header("last-event-id", other);
+        assert_eq!(front.send(post).await.status, 410, "{other}");
+    }
+    let told = front.send(get("/?last=7")).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    let two = after("7").header("last-event-id", "8");
+    assert!(front.send(two).await.rest().await.0.contains("unknown"));
+    let verbatim = with(replay.clone().upstream_ids(true)).owner(|_| Some("me"));
+    let (known, mut asked) = staged(&verbatim);
+    let told = known.send(after("up-7")).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    assert!(origin.is_idle().await && asked.is_idle().await);
+
+    for nothing in [get("/"), after(""), get("/?last="), get("/?other=7")] {
+        let (client, _feed) = front.open(&mut origin, nothing).await;
+        assert_eq!(client.status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn by_policy_a_gap_is_a_status() {
     let status = StatusCode::BAD_REQUEST;
     let replay = Replay::default().gap(Gap::Status(status));

@@ -32,9 +32,11 @@ pub fn layer(
     upstream: &Uri,
 ) -> SseProxyLayer<Reconnect> {
     let kept = policy.clone().replay(replay(settings));
-    let mcp = mcp::rules(kept.clone(), settings, listen, upstream);
+    let mcp = mcp::rules(kept, settings, listen, upstream);
     let shared = policy.clone().replay(shared());
-    let (plain, kept, shared) = (Arc::new(policy), Arc::new(kept), Arc::new(shared));
+    // No client of this route has an id of the upstream's.
+    let resumed = policy.clone().replay(replay(settings).only_own_ids(true));
+    let (plain, resumed, shared) = (Arc::new(policy), Arc::new(resumed), Arc::new(shared));
     let prefixes = settings.mcp_paths.clone();
     let layer = match &settings.store {
         Store::Memory => SseProxyLayer::new(MemoryStore::default()),
@@ -51,7 +53,7 @@ pub fn layer(
         Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
         } else if path.starts_with("/r/") {
-            Arc::clone(&kept)
+            Arc::clone(&resumed)
         } else if path.starts_with("/f/") {
             Arc::clone(&shared)
         } else {

@@ -1,0 +1,45 @@
+//! What the gateway does with streams, by their path.
+
+// Here the rest of what these know is of no use.
+#![allow(dead_code)]
+
+#[path = "../examples/gateway/mcp.rs"]
+mod mcp;
+#[path = "../examples/gateway/path.rs"]
+mod path;
+#[path = "../examples/gateway/routes.rs"]
+mod routes;
+#[path = "../examples/gateway/settings.rs"]
+mod settings;
+mod support;
+
+use clap::Parser;
+use settings::Settings;
+use support::{
+    origin::{Front, Origin, get},
+    staged,
+};
+use tower_sse_proxy::Policy;
+
+fn gateway() -> (Front, Origin) {
+    let settings = Settings::parse_from(["gateway"]);
+    let upstream = "http://127.0.0.1:9".parse().unwrap();
+    let layer = routes::layer(Policy::default(), &settings, settings.listen, &upstream);
+    staged(&layer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_with_an_id_that_the_gateway_has_not_given_is_told_of_a_gap() {
+    let (front, mut origin) = gateway();
+    for id in [
+        "up-7",
+        "7",
+        "0123456789abcdef0123456789abcdef.0.7",
+        "0123456789abcdef0123456789abcdef.0",
+    ] {
+        let told = front.send(get("/r/a").header("last-event-id", id)).await;
+        let (text, _) = told.rest().await;
+        assert!(text.starts_with("event: gap\n"), "{id}: {text}");
+    }
+    assert!(origin.is_idle().await);
+}
