@@ -46,17 +46,9 @@ enum Named {
     Nobodys,
 }
 
-/// Whether a request may come back to something.
+/// Whether a request may come back to something. Who names nothing comes for the first time (WHATWG HTML 9.2.3: an empty id is
+/// not sent).
 pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool {
-    request.headers.contains_key(LAST_EVENT_ID)
-        || replay
-            .query
-            .as_deref()
-            .is_some_and(|name| parameters(&request.uri, name).next().is_some())
-}
-
-/// Whether the id that a request may come back with is more than nothing.
-fn names_anything(request: &request::Parts, replay: &Replay) -> bool {
     let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
     let in_query = |name| parameters(&request.uri, name).any(|value| !value.is_empty());
     values.any(|value| !value.as_bytes().trim_ascii().is_empty())
@@ -100,7 +92,7 @@ impl Resumption<'_> {
             Ok(Some(id)) => Named::Ours(id),
             Ok(None) => match self.upstreams_id(upstream) {
                 Some(id) => Named::Upstreams(id),
-                None if self.replay.only_own_ids && names_anything(upstream, self.replay) => {
+                None if self.replay.only_own_ids && names_an_event(upstream, self.replay) => {
                     Named::Nobodys
                 }
                 None => return Resumed::Not,

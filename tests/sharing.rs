@@ -366,6 +366,19 @@ async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_names_nothing_shares() {
+    let (front, mut origin) = staged(&layer(sharing().query("last")));
+    let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
+    let mut two = front.send(get("/a").header("last-event-id", " ")).await;
+    let mut three = front.send(get("/a?last=")).await;
+    feed.events(0..1).await;
+    let event = one.events(1).await;
+    assert_eq!(two.events(1).await, event);
+    assert_eq!(three.events(1).await, event);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_names_an_event_of_the_upstreams_is_not_put_among_those_who_have_more() {
     let (front, mut origin) = staged(&layer(sharing()));
     let (_one, mut feed) = front.open(&mut origin, get("/a")).await;
