@@ -28,9 +28,11 @@ use crate::codec::Event;
 /// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
 ///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
-///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came, [unless](Self::only_own_ids) there can be no other.) The service that would have checked who asks is not asked: a layer further out has
-///   to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors made of the stream
-///   is what they made of it for the request that it began with, whatever [policy](crate::SseProxyLayer::policy) this one has.
+///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came,
+///   [unless](Self::only_own_ids) there are no others.) The service that would have checked who asks is not asked: a layer
+///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
+///   made of the stream is what they made of it for the request that it began with, whatever
+///   [policy](crate::SseProxyLayer::policy) this one has.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
 /// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when), or which an interceptor
@@ -130,9 +132,9 @@ impl Replay {
         self
     }
 
-    /// Answers an id that is not known as one of ours that is not known, whatever its form: with a [gap](Gap). Off unless set: such
-    /// an id goes to the service, which may have given it to a client that came around the layer. For services that have no ids or
-    /// make nothing of them: what they begin anew would pass for what follows on an id that was cut or made up.
+    /// Takes an id that is not found for one of ours that is lost, whatever its form, and tells of a [gap](Gap). Off unless set: it
+    /// goes to the service, which may have given it to a client that came around the layer. For services that make nothing of
+    /// ids: what they begin anew would pass for what follows on an id that was cut off or made up.
     pub fn only_own_ids(mut self, only: bool) -> Self {
         self.only_own_ids = only;
         self
