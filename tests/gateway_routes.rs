@@ -43,3 +43,18 @@ async fn who_comes_back_with_an_id_that_the_gateway_has_not_given_is_told_of_a_g
     }
     assert!(origin.is_idle().await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_same_cookies_are_the_same_however_many_fields_they_come_in() {
+    let (front, mut origin) = gateway();
+    let shared = || get("/f/a").header("authorization", "me");
+    let one = shared().header("cookie", "a=1; b=2");
+    let (mut one, mut feed) = front.open(&mut origin, one).await;
+    let two = shared().header("cookie", "a=1").header("cookie", "b=2");
+    let mut two = front.send(two).await;
+    feed.events(0..1).await;
+    assert_eq!(one.events(1).await, two.events(1).await);
+    let other = shared().header("cookie", "a=1").header("cookie", "b=3");
+    let (other, _feed) = front.open(&mut origin, other).await;
+    assert_eq!(other.status, 200);
+}

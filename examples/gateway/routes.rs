@@ -79,7 +79,8 @@ fn shared() -> Replay {
     let key = |request: &request::Parts| {
         let cookies = request.headers.get_all(COOKIE).iter();
         let cookies: Vec<_> = cookies.map(|value| value.as_bytes()).collect();
-        let key = (request.uri.path_and_query(), cookies);
+        // HTTP/2 may cut them into several fields (RFC 9113 8.2.3).
+        let key = (request.uri.path_and_query(), cookies.join(&b"; "[..]));
         (request.method == Method::GET).then(|| format!("{key:?}"))
     };
     Replay::default().share_by(key).linger(AWAY)
