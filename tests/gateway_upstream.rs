@@ -6,7 +6,7 @@ mod proxy;
 mod tunnel;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,25 +14,44 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-/// The gateway's answer to a request, where this is what the upstream sends.
-async fn answer_to(wire: &'static str) -> Response<proxy::Body> {
+/// What the upstream gets of a request, and the gateway's answer to it, where this is what the upstream sends.
+async fn exchange(
+    request: http::request::Builder,
+    answer: &'static str,
+) -> (String, Response<proxy::Body>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let asked = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
-        let _ = socket.read(&mut [0; 1024]).await;
-        socket.write_all(wire.as_bytes()).await.unwrap();
+        let mut head = [0; 1024];
+        let read = socket.read(&mut head).await.unwrap();
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head[..read].to_vec()).unwrap()
     });
     let origin = format!("http://{address}").parse().unwrap();
     let upstream = proxy::Upstream::new(&origin).unwrap();
-    let mut request = Request::get("/").header("host", "gateway");
-    let extensions = request.extensions_mut().unwrap();
-    extensions.insert(proxy::Peer(address));
     let body = Empty::<Bytes>::new().map_err(|never| match never {});
-    upstream
-        .oneshot(request.body(body.boxed()).unwrap())
-        .await
-        .unwrap()
+    let request = request.extension(proxy::Peer(address));
+    let request = request.body(body.boxed()).unwrap();
+    let answer = upstream.oneshot(request).await.unwrap();
+    (asked.await.unwrap(), answer)
+}
+
+async fn answer_to(wire: &'static str) -> Response<proxy::Body> {
+    let request = Request::get("/").header("host", "gateway");
+    exchange(request, wire).await.1
+}
+
+#[tokio::test]
+async fn by_what_name_the_gateway_was_asked_is_not_for_the_client_to_say() {
+    const NOTHING: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    let asked = || Request::get("/").header("x-forwarded-host", "made-up");
+    let (head, _) = exchange(asked().header("host", "gateway"), NOTHING).await;
+    assert!(head.contains("x-forwarded-host: gateway\r\n") && !head.contains("made-up"));
+    // To HTTP/1.0 it may have no name.
+    let nameless = asked().version(Version::HTTP_10);
+    let (head, _) = exchange(nameless, NOTHING).await;
+    assert!(!head.contains("x-forwarded-host"), "{head}");
 }
 
 #[tokio::test]

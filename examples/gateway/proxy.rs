@@ -87,9 +87,11 @@ impl Upstream {
             tunnel::ask(&mut parts.headers, upgrade);
         }
         join_cookies(&mut parts.headers);
-        if let Some(host) = host {
-            parts.headers.insert("x-forwarded-host", host);
-        }
+        // What it says is this gateway's word, not the client's.
+        match host {
+            Some(host) => parts.headers.insert("x-forwarded-host", host),
+            None => parts.headers.remove("x-forwarded-host"),
+        };
         parts
             .headers
             .insert("x-forwarded-proto", HeaderValue::from_static("http"));
