@@ -35,6 +35,14 @@ fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
         "/mcp/..",
         "/mcp/../s",
         "/mcp/%2e%2e/s",
+        // To who resolves it as a URL, what stands behind two slashes is a host.
+        "//host/mcp",
+        "///host:80/mcp",
+        r"/\host/mcp",
+        r"/\host\mcp",
+        "//u@host/s/../mcp",
+        "//host//mcp/x",
+        "/%2fhost/mcp",
     ] {
         assert!(leads_to(spelled, "/mcp"), "{spelled}");
         assert!(leads_to(spelled, "/mcp/"), "{spelled}");
@@ -44,7 +52,18 @@ fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
 #[test]
 fn other_paths_are_other_paths() {
     for other in [
-        "/", "", "*", "/s/mcp", "/mcpx", "/mc", "/mcp-x/y", "/s/../x", "/;mcp",
+        "/",
+        "",
+        "*",
+        "/s/mcp",
+        "/mcpx",
+        "/mc",
+        "/mcp-x/y",
+        "/s/../x",
+        "/;mcp",
+        "//host",
+        "//host/",
+        "//host/s/mcp",
     ] {
         assert!(!leads_to(other, "/mcp"), "{other}");
     }
