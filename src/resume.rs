@@ -251,7 +251,9 @@ impl Resumption<'_> {
             [] => Ok(in_query.filter(|id| *id != EventId::NONE)),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
-                Ok(Some(id).filter(|id| *id != EventId::NONE))
+                // Nobody is told of that one where no address names an event.
+                let anew = name.is_some() && id == EventId::NONE;
+                Ok(Some(id).filter(|_| !anew))
             }
             _ if named => {
                 let text = "a request has one Last-Event-ID\n";

@@ -200,6 +200,10 @@ async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
     assert_eq!(told.rest().await, (gap.into(), None));
     let post = Request::post("/").header("last-event-id", unknown);
     assert_eq!(front.send(post).await.status, 410);
+    // Nor does one that means something elsewhere: where addresses name events.
+    let zeros = "00000000000000000000000000000000.0.0";
+    let told = front.send(after(zeros)).await;
+    assert_eq!(told.rest().await, (gap.into(), None));
     assert!(
         origin.is_idle().await,
         "a stream that is paid for is not asked for again"
