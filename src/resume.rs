@@ -105,17 +105,21 @@ impl Resumption<'_> {
         if let Err(refusal) = self.authorize(client).await {
             return Resumed::Refused(refusal);
         }
-        let (found, position) = match id {
-            Named::Ours(EventId { token, position }) => match self.logs.find(token) {
-                Some(found) if self.is_it(&found) => (found, position),
-                _ => return self.gap(client, "unknown", None),
-            },
-            Named::Upstreams(id) => match self.with_id(&id) {
-                Some(found) => found,
-                None if self.replay.only_own_ids => return self.gap(client, "unknown", None),
-                None => return Resumed::Not,
-            },
-            Named::Nobodys => return self.gap(client, "unknown", None),
+        let found = match &id {
+            Named::Ours(EventId { token, position }) => {
+                let found = self.logs.find(*token).filter(|found| self.is_it(found));
+                found.map(|found| (found, *position))
+            }
+            Named::Upstreams(id) => self.with_id(id),
+            Named::Nobodys => None,
+        };
+        let Some((found, position)) = found else {
+            let may_be_known = matches!(id, Named::Upstreams(_)) && !self.replay.only_own_ids;
+            return if may_be_known {
+                Resumed::Not
+            } else {
+                self.gap(client, "unknown", None)
+            };
         };
         let (mut recording, mut place) = place_of(&found, position);
         // Held until there is another: a stream without a reader may be given up.

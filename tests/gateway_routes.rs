@@ -1,8 +1,5 @@
 //! What the gateway does with streams, by their path.
 
-// Here the rest of what these know is of no use.
-#![allow(dead_code)]
-
 #[path = "../examples/gateway/mcp.rs"]
 mod mcp;
 #[path = "../examples/gateway/path.rs"]
@@ -10,6 +7,7 @@ mod path;
 #[path = "../examples/gateway/routes.rs"]
 mod routes;
 #[path = "../examples/gateway/settings.rs"]
+#[expect(dead_code, reason = "the rest of the settings are not about routes")]
 mod settings;
 mod support;
 

@@ -29,11 +29,17 @@ impl Raw {
 
     /// Bytes in a chunk of their own, and whether they are well-formed UTF-8.
     pub(super) fn checked(bytes: Bytes) -> (Self, bool) {
-        let end = bytes.len();
         let (chunk, well_formed) = Chunk::checked(bytes, 0);
-        let chunk = Arc::new(chunk);
-        let place = Place { start: 0, end };
-        (Self { place, chunk }, well_formed == end)
+        let all = well_formed == chunk.len();
+        (Self::whole(chunk), all)
+    }
+
+    fn whole(chunk: Chunk) -> Self {
+        let (start, end) = (0, chunk.len());
+        Self {
+            place: Place { start, end },
+            chunk: Arc::new(chunk),
+        }
     }
 
     #[inline]
@@ -122,11 +128,7 @@ impl Raw {
 
 impl From<Bytes> for Raw {
     fn from(bytes: Bytes) -> Self {
-        let end = bytes.len();
-        Self {
-            place: Place { start: 0, end },
-            chunk: Arc::new(Chunk::new(bytes)),
-        }
+        Self::whole(Chunk::new(bytes))
     }
 }
 

@@ -48,11 +48,11 @@ const STATELESS: &str = "2026-07-28";
 /// | 2026-07-28 and later | none: the headers of sessions and resumption are taken away | is told to the upstream, for which it is the cancellation | to nothing |
 ///
 /// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
-/// a `POST` began; what is no longer kept, or is no event of the session, is answered with 400 (404 would end the session); a stream is complete with the
-/// JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25, polling). From 2025-11-25
-/// on, streams begin with an event that has an id and no data, so that they can be resumed from the start. These
-/// rules take the place of the `gap`, the `complete_when` and, from 2025-11-25 on, the `prime` of the policy's [`Replay`]; what else it
-/// says holds.
+/// a `POST` began; what is no longer kept, or is no event of the session, is answered with 400 (404 would end the session); a
+/// stream is complete with the JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25,
+/// polling). From 2025-11-25 on, streams begin with an event that has an id and no data, so that they can be resumed from the
+/// start. These rules take the place of the `gap`, the `complete_when`, the `only_own_ids` (unless the ids are the upstream's) and,
+/// from 2025-11-25 on, the `prime` of the policy's [`Replay`]; what else it says holds.
 ///
 /// ```
 /// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
@@ -103,7 +103,7 @@ impl Mcp {
             let gap = Gap::Status(StatusCode::BAD_REQUEST);
             // A client that has ids of ours has no others. One that makes up an id of the upstream's may get another session's
             // events, from a server that looks ids up among those of all sessions.
-            let only_own = !replay.upstream_ids;
+            let only_own = replay.only_own_ids || !replay.upstream_ids;
             replay
                 .gap(gap)
                 .complete_when(is_response)
