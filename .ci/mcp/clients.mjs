@@ -11,7 +11,7 @@ const sdk = generation === '1'
     : await import('@modelcontextprotocol/client');
 const named = {
     'elicitation/create': 'ElicitRequestSchema', 'sampling/createMessage': 'CreateMessageRequestSchema', 'roots/list': 'ListRootsRequestSchema',
-    'notifications/message': 'LoggingMessageNotificationSchema', 'notifications/tools/list_changed': 'ToolListChangedNotificationSchema',
+    'notifications/tools/list_changed': 'ToolListChangedNotificationSchema',
 };
 const name = method => generation === '1' ? sdk[named[method]] : method;
 
@@ -20,7 +20,6 @@ function check(what, fine, detail) {
 }
 
 async function connect(url) {
-    const logs = [];
     const client = new sdk.Client({ name: 'client', version: '1.0.0' }, {
         capabilities: { elicitation: {}, sampling: {}, roots: {} },
         ...(kind !== 'legacy' && { versionNegotiation: { mode: 'auto' } }),
@@ -29,8 +28,11 @@ async function connect(url) {
     client.setRequestHandler(name('sampling/createMessage'), ({ params }) =>
         ({ role: 'assistant', model: 'none', content: { type: 'text', text: `So ${params.messages[0].content.text}` } }));
     client.setRequestHandler(name('roots/list'), () => ({ roots: [{ uri: 'file:///project', name: 'project' }] }));
-    client.setNotificationHandler(name('notifications/message'), ({ params }) => { logs.push(params.data); });
     const transport = new sdk[kind === 'legacy' ? 'SSEClientTransport' : 'StreamableHTTPClientTransport'](new URL(url));
+    // What arrives. The SDK calls its handlers a little later: never, for progress that comes together with the result.
+    const messages = [];
+    transport.onmessage = message => { messages.push(message); };
+    const told = (what, field) => messages.filter(({ method }) => method === `notifications/${what}`).map(({ params }) => params[field]);
     await client.connect(transport, { timeout: 10_000 });
     const call = async (name, args = {}, options = {}, _meta = undefined) => {
         const params = { name, arguments: args, ...(_meta && { _meta }) };
@@ -38,7 +40,7 @@ async function connect(url) {
         const result = await (generation === '1' ? client.callTool(params, undefined, options) : client.callTool(params, options));
         return result.content[0].text;
     };
-    return { client, transport, call, logs };
+    return { client, transport, call, told };
 }
 
 async function together(call) {
@@ -47,17 +49,18 @@ async function together(call) {
     check('eight calls at once, each with its answer', JSON.stringify(got) === JSON.stringify(words), got);
 }
 
-async function both({ client, call }) {
+async function both({ client, call, told }) {
     const { tools } = await client.listTools();
     check('the tools', tools.some(tool => tool.name === 'echo'), tools);
-    const progress = [];
-    await call('test_tool_with_progress', {}, { onprogress: ({ progress: n }) => progress.push(n) });
+    await call('test_tool_with_progress', {}, { onprogress: () => {} });
+    const progress = told('progress', 'progress');
     check('progress on the way', progress.join() === '0,50,100', progress);
     await together(call);
 }
 
-async function asked({ call, logs }) {
+async function asked({ call, told }) {
     await call('test_tool_with_logging');
+    const logs = told('message', 'data');
     check('log messages on the way', logs.length === 3, logs);
     let got = await call('test_elicitation', { message: 'Who?' });
     check('the server asks the user', got === 'User response: action=accept, content={"username":"ann","email":"a@b","name":"Ann"}', got);
@@ -87,11 +90,11 @@ async function sessions(url) {
 }
 
 async function polling(url) {
-    const { client, transport, call, logs } = await connect(url);
+    const { client, transport, call, told } = await connect(url);
     const names = ['ann', 'bob', 'cid'];
     const got = await Promise.all(names.map(name => call('poll', { name })));
     check('each call has its result', got.join() === names.map(name => `${name} is done`).join(), got);
-    await new Promise(done => setTimeout(done, 100));    // the SDK may call a handler a little later
+    const logs = told('message', 'data');
     for (const name of names) {
         const counted = logs.filter(log => log.startsWith(name)).map(log => Number(log.split(' ')[1]));
         check('every message once, in order', counted.join() === [...Array(20).keys()].map(n => n + 1).join(), counted);
@@ -102,17 +105,18 @@ async function polling(url) {
 
 async function stateless(url) {
     const connected = await connect(url);
-    const { client, call, logs } = connected;
+    const { client, call, told } = connected;
     await both(connected);
     await call('test_logging_tool', {}, {}, { 'io.modelcontextprotocol/logLevel': 'info' });
+    const logs = told('message', 'data');
     check('a log message for who wants it', logs.length === 1, logs);
     const got = await call('test_input_required_result_multiple_inputs');
     check('the server asks by its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/project/.test(got), got);
     const changed = new Promise(done => client.setNotificationHandler(name('notifications/tools/list_changed'), done));
     const subscription = await client.listen({ toolsListChanged: true });
     await call('test_trigger_tool_change');
-    const told = await Promise.race([changed, new Promise((_, fail) => setTimeout(fail, 5000))]).then(() => true, () => false);
-    check('a subscriber is told of a change', told);
+    const known = await Promise.race([changed, new Promise((_, fail) => setTimeout(fail, 5000))]).then(() => true, () => false);
+    check('a subscriber is told of a change', known);
     await subscription.close();
     await client.close();
 }

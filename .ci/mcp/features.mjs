@@ -35,7 +35,7 @@ export const tools = {
         for (const progress of [0, 50, 100]) {
             if (call.token !== undefined)
                 await call.notify('notifications/progress', { progressToken: call.token, progress, total: 100 });
-            await pause(50);     // after the last too: a client may forget who asked as soon as it has the result
+            await pause(progress < 100 ? 50 : 0);
         }
         return { content: [text('done')] };
     }),
