@@ -79,7 +79,12 @@ impl Frames {
             self.copy.extend_from_slice(b":\n\n");
         }
         self.settle_run();
-        self.run = Some(raw);
+        if !self.copy.is_empty() && raw.len() < LARGE && raw.is_whole() {
+            // Nothing can follow on it in its chunk.
+            self.copy.extend_from_slice(raw.bytes());
+        } else {
+            self.run = Some(raw);
+        }
     }
 
     /// Puts the run where another one may follow it: into the copy, or, where it is worth it, into a frame of its own.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
+
 use super::{
     block::Block,
     lines::{Line, Lines, stands_alone},
@@ -57,6 +60,40 @@ fn each_line(text: &str, mut write: impl FnMut(&[u8])) {
     if text.is_empty() || text.ends_with(['\n', '\r']) {
         write(b"");
     }
+}
+
+/// The block with `data` in place of all its lines of data.
+pub(super) fn replace_data(block: &Block, text: &str) -> Block {
+    replace_only_line(block, text)
+        .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
+}
+
+/// The same where one line takes the place of one, and all around it stays as it is: most edits are of this kind, and the
+/// block need not be read again for it.
+fn replace_only_line(block: &Block, text: &str) -> Option<Block> {
+    const NAME: &[u8] = b"data: ";
+    let (mut shape, raw) = (block.shape, block.as_bytes());
+    if shape.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
+        return None;
+    }
+    let old = shape.first_data();
+    let (before, after) = (&raw[..old.start], &raw[old.end..]);
+    let before = before
+        .strip_suffix(NAME)
+        .or_else(|| before.strip_suffix(b"data:"))?;
+    let stays = [before, after]
+        .iter()
+        .all(|part| memchr(b'\r', part).is_none());
+    if !stays || memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
+        return None;
+    }
+    let raw = [before, NAME, text.as_bytes(), after].concat();
+    let start = before.len() + NAME.len();
+    shape.set_first_data(start..start + text.len());
+    Some(Block {
+        shape,
+        raw: Bytes::from(raw).into(),
+    })
 }
 
 /// The block with all fields of that name replaced by what `write` writes: in the place of the first, or,
@@ -121,4 +158,81 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
         raw.pop();
     }
     Block::rebuilt(raw, block.is_terminated())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Decoder, Piece};
+
+    fn blocks(stream: &str) -> Vec<Block> {
+        let mut decoder = Decoder::default().check_utf8(true);
+        decoder.push(stream.to_owned().into());
+        let pieces =
+            std::iter::from_fn(|| decoder.next_piece().unwrap().or_else(|| decoder.finish()));
+        let blocks = pieces.filter_map(|piece| match piece {
+            Piece::Event(event) => Some(event.into_block()),
+            Piece::Block(block) => Some(block),
+            _ => None,
+        });
+        blocks.collect()
+    }
+
+    #[test]
+    fn one_line_in_place_of_one_is_what_a_block_built_anew_would_be() {
+        let mut taken = 0;
+        for end in ["\n", "\r\n", "\r"] {
+            for lines in [
+                "data: a",
+                "data:a",
+                "data",
+                "data: ",
+                "data:",
+                "data:  a",
+                "data: data: a",
+                "datax: 1|data: a",
+                "data: a|datax",
+                "id: 1|: c|retry: 1|data: a|event: b",
+                "data: a|id: 1|id",
+                "event: a|data: a|data: b",
+                "data: \u{e4}|: c",
+                "x|data",
+                "id: 1",
+            ] {
+                for blank in ["||", "|", ""] {
+                    let stream = format!("data: before||{lines}{blank}").replace('|', end);
+                    for block in blocks(&stream) {
+                        for text in [
+                            "",
+                            "b",
+                            " b",
+                            "\u{e4}",
+                            "a longer one",
+                            "b\nc",
+                            "b\rc",
+                            "b\n",
+                            "data: b",
+                        ] {
+                            let anew = replace_field(&block, b"data", |raw| data(raw, text));
+                            let short = replace_only_line(&block, text);
+                            taken += usize::from(short.is_some());
+                            let got = short.unwrap_or_else(|| anew.clone());
+                            assert_eq!(got, anew);
+                            let told = |it: &Block| {
+                                (
+                                    it.shape.first_data(),
+                                    it.shape.data_lines(),
+                                    it.id().is_some(),
+                                    it.event().is_some(),
+                                )
+                            };
+                            assert_eq!(told(&got), told(&anew), "{got:?}");
+                            assert_eq!(got.shape.is_repeated(), anew.shape.is_repeated());
+                        }
+                    }
+                }
+            }
+        }
+        assert!(taken > 100, "{taken}");
+    }
 }

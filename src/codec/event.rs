@@ -101,7 +101,7 @@ impl Event {
     /// Puts `data` in place of all `data` lines. Line ends (LF, CR, CRLF) make several lines, so
     /// [`data`](Self::data) then reads them as LF.
     pub fn set_data(&mut self, data: impl AsRef<str>) {
-        self.replace_field(b"data", |raw| encode::data(raw, data.as_ref()));
+        self.0 = encode::replace_data(&self.0, data.as_ref());
     }
 
     /// Sets the `event` field.

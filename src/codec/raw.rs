@@ -58,6 +58,12 @@ impl Raw {
         self.len() < Self::SMALL || self.chunk.len() / 4 > self.len()
     }
 
+    /// Whether this is all of its chunk.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.len() == self.chunk.len()
+    }
+
     /// The same bytes in a buffer of their own, if the one they are in is much larger.
     pub(super) fn detached(self) -> Self {
         if self.is_small_part() {

@@ -55,8 +55,7 @@ impl Shape {
                     return;
                 };
                 if self.data_lines() == 0 {
-                    let (from, to) = ((start + value) as u64, (start + line.len()) as u64);
-                    self.first_data = from | to << HALF;
+                    self.set_first_data(start + value..start + line.len());
                 }
                 self.counts += 1 << HALF;
             }
@@ -83,6 +82,11 @@ impl Shape {
     #[inline]
     pub(super) fn first_data(&self) -> Range<usize> {
         self.first_data as u32 as usize..(self.first_data >> HALF) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn set_first_data(&mut self, Range { start, end }: Range<usize>) {
+        self.first_data = start as u64 | (end as u64) << HALF;
     }
 
     /// There is an `id` line.

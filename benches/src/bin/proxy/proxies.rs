@@ -59,7 +59,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
             }
             "rewriting" => {
                 let layer = SseProxyLayer::default().intercept(|mut event: Event| {
-                    let data = event.data().replacen('z', "y", 1);
+                    let data = event.data().replace('z', "y");
                     event.set_data(data);
                     event
                 });
