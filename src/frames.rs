@@ -45,9 +45,14 @@ impl Frames {
 
     /// The next frame, if anything waits.
     pub(crate) fn next(&mut self) -> Option<Bytes> {
-        self.flush();
+        if self.ready.is_empty() && !self.copy.is_empty() {
+            self.settle_run();
+            self.flush_copy();
+        }
+        // Mostly there are neighbours and nothing else, which need no queue.
         let next = self.ready.pop_front();
-        if self.ready.is_empty() {
+        let next = next.or_else(|| self.run.take().map(alone));
+        if self.ready.is_empty() && self.run.is_none() && self.copy.is_empty() {
             self.waiting = 0;
         }
         next
@@ -103,23 +108,19 @@ impl Frames {
         self.copy.extend_from_slice(run.bytes());
     }
 
-    fn flush(&mut self) {
-        let Some(run) = self.run.take_if(|_| self.copy.is_empty()) else {
-            self.settle_run();
-            return self.flush_copy();
-        };
-        // Alone in its frame. What is copied leaves nothing behind: the stream may be idle for long.
-        self.ready.push_back(if run.is_small_part() {
-            Bytes::copy_from_slice(run.bytes())
-        } else {
-            run.into_bytes()
-        });
-    }
-
     fn flush_copy(&mut self) {
         if !self.copy.is_empty() {
             self.ready.push_back(self.copy.split().freeze());
         }
+    }
+}
+
+/// A run in a frame of its own. What is copied leaves nothing behind: the stream may be idle for long.
+fn alone(run: Raw) -> Bytes {
+    if run.is_small_part() {
+        Bytes::copy_from_slice(run.bytes())
+    } else {
+        run.into_bytes()
     }
 }
 

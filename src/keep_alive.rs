@@ -58,31 +58,45 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug)]
 pub(crate) struct Idle {
     keep_alive: KeepAlive,
+    /// The present interval, shortened at random.
+    interval: Duration,
     next: Instant,
+    /// Something has been sent since that was last decided.
+    traffic: bool,
 }
 
 impl Idle {
     pub(crate) fn new(keep_alive: KeepAlive, now: Instant) -> Self {
+        let interval = jittered(keep_alive.interval);
         let next = if keep_alive.at_once {
             now
         } else {
-            now + jittered(keep_alive.interval)
+            now + interval
         };
-        Self { keep_alive, next }
+        Self {
+            keep_alive,
+            interval,
+            next,
+            traffic: false,
+        }
     }
 
     /// When a comment is due.
-    pub(crate) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&mut self, now: Instant) -> Instant {
+        if std::mem::take(&mut self.traffic) {
+            self.next = now + self.interval;
+        }
         self.next
     }
 
     /// Something was sent.
-    pub(crate) fn handle_traffic(&mut self, now: Instant) {
-        self.next = now + jittered(self.keep_alive.interval);
+    pub(crate) fn handle_traffic(&mut self) {
+        self.traffic = true;
     }
 
     /// The comment to send now.
-    pub(crate) fn comment(&self) -> Bytes {
+    pub(crate) fn comment(&mut self) -> Bytes {
+        self.interval = jittered(self.keep_alive.interval);
         self.keep_alive.comment.clone()
     }
 }

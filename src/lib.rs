@@ -94,6 +94,7 @@ mod keep;
 mod keep_alive;
 mod layer;
 mod mapping;
+mod patience;
 mod policy;
 mod pump;
 mod recording;

@@ -18,6 +18,7 @@ use tower::BoxError;
 use crate::{
     error::{Error, ErrorKind},
     layer::Config,
+    patience::Patience,
     recording::Recording,
     replay::{Demand, Ending, Logs, Stamp, State},
     session::Lease,
@@ -83,8 +84,7 @@ pin_project! {
         due: bool,
         // How the upstream ended, once it has. The stream does when all is written.
         over: Option<(bool, Ending)>,
-        // Polls in a row that brought no new block.
-        futile: u8,
+        patience: Patience,
         // Sent since the last client has left.
         alone: u64,
         limits: Limits,
@@ -119,7 +119,7 @@ where
             stamp: Stamp::new(recording.stamp()),
             due: false,
             over: None,
-            futile: 0,
+            patience: Patience::default(),
             alone: 0,
             limits,
             kept: Kept {
@@ -211,8 +211,7 @@ where
             Poll::Pending => {
                 let now = this.stamp.waiting();
                 if now > 0 {
-                    *this.futile = if now > before { 0 } else { *this.futile + 1 };
-                    if *this.futile < Pull::<B>::PATIENCE {
+                    if this.patience.waits(before, now, Pull::<B>::PATIENCE) {
                         // As a body does that is pulled by its client: there may be more in a moment.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
@@ -268,7 +267,6 @@ where
     /// Writes what has been collected.
     fn write(self: Pin<&mut Self>) {
         let this = self.project();
-        *this.futile = 0;
         *this.due = this.stamp.waiting() > 0;
         if !*this.due {
             return;

@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     frames::Frames,
     keep_alive::{Idle, KeepAlive},
+    patience::Patience,
     source::{Source, Step},
     timer::Timer,
 };
@@ -48,8 +49,7 @@ pin_project! {
         on_the_way: Arc<()>,
         idle: Option<Idle>,
         timer: Timer,
-        // Polls in a row that brought no new block.
-        futile: u8,
+        patience: Patience,
         // What is collected leaves, before anything else is looked at.
         handing_out: bool,
         over: Option<Over>,
@@ -75,7 +75,7 @@ impl<S> Stream<S> {
             on_the_way: Arc::default(),
             idle: keep_alive.map(|keep_alive| Idle::new(keep_alive, Instant::now())),
             timer: Timer::default(),
-            futile: 0,
+            patience: Patience::default(),
             handing_out: false,
             over: None,
         }
@@ -88,6 +88,9 @@ impl<S> Stream<S> {
 }
 
 impl<S: Source> Stream<S> {
+    // Inlined into the server's own function all of this would be one that no cache holds, and where events come one by one
+    // that is most of what they cost.
+    #[inline(never)]
     pub(crate) fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +113,7 @@ impl<S: Source> Stream<S> {
                 }
                 *this.handing_out = false;
                 if let Some(idle) = this.idle {
-                    idle.handle_traffic(Instant::now());
+                    idle.handle_traffic();
                 }
             }
             if this.over.is_some() {
@@ -119,7 +122,6 @@ impl<S: Source> Stream<S> {
             ready!(self.as_mut().poll_source(cx));
             let this = self.as_mut().project();
             *this.handing_out = true;
-            *this.futile = 0;
         }
     }
 
@@ -185,19 +187,16 @@ impl<S: Source> Stream<S> {
         if this.frames.waiting() == 0
             && let Some(idle) = this.idle
         {
-            ready!(this.timer.poll(cx, idle.deadline()));
+            let now = Instant::now();
+            ready!(this.timer.poll_at(cx, now, idle.deadline(now)));
             this.frames.keep_alive(idle.comment());
         }
         match this.frames.waiting() {
             0 => return Poll::Pending,
-            now if now > before => *this.futile = 0,
-            _ => *this.futile += 1,
+            now if this.patience.waits(before, now, S::PATIENCE) => {}
+            _ => return Poll::Ready(()),
         }
-        if *this.futile >= S::PATIENCE {
-            return Poll::Ready(());
-        }
-        // A body wakes itself here for more, where others would wait: the task that feeds the upstream may have more, and one
-        // frame with all of it costs a server a fraction of many. What is ready waits for nothing else.
+        // A body wakes itself here for more, where others would wait for it. What is ready waits for nothing else.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

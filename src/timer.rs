@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -15,20 +15,37 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// When the runtime will wake whom.
+    set: Option<(Instant, Waker)>,
 }
 
 impl Timer {
     /// Ready once `at` has come. Needs tokio's timer only if it has not.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        if at <= Instant::now() {
+        self.poll_at(cx, Instant::now(), at)
+    }
+
+    /// The same for who knows what time it is.
+    pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, now: Instant, at: Instant) -> Poll<()> {
+        if at <= now {
             return Poll::Ready(());
+        }
+        if let Some((set, waker)) = &self.set
+            && (now < *set && *set <= at)
+            && waker.will_wake(cx.waker())
+        {
+            return Poll::Pending;
         }
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);
         }
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            if sleep.as_mut().poll(cx).is_pending() {
+                self.set = Some((sleep.deadline(), cx.waker().clone()));
+                return Poll::Pending;
+            }
+            self.set = None;
             if at <= Instant::now() {
                 return Poll::Ready(());
             }

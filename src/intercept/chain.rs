@@ -221,6 +221,7 @@ impl Chain {
     }
 
     /// Moves on what can be moved. Pending while a verdict is deferred.
+    #[inline(never)] // As `Stream::poll_frame`.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, out: &mut impl Output) -> Poll<()> {
         for deferred in &mut self.deferred {
             deferred.poll(cx);

@@ -3,6 +3,7 @@
 use std::{
     ops::ControlFlow,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -15,7 +16,11 @@ use crate::{
 };
 
 /// So many blocks are taken in between two looks at the clock.
-const BLOCKS_A_LOOK: usize = 64;
+const BLOCKS_A_LOOK: usize = 32;
+
+/// Interceptors that take their time have this much of it in one poll, from the first look on. What they let through does not
+/// wait for the rest.
+const TIME_A_POLL: Duration = Duration::from_millis(1);
 
 /// Turns pieces of the wire into what the client gets.
 #[derive(Debug)]
@@ -41,12 +46,13 @@ impl Pipeline {
     }
 
     /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive). Breaks off when it is later than `until`. Only while [idle](Self::is_idle).
+    /// [`drive`](Self::drive). Breaks off when it is later than `until`, which the first look at the clock
+    /// sets. Only while [idle](Self::is_idle).
     pub(crate) fn feed(
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl Sink,
-        until: Instant,
+        until: &mut Option<Instant>,
     ) -> ControlFlow<()> {
         // Caught once for many blocks.
         let fed = catch(|| {
@@ -75,7 +81,8 @@ impl Pipeline {
                         return ControlFlow::Continue(());
                     }
                 }
-                if Instant::now() >= until {
+                let now = Instant::now();
+                if now >= *until.get_or_insert(now + TIME_A_POLL) {
                     return ControlFlow::Break(());
                 }
             }

@@ -3,7 +3,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,9 +31,6 @@ use crate::{
 const BYTES_A_POLL: usize = 256 << 10;
 const FRAMES_A_POLL: usize = 64;
 
-/// Interceptors that take their time have this much of it in one poll. What they let through does not wait for the rest.
-const TIME_A_POLL: Duration = Duration::from_millis(1);
-
 pin_project! {
     /// An upstream's body, decoded, cut into blocks and intercepted, as a poll function.
     pub(crate) struct Pull<B> {
@@ -45,6 +41,8 @@ pin_project! {
         pipeline: Pipeline,
         // Boxed, as most streams have none.
         trailers: Option<Box<HeaderMap>>,
+        // The interceptors' next one, as of the end of the last poll.
+        deadline: Option<Instant>,
         timer: Timer,
         sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
         // The upstream's answer is over, and another one may follow.
@@ -66,6 +64,7 @@ where
             decoder,
             pipeline,
             trailers: None,
+            deadline: None,
             timer: Timer::default(),
             sequel: None,
             between: false,
@@ -143,19 +142,21 @@ where
     ) -> Poll<Step> {
         // An upstream that always has more is no reason to forget the time.
         let this = self.as_mut().project();
-        if let Some(deadline) = this.pipeline.deadline()
+        if let Some(deadline) = *this.deadline
             && let now = Instant::now()
             && deadline <= now
         {
             this.pipeline.handle_timeout(now);
         }
         loop {
-            if let Poll::Ready(step) = self.as_mut().poll_upstream(cx, sink) {
+            let step = self.as_mut().poll_upstream(cx, sink);
+            let this = self.as_mut().project();
+            *this.deadline = this.pipeline.deadline();
+            if let Poll::Ready(step) = step {
                 return Poll::Ready(step);
             }
             // Whatever is waited for, it may be waited for only so long.
-            let this = self.as_mut().project();
-            let Some(deadline) = this.pipeline.deadline() else {
+            let Some(deadline) = *this.deadline else {
                 return Poll::Pending;
             };
             ready!(this.timer.poll(cx, deadline));
@@ -163,6 +164,7 @@ where
         }
     }
 
+    #[inline(never)] // As `Stream::poll_frame`.
     fn poll_upstream(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -190,8 +192,8 @@ where
                 return Poll::Ready(Step::Full);
             }
             if this.decoder.has_input() {
-                let until = *until.get_or_insert_with(|| Instant::now() + TIME_A_POLL);
-                if this.pipeline.feed(this.decoder, sink, until).is_break() {
+                let fed = this.pipeline.feed(this.decoder, sink, &mut until);
+                if fed.is_break() {
                     return Poll::Ready(Step::Full);
                 }
             }
