@@ -56,13 +56,14 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The keep-alive of one stream.
 #[derive(Debug)]
+#[repr(C)] // See `Stream`.
 pub(crate) struct Idle {
-    keep_alive: KeepAlive,
-    /// The present interval, shortened at random.
-    interval: Duration,
     next: Instant,
     /// Something has been sent since that was last decided.
     traffic: bool,
+    /// The present interval, shortened at random.
+    interval: Duration,
+    keep_alive: KeepAlive,
 }
 
 impl Idle {

@@ -41,18 +41,22 @@ impl AsRef<[u8]> for OnTheWay {
 
 pin_project! {
     /// An event stream on its way to one client, pulled by that client.
+    ///
+    /// This, and what it is made of, has what each event needs first and together. When the next one comes the stream's memory is
+    /// cold, and to fetch it is much of what an event costs that comes alone.
+    #[repr(C)]
     pub(crate) struct Stream<S> {
-        #[pin]
-        source: Option<S>,
-        frames: Frames,
-        // Shared with the frames that the server has not sent yet.
-        on_the_way: Arc<()>,
-        idle: Option<Idle>,
-        timer: Timer,
-        patience: Patience,
         // What is collected leaves, before anything else is looked at.
         handing_out: bool,
+        patience: Patience,
+        // Shared with the frames that the server has not sent yet.
+        on_the_way: Arc<()>,
+        frames: Frames,
         over: Option<Over>,
+        timer: Timer,
+        idle: Option<Idle>,
+        #[pin]
+        source: Option<S>,
     }
 }
 

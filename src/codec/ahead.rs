@@ -21,12 +21,13 @@ pub(super) struct Cut {
 /// To look for some first and to make blocks of them then is twice as fast as to do both for one after the other. (Between
 /// the two, what was written word by word has come to rest, and can be moved as a whole.)
 #[derive(Debug, Default)]
+#[repr(C)] // See `Stream`.
 pub(super) struct Ahead {
-    cuts: [Cut; 8],
     next: usize,
     found: usize,
     /// What follows on them, if it is known that it does not end in this chunk.
     unfinished: Option<Unfinished>,
+    cuts: [Cut; 8],
 }
 
 /// A block of which all that has come has been searched.

@@ -44,20 +44,21 @@ use super::{
 /// assert!(!tail.is_terminated());
 /// # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
 /// ```
+#[repr(C)] // See `Stream`.
 pub struct Decoder {
-    limit: usize,
+    at: At,
     overflow: Overflow,
-    input: Input,
     /// Whether to look for ill-formed UTF-8.
     check_utf8: bool,
+    limit: usize,
     /// The beginning of a block whose end has not come yet; searched already, all of it.
     carry: Vec<u8>,
+    input: Input,
     /// The size of the last block that crossed chunks.
     last_carried: usize,
     /// Where the line that is being read begins, counted from the beginning of its block.
     line: usize,
     shape: Shape,
-    at: At,
     /// The name of the last piece that ended in a CR at the end of the input.
     open_end: OpenEnd,
 }

@@ -14,17 +14,18 @@ use super::{
 
 /// Input that is not taken yet, and the blocks in it.
 #[derive(Default)]
+#[repr(C)] // See `Stream`.
 pub(super) struct Input {
     /// Let go with its last byte, so that nothing keeps a chunk but the blocks in it.
     chunk: Current,
-    /// The same once more, to lend to the next block.
-    spare: Option<Arc<Chunk>>,
     /// So much of the chunk is taken.
     taken: usize,
     /// Whether to look for ill-formed UTF-8 in it, as soon as there is a block in it.
     check_utf8: bool,
     /// So much of it is known to be well-formed UTF-8.
     well_formed: usize,
+    /// The chunk once more, to lend to the next block.
+    spare: Option<Arc<Chunk>>,
     ahead: Ahead,
 }
 

@@ -37,6 +37,7 @@ const TIMEOUT_PAUSE: Duration = Duration::from_millis(1);
 /// deferred verdict stops everything at its own stage and before; later stages may still give up what they
 /// hold, since that is older.
 #[derive(Debug, Default)]
+#[repr(C)] // See `Stream`.
 pub(crate) struct Chain {
     stages: Vec<Stage>,
     /// Blocks on their way, the oldest on top, each with the stage that sees it next.
@@ -45,11 +46,11 @@ pub(crate) struct Chain {
     deferred: Vec<Deferred>,
     /// Stages before this one have ended or failed: what would go through them goes nowhere.
     closed: usize,
-    /// The stage that ended the stream by its verdict: it has said its last word.
-    ended_by: Option<usize>,
     /// The stage that [`push`](Self::push) asked last.
     asked: usize,
     ending: Option<Ending>,
+    /// The stage that ended the stream by its verdict: it has said its last word.
+    ended_by: Option<usize>,
     last_timeout: Option<Instant>,
 }
 

@@ -24,9 +24,10 @@ const TIME_A_POLL: Duration = Duration::from_millis(1);
 
 /// Turns pieces of the wire into what the client gets.
 #[derive(Debug)]
+#[repr(C)] // See `Stream`.
 pub(crate) struct Pipeline {
-    chain: Chain,
     strip_comments: bool,
+    chain: Chain,
     late: LateLineFeeds,
 }
 

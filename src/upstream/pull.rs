@@ -33,23 +33,24 @@ const FRAMES_A_POLL: usize = 64;
 
 pin_project! {
     /// An upstream's body, decoded, cut into blocks and intercepted, as a poll function.
+    #[repr(C)] // See `Stream`.
     pub(crate) struct Pull<B> {
         // Gone as soon as the upstream is no longer needed, so that it sees that at once.
         #[pin]
         upstream: Option<Plain<B>>,
-        decoder: Decoder,
-        pipeline: Pipeline,
-        // Boxed, as most streams have none.
-        trailers: Option<Box<HeaderMap>>,
-        // The interceptors' next one, as of the end of the last poll.
-        deadline: Option<Instant>,
-        timer: Timer,
-        sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
         // The upstream's answer is over, and another one may follow.
         between: bool,
         // And nobody has been told yet.
         just_over: bool,
         truncated: bool,
+        // The interceptors' next one, as of the end of the last poll.
+        deadline: Option<Instant>,
+        pipeline: Pipeline,
+        decoder: Decoder,
+        timer: Timer,
+        sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
+        // Boxed, as most streams have none.
+        trailers: Option<Box<HeaderMap>>,
     }
 }
 
