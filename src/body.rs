@@ -31,9 +31,10 @@ pin_project! {
     /// Of an event stream it pulls the upstream when it is polled: there is no task and no channel, so a client
     /// that does not read holds the upstream back, and dropping the body cancels it. It wakes itself to
     /// collect what is ready, until two polls in a row bring nothing new, or not at all where that has brought nothing for a
-    /// while. It needs tokio's timer for keep-alive, for interceptors with deadlines, and after an error. An error is preceded by a pause in which a server sends what it has
-    /// buffered, since an HTTP/1 server closes and an HTTP/2 server resets without doing so. It lasts until the frames before
-    /// it have been let go of, but at most 5 s: a reader that keeps them, as one that collects a body does, waits that long.
+    /// while. It needs tokio's timer for keep-alive, for interceptors with deadlines, and after an error. An error is preceded by
+    /// a pause in which a server sends what it has buffered, since an HTTP/1 server closes and an HTTP/2 server resets without
+    /// doing so. It lasts until the frames before it have been let go of, but at most 5 s: a reader that keeps them, as one that
+    /// collects a body does, waits that long.
     ///
     /// It can be named, boxed and wrapped like any body:
     ///

@@ -10,8 +10,8 @@ use crate::codec::Block;
 /// Sends a comment when nothing has been sent to the client for a while, so that no proxy, load balancer or
 /// NAT on the way takes the stream for dead (WHATWG HTML 9.2.7 advises one every 15 seconds or so).
 ///
-/// Comments go only between two blocks, and every event sent puts the next one off. Each interval is
-/// shortened by up to a tenth at random, so that many streams opened at once do not speak at once. The first
+/// Comments go only between two blocks, and every event sent puts the next one off. After each comment the interval is
+/// shortened anew by up to a tenth at random, so that many streams opened at once do not speak at once. The first
 /// comment is sent with the head: some CDNs hold a response back until its body begins.
 ///
 /// ```

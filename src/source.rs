@@ -11,7 +11,7 @@ use crate::{codec::Block, error::Error, frames::Frames};
 
 /// Where the frames of one client come from.
 pub(crate) trait Source {
-    /// Polls without anything new after which what is ready leaves.
+    /// Polls without anything new after which what is ready leaves at the latest; see `Patience`.
     const PATIENCE: u8;
 
     /// Moves blocks to the frames until they are full, there are no more for now, or the stream is over. Not to be polled after

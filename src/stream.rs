@@ -177,7 +177,7 @@ impl<S: Source> Stream<S> {
             Poll::Ready(Step::Full) if this.frames.waiting() > 0 => return Poll::Ready(()),
             Poll::Ready(Step::Full) => {
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                None
             }
             Poll::Ready(Step::End(trailers)) => Some(Over::End(trailers)),
             Poll::Ready(Step::Failed(error)) => Some(Over::Failed(error)),
@@ -194,6 +194,7 @@ impl<S: Source> Stream<S> {
             let now = Instant::now();
             ready!(this.timer.poll_at(cx, now, idle.deadline(now)));
             this.frames.keep_alive(idle.comment());
+            return Poll::Ready(());
         }
         match this.frames.waiting() {
             0 => return Poll::Pending,

@@ -2,11 +2,14 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// Waits for a point in time that may move at every call.
 ///
@@ -41,7 +44,9 @@ impl Timer {
             sleep.as_mut().reset(at);
         }
         loop {
-            if sleep.as_mut().poll(cx).is_pending() {
+            // A task that has used up its budget would be told to wait, and nobody would have been set to wake it.
+            let sleeping = pin!(unconstrained(sleep.as_mut()));
+            if sleeping.poll(cx).is_pending() {
                 self.set = Some((sleep.deadline(), cx.waker().clone()));
                 return Poll::Pending;
             }

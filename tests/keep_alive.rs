@@ -10,7 +10,7 @@ use http_body_util::{
     channel::{Channel, Sender},
 };
 use support::{Note, Script, Step, pass, witness};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tower_sse_proxy::{
     Event, KeepAlive, SseBody, SseProxyLayer,
     intercept::{End, Head, Interceptor, Verdict},
@@ -107,6 +107,37 @@ async fn events_that_do_not_arrive_do_not_put_it_off() {
         assert_eq!(frame, ":\n\n");
         assert!(is_due(after), "{after:?}");
     }
+}
+
+/// Also where there is always more to drop, and no poll gets to the end of it.
+#[tokio::test]
+async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
+    let keep_alive = KeepAlive::every(Duration::from_millis(10)).at_once(false);
+    let slow = |_: Event| {
+        std::thread::sleep(Duration::from_micros(50));
+        Verdict::Drop
+    };
+    let layer = SseProxyLayer::default().keep_alive(keep_alive);
+    let (mut upstream, mut body) = open(&layer.intercept(slow)).await;
+    tokio::spawn(async move {
+        let chunk = Bytes::from("data: x\n\n".repeat(1000));
+        while upstream.send_data(chunk.clone()).await.is_ok() {}
+    });
+    let frame = timeout(20 * Duration::from_secs(1), next(&mut body)).await;
+    assert_eq!(frame.unwrap().0, ":\n\n");
+}
+
+/// A task that has used up its budget is told to wait by whatever it asks, timers too.
+#[tokio::test(start_paused = true)]
+async fn it_comes_where_the_silence_begins_in_a_task_with_no_budget_left() {
+    let layer = SseProxyLayer::default().keep_alive(KeepAlive::every(INTERVAL).at_once(false));
+    let (_upstream, mut body) = open(&layer).await;
+    while tokio::task::coop::has_budget_remaining() {
+        tokio::task::coop::consume_budget().await;
+    }
+    let (frame, after) = timeout(2 * INTERVAL, next(&mut body)).await.unwrap();
+    assert_eq!(frame, ":\n\n");
+    assert!(is_due(after), "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,6 +227,18 @@ async fn what_a_slow_interceptor_lets_through_does_not_wait_for_what_it_has_not_
     let events = next(&mut body).await.len() / event("pass").len();
     assert!(events <= 64, "{events} at once");
 
+    // Nor where another one takes the place of each, and the chain has something left to do after it.
+    let replacing = move |event: Event| {
+        slow(event).map_or(Verdict::Drop, |event| Verdict::Replace(vec![event.into()]))
+    };
+    let (mut upstream, mut body) = open(&layer(replacing)).await;
+    upstream
+        .send_data(event("pass").repeat(300).into())
+        .await
+        .unwrap();
+    let events = next(&mut body).await.len() / event("pass").len();
+    assert!(events <= 64, "{events} at once");
+
     // While it drops everything, others on the same thread have their turn.
     let (mut upstream, mut body) = open(&layer(slow)).await;
     upstream

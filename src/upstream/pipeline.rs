@@ -18,9 +18,30 @@ use crate::{
 /// So many blocks are taken in between two looks at the clock.
 const BLOCKS_A_LOOK: usize = 32;
 
-/// Interceptors that take their time have this much of it in one poll, from the first look on. What they let through does not
-/// wait for the rest.
+/// Interceptors that take their time have this much of it in one poll, from the first look on.
 const TIME_A_POLL: Duration = Duration::from_millis(1);
+
+/// What is done in one poll, after which other tasks have theirs and what was let through leaves.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    blocks: usize,
+    until: Option<Instant>,
+}
+
+impl Turn {
+    /// Whether there is no time for one more block.
+    #[inline(always)]
+    fn is_over(&mut self) -> bool {
+        self.blocks += 1;
+        self.blocks.is_multiple_of(BLOCKS_A_LOOK) && self.look()
+    }
+
+    #[inline(never)]
+    fn look(&mut self) -> bool {
+        let now = Instant::now();
+        now >= *self.until.get_or_insert(now + TIME_A_POLL)
+    }
+}
 
 /// Turns pieces of the wire into what the client gets.
 #[derive(Debug)]
@@ -47,44 +68,40 @@ impl Pipeline {
     }
 
     /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive). Breaks off when it is later than `until`, which the first look at the clock
-    /// sets. Only while [idle](Self::is_idle).
+    /// [`drive`](Self::drive). Breaks off when the turn is over. Only while [idle](Self::is_idle).
     pub(crate) fn feed(
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl Sink,
-        until: &mut Option<Instant>,
+        turn: &mut Turn,
     ) -> ControlFlow<()> {
         // Caught once for many blocks.
         let fed = catch(|| {
             loop {
-                for _ in 0..BLOCKS_A_LOOK {
-                    if sink.is_full() {
-                        return ControlFlow::Continue(());
+                if sink.is_full() {
+                    return ControlFlow::Continue(());
+                }
+                if turn.is_over() {
+                    return ControlFlow::Break(());
+                }
+                if let Some(block) = decoder.next_plain() {
+                    if let Some(block) = self.push_block(block, sink) {
+                        // It went straight through, and left nothing to do.
+                        decoder.give_back(block);
+                        continue;
                     }
-                    if let Some(block) = decoder.next_plain() {
-                        if let Some(block) = self.push_block(block, sink) {
-                            // It went straight through, and left nothing to do.
-                            decoder.give_back(block);
-                            continue;
+                } else {
+                    match decoder.next_piece() {
+                        Ok(Some(piece)) => self.push(piece, sink),
+                        Ok(None) => return ControlFlow::Continue(()),
+                        Err(error) => {
+                            let error = Error::with_source(ErrorKind::EventTooLarge, error);
+                            self.end(Finish::Failed(error));
                         }
-                    } else {
-                        match decoder.next_piece() {
-                            Ok(Some(piece)) => self.push(piece, sink),
-                            Ok(None) => return ControlFlow::Continue(()),
-                            Err(error) => {
-                                let error = Error::with_source(ErrorKind::EventTooLarge, error);
-                                self.end(Finish::Failed(error));
-                            }
-                        }
-                    }
-                    if !self.is_idle() {
-                        return ControlFlow::Continue(());
                     }
                 }
-                let now = Instant::now();
-                if now >= *until.get_or_insert(now + TIME_A_POLL) {
-                    return ControlFlow::Break(());
+                if !self.is_idle() {
+                    return ControlFlow::Continue(());
                 }
             }
         });

@@ -15,7 +15,7 @@ use tower::BoxError;
 
 use super::{
     coding::Plain,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Turn},
     sequel::{Over, Sequel},
 };
 use crate::{
@@ -59,13 +59,13 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(upstream: Plain<B>, decoder: Decoder, pipeline: Pipeline) -> Self {
+    pub(crate) fn new(upstream: Plain<B>, decoder: Decoder, mut pipeline: Pipeline) -> Self {
         Self {
+            deadline: pipeline.deadline(),
             upstream: Some(upstream),
             decoder,
             pipeline,
             trailers: None,
-            deadline: None,
             timer: Timer::default(),
             sequel: None,
             between: false,
@@ -173,7 +173,7 @@ where
     ) -> Poll<Step> {
         let mut this = self.as_mut().project();
         let (mut bytes, mut frames) = (0, 0);
-        let mut until = None;
+        let mut turn = Turn::default();
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -193,7 +193,7 @@ where
                 return Poll::Ready(Step::Full);
             }
             if this.decoder.has_input() {
-                let fed = this.pipeline.feed(this.decoder, sink, &mut until);
+                let fed = this.pipeline.feed(this.decoder, sink, &mut turn);
                 if fed.is_break() {
                     return Poll::Ready(Step::Full);
                 }
