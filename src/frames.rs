@@ -110,12 +110,14 @@ impl Frames {
 
     fn flush_copy(&mut self) {
         if !self.copy.is_empty() {
-            self.ready.push_back(self.copy.split().freeze());
+            // All of it: what is left of its buffer would keep the whole, and the stream may be idle for long.
+            self.ready
+                .push_back(std::mem::take(&mut self.copy).freeze());
         }
     }
 }
 
-/// A run in a frame of its own. What is copied leaves nothing behind: the stream may be idle for long.
+/// A run in a frame of its own.
 fn alone(run: Raw) -> Bytes {
     if run.is_small_part() {
         Bytes::copy_from_slice(run.bytes())
@@ -228,6 +230,7 @@ mod tests {
         assert_eq!(out[1].as_ptr(), large.as_ptr());
         assert_eq!(out[2], "data: 3\n\n");
         assert_eq!(out.len(), 3);
+        assert_eq!(sink.copy.capacity(), 0, "is kept while nothing is sent");
     }
 
     #[test]

@@ -183,5 +183,6 @@ mod tests {
         assert_eq!(raw.bytes(), b"ab");
         assert!(raw.extend(&part(&one, 2, 4)));
         assert_eq!(raw.bytes(), b"abcd");
+        assert!(!raw.is_whole() && part(&one, 0, 6).is_whole());
     }
 }
