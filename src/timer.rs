@@ -18,7 +18,7 @@ use tokio::{
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When the runtime will wake whom.
+    /// When the runtime will wake whom. (The first is the sleep's own deadline: here it can be read without fetching the sleep.)
     set: Option<(Instant, Waker)>,
 }
 

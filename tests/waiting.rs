@@ -14,7 +14,7 @@ use tokio::{
     time::{Duration, Instant, advance},
 };
 use tower_sse_proxy::{
-    Event,
+    Event, SseProxyLayer,
     intercept::{End, Head, Interceptor, Verdict},
 };
 
@@ -99,6 +99,33 @@ async fn a_deadline_is_kept_while_the_upstream_never_pauses() {
         }
     }
     panic!("it is late, and still held");
+}
+
+/// Has something to say before anything else.
+struct Preamble(Option<Instant>);
+
+impl Interceptor for Preamble {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.0
+    }
+
+    fn timeout(&mut self, _: Instant) -> Verdict {
+        self.0 = None;
+        Event::new("first").into()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_when_a_stream_opens_comes_before_what_is_there() {
+    let preamble = |_: &Head<'_>| Some(Preamble(Some(Instant::now())));
+    let (mut upstream, mut body) = open(&layer(preamble)).await;
+    upstream.send_data(event("pass")).await.unwrap();
+    let frame = next(&mut body).await;
+    assert!(frame.starts_with(&event("first")[..]), "{frame:?}");
 }
 
 /// Waits for the test's word at every event that says `ask`.
@@ -213,30 +240,28 @@ async fn an_earlier_deadline_does_not_overtake_a_later_deferral() {
     assert_eq!(out, [event("answer"), event("held")].concat());
 }
 
+/// How many of 300 events that are there at once are in the first frame.
+async fn first_of_many(layer: &SseProxyLayer) -> usize {
+    let (mut upstream, mut body) = open(layer).await;
+    let many = event("pass").repeat(300);
+    upstream.send_data(many.into()).await.unwrap();
+    next(&mut body).await.len() / event("pass").len()
+}
+
 #[tokio::test]
 async fn what_a_slow_interceptor_lets_through_does_not_wait_for_what_it_has_not_seen() {
     let slow = |event: Event| {
         std::thread::sleep(Duration::from_millis(1));
         (event.data() != "drop").then_some(event)
     };
-    let (mut upstream, mut body) = open(&layer(slow)).await;
-    upstream
-        .send_data(event("pass").repeat(300).into())
-        .await
-        .unwrap();
-    let events = next(&mut body).await.len() / event("pass").len();
+    let events = first_of_many(&layer(slow)).await;
     assert!(events <= 64, "{events} at once");
 
     // Nor where another one takes the place of each, and the chain has something left to do after it.
     let replacing = move |event: Event| {
         slow(event).map_or(Verdict::Drop, |event| Verdict::Replace(vec![event.into()]))
     };
-    let (mut upstream, mut body) = open(&layer(replacing)).await;
-    upstream
-        .send_data(event("pass").repeat(300).into())
-        .await
-        .unwrap();
-    let events = next(&mut body).await.len() / event("pass").len();
+    let events = first_of_many(&layer(replacing)).await;
     assert!(events <= 64, "{events} at once");
 
     // While it drops everything, others on the same thread have their turn.

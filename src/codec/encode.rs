@@ -62,7 +62,7 @@ fn each_line(text: &str, mut write: impl FnMut(&[u8])) {
     }
 }
 
-/// The block with `data` in place of all its lines of data.
+/// The block with `text` in place of all its lines of data.
 pub(super) fn replace_data(block: &Block, text: &str) -> Block {
     replace_only_line(block, text)
         .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
