@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../tests/log/model.rs"]
+#[path = "../../tests/replay/log/model.rs"]
 mod model;
 
 use std::time::Duration;

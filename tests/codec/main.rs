@@ -1,0 +1,7 @@
+//! The codec: what it makes of any input, in any chunks.
+
+mod client;
+mod input;
+mod properties;
+mod reference;
+mod vectors;

@@ -1,0 +1,31 @@
+//! The gateway and guardrail examples, by their modules; and what the README quotes.
+
+#[expect(
+    dead_code,
+    reason = "the window settings of the guardrail are not tested here"
+)]
+#[path = "../../examples/guardrail/cards.rs"]
+mod cards;
+#[path = "../../examples/gateway/mcp.rs"]
+mod mcp;
+#[path = "../../examples/gateway/path.rs"]
+mod path;
+#[path = "../../examples/gateway/proxy.rs"]
+mod proxy;
+#[path = "../../examples/gateway/routes.rs"]
+mod routes;
+#[path = "../../examples/gateway/settings.rs"]
+#[expect(dead_code, reason = "the tests need a part of the settings")]
+mod settings;
+#[path = "../../examples/gateway/stall.rs"]
+mod stall;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../../examples/gateway/tunnel.rs"]
+mod tunnel;
+
+mod paths;
+mod readme;
+mod routing;
+mod stalling;
+mod upstream;

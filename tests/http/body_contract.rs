@@ -1,0 +1,166 @@
+//! The contract of `http_body::Body`, from the inside: towards the server that polls it, and towards the
+//! upstream's body, which panics here if it is polled once too often.
+
+use std::future::pending;
+
+use crate::support::{Script, Step, pass, witnessed};
+use futures_util::FutureExt;
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::{Duration, Instant};
+use tower_sse_proxy::{
+    ErrorKind, Event, SseProxyLayer,
+    intercept::{End, Head, Interceptor, Verdict},
+};
+
+/// Polls a body to its end and beyond, and compares all it says of itself with what it does.
+async fn keeps_the_contract(layer: &SseProxyLayer, script: Script) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut body = pass(layer, script).await;
+    let mut all = Vec::new();
+    let mut hints = vec![(0, body.size_hint())];
+    let failed = loop {
+        let over = body.is_end_stream();
+        match body.frame().await {
+            None => break None,
+            Some(Err(error)) => break Some(error.kind()),
+            Some(Ok(frame)) => {
+                assert!(!over, "it said it was over");
+                if let Ok(data) = frame.into_data() {
+                    assert!(!data.is_empty());
+                    all.extend_from_slice(&data);
+                }
+            }
+        }
+        hints.push((all.len() as u64, body.size_hint()));
+    };
+    for (before, hint) in hints {
+        let after = all.len() as u64 - before;
+        assert!(hint.lower() <= after && hint.upper().is_none_or(|upper| after <= upper));
+    }
+    for _ in 0..3 {
+        assert!(body.is_end_stream());
+        assert!(body.frame().await.is_none(), "something came after the end");
+    }
+    (all, failed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_contract_of_a_body_is_kept() {
+    let trailers = || {
+        Step::Trailers(
+            [("x".parse().unwrap(), "y".parse().unwrap())]
+                .into_iter()
+                .collect(),
+        )
+    };
+    let data = |text: &'static str| Step::Data(text.into());
+    let one = "data: 1\n\n";
+    let large: &'static str = "x".repeat(2000).leak();
+    for layer in [
+        SseProxyLayer::default().max_event_bytes(1000),
+        witnessed().0,
+    ] {
+        for (steps, out, failed) in [
+            (vec![], "", None),
+            (vec![Step::Later, data(one), Step::Later], one, None),
+            (vec![data(one), trailers()], one, None),
+            (
+                vec![data(""), data("data: half"), trailers()],
+                "data: half",
+                None,
+            ),
+            (vec![data(one), Step::Error], one, Some(ErrorKind::Upstream)),
+            (
+                vec![Step::Later, Step::Error],
+                "",
+                Some(ErrorKind::Upstream),
+            ),
+            (
+                vec![data(one), data(large), data(one)],
+                one,
+                Some(ErrorKind::EventTooLarge),
+            ),
+        ] {
+            let (all, error) = keeps_the_contract(&layer, Script::new(steps)).await;
+            assert_eq!((&*all, error), (out.as_bytes(), failed));
+        }
+    }
+    for (text, out, failed) in [
+        ("data: end\n\ndata: 2\n\n", "data: end\n\n", None),
+        (
+            "data: fail\n\ndata: 2\n\n",
+            "",
+            Some(ErrorKind::InterceptorFailed),
+        ),
+        (
+            "data: panic\n\ndata: 2\n\n",
+            "",
+            Some(ErrorKind::InterceptorPanicked),
+        ),
+    ] {
+        let (all, error) = keeps_the_contract(&witnessed().0, Script::of([text, one])).await;
+        assert_eq!((&*all, error), (out.as_bytes(), failed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_upstream_is_gone_before_the_client_knows_of_the_end() {
+    for text in ["data: end\n\n", "data: fail\n\n"] {
+        let script = Script::of([text]).then(Step::Never);
+        let taken = script.taken();
+        let (layer, [mut notes, _]) = witnessed();
+        let mut body = pass(&layer, script).await;
+        while !taken.is_dropped() {
+            let frame = body.frame().await;
+            assert!(!matches!(frame, None | Some(Err(_))) || taken.is_dropped());
+        }
+        assert_eq!(notes.ends().await.len(), 1);
+    }
+}
+
+/// HTTP/2 writes in a task of its own: a wake alone does not say that it had its turn.
+#[tokio::test(start_paused = true)]
+async fn an_error_leaves_the_server_time_to_send_what_came_before() {
+    for (layer, text) in [
+        (SseProxyLayer::default(), "data: 1\n\n"),
+        (witnessed().0, "data: 1\n\ndata: fail\n\n"),
+    ] {
+        let script = Script::of([text]).then(Step::Error);
+        let mut body = pass(&layer, script).await;
+        assert!(body.frame().await.unwrap().is_ok());
+        let sent = Instant::now();
+        assert!(body.frame().await.unwrap().is_err());
+        let pause = sent.elapsed();
+        let fair = Duration::from_millis(20)..Duration::from_millis(500);
+        assert!(fair.contains(&pause), "{pause:?}");
+    }
+}
+
+/// Thinks about its last words for ever.
+struct Speechless;
+
+impl Interceptor for Speechless {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::defer(pending::<Result<Event, _>>())
+    }
+}
+
+#[tokio::test]
+async fn the_upstream_is_gone_while_an_interceptor_still_looks_for_its_last_words() {
+    for text in ["data: end\n\n", "data: fail\n\n"] {
+        let script = Script::of([text]).then(Step::Never);
+        let taken = script.taken();
+        let layer = witnessed().0.intercept(|_: &Head<'_>| Some(Speechless));
+        let mut body = pass(&layer, script).await;
+        for _ in 0..10 {
+            let frame = body.frame().now_or_never().flatten();
+            assert!(matches!(frame, None | Some(Ok(_))), "{text}");
+        }
+        assert!(!body.is_end_stream());
+        assert!(taken.is_dropped(), "{text}");
+    }
+}

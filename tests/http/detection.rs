@@ -1,0 +1,296 @@
+//! Which responses are event streams, told by their head alone, and what becomes of that head.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use crate::support::{BOTH, Deny, Upstream, fetch, get, proxy, respond, serve};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, service_fn};
+use tower_sse_proxy::{Event, SseProxyLayer};
+
+/// A body that must not be polled before it may.
+#[derive(Debug)]
+struct Untouched {
+    may: Arc<AtomicBool>,
+    text: Option<Bytes>,
+}
+
+impl Body for Untouched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        assert!(
+            self.may.load(Ordering::SeqCst),
+            "touched before the head was out"
+        );
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+}
+
+fn typed<B>(content_type: &str, body: B) -> Response<B> {
+    let response = Response::builder().header("content-type", content_type);
+    response.body(body).unwrap()
+}
+
+/// Turns every event into `seen`, so that what was inspected can be told from what was not.
+fn marking() -> SseProxyLayer {
+    SseProxyLayer::default().intercept(|_: Event| Event::new("seen"))
+}
+
+async fn is_inspected(layer: &SseProxyLayer, response: Response<&'static str>) -> bool {
+    let response = response.map(Full::<Bytes>::from);
+    let body = respond(layer, Request::new(()), response).await.into_body();
+    match &body.collect().await.unwrap().to_bytes()[..] {
+        b"data: seen\n\n" => true,
+        b"data: x\n\n" => false,
+        other => panic!("{}", other.escape_ascii()),
+    }
+}
+
+#[tokio::test]
+async fn no_body_is_touched_to_find_out_what_it_is() {
+    for content_type in ["text/event-stream", "application/json", "text/plain"] {
+        for layer in [SseProxyLayer::default(), marking()] {
+            let may = Arc::new(AtomicBool::new(false));
+            let text = Some("data: x\n\n".into());
+            let body = Untouched {
+                may: Arc::clone(&may),
+                text,
+            };
+            let response = respond(&layer, Request::new(()), typed(content_type, body)).await;
+            assert_eq!(response.status(), 200);
+            may.store(true, Ordering::SeqCst);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.starts_with(b"data: "));
+        }
+    }
+}
+
+/// An upstream that has sent its head and nothing else.
+#[tokio::test]
+async fn the_head_is_out_before_the_first_byte_of_the_body_has_come() {
+    for content_type in ["text/event-stream", "application/json"] {
+        for protocol in BOTH {
+            let mut upstream = Upstream::start().await;
+            let proxy = proxy(marking(), upstream.address).await;
+            let upstream = async {
+                let mut exchange = upstream.next().await;
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: ";
+                exchange
+                    .write(format!("{head}{content_type}\r\n\r\n"))
+                    .await;
+                exchange
+            };
+            let (_open, answer) = tokio::join!(upstream, get(protocol, proxy));
+            assert_eq!(answer.header("content-type"), Some(content_type));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_type_counts_in_any_spelling() {
+    for (types, expected) in [
+        (&["text/event-stream"][..], true),
+        (&["TEXT/Event-Stream"], true),
+        (&["text/event-stream;charset=utf-8"], true),
+        (&["text/event-stream ; Charset=\"UTF-8\""], true),
+        (&["text/plain", "text/event-stream"], true),
+        (&["text/event-stream", "text/plain"], true),
+        (&["text/plain, text/event-stream"], true),
+        (&["text/event-stream,"], true),
+        (&[], false),
+        (&[""], false),
+        (&["text/event-streams"], false),
+        (&["text/event-stream+json"], false),
+        // No type at all, or another one, but some clients look no further than this.
+        (&["application/json; x=text/event-stream"], true),
+        (&["text/event-stream charset=utf-8"], true),
+        (&["\"text/event-stream\""], true),
+        (&["text/plain", "application/json"], false),
+    ] {
+        let mut response = Response::builder();
+        for value in types {
+            response = response.header("content-type", *value);
+        }
+        let response = response.body("data: x\n\n").unwrap();
+        assert_eq!(
+            is_inspected(&marking(), response).await,
+            expected,
+            "{types:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn neither_status_nor_method_nor_accept_matter() {
+    for status in [200, 201, 202, 301, 400, 404, 429, 500, 503] {
+        for method in [Method::GET, Method::POST, Method::OPTIONS] {
+            for accept in ["text/event-stream", "application/json", "*/*"] {
+                let request = Request::builder().method(&method).header("accept", accept);
+                let mut response = typed("text/event-stream", Full::<Bytes>::from("data: x\n\n"));
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                let response = respond(&marking(), request.body(()).unwrap(), response).await;
+                assert_eq!(response.status(), status);
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(body, "data: seen\n\n");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_without_a_body_stays_as_it_is() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let layer = marking().detect(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        true
+    });
+    for status in [101, 103, 204, 304] {
+        let mut response = typed("text/event-stream", Full::<Bytes>::from("\0 no events"));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        response
+            .headers_mut()
+            .insert("etag", "\"1\"".parse().unwrap());
+        let before = response.headers().clone();
+        let response = respond(&layer, Request::new(()), response).await;
+        assert_eq!(
+            (response.status().as_u16(), response.headers()),
+            (status, &before)
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "\0 no events");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn the_question_can_be_replaced() {
+    let ndjson = marking().detect(|head| {
+        let value = head.headers.get("content-type");
+        value.is_some_and(|value| value == "application/x-ndjson") && head.status == 200
+    });
+    for (content_type, expected) in [("application/x-ndjson", true), ("text/event-stream", false)] {
+        let response = typed(content_type, "data: x\n\n");
+        assert_eq!(is_inspected(&ndjson, response).await, expected);
+    }
+}
+
+/// A head with everything in it that may or may not outlive a change of the body.
+const HEAD: &str = "HTTP/1.1 200 OK\r\n\
+    content-type: text/plain\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\n\
+    etag: \"strong\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\naccept-ranges: bytes\r\n\
+    content-md5: Q2hlY2s=\r\ndigest: sha-256=x\r\ncontent-digest: sha-256=:eA==:\r\n\
+    repr-digest: sha-256=:eA==:\r\ncontent-range: bytes 0-8/9\r\n\
+    cache-control: public, max-age=3600\r\nx-accel-buffering: yes\r\n\
+    set-cookie: a=1\r\nset-cookie: b=2\r\nvary: accept\r\nx-request-id: 7\r\nretry-after: 3\r\n";
+
+fn assert_rewritten(headers: &HeaderMap, content_type: &str) {
+    for (name, value) in [
+        ("content-type", content_type),
+        ("cache-control", "no-store, no-transform"),
+        ("x-accel-buffering", "no"),
+        ("vary", "accept"),
+        ("x-request-id", "7"),
+        ("retry-after", "3"),
+    ] {
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        assert_eq!(values, [value], "{name}");
+    }
+    let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    for name in [
+        "content-length",
+        "content-encoding",
+        "etag",
+        "last-modified",
+        "accept-ranges",
+        "content-range",
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+    ] {
+        assert!(!headers.contains_key(name), "{name} is left");
+    }
+}
+
+#[tokio::test]
+async fn the_head_says_what_is_true_of_the_new_body() {
+    for layer in [SseProxyLayer::default(), marking()] {
+        let answer = format!("{HEAD}content-length: 9\r\nconnection: close\r\n\r\ndata: x\n\n");
+        let upstream = Upstream::answering(answer).await;
+        let proxy = proxy(layer, upstream).await;
+        for protocol in BOTH {
+            let answer = get(protocol, proxy).await;
+            assert_rewritten(&answer.headers, "Text/Event-Stream; charset=utf-8");
+            let (body, ended) = answer.rest().await;
+            assert!(!body.is_empty() && ended.is_clean());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_gets_the_same_head_and_no_body() {
+    for coding in ["", "content-encoding: gzip\r\n"] {
+        let head = format!("{HEAD}{coding}content-length: 900\r\nconnection: close\r\n\r\n");
+        let upstream = Upstream::answering(head).await;
+        let proxy = proxy(marking(), upstream).await;
+        for protocol in BOTH {
+            let request = Request::head("/").body(Bytes::new()).unwrap();
+            let answer = fetch(protocol, proxy, request).await;
+            assert_eq!(answer.status, 200);
+            assert_rewritten(&answer.headers, "Text/Event-Stream; charset=utf-8");
+        }
+    }
+    let request = || Request::head("/").body(Bytes::new()).unwrap();
+    let refused = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-16\r\n\r\n";
+    let proxy = proxy(marking(), Upstream::answering(refused).await).await;
+    for protocol in BOTH {
+        assert_eq!(fetch(protocol, proxy, request()).await.status, 502);
+    }
+}
+
+/// A service that leaves it to its server to send no body is no way around the interceptors.
+#[tokio::test]
+async fn a_head_request_has_no_body_even_if_the_service_gives_it_one() {
+    let text = format!("data: {}\n\n", crate::support::SECRET);
+    let layer = SseProxyLayer::default().intercept(Deny::opened);
+    let request = Request::head("/").body(()).unwrap();
+    let response = typed("text/event-stream", Full::<Bytes>::from(text));
+    let response = respond(&layer, request, response).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(
+        !crate::support::readable(&body, crate::support::SECRET),
+        "it passed unseen"
+    );
+}
+
+/// Servers take the length from the body if the head has none, and it would not be that of a GET.
+#[tokio::test]
+async fn a_head_request_is_not_told_the_length_of_what_the_upstream_would_send() {
+    let service = service_fn(|_: Request<hyper::body::Incoming>| async {
+        let body = Full::<Bytes>::from("data: x\n\n");
+        Ok::<_, Infallible>(typed("text/event-stream", body))
+    });
+    let server = serve(marking().layer(service)).await;
+    for protocol in BOTH {
+        let request = Request::head("/").body(Bytes::new()).unwrap();
+        let answer = fetch(protocol, server, request).await;
+        assert_eq!(answer.header("content-length"), None, "{protocol:?}");
+    }
+}

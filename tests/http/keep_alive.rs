@@ -1,0 +1,261 @@
+//! Comments in the silence, and only there. Time is virtual: it moves when all is idle.
+
+use std::{convert::Infallible, future::pending};
+
+use crate::support::{Note, Script, Step, pass, witness};
+use bytes::Bytes;
+use http_body_util::{
+    BodyExt,
+    channel::{Channel, Sender},
+};
+use tokio::time::{Duration, Instant, sleep, timeout};
+use tower_sse_proxy::{
+    Event, KeepAlive, SseBody, SseProxyLayer,
+    intercept::{End, Head, Interceptor, Verdict},
+};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+
+fn layer() -> SseProxyLayer {
+    SseProxyLayer::default().keep_alive(KeepAlive::every(INTERVAL))
+}
+
+async fn open(layer: &SseProxyLayer) -> (Sender<Bytes>, SseBody<Channel<Bytes>>) {
+    let (sender, body) = Channel::<Bytes, Infallible>::new(8);
+    (sender, pass(layer, body).await)
+}
+
+/// The next frame, and how long it took to come.
+async fn next(body: &mut SseBody<Channel<Bytes>>) -> (Bytes, Duration) {
+    let begun = Instant::now();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    (frame, begun.elapsed())
+}
+
+/// The timer rounds up to the next millisecond.
+fn is_due(after: Duration) -> bool {
+    after >= INTERVAL.mul_f64(0.9) && after <= INTERVAL + Duration::from_millis(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_comment_comes_with_the_head_and_the_others_in_the_silence() {
+    let (_upstream, mut body) = open(&layer()).await;
+    assert_eq!(next(&mut body).await, (":\n\n".into(), Duration::ZERO));
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let (frame, after) = next(&mut body).await;
+        assert_eq!(frame, ":\n\n");
+        assert!(is_due(after), "{after:?}");
+        times.push(after);
+    }
+    // Streams that were opened together drift apart.
+    assert!(
+        times
+            .iter()
+            .max()
+            .unwrap()
+            .abs_diff(*times.iter().min().unwrap())
+            > INTERVAL / 50
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_wait_with_the_first_comment() {
+    let keep_alive = KeepAlive::every(INTERVAL).at_once(false);
+    let (_upstream, mut body) = open(&SseProxyLayer::default().keep_alive(keep_alive)).await;
+    let (frame, after) = next(&mut body).await;
+    assert_eq!(frame, ":\n\n");
+    assert!(is_due(after), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_puts_the_comment_off() {
+    let (mut upstream, mut body) = open(&layer()).await;
+    next(&mut body).await;
+    let busy = tokio::spawn(async move {
+        for _ in 0..20 {
+            sleep(INTERVAL.mul_f64(0.8)).await;
+            upstream.send_data("data: x\n\n".into()).await.unwrap();
+        }
+        upstream
+    });
+    for _ in 0..20 {
+        assert_eq!(next(&mut body).await.0, "data: x\n\n");
+    }
+    let (frame, after) = next(&mut body).await;
+    assert_eq!(frame, ":\n\n");
+    assert!(is_due(after), "{after:?}");
+    drop(busy);
+}
+
+/// What the upstream sends but an interceptor drops is silence to the client.
+#[tokio::test(start_paused = true)]
+async fn events_that_do_not_arrive_do_not_put_it_off() {
+    let layer = layer().intercept(|_: Event| Verdict::Drop);
+    let (mut upstream, mut body) = open(&layer).await;
+    next(&mut body).await;
+    tokio::spawn(async move {
+        loop {
+            sleep(INTERVAL / 3).await;
+            upstream.send_data("data: x\n\n".into()).await.unwrap();
+        }
+    });
+    for _ in 0..5 {
+        let (frame, after) = next(&mut body).await;
+        assert_eq!(frame, ":\n\n");
+        assert!(is_due(after), "{after:?}");
+    }
+}
+
+/// Also where there is always more to drop, and no poll gets to the end of it.
+#[tokio::test]
+async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
+    let keep_alive = KeepAlive::every(Duration::from_millis(10)).at_once(false);
+    let slow = |_: Event| {
+        std::thread::sleep(Duration::from_micros(50));
+        Verdict::Drop
+    };
+    let layer = SseProxyLayer::default().keep_alive(keep_alive);
+    let (mut upstream, mut body) = open(&layer.intercept(slow)).await;
+    tokio::spawn(async move {
+        let chunk = Bytes::from("data: x\n\n".repeat(1000));
+        while upstream.send_data(chunk.clone()).await.is_ok() {}
+    });
+    let frame = timeout(20 * Duration::from_secs(1), next(&mut body)).await;
+    assert_eq!(frame.unwrap().0, ":\n\n");
+}
+
+/// A task that has used up its budget is told to wait by whatever it asks, timers too.
+#[tokio::test(start_paused = true)]
+async fn it_comes_where_the_silence_begins_in_a_task_with_no_budget_left() {
+    let layer = SseProxyLayer::default().keep_alive(KeepAlive::every(INTERVAL).at_once(false));
+    let (_upstream, mut body) = open(&layer).await;
+    while tokio::task::coop::has_budget_remaining() {
+        tokio::task::coop::consume_budget().await;
+    }
+    let (frame, after) = timeout(2 * INTERVAL, next(&mut body)).await.unwrap();
+    assert_eq!(frame, ":\n\n");
+    assert!(is_due(after), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comment_never_stands_inside_an_event() {
+    for text in [
+        "data: 1\nid: 2\n\n",
+        "data: 1\r\n\r\n",
+        "data: 1\r\r",
+        "\u{feff}data: 1\n\n",
+    ] {
+        for cut in 0..text.len() {
+            let (mut upstream, mut body) = open(&layer()).await;
+            next(&mut body).await;
+            upstream
+                .send_data(Bytes::copy_from_slice(&text.as_bytes()[..cut]))
+                .await
+                .unwrap();
+            let mut out = Vec::new();
+            while !out.ends_with(b":\n\n") {
+                out.extend_from_slice(&next(&mut body).await.0);
+            }
+            upstream
+                .send_data(Bytes::copy_from_slice(&text.as_bytes()[cut..]))
+                .await
+                .unwrap();
+            drop(upstream);
+            out.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+            let out = String::from_utf8(out).unwrap();
+            // The mark is gone, since the first comment took its place at the very beginning.
+            let whole = text.trim_start_matches('\u{feff}');
+            let (first, second) = (format!("{whole}:\n\n"), format!(":\n\n{whole}"));
+            // An LF after the CR that has already ended the event is one more blank line.
+            let late = format!("{}:\n\n\n", whole.trim_end_matches('\n'));
+            assert!(
+                out == first || out == second || out == late,
+                "{out:?} for {text:?} at {cut}"
+            );
+        }
+    }
+}
+
+/// Takes its time to find that it has nothing to add.
+struct Slow;
+
+impl Interceptor for Slow {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::defer(async {
+            sleep(5 * INTERVAL).await;
+            Ok(Verdict::Drop)
+        })
+    }
+}
+
+/// What follows an unfinished rest is read as a part of it, be it a comment.
+#[tokio::test(start_paused = true)]
+async fn no_comment_follows_an_unfinished_rest() {
+    for rest in ["data: half", "data: half\n", "id: 1\r"] {
+        let layer = layer().intercept(|_: &Head<'_>| Some(Slow));
+        let (mut upstream, body) = open(&layer).await;
+        upstream.send_data(rest.into()).await.unwrap();
+        drop(upstream);
+        let out = body.collect().await.unwrap().to_bytes();
+        let comments = out.strip_suffix(rest.as_bytes()).unwrap();
+        assert!(comments.len() >= 5 * b":\n\n".len(), "{out:?}");
+        assert!(comments.chunks(3).all(|c| c == b":\n\n"), "{out:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn comments_go_on_while_an_interceptor_ponders_and_no_interceptor_sees_them() {
+    let (witness, mut notes) = witness();
+    let layer = layer()
+        .intercept(|_: Event| Verdict::defer(pending::<Result<Event, _>>()))
+        .intercept(witness);
+    let (mut upstream, mut body) = open(&layer).await;
+    next(&mut body).await;
+    upstream.send_data("data: x\n\n".into()).await.unwrap();
+    for _ in 0..3 {
+        let (frame, after) = next(&mut body).await;
+        assert_eq!(frame, ":\n\n");
+        assert!(is_due(after), "{after:?}");
+    }
+    drop(body);
+    assert_eq!(notes.until_dropped().await, [Note::ClientGone]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_comment_can_say_something() {
+    for (text, comment) in [
+        ("still here", ": still here\n\n"),
+        ("two\nlines", ": two\n: lines\n\n"),
+        (
+            "no\r\n\r\ndata: injection",
+            ": no\n: \n: data: injection\n\n",
+        ),
+    ] {
+        let keep_alive = KeepAlive::every(INTERVAL).comment(text);
+        let (_upstream, mut body) = open(&SseProxyLayer::default().keep_alive(keep_alive)).await;
+        assert_eq!(next(&mut body).await.0, comment);
+        assert_eq!(next(&mut body).await.0, comment);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_comment_follows_the_end_and_none_is_due_before_an_event_that_is_ready() {
+    let script = Script::of(["data: 1\n\n"]);
+    let out = pass(&layer(), script)
+        .await
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(out == "data: 1\n\n" || out == ":\n\ndata: 1\n\n", "{out:?}");
+
+    let script = Script::new([Step::Data("data: 1\n\n".into()), Step::Error]);
+    let mut body = pass(&layer(), script).await;
+    while let Some(Ok(_)) = body.frame().await {}
+    assert!(body.frame().await.is_none());
+}

@@ -1,0 +1,16 @@
+//! The layer as an HTTP middleware: which responses it inspects, what it changes in them, and how their bodies behave.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod body_contract;
+mod codings;
+mod detection;
+mod ending;
+mod grpc;
+mod keep_alive;
+mod leaving;
+mod not_sse;
+mod one_request;
+mod stack;
+mod streaming;

@@ -1,0 +1,10 @@
+//! Interceptors: the order in which they run, their verdicts, their failures, and that nothing passes around them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failing;
+mod no_bypass;
+mod verdicts;
+mod waiting;
+mod window;

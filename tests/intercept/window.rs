@@ -1,0 +1,906 @@
+//! Text that is split over events: a window sees it whole, masks or blocks it, keeps everything else as it was, and never
+//! waits longer than it may. Time is virtual where it matters.
+
+mod families;
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::support::{Script, Step, event, is_silent, layer, next, open, pass, rest, through};
+use bytes::Bytes;
+use families::{FAMILIES, events};
+use http_body_util::BodyExt;
+use proptest::{
+    collection,
+    prelude::*,
+    sample::Index,
+    test_runner::{Config, RngSeed},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Duration, Instant, sleep},
+};
+use tower::service_fn;
+use tower_sse_proxy::{
+    ErrorKind, Event, SseBody, SseProxyLayer,
+    intercept::{
+        Head, Intercept, JsonValue,
+        window::{Judgement, Mask, Passage, Ruling, Texts, Window, extract},
+    },
+};
+
+const CARD: &str = "4111 1111 1111 1111";
+const TIME: Duration = Duration::from_millis(250);
+
+/// Runs of digits and single blanks that hold sixteen digits.
+fn cards(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(start) = text[from..].find(|c: char| c.is_ascii_digit()) {
+        let start = from + start;
+        let (mut end, mut digits) = (start, 0);
+        for (at, byte) in text.bytes().enumerate().skip(start) {
+            match byte {
+                b'0'..=b'9' if digits < 16 => (digits, end) = (digits + 1, at + 1),
+                b' ' if digits % 4 == 0 => {}
+                _ => break,
+            }
+        }
+        if digits == 16 {
+            found.push(start..end);
+        }
+        from = end;
+    }
+    found
+}
+
+fn no_cards(passage: &Passage) -> Judgement {
+    Judgement::mask(cards(&passage.text), "[card]")
+}
+
+fn window() -> Window {
+    Window::new(no_cards).overlap(CARD.len()).time(TIME)
+}
+
+/// A phrase that is blocked.
+fn no_phrase(passage: &Passage) -> Judgement {
+    if passage.text.contains("secret plan") {
+        Judgement::Block
+    } else {
+        Judgement::Pass
+    }
+}
+
+/// The text cut into pieces, first at `first` and then so that `count` pieces come of it, all of the rest within the card.
+fn pieces(text: &str, first: usize, count: usize) -> Vec<&str> {
+    let end = text.find(CARD).unwrap() + CARD.len();
+    let mut cuts = vec![0, first];
+    let step = ((end - first) / count).max(1);
+    cuts.extend((1..count - 1).map(|n| (first + n * step).min(text.len())));
+    cuts.push(text.len());
+    cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]).collect()
+}
+
+#[tokio::test]
+async fn a_card_number_is_masked_wherever_it_is_cut_and_into_however_many_events_of_every_api() {
+    let layer = layer(window());
+    let text = format!("Gr\u{f6}\u{df}e, \u{65e5}\u{672c} \"{CARD}\" is all");
+    let masked = text.replace(CARD, "[card]");
+    // Joined with the other text, or with a part of it, this would be a card number.
+    let others = ["4111 1111", " 1111", " 1", "111"];
+    let card = text.find(CARD).unwrap();
+    for family in FAMILIES {
+        for count in 2..=10 {
+            for first in card..card + CARD.len() {
+                let mut stream = Vec::new();
+                let pieces = pieces(&text, first, count);
+                let mut other = String::new();
+                for (n, piece) in pieces.iter().enumerate() {
+                    stream.push(family.event(0, piece));
+                    // What has been masked once is whole again in the other text's last pieces: it must not come together.
+                    let more = if n < 2 { others[n] } else { "." };
+                    other.push_str(more);
+                    stream.push(family.event(1, more));
+                }
+                stream.extend(family.done(0, &text));
+                stream.extend(family.done(1, &other));
+                let body = pass(&layer, Script::of(stream)).await;
+                let (out, failed) = rest(body).await;
+                assert_eq!(failed, None);
+                let read = family.read(&out);
+                let name = family.name;
+                assert_eq!(read[0], masked, "{name}: {pieces:?}");
+                assert_eq!(read[1], other, "{name}: {pieces:?}");
+                assert!(!out.contains("1111 1111 "), "{name}: {out}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_letter_comes_within_the_time_bound_also_when_no_other_letter_ever_comes() {
+    for family in FAMILIES {
+        let layer = layer(window());
+        let (mut upstream, mut body) = open(&layer).await;
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let sending = Arc::clone(&sent);
+        let sender = tokio::spawn(async move {
+            for n in 0..40u64 {
+                sleep(Duration::from_millis(n * 7 % 60)).await;
+                sending.lock().unwrap().push(Instant::now());
+                let event = family.event(n as usize % 2, "word ");
+                upstream.send_data(event.into()).await.unwrap();
+            }
+            upstream
+        });
+        let mut came = 0;
+        while came < 40 {
+            let frame = String::from_utf8(next(&mut body).await.to_vec()).unwrap();
+            for _ in events(&frame) {
+                let waited = sent.lock().unwrap()[came].elapsed();
+                // The timer's grain on top.
+                let most = TIME + Duration::from_millis(2);
+                assert!(waited <= most, "{}: {waited:?}", family.name);
+                came += 1;
+            }
+        }
+        drop(sender.await.unwrap());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Said {
+    Text(String),
+    Card,
+}
+
+fn said() -> impl Strategy<Value = Vec<Said>> {
+    let text = "[a-z \u{e4}\u{65e5}\"\\\\\n]{0,30}|[0-9]{1,6}[a-z]";
+    let said = prop_oneof![3 => text.prop_map(Said::Text), 1 => Just(Said::Card)];
+    collection::vec(said, 1..8)
+}
+
+/// The text, and the text as it is to be read.
+fn told(said: &[Said]) -> (String, String) {
+    let (mut text, mut masked) = (String::new(), String::new());
+    for said in said {
+        // The letter keeps digits of neighbours apart.
+        match said {
+            Said::Text(more) => [&mut text, &mut masked].map(|all| *all += &format!("{more}x")),
+            Said::Card => {
+                text += &format!("{CARD}x");
+                masked += "[card]x";
+                [(), ()]
+            }
+        };
+    }
+    (text, masked)
+}
+
+fn cut(text: &str, cuts: &[Index]) -> Vec<String> {
+    let boundaries: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| *cut.get(&boundaries)).collect();
+    cuts.extend([0, text.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2)
+        .map(|cut| text[cut[0]..cut[1]].to_owned())
+        .collect()
+}
+
+proptest! {
+    // The same cases each time, so that a change is judged by what it changes.
+    #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
+
+    #[test]
+    fn any_texts_in_any_pieces_in_any_order_are_masked_and_nothing_else_changes(
+        family in 0..FAMILIES.len(),
+        said in [said(), said()],
+        cuts in [collection::vec(any::<Index>(), 0..12), collection::vec(any::<Index>(), 0..12)],
+        order in collection::vec(any::<bool>(), 26),
+        frames in collection::vec(any::<Index>(), 0..6),
+        size in prop_oneof![Just(0), 1usize..200],
+        overlap in CARD.len()..80,
+    ) {
+        let family = FAMILIES[family];
+        let told = said.map(|said| told(&said));
+        let mut left = [0, 1].map(|n| cut(&told[n].0, &cuts[n]).into_iter());
+        let mut stream = String::new();
+        for n in order.into_iter().map(usize::from).chain([0; 26]).chain([1; 26]) {
+            if let Some(piece) = left[n].next() {
+                stream += &family.event(n, &piece);
+            }
+        }
+        for (n, (whole, _)) in told.iter().enumerate() {
+            stream += &family.done(n, whole).unwrap_or_default();
+        }
+        let layer = layer(window().size(size).overlap(overlap));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (out, failed) = runtime.block_on(async {
+            rest(pass(&layer, Script::of(cut(&stream, &frames))).await).await
+        });
+        prop_assert_eq!(failed, None);
+        let [(_, first), (_, second)] = &told;
+        prop_assert_eq!(&family.read(&out), &[first.clone(), second.clone()]);
+        if told.iter().all(|(text, masked)| text == masked) {
+            prop_assert_eq!(out, stream);
+        }
+    }
+}
+
+/// Everything that a stream may have beside its text, in any spelling.
+const PLAIN_STREAM: &str = ": hi\r\nid: 1\r\ndata:{ \"choices\" : [ {\"delta\":{\"content\":\"\\u0061b\"}, \"index\":0} ],\r\ndata:\"n\":1.0e400}\r\n\r\nretry: 7\nevent: x\ndata\nunknown\n\nid: 2\n\ndata: [DONE]\n\n: bye\n\n";
+
+#[tokio::test]
+async fn what_is_not_masked_leaves_byte_for_byte() {
+    let (out, failed) = through(&layer(window()), PLAIN_STREAM).await;
+    assert_eq!((out.as_str(), failed), (PLAIN_STREAM, None));
+}
+
+#[tokio::test]
+async fn a_masked_event_keeps_all_but_its_text() {
+    let stream = format!(
+        "id: 7\nevent: x\n: note\nother: y\ndata: {{ \"choices\":[{{\"delta\" : {{\"content\":\"a {CARD}\"}},\"logprobs\":{{\"content\":[{{\"token\":\"{CARD}\"}}]}}}}], \"n\":1.0e400}}\n\n"
+    );
+    let body = pass(&layer(window()), Script::of([stream])).await;
+    let expected = "id: 7\nevent: x\n: note\nother: y\ndata: { \"choices\":[{\"delta\" : {\"content\":\"a [card]\"},\"logprobs\":null}], \"n\":1.0e400}\n\n";
+    assert_eq!(rest(body).await, (expected.to_owned(), None));
+}
+
+#[tokio::test]
+async fn plain_text_is_judged_across_events_whatever_it_looks_like_alone() {
+    for (stream, expected) in [
+        (
+            "data: my 4111 1111\n\ndata:  1111 1111.\n\n",
+            "data: my [card]\n\ndata: .\n\n",
+        ),
+        // Numbers by themselves are JSON, and so are strings.
+        (
+            "data: 4111\n\ndata: 1111\n\ndata: 11111111\n\n",
+            "data: [card]\n\ndata: \n\ndata: \n\n",
+        ),
+        (
+            "data: \"4111\"\n\ndata: \"1111 1111\"\n\ndata: 1111\n\n",
+            "data: \"[card]\"\n\ndata: \"\"\n\ndata: \n\n",
+        ),
+        (
+            "data: {\"a\":4111111111111111}\n\n",
+            "data: {\"a\":\"[card]\"}\n\n",
+        ),
+        (
+            "data: [\"4111 1111 1111 1111\"]\n\n",
+            "data: [\"[card]\"]\n\n",
+        ),
+        // Lines of one event are one text.
+        (
+            "data: 4111 1111 1111 1111\ndata: b\n\n",
+            "data: [card]\ndata: b\n\n",
+        ),
+    ] {
+        let (out, failed) = through(&layer(window()), stream).await;
+        assert_eq!((out.as_str(), failed), (expected, None), "{stream}");
+    }
+    // Whoever says that it is plain text means it, also where it could be JSON.
+    let plain = layer(window().extract(extract::plain));
+    let (out, _) = through(
+        &plain,
+        "data: 4111 1111\n\ndata: 11111111\n\ndata: {\"4\n\n",
+    )
+    .await;
+    assert_eq!(out, "data: [card]\n\ndata: \n\ndata: {\"4\n\n");
+}
+
+#[tokio::test]
+async fn a_text_that_no_extractor_knows_is_judged_by_itself() {
+    let stream = "data: {\"result\":{\"content\":[{\"text\":\"so 4111 1111 1111 1111\"}]},\"id\":\"4111111111111111\"}\n\n";
+    let (out, _) = through(&layer(window()), stream).await;
+    assert_eq!(
+        out,
+        "data: {\"result\":{\"content\":[{\"text\":\"so [card]\"}]},\"id\":\"[card]\"}\n\n"
+    );
+}
+
+#[tokio::test]
+async fn an_extractor_of_ones_own_says_what_goes_on_where() {
+    fn chat<'a>(_: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
+        let Some(json) = json else { return };
+        if let (Some(who), Some(said)) = (json.get("who"), json.get("said")) {
+            texts.skip(who);
+            texts.delta(who.raw(), said);
+        }
+    }
+    let stream = "data: {\"who\":\"4111111111111111\",\"said\":\"4111 1111\"}\n\ndata: {\"who\":\"b\",\"said\":\"4111 1111\"}\n\ndata: {\"who\":\"4111111111111111\",\"said\":\"11111111\"}\n\n";
+    let (out, _) = through(&layer(window().extract(chat)), stream).await;
+    assert_eq!(
+        out,
+        "data: {\"who\":\"4111111111111111\",\"said\":\"[card]\"}\n\ndata: {\"who\":\"b\",\"said\":\"4111 1111\"}\n\ndata: {\"who\":\"4111111111111111\",\"said\":\"\"}\n\n"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_had_to_leave_in_time_the_rest_is_still_masked() {
+    let (mut upstream, mut body) = open(&layer(window())).await;
+    upstream.send_data(event("a 4111 1111 1")).await.unwrap();
+    assert_eq!(next(&mut body).await, event("a 4111 1111 1"));
+    upstream.send_data(event("111 1111 b")).await.unwrap();
+    assert_eq!(next(&mut body).await, event(" b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_is_finished_does_not_wait() {
+    for family in FAMILIES {
+        let Some(done) = family.done(0, "word") else {
+            continue;
+        };
+        let (mut upstream, mut body) = open(&layer(window())).await;
+        let begun = Instant::now();
+        let delta = family.event(0, "word");
+        upstream.send_data(delta.clone().into()).await.unwrap();
+        assert!(is_silent(&mut body).await, "{}", family.name);
+        upstream.send_data(done.clone().into()).await.unwrap();
+        assert_eq!(next(&mut body).await, delta + &done, "{}", family.name);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_holds_nothing_up_is_not_held_up_and_nothing_overtakes() {
+    let (mut upstream, mut body) = open(&layer(window())).await;
+    upstream
+        .send_data(": one\ndata: {\"object\":1}\n\nid: 3\n\n".into())
+        .await
+        .unwrap();
+    assert_eq!(
+        next(&mut body).await,
+        ": one\ndata: {\"object\":1}\n\nid: 3\n\n"
+    );
+    upstream
+        .send_data("data: text\n\n: two\nid: 4\n\n".into())
+        .await
+        .unwrap();
+    assert!(is_silent(&mut body).await);
+    assert_eq!(next(&mut body).await, "data: text\n\n: two\nid: 4\n\n");
+}
+
+#[tokio::test]
+async fn a_blocked_text_ends_the_stream_and_nothing_that_was_held_leaves() {
+    let stream = "data: fine so far, as far as anybody can tell\n\ndata: and now my sec\n\ndata: ret pl\n\n: c\ndata: an\n\ndata: more\n\n";
+    let blocking = || Window::new(no_phrase).overlap(11);
+    let (out, failed) = through(&layer(blocking()), stream).await;
+    assert_eq!(out, "data: fine so far, as far as anybody can tell\n\n");
+    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+
+    let said = blocking().on_block(|| vec![Event::new("blocked"), Event::new("[DONE]")]);
+    let (out, failed) = through(&layer(said), stream).await;
+    assert_eq!(
+        (out.as_str(), failed),
+        (
+            "data: fine so far, as far as anybody can tell\n\ndata: blocked\n\ndata: [DONE]\n\n",
+            None
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phrase_is_blocked_wherever_it_is_cut_in_every_api() {
+    let layer = layer(Window::new(no_phrase).overlap(11));
+    let text = "here is my secret plan for you";
+    for family in FAMILIES {
+        for first in 1..text.len() - 1 {
+            for second in first..text.len() {
+                let stream = [&text[..first], &text[first..second], &text[second..]];
+                let stream = stream.map(|piece| family.event(0, piece));
+                let (out, failed) = rest(pass(&layer, Script::of(stream)).await).await;
+                assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+                let [read, _] = family.read(&out);
+                assert!(
+                    text.starts_with(&read) && !read.contains("plan"),
+                    "{}: {read}",
+                    family.name
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_held_when_the_stream_broke_is_judged_and_leaves_before_the_error() {
+    let steps = [
+        Step::Data(event("a 4111 1111")),
+        Step::Data(event(" 1111 1111")),
+        Step::Error,
+    ];
+    let body = pass(&layer(window()), Script::new(steps)).await;
+    assert_eq!(
+        rest(body).await,
+        (
+            "data: a [card]\n\ndata: \n\n".to_owned(),
+            Some(ErrorKind::Upstream)
+        )
+    );
+    let small = layer(window()).max_event_bytes(64);
+    let (out, failed) = through(
+        &small,
+        "data: held\n\ndata: 0123456789012345678901234567890123456789012345678901234567890\n\n",
+    )
+    .await;
+    assert_eq!(
+        (out.as_str(), failed),
+        ("data: held\n\n", Some(ErrorKind::EventTooLarge))
+    );
+}
+
+#[tokio::test]
+async fn an_unfinished_rest_is_judged_with_what_came_before_it_and_stays_unfinished() {
+    let (out, failed) = through(&layer(window()), "data: a 4111 1111\n\ndata: 1111 1111 b\n").await;
+    assert_eq!(
+        (out.as_str(), failed),
+        ("data: a [card]\n\ndata:  b\n", None)
+    );
+}
+
+/// Judges as `no_cards` does, when it is told to.
+fn asking() -> (Window, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let ask = Arc::clone(&asked);
+    let judge = service_fn(move |passage: Passage| {
+        let (sender, told) = oneshot::channel::<()>();
+        ask.lock().unwrap().push(sender);
+        async move {
+            let _ = told.await;
+            Ok::<_, Infallible>(no_cards(&passage))
+        }
+    });
+    (Window::service(judge).overlap(CARD.len()).time(TIME), asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_thinks_holds_its_stream_and_no_other() {
+    let (window, asked) = asking();
+    let layer = layer(window);
+    let (mut slow, mut slow_body) = open(&layer).await;
+    slow.send_data(event("a 4111 1111 1111 1111 and more of it"))
+        .await
+        .unwrap();
+    slow.send_data(event(" and more of it, as much as is needed"))
+        .await
+        .unwrap();
+    assert!(is_silent(&mut slow_body).await);
+    let answer = asked.lock().unwrap().pop().unwrap();
+
+    let (mut quick, mut quick_body) = open(&layer).await;
+    quick.send_data(event("b")).await.unwrap();
+    drop(quick);
+    assert!(is_silent(&mut quick_body).await);
+    asked.lock().unwrap().pop().unwrap().send(()).unwrap();
+    assert_eq!(next(&mut quick_body).await, event("b"));
+
+    assert!(is_silent(&mut slow_body).await);
+    answer.send(()).unwrap();
+    assert_eq!(next(&mut slow_body).await, event("a [card] and more of it"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_open() {
+    let stream = "data: one\n\n: c\ndata: two\n\n";
+    for (limit, error, kind) in [
+        (None, "down", ErrorKind::InterceptorFailed),
+        (Some(TIME), "slow", ErrorKind::InterceptorTimedOut),
+    ] {
+        let judge = service_fn(move |_: Passage| async move {
+            if error == "slow" {
+                sleep(10 * TIME).await;
+            }
+            Err::<Judgement, _>(error)
+        });
+        let window = || {
+            let window = Window::service(judge);
+            match limit {
+                Some(limit) => window.time_limit(limit),
+                None => window,
+            }
+        };
+        let begun = Instant::now();
+        assert_eq!(
+            through(&layer(window()), stream).await,
+            (String::new(), Some(kind)),
+            "{error}"
+        );
+        let open = layer(window().fail_open());
+        assert_eq!(
+            through(&open, stream).await,
+            (stream.to_owned(), None),
+            "{error}"
+        );
+        assert!(begun.elapsed() < 4 * TIME, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_mask_that_is_not_in_its_passage_is_a_failure_that_says_so() {
+    for range in [2..9, 1..2, 9..12] {
+        let shown = format!("bytes {range:?} of a passage of 4 bytes");
+        let wrong = move |_: &Passage| {
+            let (range, with) = (range.clone(), String::new());
+            Judgement::Mask(vec![Mask { range, with }])
+        };
+        let script = Script::of(["data: \u{e4}bc\n\n"]);
+        let error = failure(pass(&layer(Window::new(wrong)), script).await).await;
+        assert!(error.contains(&shown), "{error}");
+    }
+}
+
+/// Why an interceptor failed, before which nothing was sent.
+async fn failure(mut body: SseBody<Script>) -> String {
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InterceptorFailed);
+    error.source().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn masks_may_overlap_and_come_in_any_order() {
+    let overlapping = |_: &Passage| {
+        let mask = |range, with: &str| Mask {
+            range,
+            with: with.to_owned(),
+        };
+        Judgement::Mask(vec![
+            mask(6..8, "C"),
+            mask(1..4, "A"),
+            mask(2..5, "B"),
+            mask(5..6, ""),
+            mask(9..9, "!"),
+        ])
+    };
+    let (out, _) = through(&layer(Window::new(overlapping)), "data: 0123456789\n\n").await;
+    assert_eq!(out, "data: 0AC89\n\n");
+}
+
+#[tokio::test]
+async fn what_readers_may_read_differently_is_not_judged_and_does_not_pass() {
+    let deep = format!("data: {}1{}\n\n", "[".repeat(40), "]".repeat(40));
+    let long = format!(
+        "data: {{\"choices\":[{{\"index\":\"{}\",\"text\":\"a\"}}]}}\n\n",
+        "i".repeat(300)
+    );
+    for ambiguous in [
+        "data: {\"a\":\"4111\",\"a\":\"b\"}\n\n".to_owned(),
+        deep,
+        long,
+    ] {
+        let stream = format!("data: before\n\n{ambiguous}data: after\n\n");
+        let body = pass(&layer(window()), Script::of([stream.clone()])).await;
+        assert_eq!(
+            rest(body).await,
+            (String::new(), Some(ErrorKind::InterceptorFailed))
+        );
+        let body = pass(&layer(window().fail_open()), Script::of([stream.clone()])).await;
+        assert_eq!(rest(body).await, (stream, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
+    let (x, y) = (event(&"x".repeat(60)), event(&"y".repeat(60)));
+    let held = layer(window().max_bytes(x.len()).overlap(1 << 20));
+    let (mut upstream, mut body) = open(&held).await;
+    let begun = Instant::now();
+    upstream.send_data(x.clone()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(y.clone()).await.unwrap();
+    assert_eq!(next(&mut body).await, [x.clone(), y].concat());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Comments that wait behind an event count as well.
+    upstream.send_data(x.clone()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    let comments = Bytes::from(": c\n".repeat(10));
+    upstream.send_data(comments.clone()).await.unwrap();
+    assert_eq!(next(&mut body).await, [x, comments].concat());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+
+    let many: String = (0..1025).map(|n| FAMILIES[0].event(n, "a")).collect();
+    let body = pass(&layer(window()), Script::of([many])).await;
+    assert_eq!(rest(body).await.1, Some(ErrorKind::InterceptorFailed));
+}
+
+#[tokio::test]
+async fn a_larger_size_makes_for_fewer_judgements() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let stream: String = (0..100)
+        .map(|n| format!("data: word {n:02} \n\n"))
+        .collect();
+    let mut counts = Vec::new();
+    for size in [0, 80] {
+        let counter = Arc::clone(&asked);
+        let count = move |passage: &Passage| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            no_cards(passage)
+        };
+        asked.store(0, Ordering::SeqCst);
+        let layer = layer(Window::new(count).overlap(20).size(size));
+        let body = pass(&layer, Script::of([stream.clone()])).await;
+        assert_eq!(rest(body).await.0, stream);
+        counts.push(asked.load(Ordering::SeqCst));
+    }
+    assert!(counts[0] > 90 && counts[1] < 15, "{counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
+    let chat = FAMILIES[0];
+    let (mut upstream, mut body) = open(&layer(window().overlap(4).size(20))).await;
+    let begun = Instant::now();
+    for _ in 0..2 {
+        upstream
+            .send_data(chat.event(0, "abcdefghij").into())
+            .await
+            .unwrap();
+        assert!(is_silent(&mut body).await);
+    }
+    upstream
+        .send_data(chat.event(0, "abcdefgh").into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, chat.event(0, "abcdefghij").repeat(2));
+    let last = chat.event(0, "abcdefgh") + &chat.done(0, "").unwrap();
+    upstream
+        .send_data(chat.done(0, "").unwrap().into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, last);
+    // What belongs to no text that goes on is complete.
+    upstream
+        .send_data("data: {\"a\":\"b\"}\n\n".into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, "data: {\"a\":\"b\"}\n\n");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&judged);
+    let window = Window::new(move |passage: &Passage| {
+        seen.lock()
+            .unwrap()
+            .push((passage.sent, passage.text.clone()));
+        Judgement::Pass
+    });
+    // Letters of three bytes, of which twice ten is no multiple.
+    let stream = event("\u{65e5}\u{672c}").repeat(20);
+    let body = pass(&layer(window.overlap(10)), Script::of([stream])).await;
+    rest(body).await;
+    let judged = judged.lock().unwrap();
+    let sent: Vec<_> = judged.iter().map(|(sent, _)| *sent).collect();
+    assert_eq!(sent[..6], [0, 6, 12, 18, 21, 21]);
+    assert!(judged.iter().all(|(_, text)| text.len() <= 21 + 18));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_held_counts_and_only_texts_that_go_on() {
+    let chat = FAMILIES[0];
+    let word = chat.event(0, "a word of some length");
+    let (mut upstream, mut body) = open(&layer(window().max_bytes(3 * word.len()))).await;
+    upstream.send_data(word.clone().into()).await.unwrap();
+    for _ in 0..20 {
+        assert!(is_silent(&mut body).await);
+        upstream.send_data(word.clone().into()).await.unwrap();
+        assert_eq!(next(&mut body).await, word);
+    }
+    let many: String = (0..3000)
+        .map(|n| chat.event(n, "a") + &chat.done(n, "a").unwrap())
+        .collect();
+    let body = pass(&layer(window()), Script::of([many.clone()])).await;
+    assert_eq!(rest(body).await, (many, None));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_judged_no_more() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let layer = SseProxyLayer::default().intercept(Window::new(move |_: &Passage| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Judgement::Pass
+    }));
+    let (mut upstream, mut body) = open(&layer).await;
+    upstream.send_data(event("held")).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    drop(body);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// What a judge that lets everything pass gets to see.
+async fn judged(stream: String) -> Vec<(Option<String>, String)> {
+    let judged = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&judged);
+    let window = Window::new(move |passage: &Passage| {
+        let Passage { channel, text, .. } = passage.clone();
+        seen.lock().unwrap().push((channel, text));
+        Judgement::Pass
+    });
+    rest(pass(&layer(window), Script::of([stream])).await).await;
+    let mut judged = std::mem::take(&mut *judged.lock().unwrap());
+    judged.sort();
+    judged
+}
+
+#[tokio::test]
+async fn of_the_events_of_the_apis_only_what_says_something_is_judged() {
+    for family in FAMILIES {
+        let mut judged = judged(family.event(0, "word")).await;
+        // Who speaks is a text by itself.
+        judged.retain(|(_, text)| text != "model");
+        let [(Some(_), text)] = &judged[..] else {
+            panic!("{}: {judged:?}", family.name);
+        };
+        assert_eq!(text, "word");
+    }
+    // An index that is text is none.
+    let odd = r#"{"choices":[{"index":"four","delta":{"content":"word"}}]}"#;
+    let judged = judged(format!("data: {odd}\n\n")).await;
+    assert_eq!(judged[0], (None, "four".to_owned()));
+    assert_eq!(judged[1].1, "word");
+}
+
+#[tokio::test]
+async fn strings_and_whole_numbers_are_judged_and_what_says_nothing_is_not() {
+    let stream =
+        "data: {\"a\":1.5,\"b\":true,\"c\":null,\"d\":-3,\"e\":42,\"f\":\"\",\"g\":[\"text\"]}\n\n";
+    let judged = judged(stream.to_owned()).await;
+    let texts: Vec<_> = judged.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["42", "text"]);
+}
+
+#[tokio::test]
+async fn a_choice_without_an_index_is_known_by_its_place() {
+    let choices = r#"{"index":null,"text":"a"},{"text":"b"},{"index":7,"text":"c"}"#;
+    let judged = judged(format!("data: {{\"choices\":[{choices}]}}\n\n")).await;
+    let channels: Vec<_> = judged
+        .iter()
+        .map(|(channel, _)| channel.as_deref().unwrap())
+        .collect();
+    assert_eq!(
+        channels,
+        ["choice 0 text", "choice 1 text", "choice 7 text"]
+    );
+}
+
+#[tokio::test]
+async fn json_may_be_nested_32_deep() {
+    for (depth, failed) in [(32, None), (33, Some(ErrorKind::InterceptorFailed))] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let stream = format!("data: {}1{}\n\n", open.repeat(depth), close.repeat(depth));
+            let body = pass(&layer(window()), Script::of([stream])).await;
+            assert_eq!(rest(body).await.1, failed, "{depth} {open}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_text_may_begin_where_its_block_starts() {
+    let start = "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"4111 1111\"}}\n\n";
+    let stream = format!("{start}{}", FAMILIES[4].event(0, " 1111 1111"));
+    let (out, _) = rest(pass(&layer(window()), Script::of([stream])).await).await;
+    assert_eq!(
+        out,
+        start.replace("4111 1111", "[card]") + &FAMILIES[4].event(0, "")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
+    let (mut upstream, mut body) = open(&layer(window())).await;
+    let chat = FAMILIES[0];
+    let begun = Instant::now();
+    let (ten, one) = (chat.event(10, "ten"), chat.event(1, "one"));
+    let done = chat.done(1, "one").unwrap();
+    upstream
+        .send_data((one.clone() + &done).into())
+        .await
+        .unwrap();
+    assert_eq!(next(&mut body).await, one.clone() + &done);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    upstream
+        .send_data((ten.clone() + &one + &done).into())
+        .await
+        .unwrap();
+    assert!(is_silent(&mut body).await);
+    assert_eq!(next(&mut body).await, ten + &one + &done);
+    assert!(begun.elapsed() >= TIME);
+}
+
+#[tokio::test]
+async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
+    let opened = async |digits: usize| {
+        let index = "7".repeat(digits);
+        let stream = format!("data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\"}}]}}\n\n");
+        pass(&layer(window()), Script::of([stream])).await
+    };
+    assert_eq!(rest(opened(244).await).await.1, None);
+    let error = failure(opened(245).await).await;
+    assert!(
+        error.contains("cannot be judged: a text with a name"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_then() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let judge = service_fn(move |_: Passage| {
+        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                Err("down")
+            } else {
+                Ok(Judgement::Pass)
+            }
+        }
+    });
+    let layer = layer(Window::service(judge).overlap(4));
+    let (out, failed) = through(&layer, "data: a text\n\ndata: more of it\n\ndata: end\n\n").await;
+    assert_eq!(
+        (out.as_str(), failed),
+        ("", Some(ErrorKind::InterceptorFailed))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
+    let (request, _) = http::Request::new(()).into_parts();
+    let (response, _) = http::Response::new(()).into_parts();
+    let mut stream = window().open(&Head::new(&request, &response)).unwrap();
+    assert_eq!(stream.deadline(), None);
+    let begun = Instant::now();
+    stream.event(Event::new("a"));
+    sleep(TIME / 2).await;
+    stream.event(Event::new("b"));
+    assert_eq!(stream.deadline(), Some(begun + TIME));
+    sleep(TIME / 2).await;
+    stream.timeout(Instant::now());
+    assert_eq!(stream.deadline(), Some(begun + TIME / 2 + TIME));
+}
+
+#[tokio::test]
+async fn debug_output_shows_the_settings_and_no_text() {
+    let shown = format!("{:?}", window().size(7).max_bytes(9));
+    assert_eq!(
+        shown,
+        "Window { overlap: 19, size: 7, time: 250ms, max_bytes: 9, .. }"
+    );
+    let now = Ruling::Now(Judgement::mask(std::iter::once(1..2), "x"));
+    assert!(format!("{now:?}").starts_with("Now(Mask(["));
+    let later = Ruling::Later(Box::pin(async { Ok(Judgement::Pass) }));
+    assert_eq!(format!("{later:?}"), "Later(..)");
+    let judge = |passage: &Passage| {
+        let shown = format!("{passage:?}");
+        assert_eq!(
+            shown,
+            "Passage { bytes: 6, sent: 0, channel: Some(\"data\"), .. }"
+        );
+        Judgement::Pass
+    };
+    let (out, failed) = through(&layer(Window::new(judge)), "data: secret\n\n").await;
+    assert_eq!((out.as_str(), failed), ("data: secret\n\n", None));
+}
+
+#[tokio::test]
+async fn settings_without_end_hold_until_the_end_and_harm_nobody() {
+    let endless = || window().overlap(usize::MAX).time(Duration::MAX);
+    let stream = "data: one\n\ndata: two\n\n";
+    for window in [
+        endless(),
+        endless().max_bytes(1),
+        endless().size(usize::MAX).time_limit(Duration::MAX),
+    ] {
+        let (out, failed) = through(&layer(window), stream).await;
+        assert_eq!((out.as_str(), failed), (stream, None));
+    }
+}

@@ -1,0 +1,91 @@
+//! The log of a stream against a list of all that was ever put into it.
+
+mod model;
+
+use std::time::Duration;
+
+use model::{Op, check_all};
+use proptest::{collection::vec, prelude::*};
+use tokio::time::Instant;
+use tower_sse_proxy::replay::{Bounds, Located, Log, State};
+
+fn op() -> impl Strategy<Value = Op> {
+    let states = prop::sample::select(vec![
+        State::Live,
+        State::Suspended,
+        State::Complete,
+        State::Failed,
+    ]);
+    prop_oneof![
+        12 => (0..600_usize, prop::bool::weighted(0.7))
+            .prop_map(|(size, event)| Op::Append { size, event }),
+        1 => (0..2000_usize, 0..2_usize).prop_map(|(bytes, keep)| Op::Shrink { bytes, keep }),
+        3 => (0..4_usize).prop_map(|all_but| Op::Commit { all_but }),
+        3 => (0..40_u64).prop_map(|seconds| Op::Pass { seconds }),
+        1 => Just(Op::Expire),
+        1 => (0..3_u64).prop_map(|by| Op::TakeOver { by }),
+        1 => states.prop_map(Op::Set),
+    ]
+}
+
+fn bounds() -> impl Strategy<Value = Bounds> {
+    (0..12_usize, 0..3000_usize, 1..60_u64).prop_map(|(events, bytes, age)| {
+        let age = Duration::from_secs(age);
+        Bounds::default().events(events).bytes(bytes).age(age)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_log_tells_what_it_was_told_or_that_it_cannot(
+        bounds in bounds(),
+        at_once: bool,
+        ops in vec(op(), 1..60),
+    ) {
+        check_all(bounds, at_once, ops);
+    }
+}
+
+#[test]
+fn what_has_just_come_is_kept_whatever_the_bounds() {
+    let bounds = Bounds::default().events(0).bytes(0).age(Duration::ZERO);
+    assert_eq!(
+        (bounds.events, bounds.bytes, bounds.age),
+        (0, 0, Duration::ZERO)
+    );
+    let (mut log, now) = (Log::new(bounds), Instant::now());
+    let position = log.append("data: 1\n\n".into(), now);
+    assert_eq!(log.len(), 1);
+    assert_eq!(log.expire(now), None);
+    assert!(log.is_empty());
+    assert_eq!(log.locate(position), Located::After(log.live_edge()));
+}
+
+#[test]
+fn a_log_says_when_there_is_something_to_let_go_of() {
+    let (age, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    let now = Instant::now();
+    let mut log = Log::new(Bounds::default().age(age));
+    assert_eq!(log.expire(now), None, "there is nothing");
+    log.append("data: 1\n\n".into(), now);
+    log.append("data: 2\n\n".into(), now + second);
+    assert_eq!(log.expire(now + second), Some(now + age));
+    assert_eq!(log.expire(now + age), Some(now + age + second));
+    assert_eq!(log.expire(now + age + second), None);
+
+    let mut log = Log::new(Bounds::default().age(age)).commit_later();
+    let position = log.append("data: 1\n\n".into(), now);
+    assert_eq!(log.expire(now + age), None, "nobody has had it yet");
+    log.commit(position);
+    assert_eq!(log.expire(now + second), Some(now + age));
+}
+
+#[test]
+fn a_log_shows_nothing_of_what_it_keeps() {
+    let mut log = Log::new(Bounds::default());
+    log.append("data: canary\n\n".into(), Instant::now());
+    let shown = format!("{log:?}");
+    assert!(shown.contains("blocks: 1") && !shown.contains("canary"));
+}

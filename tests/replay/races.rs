@@ -1,0 +1,167 @@
+//! Clients that come and go on many threads, in front of an upstream that does so too.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::{Broken, event_stream, field, soon};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, channel::Channel};
+use tokio::sync::mpsc;
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower_sse_proxy::{
+    Event, SseBody, SseProxyLayer,
+    intercept::{Head, Verdict},
+    replay::{Bounds, Replay},
+};
+
+const EVENTS: usize = 300;
+const STREAMS: usize = 40;
+
+type Fed = Channel<Bytes, Broken>;
+
+/// Sends numbers, and ends or breaks off in between.
+async fn feed(mut sender: http_body_util::channel::Sender<Bytes, Broken>, from: usize) {
+    let mut chance = fastrand::Rng::new();
+    for number in from..EVENTS {
+        let event = format!("id: {number}\ndata: {number}\n\n");
+        if sender.send_data(event.into()).await.is_err() {
+            return;
+        }
+        match chance.u32(..40) {
+            0 => return,
+            1 => return sender.abort(Broken),
+            2..10 => tokio::task::yield_now().await,
+            _ => {}
+        }
+    }
+    let _ = sender.send_data("data: [DONE]\n\n".into()).await;
+}
+
+/// What a client has.
+#[derive(Clone, Default)]
+struct Seen {
+    events: usize,
+    id: Option<String>,
+    done: bool,
+}
+
+async fn read<S>(proxy: S, seen: &mut Seen)
+where
+    S: Service<Request<()>, Response = Response<SseBody<Fed>>, Error = Infallible>,
+{
+    let mut request = Request::get("/");
+    if let Some(id) = &seen.id {
+        request = request.header("last-event-id", id);
+    }
+    let response = proxy.oneshot(request.body(()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200, "after {}", seen.events);
+    let mut body = response.into_body();
+    let most = fastrand::usize(1..20);
+    let mut text = String::new();
+    for _ in 0..most {
+        let Some(Ok(frame)) = body.frame().await else {
+            return;
+        };
+        text += std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+        while let Some(end) = text.find("\n\n") {
+            let rest = text.split_off(end + 2);
+            let event = std::mem::replace(&mut text, rest);
+            let data = field(&event, "data").unwrap();
+            seen.id = Some(field(&event, "id").unwrap());
+            if data == "[DONE]" {
+                assert_eq!(seen.events, EVENTS);
+                seen.done = true;
+                return;
+            }
+            assert_eq!(data, seen.events.to_string(), "{event}");
+            seen.events += 1;
+            if fastrand::u32(..30) == 0 {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_comes_and_goes_misses_nothing() {
+    let (task, mut tasks) = mpsc::channel::<()>(1);
+    let replay = Replay::default()
+        .bounds(
+            Bounds::default()
+                .events(2 * EVENTS)
+                .age(Duration::from_secs(2)),
+        )
+        .linger(Duration::from_millis(500))
+        .executor(move |pump| {
+            let running = task.clone();
+            tokio::spawn(async move {
+                pump.await;
+                drop(running);
+            });
+        });
+    let layer = SseProxyLayer::default()
+        .replay(replay)
+        .intercept(|_: &Head<'_>| {
+            let mut number = 0_u32;
+            Some(move |event: Event| {
+                number += 1;
+                match number % 7 {
+                    0 => Verdict::defer(async move {
+                        tokio::task::yield_now().await;
+                        Ok::<_, BoxError>(event)
+                    }),
+                    _ => event.into(),
+                }
+            })
+        });
+    let calls = Arc::new(AtomicUsize::new(0));
+    let called = Arc::clone(&calls);
+    let proxy = layer.layer(service_fn(move |request: Request<()>| {
+        called.fetch_add(1, Ordering::SeqCst);
+        let last = request.headers().get("last-event-id");
+        let from = last.map_or(0, |id| id.to_str().unwrap().parse::<usize>().unwrap() + 1);
+        let (sender, body) = Fed::new(4);
+        tokio::spawn(feed(sender, from));
+        async move { Ok::<_, Infallible>(event_stream(body)) }
+    }));
+    let mut clients = Vec::new();
+    for _ in 0..STREAMS {
+        let proxy = proxy.clone();
+        clients.push(tokio::spawn(async move {
+            let mut seen = Seen::default();
+            while seen.id.is_none() {
+                read(proxy.clone(), &mut seen).await;
+            }
+            let others: Vec<_> = (0..3)
+                .map(|_| {
+                    let (proxy, mut seen) = (proxy.clone(), seen.clone());
+                    tokio::spawn(async move {
+                        while !seen.done {
+                            read(proxy.clone(), &mut seen).await;
+                        }
+                    })
+                })
+                .collect();
+            for other in others {
+                other.await.unwrap();
+            }
+        }));
+    }
+    for client in clients {
+        soon(client).await.unwrap();
+    }
+    assert!(
+        calls.load(Ordering::SeqCst) > STREAMS,
+        "it never ended in between"
+    );
+    // And nothing is left of it.
+    drop((layer, proxy));
+    assert_eq!(soon(tasks.recv()).await, None);
+}

@@ -1,0 +1,427 @@
+//! Sharing: requests that ride on one stream of the upstream.
+
+use std::time::Duration;
+
+use crate::support::{
+    Fed, Front, Note, Origin, event_stream,
+    origin::{get, numbers, settle},
+    staged, witness,
+};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, request};
+use tower_sse_proxy::{
+    ErrorKind, SseProxyLayer,
+    replay::{Bounds, Join, Replay},
+    session::Sessions,
+};
+
+fn by_path(request: &request::Parts) -> Option<String> {
+    let shared = !request.headers.contains_key("x-alone");
+    shared.then(|| request.uri.path().to_owned())
+}
+
+fn sharing() -> Replay {
+    Replay::default()
+        .share_by(by_path)
+        .linger(Duration::from_secs(10))
+}
+
+fn layer(replay: Replay) -> SseProxyLayer {
+    SseProxyLayer::default().replay(replay)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_the_same_gets_the_same_and_the_upstream_is_asked_once() {
+    let (witness, mut notes) = witness();
+    let (front, mut origin) = staged(&layer(sharing()).intercept(witness));
+    // Both wait for the one head.
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            let call = origin.next().await;
+            assert!(origin.is_idle().await);
+            call.stream()
+        });
+    feed.events(0..2).await;
+    assert_eq!(one.events(2).await, two.events(2).await);
+    // A third one comes later.
+    let mut three = front.send(get("/a")).await;
+    feed.events(2..4).await;
+    let (seen, last) = three.events(2).await;
+    assert_eq!(seen, ["2", "3"], "from when it joins");
+    assert_eq!(one.events(2).await, (seen, last));
+    assert!(origin.is_idle().await);
+    feed.send("data: [DONE]\n\n").await;
+    feed.end();
+    let ended = notes.until_dropped().await;
+    assert_eq!(ended.len(), 6, "five events and an end: {ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_may_begin_with_the_oldest() {
+    let (front, mut origin) = staged(&layer(sharing().join(Join::Oldest)));
+    let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
+    feed.events(0..3).await;
+    let all = one.events(3).await;
+    assert_eq!(front.send(get("/a")).await.events(3).await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_differs_in_key_or_owner_or_has_no_key_is_not_shared() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let asks = [
+        get("/a"),
+        get("/b"),
+        get("/a").header("authorization", "mine"),
+        get("/a").header("x-alone", "1"),
+        get("/a").header("x-alone", "1"),
+    ];
+    let mut open = Vec::new();
+    for ask in asks {
+        open.push(front.open(&mut origin, ask).await);
+    }
+    for (number, (client, feed)) in (0..).zip(&mut open) {
+        feed.events(number..number + 1).await;
+        assert_eq!(client.events(1).await.0, [number.to_string()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_first_may_leave_before_the_head() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let first = tokio::spawn({
+        let front = front.clone();
+        async move { front.send(get("/a")).await }
+    });
+    let call = origin.next().await;
+    let second = tokio::spawn({
+        let front = front.clone();
+        async move { front.send(get("/a")).await }
+    });
+    assert!(origin.is_idle().await);
+    first.abort();
+    assert!(first.await.is_err());
+    let mut feed = call.stream();
+    feed.events(0..1).await;
+    let mut second = second.await.unwrap();
+    assert_eq!(second.events(1).await.0, ["0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_first_may_leave_after_the_head() {
+    let never = sharing().detach(|_, _| false);
+    let (front, mut origin) = staged(&layer(never));
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    assert_eq!(one.events(1).await.0, ["0"]);
+    drop(one);
+    assert!(!feed.is_let_go().await);
+    feed.events(1..2).await;
+    assert_eq!(two.events(2).await.0, ["0", "1"]);
+    drop(two);
+    assert!(feed.is_let_go().await, "the last one has left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_have_left_nobody_waits_for_the_head() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let ask = || {
+        let front = front.clone();
+        tokio::spawn(async move { front.send(get("/a")).await })
+    };
+    let (one, two) = (ask(), ask());
+    let mut call = origin.next().await;
+    assert!(origin.is_idle().await);
+    one.abort();
+    two.abort();
+    call.is_given_up().await;
+    // Who comes now asks anew.
+    let (mut client, mut feed) = front.open(&mut origin, get("/a")).await;
+    feed.events(0..1).await;
+    assert_eq!(client.events(1).await.0, ["0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_stream_is_shared_with_nobody() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let (one, two, ()) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+        for text in ["first", "second"] {
+            let (mut feed, body) = Fed::new(1);
+            let call = origin.next().await;
+            feed.send_data(Bytes::from(text)).await.unwrap();
+            call.answer(Response::new(body));
+        }
+    });
+    let (one, two) = (one.rest().await.0, two.rest().await.0);
+    assert_eq!((&*one, &*two), ("first", "second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_too_slow_is_cut_and_can_resume_and_holds_nobody_up() {
+    let replay = sharing().bounds(Bounds::default().events(10));
+    let (front, mut origin) = staged(&layer(replay));
+    let (mut quick, mut slow, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    let (_, id) = slow.events(1).await;
+    quick.events(1).await;
+    for number in 1..100 {
+        feed.events(number..number + 1).await;
+        assert_eq!(quick.events(1).await.0, [number.to_string()]);
+    }
+    assert_eq!(slow.rest().await.1, Some(ErrorKind::Lagged));
+    let mut again = front
+        .send(get("/a?other=query").header("last-event-id", &id))
+        .await;
+    assert!(again.event().await.starts_with("event: gap\n"));
+    assert_eq!(
+        again.events(10).await.0,
+        (90..100).map(|n| n.to_string()).collect::<Vec<_>>()
+    );
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_over_is_not_joined() {
+    for ids in [true, false] {
+        let (front, mut origin) = staged(&layer(sharing()));
+        let (client, mut feed) = front.open(&mut origin, get("/a")).await;
+        if ids {
+            feed.events(0..1).await;
+        } else {
+            feed.send("data: 0\n\n").await;
+        }
+        feed.end();
+        client.rest().await;
+        let (mut next, mut feed) = front.open(&mut origin, get("/a")).await;
+        feed.send("data: new\n\n").await;
+        assert_eq!(next.events(1).await.0, ["new"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_are_never_shared() {
+    let (front, mut origin) = staged(&layer(sharing()).sessions(Sessions::header("x-session")));
+    // Each answer opens a session.
+    let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+        let mut feeds = Vec::new();
+        for session in ["up-1", "up-2"] {
+            let (feed, body) = Fed::new(1);
+            let mut response = event_stream(body);
+            response
+                .headers_mut()
+                .insert("x-session", session.parse().unwrap());
+            origin.next().await.answer(response);
+            feeds.push(feed);
+        }
+        feeds
+    });
+    let session = |client: &crate::support::Client| client.headers["x-session"].clone();
+    assert_ne!(session(&one), session(&two));
+    // In a session its own requests may.
+    let ask = || get("/a").header("x-session", session(&one));
+    let (mut three, mut four, mut feed) =
+        tokio::join!(front.send(ask()), front.send(ask()), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    assert_eq!(three.events(1).await, four.events(1).await);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_interceptors_of_a_shared_stream_end_once() {
+    let (witness, mut notes) = witness();
+    let (front, mut origin) = staged(&layer(sharing()).intercept(witness));
+    let (one, two, feed) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+        origin.next().await.stream()
+    });
+    drop((one, two));
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(
+        front.send(get("/a")).await.status == 200,
+        "it is still there"
+    );
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(notes.ends().await, [Note::ClientGone]);
+    drop(feed);
+}
+
+/// Two clients of one stream, and the id of the last event that both have. Its upstream has broken off.
+async fn broken_off(front: &Front, origin: &mut Origin) -> String {
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    let (seen, id) = one.events(1).await;
+    assert_eq!(two.events(1).await, (seen, id.clone()));
+    feed.cut();
+    for client in [one, two] {
+        assert_eq!(client.rest().await.1, Some(ErrorKind::Upstream));
+    }
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_together_has_the_upstream_asked_once_to_go_on() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let after = || get("/a").header("last-event-id", &id);
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(after()), front.send(after()), async {
+            let call = origin.next().await;
+            assert!(origin.is_idle().await);
+            call.stream()
+        });
+    feed.events(1..2).await;
+    let (seen, last) = one.events(1).await;
+    assert_eq!(seen, ["1"]);
+    assert_eq!(two.events(1).await, (seen, last));
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_upstream_asked_to_go_on_may_leave() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let back = || {
+        let (front, after) = (front.clone(), get("/a").header("last-event-id", &id));
+        tokio::spawn(async move { front.send(after).await })
+    };
+    let first = back();
+    let mut call = origin.next().await;
+    let second = back();
+    assert!(origin.is_idle().await);
+    first.abort();
+    call.is_given_up().await;
+    let mut feed = origin.next().await.stream();
+    feed.events(1..2).await;
+    assert_eq!(second.await.unwrap().events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let id = broken_off(&front, &mut origin).await;
+    let after = || get("/a").header("last-event-id", &id);
+    let (one, two, ()) = tokio::join!(front.send(after()), front.send(after()), async {
+        let call = origin.next().await;
+        assert!(origin.is_idle().await);
+        call.status(StatusCode::SERVICE_UNAVAILABLE);
+    });
+    for client in [one, two] {
+        assert_eq!(client.status, 200, "an EventSource would give up");
+        assert_eq!(client.rest().await.0, "");
+    }
+    assert!(origin.is_idle().await);
+    // Later it is there again.
+    let (mut again, mut feed) = front.open(&mut origin, after()).await;
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
+    let replay = sharing().bounds(Bounds::default().events(1));
+    let (front, mut origin) = staged(&layer(replay));
+    let (mut behind, mut feed) = front.open(&mut origin, get("/a")).await;
+    // The first is written, and is waited with until it is read.
+    feed.events(0..3).await;
+    settle().await;
+    let mut ahead = front.send(get("/a")).await;
+    let (seen, told) = tokio::join!(behind.events(3), ahead.events(2));
+    assert_eq!((seen.0, told.0), (numbers(0..3), numbers(1..3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() {
+    let never = sharing().detach(|_, _| false);
+    let (front, mut origin) = staged(&layer(never));
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
+            origin.next().await.stream()
+        });
+    feed.events(0..1).await;
+    let (_, id) = one.events(1).await;
+    two.events(1).await;
+    drop((one, two));
+    assert!(feed.is_let_go().await);
+    let back = || get("/a").header("last-event-id", &id);
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(back()), front.send(back()), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+    feed.events(1..3).await;
+    assert_eq!(one.events(2).await, two.events(2).await);
+    assert!(origin.is_idle().await, "each has asked for itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_nothing_shares() {
+    let (front, mut origin) = staged(&layer(sharing().query("last")));
+    let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
+    let mut two = front.send(get("/a").header("last-event-id", " ")).await;
+    let mut three = front.send(get("/a?last=")).await;
+    feed.events(0..1).await;
+    let event = one.events(1).await;
+    assert_eq!(two.events(1).await, event);
+    assert_eq!(three.events(1).await, event);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_an_event_of_the_upstreams_is_not_put_among_those_who_have_more() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let (_one, mut feed) = front.open(&mut origin, get("/a")).await;
+    feed.events(0..3).await;
+    settle().await;
+    let late = get("/a").header("last-event-id", "up-0");
+    let (mut late, mut own) = tokio::join!(front.send(late), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-0"));
+        call.stream()
+    });
+    own.events(1..3).await;
+    assert_eq!(late.events(2).await.0, numbers(1..3));
+    // Nor do others ride on what begins in the middle.
+    let mut two = front.send(get("/a")).await;
+    assert!(origin.is_idle().await);
+    feed.events(3..4).await;
+    assert_eq!(two.events(1).await.0, ["3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_come_for_a_stream_is_for_the_upstream() {
+    let (front, mut origin) = staged(&layer(sharing()));
+    let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
+    for method in [Method::HEAD, Method::OPTIONS, Method::DELETE] {
+        let request = get("/a").method(method.clone());
+        let (answer, ()) = tokio::join!(front.send(request), async {
+            let call = origin.next().await;
+            assert_eq!(call.request.method(), method);
+            call.status(StatusCode::NO_CONTENT);
+        });
+        assert_eq!(answer.status, 204);
+    }
+    // Nobody waits for what came of that.
+    let head = front.send(get("/b").method(Method::HEAD));
+    let (head, mut two, mut other) = tokio::join!(head, front.send(get("/b")), async {
+        let (head, two) = (origin.next().await, origin.next().await);
+        assert_eq!(head.request.method(), Method::HEAD);
+        let other = two.stream();
+        drop(head.stream());
+        other
+    });
+    assert_eq!(head.rest().await, (String::new(), None));
+    other.events(0..1).await;
+    assert_eq!(two.events(1).await.0, ["0"]);
+    feed.events(0..1).await;
+    assert_eq!(one.events(1).await.0, ["0"]);
+}

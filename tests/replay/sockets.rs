@@ -1,0 +1,532 @@
+//! Replay as it looks from outside, on both HTTP versions.
+
+use std::{
+    net::SocketAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    Answer, BOTH, Ended, Exchange, Protocol, Read, Upstream, fetch, field, proxy, sse_chunked,
+};
+use bytes::Bytes;
+use http::{Method, Request};
+use tokio::time::{interval, timeout};
+use tower_sse_proxy::{
+    Policy, SseProxyLayer,
+    profile::Mcp,
+    replay::{Bounds, Replay},
+    session::MemoryStore,
+};
+
+fn kept() -> SseProxyLayer {
+    with(Replay::default())
+}
+
+fn with(replay: Replay) -> SseProxyLayer {
+    SseProxyLayer::default().replay(replay)
+}
+
+/// A request of this client, after the last event that it has.
+fn ask(method: Method, path: &str, after: Option<&str>, body: &'static str) -> Request<Bytes> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(id) = after {
+        request = request.header("last-event-id", id);
+    }
+    request.body(body.into()).unwrap()
+}
+
+fn get(after: Option<&str>) -> Request<Bytes> {
+    ask(Method::GET, "/", after, "")
+}
+
+/// What a client has of a stream, over all of its connections.
+#[derive(Default)]
+struct Seen {
+    data: Vec<String>,
+    ids: Vec<String>,
+    unfinished: String,
+}
+
+impl Seen {
+    fn take(&mut self, text: &[u8]) {
+        self.unfinished += std::str::from_utf8(text).unwrap();
+        while let Some(end) = self.unfinished.find("\n\n") {
+            let rest = self.unfinished.split_off(end + 2);
+            let event = std::mem::replace(&mut self.unfinished, rest);
+            self.ids.push(field(&event, "id").expect("an id"));
+            self.data.push(field(&event, "data").expect("data"));
+        }
+    }
+
+    /// What a client goes by that comes back.
+    fn id(&self) -> Option<&str> {
+        self.ids.last().map(String::as_str)
+    }
+
+    /// Has no more than so many events.
+    fn forget_from(&mut self, events: usize) {
+        self.data.truncate(events);
+        self.ids.truncate(events);
+        self.unfinished.clear();
+    }
+
+    /// Reads until it has so many events in all, or until the end.
+    async fn read(&mut self, answer: &mut Answer, events: usize) -> Option<Ended> {
+        while self.data.len() < events {
+            match answer.read().await {
+                Read::Data(data) => self.take(&data),
+                Read::Over(ended) => return Some(ended),
+            }
+        }
+        None
+    }
+
+    /// Reads on, and loses the connection in the middle of what came last.
+    async fn read_and_lose(
+        &mut self,
+        answer: &mut Answer,
+        events: usize,
+        chance: &mut fastrand::Rng,
+    ) {
+        while self.data.len() < events {
+            let Read::Data(data) = answer.read().await else {
+                panic!("it ended by itself");
+            };
+            let last = self.data.len() + data.windows(2).filter(|end| end == b"\n\n").count();
+            let got = if last < events {
+                data.len()
+            } else {
+                chance.usize(..data.len())
+            };
+            self.take(&data[..got]);
+            if got < data.len() {
+                break;
+            }
+        }
+        self.unfinished.clear();
+    }
+}
+
+fn numbers(range: Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+fn lose(answer: Answer, chance: &mut fastrand::Rng) {
+    match chance.bool() {
+        true => answer.reset(),
+        false => drop(answer),
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
+    const CUTS: usize = 100;
+    let cut_often = async |protocol| {
+        let seed = fastrand::u64(..);
+        println!("{protocol:?}: seed {seed}");
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let spans: Vec<_> = (0..CUTS).map(|_| chance.usize(1..=28)).collect();
+        let events = spans.iter().sum::<usize>() + 30;
+
+        let mut upstream = Upstream::start().await;
+        let proxy = proxy(kept(), upstream.address).await;
+        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let mut exchange = upstream.next().await;
+        let fed = tokio::spawn(async move {
+            exchange.write(sse_chunked()).await;
+            let mut pace = interval(Duration::from_millis(4));
+            for number in 0..events {
+                pace.tick().await;
+                let filler = "x".repeat(number % 200);
+                exchange
+                    .chunk(format!("id: up-{number}\n: {filler}\ndata: {number}\n\n"))
+                    .await;
+            }
+            exchange.chunk("data: [DONE]\n\n").await;
+            exchange.write("0\r\n\r\n").await;
+        });
+
+        let begun = Instant::now();
+        let mut answer = asking.await.unwrap();
+        let mut seen = Seen::default();
+        // Before the first event nobody can come back.
+        seen.read(&mut answer, 1).await;
+        for span in spans {
+            let events = seen.data.len() + span;
+            seen.read_and_lose(&mut answer, events, &mut chance).await;
+            lose(answer, &mut chance);
+            answer = fetch(protocol, proxy, get(seen.id())).await;
+            assert_eq!(answer.status, 200);
+        }
+        let ended = seen.read(&mut answer, usize::MAX).await.unwrap();
+        assert!(ended.is_clean());
+        let mut expected = numbers(0..events);
+        expected.push("[DONE]".into());
+        assert_eq!(seen.data, expected, "seed {seed}");
+        assert_eq!(upstream.requests(), 1);
+        fed.await.unwrap();
+        println!(
+            "{protocol:?}: {events} events and {CUTS} cuts in {:?}",
+            begun.elapsed()
+        );
+    };
+    tokio::join!(cut_often(Protocol::Http1), cut_often(Protocol::Http2));
+}
+
+#[tokio::test]
+async fn a_post_that_is_sent_again_is_answered_once_by_the_upstream() {
+    let tokens = ["To", " be", ",", " or", " not", " to", " be", "[DONE]"];
+    let event = |token: &str| format!("data: {{\"delta\":\"{token}\"}}\n\n");
+    let post = |id: Option<&str>| ask(Method::POST, "/v1/chat", id, r#"{"stream":true}"#);
+    for protocol in BOTH {
+        for finished in [false, true] {
+            let mut upstream = Upstream::start().await;
+            let proxy = proxy(kept(), upstream.address).await;
+            let asking = tokio::spawn(fetch(protocol, proxy, post(None)));
+            let mut exchange = upstream.next().await;
+            assert_eq!(exchange.body().await, r#"{"stream":true}"#);
+            exchange.write(sse_chunked()).await;
+            for token in &tokens[..5] {
+                exchange.chunk(event(token)).await;
+            }
+            let mut answer = asking.await.unwrap();
+            let mut seen = Seen::default();
+            seen.read(&mut answer, 3).await;
+            answer.reset();
+            let more = async {
+                for token in &tokens[5..] {
+                    exchange.chunk(event(token)).await;
+                }
+                exchange.write("0\r\n\r\n").await;
+            };
+            seen.forget_from(3);
+            let mut again = if finished {
+                more.await;
+                fetch(protocol, proxy, post(seen.id())).await
+            } else {
+                let again = fetch(protocol, proxy, post(seen.id())).await;
+                more.await;
+                again
+            };
+            let ended = seen.read(&mut again, usize::MAX).await.unwrap();
+            assert!(ended.is_clean());
+            let expected = tokens.map(|token| format!("{{\"delta\":\"{token}\"}}"));
+            assert_eq!(seen.data, expected);
+            assert_eq!(upstream.requests(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing() {
+    const MOST: usize = 64 << 20;
+    for protocol in BOTH {
+        let mut upstream = Upstream::start().await;
+        let bounds = Bounds::default().events(50).bytes(100_000);
+        let proxy = proxy(with(Replay::default().bounds(bounds)), upstream.address).await;
+        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let mut exchange = upstream.next().await;
+        exchange.write(sse_chunked()).await;
+        let mut answer = asking.await.unwrap();
+
+        let filler = "x".repeat(500);
+        let (mut events, mut bytes, mut writing) = (0, 0, true);
+        let held = Duration::from_millis(300);
+        while writing && bytes < MOST {
+            let together: String = (events..events + 100)
+                .map(|number| format!(": {filler}\ndata: {number}\n\n"))
+                .collect();
+            let chunk = crate::support::chunk(together.as_bytes());
+            let written = exchange.wire.try_write(&chunk);
+            writing = timeout(held, written).await.is_ok();
+            events += 100;
+            bytes += chunk.len();
+        }
+        assert!(!writing, "{MOST} bytes were taken, and nobody reads");
+        // The last chunk was not written to its end.
+        let mut seen = Seen::default();
+        seen.read(&mut answer, events - 100).await;
+        assert_eq!(seen.data[..events - 100], numbers(0..events - 100));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_to_outlive_its_client_lets_the_upstream_go() {
+    for protocol in BOTH {
+        for reset in [false, true] {
+            let layer = with(Replay::default().detach(|_, _| false));
+            let mut upstream = Upstream::start().await;
+            let proxy = proxy(layer, upstream.address).await;
+            let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+            let mut exchange = upstream.next().await;
+            exchange.write(sse_chunked()).await;
+            exchange.chunk("data: 0\n\ndata: 1\n\n").await;
+            let mut answer = asking.await.unwrap();
+            let mut seen = Seen::default();
+            seen.read(&mut answer, 1).await;
+            seen.forget_from(1);
+            match reset {
+                true => answer.reset(),
+                false => drop(answer.leave()),
+            }
+            exchange.closed().await;
+            // What was sent until then is there, and that it is not all.
+            let mut again = fetch(protocol, proxy, get(seen.id())).await;
+            assert_eq!(seen.read(&mut again, usize::MAX).await, Some(Ended::Cut));
+            assert_eq!(seen.data, ["0", "1"]);
+        }
+        // Before the head there is nothing to keep, whatever may outlive its client.
+        let mut upstream = Upstream::start().await;
+        let proxy = proxy(kept(), upstream.address).await;
+        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let exchange = upstream.next().await;
+        asking.abort();
+        exchange.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_or_broken_is_replayed_and_ends_or_breaks_again() {
+    for protocol in BOTH {
+        for broken in [false, true] {
+            let check = |ended: Ended| match ended {
+                // On HTTP/1 only what a `Trailer` field names is sent, and only to who asks for trailers.
+                Ended::Clean(trailers) if protocol == Protocol::Http2 => {
+                    assert!(!broken && trailers["x-sum"] == "1");
+                }
+                ended => assert_eq!(ended.is_clean(), !broken),
+            };
+            let mut upstream = Upstream::start().await;
+            let proxy = proxy(kept(), upstream.address).await;
+            let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+            let mut exchange = upstream.next().await;
+            exchange.write(sse_chunked()).await;
+            // One that breaks off after it was done is done.
+            let last = if broken { "2" } else { "[DONE]" };
+            let events = format!("data: 0\n\ndata: 1\n\ndata: {last}\n\n");
+            exchange.chunk(events).await;
+            let mut answer = asking.await.unwrap();
+            let mut seen = Seen::default();
+            if broken {
+                seen.read(&mut answer, 3).await;
+                exchange.wire.reset();
+            } else {
+                exchange.write("0\r\nx-sum: 1\r\n\r\n").await;
+            }
+            let ended = seen.read(&mut answer, usize::MAX).await.unwrap();
+            check(ended);
+            assert_eq!(seen.data, ["0", "1", last]);
+            let id = seen.ids[2].clone();
+
+            seen.forget_from(1);
+            let mut again = fetch(protocol, proxy, get(seen.id())).await;
+            let ended = seen.read(&mut again, usize::MAX).await.unwrap();
+            check(ended);
+            assert_eq!(seen.data, ["0", "1", last]);
+
+            let told = fetch(protocol, proxy, get(Some(&id))).await;
+            if broken {
+                assert_eq!(told.status, 200);
+                let (text, ended) = told.rest().await;
+                assert!(ended.is_clean());
+                assert_eq!(text, "event: gap\nid: \ndata: {\"reason\":\"failed\"}\n\n");
+            } else {
+                assert_eq!(told.status, 204);
+                assert_eq!(told.rest().await.0, "");
+            }
+            assert_eq!(upstream.requests(), 1);
+        }
+    }
+}
+
+/// A client of MCP, and the upstream behind the gateway.
+struct InMcp {
+    protocol: Protocol,
+    proxy: SocketAddr,
+    upstream: Upstream,
+}
+
+impl InMcp {
+    async fn start(protocol: Protocol) -> Self {
+        let mcp = Mcp::new(Policy::default().replay(Replay::default()));
+        let layer = SseProxyLayer::new(MemoryStore::default())
+            .policy(move |request| Some(mcp.policy(request)));
+        let upstream = Upstream::start().await;
+        let proxy = proxy(layer, upstream.address).await;
+        Self {
+            protocol,
+            proxy,
+            upstream,
+        }
+    }
+
+    /// Sends a request that comes through to the upstream.
+    async fn send(
+        &mut self,
+        request: http::request::Builder,
+        answered: impl AsyncFnOnce(&mut Exchange),
+    ) -> (Answer, Exchange) {
+        let body = Bytes::from_static(b"{}");
+        let asking = fetch(self.protocol, self.proxy, request.body(body).unwrap());
+        let asking = tokio::spawn(asking);
+        let mut exchange = self.upstream.next().await;
+        exchange.body().await;
+        answered(&mut exchange).await;
+        (asking.await.unwrap(), exchange)
+    }
+
+    /// Sends one that does not.
+    async fn send_here(&self, request: http::request::Builder) -> Answer {
+        fetch(
+            self.protocol,
+            self.proxy,
+            request.body(Bytes::new()).unwrap(),
+        )
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_polling_server_of_mcp_is_asked_to_go_on_only_at_the_end_of_what_is_kept() {
+    for protocol in BOTH {
+        let mut mcp = InMcp::start(protocol).await;
+        let initialize = Request::post("/mcp").header("mcp-protocol-version", "2025-11-25");
+        let (answer, _) = mcp
+            .send(initialize, async |exchange| {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: UP-1\r\n\
+                    content-length: 2\r\nconnection: close\r\n\r\n{}";
+                exchange.write(head).await;
+            })
+            .await;
+        let session = answer.header("mcp-session-id").unwrap().to_owned();
+        assert_ne!(session, "UP-1");
+        let own = |request: http::request::Builder| {
+            request
+                .header("mcp-protocol-version", "2025-11-25")
+                .header("mcp-session-id", &session)
+        };
+        let after = |id: &str| own(Request::get("/mcp").header("last-event-id", id));
+
+        let (mut answer, _) = mcp
+            .send(own(Request::post("/mcp")), async |exchange| {
+                exchange.write(sse_chunked()).await;
+                exchange.chunk("id: up-1\ndata: \n\n").await;
+                exchange
+                    .chunk("id: up-2\ndata: {\"method\":\"progress\"}\n\n")
+                    .await;
+                // This is how a server of this revision asks to be polled.
+                exchange.chunk("retry: 10\n\n").await;
+                exchange.write("0\r\n\r\n").await;
+            })
+            .await;
+        let mut text = String::new();
+        loop {
+            match answer.read().await {
+                Read::Data(data) => text += std::str::from_utf8(&data).unwrap(),
+                Read::Over(ended) => {
+                    assert!(ended.is_clean());
+                    break;
+                }
+            }
+        }
+        assert!(text.ends_with("retry: 10\n\n"), "{text}");
+        assert!(!text.contains("up-"), "{text}");
+        let mut seen = Seen::default();
+        seen.take(text.trim_end_matches("retry: 10\n\n").as_bytes());
+        // One of our own, and that of the upstream.
+        assert_eq!(seen.data, ["", "", r#"{"method":"progress"}"#]);
+        let asked = mcp.upstream.requests();
+        for from in 0..2 {
+            let mut again = mcp.send_here(after(&seen.ids[from])).await;
+            let event = again.until("progress\"}\n\n").await;
+            assert!(!String::from_utf8_lossy(&event).contains("up-"));
+            assert!(again.rest().await.1.is_clean());
+        }
+        assert_eq!(mcp.upstream.requests(), asked, "it is all kept");
+
+        let (mut again, exchange) = mcp
+            .send(after(seen.id().unwrap()), async |exchange| {
+                exchange.write(sse_chunked()).await;
+                exchange
+                    .chunk("id: up-3\ndata: {\"id\":1,\"result\":{}}\n\n")
+                    .await;
+                exchange.write("0\r\n\r\n").await;
+            })
+            .await;
+        let head = exchange.head.to_ascii_lowercase();
+        assert!(head.starts_with("get /mcp "), "{head}");
+        assert!(head.contains("\r\nlast-event-id: up-2\r\n"), "{head}");
+        assert!(head.contains("\r\nmcp-session-id: up-1\r\n"), "{head}");
+        let text = again.until("result\":{}}\n\n").await;
+        let text = String::from_utf8_lossy(&text).replace("retry: 10\n\n", "");
+        seen.take(text.as_bytes());
+        assert!(again.rest().await.1.is_clean());
+        assert_eq!(seen.data[3], r#"{"id":1,"result":{}}"#);
+        let token = |id: &str| id.split('.').next().unwrap().to_owned();
+        assert_eq!(token(&seen.ids[3]), token(&seen.ids[0]), "the same stream");
+        // It is complete.
+        assert_eq!(mcp.send_here(after(&seen.ids[3])).await.status, 204);
+        // In no session, and in one that is not known, there is nothing.
+        let foreign = Request::get("/mcp").header("last-event-id", &seen.ids[0]);
+        let none = foreign.header("mcp-protocol-version", "2025-11-25");
+        assert_eq!(mcp.send_here(none).await.status, 400);
+        assert_eq!(mcp.upstream.requests(), asked + 1);
+    }
+}
+
+#[tokio::test]
+async fn streams_of_the_stateless_revision_of_mcp_are_not_kept() {
+    for protocol in BOTH {
+        let mut mcp = InMcp::start(protocol).await;
+        let request = Request::post("/mcp")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-session-id", "stolen")
+            .header("last-event-id", "0123456789abcdef0123456789abcdef.0.7");
+        let (mut answer, exchange) = mcp
+            .send(request, async |exchange| {
+                exchange.write(sse_chunked()).await;
+                exchange.chunk("data: {\"method\":\"progress\"}\n\n").await;
+            })
+            .await;
+        let head = exchange.head.to_ascii_lowercase();
+        assert!(
+            !head.contains("last-event-id") && !head.contains("stolen"),
+            "{head}"
+        );
+        answer.expect("data: {\"method\":\"progress\"}\n\n").await;
+        let _connection = answer.leave();
+        exchange.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_the_first_revision_of_mcp_gets_no_ids() {
+    for protocol in BOTH {
+        let mut mcp = InMcp::start(protocol).await;
+        let (mut answer, exchange) = mcp
+            .send(Request::get("/m/sse"), async |exchange| {
+                exchange.write(sse_chunked()).await;
+                exchange
+                    .chunk("event: endpoint\ndata: /m/messages?session_id=UP-1\n\n")
+                    .await;
+                exchange
+                    .chunk("event: message\ndata: {\"id\":1,\"result\":{}}\n\n")
+                    .await;
+            })
+            .await;
+        let text = answer.until("result\":{}}\n\n").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(
+            text.starts_with("event: endpoint\ndata: /m/sse?sessionId="),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("\n\nevent: message\ndata: {\"id\":1,\"result\":{}}\n\n"),
+            "{text}"
+        );
+        assert!(!text.contains("id: "), "{text}");
+        let _connection = answer.leave();
+        exchange.closed().await;
+    }
+}

@@ -1,0 +1,125 @@
+//! Nothing secret is told: not in logs at any level, not in `Debug`, not in errors.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_sse_proxy::{
+    SseProxyLayer,
+    profile::{Mcp, OriginCheck},
+    session::{MemoryStore, Session, Sessions},
+};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+const CANARIES: [&str; 4] = ["UP-canary", "token-canary", "data-canary", "store-canary"];
+
+fn stream(_: &Request<()>) -> Response<Full<Bytes>> {
+    let stream = concat!(
+        "event: endpoint\ndata: /messages?sessionId=UP-canary-1\n\n",
+        "data: {\"id\": \"UP-canary-2\", \"text\": \"data-canary\"}\n\n",
+        "event: endpoint\ndata: http://elsewhere.example/UP-canary-3\n\n",
+    );
+    let response = Response::builder().header("content-type", "text/event-stream");
+    let response = response.header("mcp-session-id", "UP-canary");
+    response.body(stream.into()).unwrap()
+}
+
+#[tokio::test]
+async fn no_id_no_proof_and_no_data_is_told() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("trace"))
+        .with_writer(log.clone())
+        .finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    tracing::trace!("the log works");
+
+    let rules = || Mcp::sessions().in_data("/id");
+    let mcp = Mcp::with_sessions(tower_sse_proxy::Policy::default(), rules())
+        .check(OriginCheck::new(["here"], ["http://here"]));
+    let shown = format!("{mcp:?} {:?}", rules());
+    let good =
+        SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)));
+    let failing = service_fn(|_| async { Err::<Option<Session>, _>("store-canary") });
+    let failing = SseProxyLayer::new(failing).sessions(rules());
+    let mut told = vec![shown, format!("{good:?}")];
+    let mut ids = Vec::new();
+    for layer in [
+        good,
+        failing,
+        SseProxyLayer::default().sessions(Sessions::header("mcp-session-id")),
+    ] {
+        let mut id = None;
+        for _ in 0..2 {
+            let upstream =
+                service_fn(
+                    |request: Request<()>| async move { Ok::<_, Infallible>(stream(&request)) },
+                );
+            let mut request = Request::get("/sse")
+                .header("host", "here")
+                .header("authorization", "token-canary");
+            if let Some(id) = &id {
+                request = request.header("mcp-session-id", id);
+            }
+            let service = layer.layer(upstream);
+            told.push(format!("{service:?}"));
+            let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+            id = response.headers().get("mcp-session-id").cloned();
+            ids.extend(id.as_ref().map(|id| id.to_str().unwrap().to_owned()));
+            let mut body = response.into_body();
+            told.push(format!("{body:?}"));
+            while let Some(frame) = body.frame().await {
+                if let Err(error) = frame {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    told.push(format!("{error} {error:?} {source:?}"));
+                }
+            }
+        }
+    }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("the log works"));
+    // What is told is why a stream was cut or refused.
+    for why in [
+        "the upstream's endpoint is of another origin",
+        "the session store failed",
+    ] {
+        assert!(log.contains(why), "nothing of `{why}` in {log}");
+    }
+    assert!(!ids.is_empty());
+    told.push(log);
+    for text in told {
+        for canary in CANARIES {
+            assert!(!text.contains(canary), "{canary} in {text}");
+        }
+        for id in &ids {
+            assert!(!text.contains(id.as_str()), "an id in {text}");
+        }
+    }
+}
