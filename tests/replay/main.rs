@@ -3,11 +3,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod edges;
+mod backpressure;
+mod continuation;
+mod detached;
+mod ending;
+mod event_ids;
+mod gap;
 mod log;
+mod mcp;
 mod races;
 mod reconnect;
 mod reconnect_sockets;
 mod resume;
+mod retention;
 mod sharing;
 mod sockets;
+mod successor;

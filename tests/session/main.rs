@@ -4,9 +4,18 @@
 mod support;
 
 mod contract;
-mod mapping;
+mod cookie;
+mod data;
+mod endpoint;
+mod header;
+mod keep_alive;
+mod mcp;
 mod memory;
+mod owner;
 mod properties;
+mod proxy;
+mod rules;
 mod secrets;
 mod sockets;
+mod store_failure;
 mod stores;

@@ -14,7 +14,11 @@ use http_body_util::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
-use tower_sse_proxy::{ErrorKind, SseBody, SseProxyLayer, reconnect::Reconnects, replay::Replay};
+use tower_sse_proxy::{
+    ErrorKind, SseBody, SseProxyLayer,
+    reconnect::Reconnects,
+    replay::{Bounds, Replay},
+};
 
 use super::{event_stream, soon};
 
@@ -248,6 +252,11 @@ pub fn kept() -> SseProxyLayer {
 /// A layer that keeps streams by these rules.
 pub fn with(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)
+}
+
+/// A layer that keeps no more of a stream than this.
+pub fn bounded(bounds: Bounds) -> SseProxyLayer {
+    with(Replay::default().bounds(bounds))
 }
 
 pub fn get(path: &str) -> http::request::Builder {

@@ -1,0 +1,183 @@
+//! A stream with one reader loses no event that is unread: the upstream waits.
+
+use std::time::Duration;
+
+use crate::support::{
+    data,
+    origin::{after, bounded, get, numbers, settle, with},
+    staged,
+};
+use tower_sse_proxy::{
+    Event,
+    intercept::{End, Head, Interceptor, Verdict},
+    replay::{Bounds, Replay},
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing() {
+    let replay = Replay::default().bounds(Bounds::default().events(10));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    let fed = async {
+        feed.events(0..2000).await;
+        feed
+    };
+    let fed = tokio::spawn(fed);
+    settle().await;
+    assert!(
+        !fed.is_finished(),
+        "the upstream is read on although nobody reads"
+    );
+    let (seen, _) = client.events(2000).await;
+    assert_eq!(seen, numbers(0..2000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
+    for bounds in [
+        Bounds::default().events(0),
+        Bounds::default().events(1),
+        Bounds::default().bytes(0),
+        Bounds::default().bytes(1000),
+        Bounds::default().bytes(10_000),
+        Bounds::default().events(0).bytes(0),
+    ] {
+        let (front, mut origin) = staged(&bounded(bounds));
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        let all: String = (0..600)
+            .map(|number| format!("data: {number}\n\n"))
+            .collect();
+        feed.send(all).await;
+        settle().await;
+        let (seen, _) = client.events(600).await;
+        assert_eq!(seen, numbers(0..600), "{bounds:?}");
+        feed.end();
+        assert_eq!(client.rest().await, (String::new(), None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
+    for age in [Duration::ZERO, Duration::from_secs(10)] {
+        let (front, mut origin) = staged(&bounded(Bounds::default().age(age)));
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..5).await;
+        settle().await;
+        tokio::time::advance(Duration::from_secs(60)).await;
+        settle().await;
+        let (seen, first) = client.events(1).await;
+        assert_eq!(seen, numbers(0..1));
+        feed.events(5..10).await;
+        feed.send("data: [DONE]\n\n").await;
+        feed.end();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        settle().await;
+        assert_eq!(client.events(9).await.0, numbers(1..10));
+        assert_eq!(data(&client.rest().await.0), ["[DONE]"]);
+        // Read by everybody, it goes.
+        tokio::time::advance(Duration::from_secs(20)).await;
+        settle().await;
+        let told = front.send(after(&first)).await.rest().await;
+        assert!(told.0.contains("unknown"), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_event_does_not_drive_out_what_is_unread() {
+    let (front, mut origin) = staged(&bounded(Bounds::default().bytes(10_000)));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    for size in [4_000, 9_000, 50_000, 10, 9_000] {
+        feed.send(format!("data: {}\n\n", "x".repeat(size))).await;
+        settle().await;
+    }
+    let (seen, _) = client.events(5).await;
+    let sizes: Vec<_> = seen.iter().map(String::len).collect();
+    assert_eq!(sizes, [4_000, 9_000, 50_000, 10, 9_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
+    for flush in [true, false] {
+        let layer =
+            bounded(Bounds::default().events(100)).intercept(|_: &Head<'_>| Some(Hold::default()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        for number in 0..500 {
+            feed.send(format!("data: {number}\n\n")).await;
+            settle().await;
+        }
+        if flush {
+            feed.send("data: flush\n\n").await;
+        } else {
+            feed.end();
+        }
+        settle().await;
+        assert_eq!(client.events(500).await.0, numbers(0..500), "{flush}");
+    }
+}
+
+/// Holds all until the end, or until it is told to let go.
+#[derive(Default)]
+struct Hold(Vec<Event>);
+
+impl Interceptor for Hold {
+    fn event(&mut self, event: Event) -> Verdict {
+        let flush = event.data() == "flush";
+        self.0.push(event);
+        if flush {
+            return Verdict::Replace(self.0.drain(..).map(Into::into).collect());
+        }
+        Verdict::Drop
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        Verdict::Replace(self.0.drain(..).map(Into::into).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_kept_one_reader_gets_all_in_order() {
+    for seed in 0..100 {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let bounds = Bounds::default()
+            .events(chance.usize(..20))
+            .bytes(chance.usize(..5000))
+            .age(Duration::from_millis(chance.u64(..3000)));
+        let layer = bounded(bounds).intercept(|_: &Head<'_>| Some(Hold::default()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        let mut own = chance.fork();
+        let feeding = tokio::spawn(async move {
+            let mut number = 0;
+            while number < 200 {
+                let together = own.u32(1..30);
+                let events = number..number + together;
+                number += together;
+                let filler = "x".repeat(own.usize(..30).pow(2));
+                let event = |number| format!(": {filler}\ndata: {number}\n\n");
+                feed.send(events.map(event).collect::<String>()).await;
+                if own.u32(..5) == 0 {
+                    feed.send("data: flush\n\n").await;
+                }
+                if own.bool() {
+                    settle().await;
+                }
+                tokio::time::advance(Duration::from_millis(own.u64(..500))).await;
+            }
+            feed.send("data: [DONE]\n\n").await;
+            number
+        });
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|last| last != "[DONE]") {
+            if chance.u32(..4) == 0 {
+                settle().await;
+            }
+            seen.extend(client.events(1).await.0);
+        }
+        assert_eq!(client.rest().await, (String::new(), None), "seed {seed}");
+        seen.pop();
+        seen.retain(|data| data != "flush");
+        let expected = numbers(0..feeding.await.unwrap());
+        assert_eq!(seen, expected, "seed {seed}");
+    }
+}

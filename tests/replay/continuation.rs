@@ -1,0 +1,274 @@
+//! The layer asks an upstream that ended early to continue, and continues the same stream with its answer.
+
+use crate::support::{
+    Note, data,
+    origin::{after, get, kept, numbers, settle, with},
+    staged, witness,
+};
+use http::{Request, StatusCode};
+use tower_sse_proxy::{ErrorKind, Event, intercept::Verdict, replay::Replay};
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_stream() {
+    let (witness, mut notes) = witness();
+    let (front, mut origin) = staged(&kept().intercept(witness));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    feed.end();
+    let (_, first) = client.events(1).await;
+    let (_, id) = client.events(1).await;
+    assert_eq!(client.rest().await, (String::new(), None), "a clean end");
+    // In the middle there is something to replay; only at the end the upstream has to go on.
+    let mut middle = front.send(after(&first)).await;
+    assert_eq!(middle.events(1).await.0, ["1"]);
+    assert_eq!(middle.rest().await, (String::new(), None));
+    assert!(origin.is_idle().await);
+
+    let (mut again, mut feed) = tokio::join!(front.send(after(&id)), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-1"));
+        call.stream()
+    });
+    feed.events(2..4).await;
+    let (seen, last) = again.events(2).await;
+    assert_eq!(seen, numbers(2..4));
+    assert_eq!(
+        last.split('.').next(),
+        id.split('.').next(),
+        "the same stream"
+    );
+    assert_eq!(
+        front.send(after(&first)).await.events(3).await.0,
+        numbers(1..4)
+    );
+    feed.send("data: [DONE]\n\n").await;
+    feed.end();
+    assert_eq!(data(&again.rest().await.0), ["[DONE]"]);
+    assert_eq!(
+        notes.ends().await,
+        [Note::Complete],
+        "the interceptors saw one stream"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
+    let long = "7".repeat(10_000);
+    for id in ["a b", "\u{e9}\u{1f980}", "\"7\", 8", "7\t8", &long] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send(format!("id: {id}\ndata: 0\n\n")).await;
+        feed.end();
+        let (_, own) = client.events(1).await;
+        client.rest().await;
+        let asking = tokio::spawn(async move { front.send(after(&own)).await });
+        let call = origin.next().await;
+        let header = call.request.headers()["last-event-id"].as_bytes();
+        assert_eq!(header, id.as_bytes());
+        asking.abort();
+    }
+    // What no header can carry is no place to go on from.
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("id: \u{1}\ndata: 0\n\n").await;
+    feed.end();
+    let (_, own) = client.events(1).await;
+    client.rest().await;
+    assert!(
+        front
+            .send(after(&own))
+            .await
+            .rest()
+            .await
+            .0
+            .contains("failed")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
+    for broken in [false, true] {
+        let (front, mut origin) = staged(&kept());
+        let (client, mut feed) = front.open(&mut origin, get("/")).await;
+        // A task of its own, so that it may read as soon as there is something.
+        let reading = tokio::spawn(client.rest());
+        settle().await;
+        feed.events(0..3).await;
+        match broken {
+            true => feed.cut(),
+            false => feed.end(),
+        }
+        let (text, cut) = reading.await.unwrap();
+        assert_eq!((data(&text), cut.is_some()), (numbers(0..3), broken));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upstream_sends_again_is_not_sent_on() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(3).await;
+    drop(client);
+    settle().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(0..5).await;
+    assert_eq!(again.events(2).await.0, numbers(3..5));
+
+    // However it is cut into chunks.
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    for part in ["id: a\r\ndata: 0\r\n\r", "\nid: b\r\ndata: 1\r\n\r\n"] {
+        feed.send(part).await;
+        settle().await;
+    }
+    feed.end();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    settle().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.send("id: a\r\ndata: 0\r\n\r\nid: b\r\ndata: 1\r\n\r\n")
+        .await;
+    feed.send("id: c\ndata: 2\n\n").await;
+    assert_eq!(again.events(1).await.0, ["2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
+    for greeting in ["", "id: up-0\ndata: 0\n\n"] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..3).await;
+        feed.end();
+        let (_, id) = client.events(3).await;
+        drop(client);
+        settle().await;
+        let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+        feed.send(greeting).await;
+        for number in 1..4 {
+            feed.send(format!("id: up-{number}\ndata: new {number}\n\n"))
+                .await;
+        }
+        assert_eq!(again.events(3).await.0, ["new 1", "new 2", "new 3"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interceptor_refused_is_not_passed_over() {
+    let layer = kept().intercept(|event: Event| match &*event.data() {
+        "1" => Verdict::fail("told to"),
+        _ => event.into(),
+    });
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    let (_, id) = client.events(1).await;
+    assert_eq!(
+        client.rest().await,
+        (String::new(), Some(ErrorKind::InterceptorFailed))
+    );
+    let told = front.send(after(&id)).await;
+    assert!(told.rest().await.0.contains("failed"));
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let failing = async |request: http::request::Builder, origin: &mut crate::support::Origin| {
+        let (answer, ()) = tokio::join!(front.send(request), async {
+            origin.next().await.status(StatusCode::BAD_GATEWAY);
+        });
+        (answer.status, answer.rest().await)
+    };
+    let (status, rest) = failing(after(&id), &mut origin).await;
+    assert_eq!((status, rest), (200, (String::new(), None)));
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(failing(post, &mut origin).await.0, 502);
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_was_there() {
+    for verbatim in [false, true] {
+        let layer = with(Replay::default().upstream_ids(verbatim));
+        let (front, mut origin) = staged(&layer);
+        let mine = || get("/").header("authorization", "mine");
+        let (mut client, mut feed) = front.open(&mut origin, mine()).await;
+        feed.events(0..1).await;
+        feed.send("id: up-1\ndata: ha").await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        let again = mine().header("last-event-id", id);
+        let (mut again, mut feed) = tokio::join!(front.send(again), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+        feed.events(1..2).await;
+        assert_eq!(again.events(1).await.0, ["1"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
+    let (witness, mut notes) = witness();
+    let (front, mut origin) = staged(&kept().intercept(witness));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let send = || {
+        let (front, request) = (front.clone(), after(&id));
+        tokio::spawn(async move { front.send(request).await })
+    };
+    let sent = (send(), send());
+    let calls = (origin.next().await, origin.next().await);
+    let mut feed = calls.0.stream();
+    let mut one = sent.0.await.unwrap();
+    let mut unused = calls.1.stream();
+    let mut other = sent.1.await.unwrap();
+    assert!(unused.is_let_go().await);
+    feed.events(1..3).await;
+    let seen = one.events(2).await;
+    assert_eq!(seen.0, numbers(1..3));
+    assert_eq!(other.events(2).await, seen, "the same ids");
+    feed.send("data: [DONE]\n\n").await;
+    feed.end();
+    assert_eq!(data(&one.rest().await.0), ["[DONE]"]);
+    assert_eq!(data(&other.rest().await.0), ["[DONE]"]);
+    assert_eq!(notes.ends().await, [Note::Complete]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    // What an `EventSource` may be told. (At a 503 it would give up.)
+    for (status, told) in [(200, 200), (204, 204), (404, 404), (503, 200)] {
+        let (answer, ()) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.status(StatusCode::from_u16(status).unwrap());
+        });
+        assert_eq!(answer.status, told);
+    }
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(1..2).await;
+    let (seen, next) = again.events(1).await;
+    assert_eq!(seen, ["1"]);
+    assert_eq!(next.split('.').next(), id.split('.').next());
+}

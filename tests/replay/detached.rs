@@ -1,0 +1,197 @@
+//! A recorded stream continues without a client for the grace period, and no task outlives its stream.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::support::{
+    Note, data,
+    origin::{after, get, numbers, settle, with},
+    staged, witness,
+};
+use http::StatusCode;
+use tower_sse_proxy::{
+    ErrorKind,
+    replay::{Bounds, Replay},
+};
+
+#[tokio::test(start_paused = true)]
+async fn the_upstream_goes_on_without_a_client_for_so_long_and_no_longer() {
+    let (witness, mut notes) = witness();
+    let replay = Replay::default().linger(Duration::from_secs(30));
+    let (front, mut origin) = staged(&with(replay).intercept(witness));
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert!(!feed.is_let_go().await);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert!(feed.is_let_go().await);
+    assert_eq!(notes.ends().await, [Note::ClientGone]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_stops_the_time() {
+    let replay = Replay::default().linger(Duration::from_secs(30));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(29)).await;
+    settle().await;
+    let mut again = front.send(after(&id)).await;
+    tokio::time::advance(Duration::from_secs(100)).await;
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"]);
+    drop(again);
+    tokio::time::advance(Duration::from_secs(29)).await;
+    assert!(!feed.is_let_go().await, "the time begins anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_to_outlive_its_client_does_not() {
+    let replay = Replay::default().detach(|request, response| {
+        assert_eq!(response.status, StatusCode::OK);
+        request.headers.contains_key("x-paid")
+    });
+    let (front, mut origin) = staged(&with(replay));
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    let (paid, mut paid_feed) = front
+        .open(&mut origin, get("/").header("x-paid", "1"))
+        .await;
+    drop((client, paid));
+    settle().await;
+    assert!(feed.is_let_go().await);
+    assert!(!paid_feed.is_let_go().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_sends_too_much_to_nobody_is_let_go() {
+    let replay = Replay::default().detached_bytes(1000);
+    let (front, mut origin) = staged(&with(replay));
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    drop(client);
+    for _ in 0..4 {
+        feed.send(format!("data: {}\n\n", "x".repeat(200))).await;
+        assert!(!feed.is_let_go().await);
+    }
+    feed.send(format!("data: {}\n\n", "x".repeat(200))).await;
+    assert!(feed.is_let_go().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lasts_as_long_as_it_may() {
+    let replay = Replay::default().lifetime(Duration::from_secs(100));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: a\n\n").await;
+    let (_, id) = client.events(1).await;
+    tokio::time::advance(Duration::from_secs(101)).await;
+    assert_eq!(
+        client.rest().await,
+        (String::new(), Some(ErrorKind::Aborted))
+    );
+    let told = front.send(after(&id)).await;
+    assert!(told.rest().await.0.contains(r#"{"reason":"failed"}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_dropped_cuts_its_clients() {
+    let tasks = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&tasks);
+    let replay = Replay::default().executor(move |task| kept.lock().unwrap().push(task));
+    let (front, mut origin) = staged(&with(replay));
+    let (client, _feed) = front.open(&mut origin, get("/")).await;
+    assert_eq!(tasks.lock().unwrap().drain(..).count(), 1);
+    assert_eq!(
+        client.rest().await,
+        (String::new(), Some(ErrorKind::Aborted))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_that_no_clock_can_tell_are_no_limits() {
+    let replay = Replay::default()
+        .linger(Duration::MAX)
+        .lifetime(Duration::MAX)
+        .bounds(Bounds::default().age(Duration::MAX));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    drop(client);
+    settle().await;
+    feed.events(2..3).await;
+    let mut again = front.send(after(&id)).await;
+    assert_eq!(again.events(2).await.0, numbers(1..3));
+    feed.send("data: [DONE]\n\n").await;
+    feed.end();
+    assert_eq!(again.rest().await.1, None);
+    tokio::time::advance(Duration::from_secs(1_000_000)).await;
+    settle().await;
+    let again = front.send(after(&id)).await.rest().await;
+    assert_eq!(data(&again.0), ["1", "2", "[DONE]"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_outlives_what_it_is_for() {
+    let running = Arc::new(());
+    let count = Arc::clone(&running);
+    let replay = Replay::default().executor(move |task| {
+        let running = Arc::clone(&count);
+        tokio::spawn(async move {
+            task.await;
+            drop(running);
+        });
+    });
+    let (front, mut origin) = staged(&with(replay));
+    let tasks = || Arc::strong_count(&running) - 2;
+    for end in [
+        "done",
+        "suspended",
+        "cut",
+        "cut without ids",
+        "left",
+        "stalled",
+    ] {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        match end {
+            "cut without ids" => feed.send("data: 0\n\ndata: 1\n\n").await,
+            _ => feed.events(0..2).await,
+        }
+        let (_, id) = client.events(1).await;
+        match end {
+            "done" => feed.send("data: [DONE]\n\n").await,
+            "cut" | "cut without ids" => feed.cut(),
+            "suspended" => feed.end(),
+            "left" => {}
+            _ => {
+                let again = front.send(after(&id)).await;
+                // Two who do not read, and an upstream that has more than there is room for.
+                let feeding = tokio::spawn(async move { feed.events(2..5000).await });
+                settle().await;
+                assert!(!feeding.is_finished());
+                drop((client, again));
+                settle().await;
+                assert!(feeding.is_finished());
+                assert_eq!(tasks(), 1, "{end}");
+                tokio::time::advance(Duration::from_secs(400)).await;
+                settle().await;
+                assert_eq!(tasks(), 0, "{end}");
+                continue;
+            }
+        }
+        settle().await;
+        drop(client);
+        settle().await;
+        assert_eq!(tasks(), 1, "{end}");
+        drop(feed);
+        // As long as it lingers, and then as long as it is kept.
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(301)).await;
+            settle().await;
+        }
+        assert_eq!(tasks(), 0, "{end}");
+    }
+}

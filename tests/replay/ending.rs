@@ -1,0 +1,205 @@
+//! How a recorded stream ends, and what its clients see of the end.
+
+use std::time::Duration;
+
+use crate::support::{
+    data,
+    origin::{after, get, kept, numbers, settle, with},
+    staged,
+};
+use http::Request;
+use tower_sse_proxy::{
+    ErrorKind, Event,
+    intercept::Verdict,
+    replay::{EventId, Replay},
+};
+
+#[tokio::test(start_paused = true)]
+async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever() {
+    let (number, done) = ("id: up-0\ndata: 0\n\n", "data: [DONE]\n\n");
+    for (last, rest, done) in [
+        (number, "", false),
+        (number, "data: half", false),
+        (done, "", true),
+        (done, "data: half", true),
+    ] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send(last).await;
+        feed.send(format!(": bye\nretry: 10\n{rest}")).await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        assert_eq!(client.rest().await.0, format!(": bye\nretry: 10\n{rest}"));
+        if done {
+            assert_eq!(front.send(after(&id)).await.status, 204);
+            continue;
+        }
+        let (again, call) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-0"));
+            call.stream()
+        });
+        let mut feed = call;
+        feed.send("id: up-1\ndata: 1\n\n").await;
+        feed.end();
+        let text = again.rest().await.0;
+        assert_eq!(data(&text), ["1"]);
+        assert_eq!(
+            text.starts_with(": bye\nretry: 10\nid: "),
+            rest.is_empty(),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can() {
+    for (ids, goes_on) in [(true, true), (false, false)] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        if ids {
+            feed.events(0..2).await;
+        } else {
+            feed.send("data: 0\n\ndata: 1\n\n").await;
+        }
+        let (_, id) = client.events(1).await;
+        feed.cut();
+        let (rest, cut) = client.rest().await;
+        assert_eq!(
+            (data(&rest), cut),
+            (numbers(1..2), Some(ErrorKind::Upstream))
+        );
+        let mut again = front.send(after(&id)).await;
+        let (_, last) = again.events(1).await;
+        assert_eq!(again.rest().await.1, Some(ErrorKind::Upstream));
+        if goes_on {
+            let (mut again, mut feed) = front.open(&mut origin, after(&last)).await;
+            feed.events(2..3).await;
+            assert_eq!(again.events(1).await.0, ["2"]);
+        } else {
+            let told = front.send(after(&last)).await;
+            assert!(told.rest().await.0.contains(r#"{"reason":"failed"}"#));
+            assert!(origin.is_idle().await);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
+    for (detach, bytes) in [(true, 1 << 20), (false, 1 << 20), (true, 5)] {
+        let replay = Replay::default()
+            .detach(move |_, _| detach)
+            .detached_bytes(bytes);
+        let (front, mut origin) = staged(&with(replay));
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.send("data: 0\n\ndata: [DONE]\n\n").await;
+        let (_, id) = client.events(1).await;
+        let (_, last) = client.events(1).await;
+        // Clients of such APIs hang up now, and this upstream does not.
+        drop(client);
+        settle().await;
+        if bytes == 5 {
+            feed.send("data: more\n\n").await;
+        } else {
+            tokio::time::advance(Duration::from_secs(61)).await;
+        }
+        assert!(feed.is_let_go().await);
+        let post = |id: &str| Request::post("/").header("last-event-id", id);
+        let (text, cut) = front.send(post(&id)).await.rest().await;
+        assert_eq!((&*data(&text)[0], cut), ("[DONE]", None));
+        if bytes == 5 {
+            continue;
+        }
+        let empty = (String::new(), None);
+        assert_eq!(front.send(post(&last)).await.rest().await, empty);
+        assert_eq!(front.send(after(&last)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_can_be_ended_by_its_token() {
+    let layer = kept();
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let token = id.parse::<EventId>().unwrap().token;
+    assert!(layer.abort(token));
+    assert!(feed.is_let_go().await);
+    assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
+    let told = front.send(after(&id)).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    assert!(!layer.abort(token));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_completes_a_stream_can_be_said() {
+    let replay = Replay::default().complete_when(|event| event.event_type() == "bye");
+    let (front, mut origin) = staged(&with(replay));
+    for (last, status) in [("event: bye\n", 204), ("", 200)] {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send(format!("{last}id: up-0\ndata: 0\n\n")).await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        let asked = async {
+            if status == 200 {
+                origin.next().await.stream();
+            }
+        };
+        let (again, ()) = tokio::join!(front.send(after(&id)), asked);
+        assert_eq!(again.status, status);
+    }
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on() {
+    let replay = Replay::default().complete_when(|event| event.data().starts_with("bye"));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.send("id: up-1\ndata: bye, and than").await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.send("id: up-1\ndata: bye, and thanks\n\n").await;
+    assert_eq!(again.events(1).await.0, ["bye, and thanks"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
+    let layer = kept().intercept(|event: Event| match &*event.data() {
+        "1" => Verdict::End(vec![event.into()]),
+        _ => event.into(),
+    });
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    let (_, id) = client.events(2).await;
+    assert_eq!(client.rest().await, (String::new(), None));
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(front.send(post).await.rest().await, (String::new(), None));
+    assert!(
+        origin.is_idle().await,
+        "nobody asks for what comes after it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.send("data: [DONE]\n\n").await;
+    let (_, id) = client.events(2).await;
+    feed.cut();
+    assert_eq!(client.rest().await, (String::new(), None));
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    let post = Request::post("/").header("last-event-id", &id);
+    assert_eq!(front.send(post).await.rest().await, (String::new(), None));
+    assert!(origin.is_idle().await);
+}

@@ -1,0 +1,190 @@
+//! Event ids: the layer assigns its own, can preserve those of the upstream, and never sends its own upstream.
+
+use crate::support::{
+    data, field,
+    origin::{after, get, kept, settle, with},
+    staged,
+};
+use http::{Method, Request};
+use tower_sse_proxy::replay::{Bounds, Replay};
+
+#[tokio::test(start_paused = true)]
+async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("id: mine\r\ndata: a\r\n\r\n: c\n").await;
+    feed.send("event: e\ndata: b\nid: 1\nid: 2\n\n").await;
+    feed.send("id: bare\n\n").await;
+    feed.send("data: c\r\rdata: d\n\n").await;
+    let a = client.event().await;
+    let id = field(&a, "id").unwrap();
+    let token = id.split('.').next().unwrap();
+    assert_eq!(a, format!("id: {id}\ndata: a\n\n"));
+    // A comment has none: a client cannot have it without what comes before it.
+    let b = client.event().await;
+    assert_eq!(b, format!(": c\nevent: e\ndata: b\nid: {token}.0.2\n\n"));
+    assert_eq!(client.event().await, format!("id: {token}.0.3\n\n"));
+    let last = format!("id: {token}.0.4\ndata: c\r\rid: {token}.0.5\ndata: d\n\n");
+    assert_eq!(client.event().await, last);
+    assert_eq!(token.len(), 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
+    let replay = Replay::default().only_own_ids(true).query("last");
+    let (front, mut origin) = staged(&with(replay.clone()));
+    let id = "0123456789abcdef0123456789abcdef.0.7";
+    let mangled = [
+        "up-7",
+        "7",
+        &id.to_uppercase(),
+        &id[..34],
+        "0123456789abcdef0123456789abcdef.0.07",
+        "0123456789abcdef0123456789abcdef.0.18446744073709551616",
+        ",",
+        "\u{fc}",
+    ];
+    for other in mangled {
+        let (text, cut) = front.send(after(other)).await.rest().await;
+        let gap = "event: gap\nid: \ndata: {\"reason\":\"unknown\"}\n\n";
+        assert_eq!((&*text, cut), (gap, None), "{other}");
+        let post = Request::post("/").header("last-event-id", other);
+        assert_eq!(front.send(post).await.status, 410, "{other}");
+    }
+    let told = front.send(get("/?last=7")).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    let two = after("7").header("last-event-id", "8");
+    assert!(front.send(two).await.rest().await.0.contains("unknown"));
+    let verbatim = with(replay.clone().upstream_ids(true)).owner(|_| Some("me"));
+    let (known, mut asked) = staged(&verbatim);
+    let told = known.send(after("up-7")).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    assert!(origin.is_idle().await && asked.is_idle().await);
+
+    for nothing in [get("/"), after(""), get("/?last="), get("/?other=7")] {
+        let (client, _feed) = front.open(&mut origin, nothing).await;
+        assert_eq!(client.status, 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_ours_goes_upstream() {
+    let replay = Replay::default().query("lastEventId");
+    let (front, mut origin) = staged(&with(replay));
+    let id = "0123456789abcdef0123456789abcdef.0.7";
+    let send = |method, header: Option<&str>, query: &str| {
+        let mut request = Request::builder().method(method).uri(format!("/?{query}"));
+        if let Some(header) = header {
+            request = request.header("last-event-id", header);
+        }
+        let front = front.clone();
+        tokio::spawn(async move { front.send(request).await.status })
+    };
+    let query = format!("a=1&lastEventId={id}&b=2");
+    let second = format!("lastEventId=7&lastEventId={id}");
+    for method in [Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
+        for (header, query, left) in [
+            (Some(id), "", ""),
+            (Some(id), &*query, "a=1&b=2"),
+            (None, &query, "a=1&b=2"),
+            (None, &second, ""),
+        ] {
+            let sent = send(method.clone(), header, query);
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), None);
+            assert_eq!(call.request.uri().query().unwrap_or_default(), left);
+            sent.abort();
+        }
+    }
+    for method in [Method::GET, Method::POST] {
+        // The header is what a client goes by that has both.
+        let sent = send(method.clone(), Some("7"), &query);
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("7"));
+        assert_eq!(call.request.uri(), "/?a=1&b=2");
+        sent.abort();
+        for several in [format!("{id}, {id}"), format!("7,{id}")] {
+            let sent = send(method.clone(), Some(&several), "");
+            assert_eq!(sent.await.unwrap(), 400);
+        }
+        assert!(origin.is_idle().await);
+        let sent = send(method, Some("7, 8"), "");
+        assert_eq!(origin.next().await.header("last-event-id"), Some("7, 8"));
+        sent.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstreams_own_ids_can_be_kept() {
+    let layer = with(Replay::default().upstream_ids(true).query("last"));
+    let (front, mut origin) = staged(&layer);
+    let mine = |path: &str| get(path).header("authorization", "mine");
+    let (mut client, mut feed) = front.open(&mut origin, mine("/a")).await;
+    feed.events(0..3).await;
+    assert_eq!(client.event().await, "id: up-0\ndata: 0\n\n");
+    drop(client);
+    feed.send("id:  up-3 \ndata: 3\n\n").await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-1")).await;
+    assert_eq!(
+        data(&(again.event().await + &again.event().await)),
+        ["2", "3"]
+    );
+    let mut again = front.send(mine("/a?last=up-2")).await;
+    assert_eq!(data(&again.event().await), ["3"]);
+    feed.events(4..5).await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-3")).await;
+    assert_eq!(data(&again.event().await), ["4"]);
+    // Of two streams, in the one that began last.
+    let (_, mut second) = front.open(&mut origin, mine("/a")).await;
+    second
+        .send("id: up-1\ndata: 1\n\nid: x\ndata: new\n\n")
+        .await;
+    settle().await;
+    let mut again = front.send(mine("/a").header("last-event-id", "up-1")).await;
+    assert_eq!(data(&again.event().await), ["new"]);
+    assert!(origin.is_idle().await);
+    // Everything else is for the upstream.
+    for request in [
+        mine("/a").header("last-event-id", "up-9"),
+        mine("/b").header("last-event-id", "up-1"),
+        get("/a")
+            .header("authorization", "another's")
+            .header("last-event-id", "up-1"),
+        get("/a").header("last-event-id", "up-1"),
+    ] {
+        let (_, id) = tokio::join!(front.send(request), async {
+            let call = origin.next().await;
+            let id = call.header("last-event-id").map(str::to_owned);
+            call.stream();
+            id
+        });
+        assert!(id.is_some_and(|id| id.starts_with("up-")));
+    }
+    // Nobody in particular is no proof.
+    let (_, mut feed) = front.open(&mut origin, get("/c")).await;
+    feed.events(0..2).await;
+    settle().await;
+    let (_, _) = front
+        .open(&mut origin, get("/c").header("last-event-id", "up-0"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstreams_own_id_is_found_among_what_is_left() {
+    let replay = Replay::default().upstream_ids(true);
+    let replay = replay.bounds(Bounds::default().events(3));
+    let (front, mut origin) = staged(&with(replay));
+    let mine = |id: &str| {
+        let request = get("/").header("authorization", "mine");
+        request.header("last-event-id", id)
+    };
+    let request = get("/").header("authorization", "mine");
+    let (client, mut feed) = front.open(&mut origin, request).await;
+    drop(client);
+    feed.events(0..10).await;
+    settle().await;
+    let mut again = front.send(mine("up-8")).await;
+    assert_eq!(data(&again.event().await), ["9"]);
+    // What is no longer kept is for the upstream to know.
+    let (_, _) = front.open(&mut origin, mine("up-3")).await;
+}

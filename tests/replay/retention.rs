@@ -1,0 +1,229 @@
+//! How much is kept, of a stream and of all streams together.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::{
+    Client, Fed, Origin, field,
+    origin::{after, get, kept, settle, with},
+    staged,
+};
+use http::{Request, Response};
+use tower_sse_proxy::{
+    ErrorKind,
+    replay::{Bounds, Replay},
+    session::Sessions,
+};
+
+#[tokio::test(start_paused = true)]
+async fn all_streams_together_keep_no_more_than_they_may() {
+    let layer = kept().replay_bytes(20_000);
+    let (front, mut origin) = staged(&layer);
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        let mut first = String::new();
+        for number in 0..5 {
+            feed.send(format!("data: {number} {}\n\n", "x".repeat(1000)))
+                .await;
+            let (_, id) = client.events(1).await;
+            if number == 0 {
+                first = id;
+            }
+        }
+        streams.push((first, feed));
+    }
+    settle().await;
+    let mut whole = Vec::new();
+    for (first, _) in &streams {
+        let mut again: Client = front.send(after(first)).await;
+        let event = again.event().await;
+        whole.push(field(&event, "event").is_none());
+    }
+    // There is room for 17 events, and each stream has five.
+    assert!(whole.is_sorted() && whole[9] && !whole[6], "{whole:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
+    let replay = Replay::default().bounds(Bounds::default().age(Duration::from_secs(60)));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(59)).await;
+    settle().await;
+    assert_eq!(front.send(after(&id)).await.events(1).await.0, ["1"]);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    assert!(
+        front
+            .send(after(&id))
+            .await
+            .rest()
+            .await
+            .0
+            .contains("unknown")
+    );
+    assert!(format!("{:?}", front.send(after(&id)).await.headers).contains("event-stream"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_is_the_end_of_its_streams() {
+    let sessions = Sessions::header("x-session").end_by_delete_and_404();
+    let (front, mut origin) = staged(&kept().sessions(sessions));
+    let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
+        let call = origin.next().await;
+        let (feed, body) = Fed::new(16);
+        let mut response = crate::support::event_stream(body);
+        response
+            .headers_mut()
+            .insert("x-session", "up".parse().unwrap());
+        call.answer(response);
+        feed
+    });
+    feed.send_data("data: 0\n\n".into()).await.unwrap();
+    let session = client.headers["x-session"].to_str().unwrap().to_owned();
+    client.events(1).await;
+    let delete = Request::delete("/").header("x-session", session);
+    let (answer, ()) = tokio::join!(front.send(delete), async {
+        let (_, body) = Fed::new(1);
+        origin.next().await.answer(Response::new(body));
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
+    assert!(feed.send_data("data: 1\n\n".into()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
+    let sessions = Sessions::header("x-session").end_by_delete_and_404();
+    let layer = kept().sessions(sessions).replay_bytes(50_000);
+    let (front, mut origin) = staged(&layer);
+    let started = async |origin: &mut Origin| {
+        let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
+            let call = origin.next().await;
+            let (feed, body) = Fed::new(16);
+            let mut response = crate::support::event_stream(body);
+            response
+                .headers_mut()
+                .insert("x-session", "up".parse().unwrap());
+            call.answer(response);
+            feed
+        });
+        let text = format!("data: 0\n\ndata: {}\n\n", "x".repeat(20_000));
+        feed.send_data(text.into()).await.unwrap();
+        let session = client.headers["x-session"].to_str().unwrap().to_owned();
+        let id = client.events(1).await.1;
+        client.events(1).await;
+        (session, id, feed)
+    };
+    for _ in 0..5 {
+        let (session, _, feed) = started(&mut origin).await;
+        drop(feed);
+        settle().await;
+        let delete = Request::delete("/").header("x-session", session);
+        tokio::join!(front.send(delete), async {
+            let (_, body) = Fed::new(1);
+            origin.next().await.answer(Response::new(body));
+        });
+        settle().await;
+    }
+    let (session, id, _feed) = started(&mut origin).await;
+    settle().await;
+    let request = after(&id).header("x-session", session);
+    let (seen, _) = front.send(request).await.events(1).await;
+    assert_eq!(seen[0].len(), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_have_read_all_take_no_room() {
+    let (front, mut origin) = staged(&kept().replay_bytes(25_000));
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.send("data: 0\n\n").await;
+        let (_, first) = client.events(1).await;
+        feed.send(format!("data: {}\n\n", "x".repeat(10_000))).await;
+        client.events(1).await;
+        streams.push((first, client, feed));
+    }
+    let mut whole = 0;
+    for (first, ..) in &streams {
+        let event = front.send(after(first)).await.event().await;
+        whole += u32::from(field(&event, "event").is_none());
+    }
+    assert_eq!(whole, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
+    let (front, mut origin) = staged(&kept().replay_bytes(100_000));
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.send("data: 0\n\ndata: [DONE]\n\n").await;
+        feed.end();
+        ids.push(client.events(1).await.1);
+        client.rest().await;
+    }
+    let mut known = Vec::new();
+    for id in &ids {
+        let again = Request::post("/").header("last-event-id", id);
+        known.push(front.send(again).await.status == 200);
+    }
+    let number = known.iter().filter(|known| **known).count();
+    // A finished stream takes some 5 kB, however little it has sent.
+    assert!((10..30).contains(&number), "{number}");
+    assert!(known.is_sorted(), "the oldest go first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
+    let (front, mut origin) = staged(&kept().replay_bytes(10_000));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    client.rest().await;
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send(format!("data: {}\n\n", "x".repeat(10_000))).await;
+    client.events(1).await;
+    settle().await;
+    // A client that was told of nothing but a gap would come back with the same id.
+    let told = front.send(after(&id)).await.rest().await.0;
+    assert!(
+        told.contains("id: \n") && told.contains("unknown"),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_there_is() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    let replay = Replay::default().executor(move |mut task| {
+        let counted = Arc::clone(&counted);
+        tokio::spawn(poll_fn(move |cx| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            task.as_mut().poll(cx)
+        }));
+    });
+    let (front, mut origin) = staged(&with(replay).replay_bytes(0));
+    let (_waits, _silent) = front.open(&mut origin, get("/")).await;
+    let (_client, mut feed) = front.open(&mut origin, get("/")).await;
+    // It has not been read, and so is kept.
+    feed.events(0..1).await;
+    settle().await;
+    let before = polls.load(Ordering::Relaxed);
+    settle().await;
+    assert_eq!(polls.load(Ordering::Relaxed), before);
+}

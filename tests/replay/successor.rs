@@ -1,0 +1,193 @@
+//! A stream that was abandoned while its upstream could continue is linked to the stream that continues it.
+
+use std::time::Duration;
+
+use crate::support::{
+    data,
+    origin::{after, get, kept, numbers, settle, with},
+    staged,
+};
+use http::StatusCode;
+use tower_sse_proxy::{
+    Event,
+    intercept::{End, Head, Interceptor, Verdict},
+    replay::Replay,
+};
+
+#[tokio::test(start_paused = true)]
+async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
+{
+    let lifetime = Duration::from_secs(10);
+    let layer = with(Replay::default().lifetime(lifetime))
+        .intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (seen, id) = client.events(2).await;
+    assert_eq!(seen, numbers(0..2));
+    client.rest().await;
+    let (again, mut feed) = tokio::join!(front.send(after(&id)), async {
+        let call = origin.next().await;
+        assert_eq!(call.header("last-event-id"), Some("up-2"));
+        tokio::time::advance(lifetime).await;
+        settle().await;
+        call.stream()
+    });
+    assert!(feed.is_let_go().await);
+    let (text, _) = again.rest().await;
+    assert_eq!(data(&text), ["2"]);
+}
+
+/// Holds one event back.
+#[derive(Default)]
+struct HoldLast(Option<Event>);
+
+impl Interceptor for HoldLast {
+    fn event(&mut self, event: Event) -> Verdict {
+        self.0.replace(event).into()
+    }
+
+    fn end(&mut self, _: End<'_>) -> Verdict {
+        self.0.take().into()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
+    for breaks in [false, true] {
+        let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        feed.events(0..3).await;
+        let (seen, id) = client.events(2).await;
+        assert_eq!(seen, numbers(0..2));
+        if breaks {
+            feed.cut()
+        } else {
+            feed.end()
+        }
+        assert_eq!(client.rest().await.1.is_some(), breaks);
+        let (mut again, ()) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), Some("up-2"));
+            call.status(StatusCode::NO_CONTENT);
+        });
+        assert_eq!(again.status, 200, "who is told 204 does not come back");
+        let (seen, id) = again.events(1).await;
+        assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
+        assert_eq!(front.send(after(&id)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
+    let (front, mut origin) = staged(&with(Replay::default().linger(Duration::from_secs(1))));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(3).await;
+    client.rest().await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
+    feed.events(0..5).await;
+    assert_eq!(again.events(2).await.0, numbers(3..5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows_on_it() {
+    /// Holds the last event, and forgets it at the end.
+    struct Forgets(Option<Event>);
+    impl Interceptor for Forgets {
+        fn event(&mut self, event: Event) -> Verdict {
+            self.0.replace(event).into()
+        }
+    }
+    let replay = Replay::default().linger(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &Head<'_>| Some(Forgets(None)));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.cut();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    settle().await;
+    // It is gone on with by a stream of its own, of which nothing is let go of yet.
+    let (asked, mut feed) = front.open(&mut origin, after(&id)).await;
+    drop(asked);
+    let mut again = front.send(after(&id)).await;
+    assert!(origin.is_idle().await, "the upstream was asked");
+    feed.events(2..5).await;
+    let (seen, next) = again.events(2).await;
+    assert_eq!(seen, numbers(2..4));
+    // As often as need be, with the old id or with a new one.
+    assert_eq!(
+        front.send(after(&id)).await.events(2).await.0,
+        numbers(2..4)
+    );
+    feed.events(5..6).await;
+    assert_eq!(front.send(after(&next)).await.events(1).await.0, ["4"]);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held() {
+    /// Holds the last event, and takes its time for it at the end.
+    #[derive(Default)]
+    struct Slow(Option<Event>);
+    impl Interceptor for Slow {
+        fn event(&mut self, event: Event) -> Verdict {
+            self.0.replace(event).into()
+        }
+        fn end(&mut self, _: End<'_>) -> Verdict {
+            let last = self.0.take();
+            Verdict::defer(async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(last)
+            })
+        }
+    }
+    let replay = Replay::default().linger(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &Head<'_>| Some(Slow::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(2).await;
+    drop(client);
+    tokio::time::advance(Duration::from_millis(1100)).await;
+    settle().await;
+    let mut again = front.send(after(&id)).await;
+    assert!(origin.is_idle().await, "there is more to come");
+    let (seen, last) = again.events(1).await;
+    assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
+    let (mut next, mut feed) = front.open(&mut origin, after(&last)).await;
+    feed.events(3..5).await;
+    assert_eq!(next.events(1).await.0, ["3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
+{
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    drop(client);
+    settle().await;
+    let (mut one, mut two, mut feed) =
+        tokio::join!(front.send(after(&id)), front.send(after(&id)), async {
+            let (one, two) = (origin.next().await, origin.next().await);
+            let feed = one.stream();
+            settle().await;
+            two.status(StatusCode::CONFLICT);
+            feed
+        });
+    assert_eq!((one.status, two.status), (200, 200));
+    feed.events(1..2).await;
+    assert_eq!(one.events(1).await, two.events(1).await);
+}

@@ -1,0 +1,140 @@
+//! The layer around an upstream that a function plays.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use crate::support::{Script, event_stream, rest};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_sse_proxy::{
+    ErrorKind, SseBody, SseProxyLayer,
+    session::{MemoryStore, Session, SessionRequest, Sessions},
+};
+
+/// What an upstream was asked.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<Mutex<Vec<Request<()>>>>);
+
+impl Asked {
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub fn last(&self) -> Request<()> {
+        self.0.lock().unwrap().last().expect("asked").clone()
+    }
+
+    pub fn header(&self, name: &str) -> Option<String> {
+        let last = self.last();
+        let mut values = last.headers().get_all(name).iter();
+        let value = values
+            .next()
+            .map(|value| value.to_str().unwrap().to_owned());
+        assert!(values.next().is_none(), "{name} is there twice");
+        value
+    }
+}
+
+pub type Answered = Response<SseBody<Full<Bytes>>>;
+
+pub type Answers = Arc<dyn Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync>;
+
+/// The layer around an upstream that answers by this function.
+pub struct Proxy {
+    pub layer: SseProxyLayer,
+    pub asked: Asked,
+    pub answer: Answers,
+}
+
+impl Proxy {
+    pub fn new(
+        layer: SseProxyLayer,
+        answer: impl Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        let (asked, answer) = (Asked::default(), Arc::new(answer));
+        Self {
+            layer,
+            asked,
+            answer,
+        }
+    }
+
+    pub async fn send(&self, request: http::request::Builder) -> Answered {
+        let (asked, answer) = (self.asked.clone(), Arc::clone(&self.answer));
+        let upstream = service_fn(move |request: Request<()>| {
+            let answer = answer(&request);
+            asked.0.lock().unwrap().push(request);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        self.layer
+            .layer(upstream)
+            .oneshot(request.body(()).unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+pub fn ask(path: &str) -> http::request::Builder {
+    Request::post(path)
+}
+
+pub fn header<B>(response: &Response<B>, name: &str) -> Option<String> {
+    let value = response.headers().get(name)?;
+    Some(value.to_str().unwrap().to_owned())
+}
+
+pub async fn text(response: Answered) -> String {
+    let all = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(all.to_vec()).unwrap()
+}
+
+pub fn answer(text: &str) -> Response<Full<Bytes>> {
+    Response::new(Full::from(text.to_owned()))
+}
+
+pub fn with(
+    mut response: Response<Full<Bytes>>,
+    name: &'static str,
+    value: &str,
+) -> Response<Full<Bytes>> {
+    response.headers_mut().append(name, value.parse().unwrap());
+    response
+}
+
+/// Opens a session for who has none, as servers of MCP do.
+pub fn opens(request: &Request<()>) -> Response<Full<Bytes>> {
+    let id = request.headers().get("x-session");
+    let id = id.map_or("UP-1", |id| id.to_str().unwrap());
+    with(answer("fine"), "x-session", id)
+}
+
+pub fn by_header() -> SseProxyLayer {
+    SseProxyLayer::new(MemoryStore::default()).sessions(Sessions::header("X-Session"))
+}
+
+/// Sends one stream through a layer with these rules.
+pub async fn streamed(
+    rules: Sessions,
+    request: http::request::Builder,
+    stream: Script,
+) -> (String, Option<ErrorKind>) {
+    let layer = SseProxyLayer::default().sessions(rules);
+    let response =
+        crate::support::respond(&layer, request.body(()).unwrap(), event_stream(stream)).await;
+    rest(response.into_body()).await
+}
+
+/// A layer whose store is this function, and a policy without sessions for paths below /free.
+pub fn stored<F, Fut, E>(ask: F) -> SseProxyLayer
+where
+    F: Fn(SessionRequest) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<Session>, E>> + Send + 'static,
+    E: Into<tower::BoxError> + 'static,
+{
+    let layer = SseProxyLayer::new(service_fn(ask));
+    crate::support::with_free_paths(layer.sessions(Sessions::header("x-session")))
+}

@@ -1,0 +1,116 @@
+//! Which answers and requests end a session, and which rules are refused.
+
+use std::sync::{Arc, Mutex};
+
+use crate::proxy::{Proxy, answer, ask, by_header, header, opens};
+use http::{Method, Request, StatusCode};
+use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+
+#[tokio::test]
+async fn a_session_is_over_when_the_rules_say_so() {
+    let rules = || Sessions::header("x-session").end_by_delete_and_404();
+    for (method, status, over) in [
+        (Method::DELETE, 204, true),
+        (Method::DELETE, 405, false),
+        (Method::POST, 404, true),
+        (Method::GET, 404, false),
+        (Method::POST, 400, false),
+        (Method::GET, 204, false),
+    ] {
+        let layer = SseProxyLayer::default().sessions(rules());
+        let proxy = Proxy::new(layer, move |request| match request.uri().path() {
+            "/" => opens(request),
+            _ => {
+                let mut answer = answer("");
+                *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+                answer
+            }
+        });
+        let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
+        let request = Request::builder()
+            .method(method.clone())
+            .uri("/end")
+            .header("x-session", &id);
+        assert_eq!(proxy.send(request).await.status().as_u16(), status);
+        let after = proxy.send(ask("/").header("x-session", &id)).await;
+        assert_eq!(
+            after.status() == StatusCode::NOT_FOUND,
+            over,
+            "{method} {status}"
+        );
+    }
+    // A page that is missing is not the end of a session.
+    let proxy = Proxy::new(by_header(), |request| {
+        let mut answer = opens(request);
+        *answer.status_mut() = StatusCode::NOT_FOUND;
+        answer
+    });
+    let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
+    proxy.send(ask("/").header("x-session", &id)).await;
+    proxy.send(ask("/").header("x-session", &id)).await;
+    assert_eq!(proxy.asked.count(), 3);
+}
+
+#[tokio::test]
+async fn what_ends_a_session_is_asked_about_as_it_came() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let ends = Arc::clone(&asked);
+    let rules = Sessions::header("x-session").ends_when(move |request, response| {
+        let ids = [&request.headers, &response.headers];
+        let ids = ids.map(|headers| headers["x-session"].to_str().unwrap().to_owned());
+        ends.lock().unwrap().push(ids);
+        false
+    });
+    let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens);
+    let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
+    // Who has no session has none that could be over.
+    assert!(asked.lock().unwrap().is_empty());
+    proxy.send(ask("/").header("x-session", &id)).await;
+    assert_eq!(*asked.lock().unwrap(), [[id, "UP-1".to_owned()]]);
+}
+
+#[test]
+fn rules_that_could_never_apply_are_refused_at_once() {
+    let rules: [fn(&str) -> Sessions; 6] = [
+        |name| Sessions::none().in_header(name),
+        |name| Sessions::none().in_cookie(name),
+        |name| Sessions::none().in_query(name),
+        |pointer| Sessions::none().in_data(pointer),
+        |origin| Sessions::none().upstream_origin(origin),
+        |prefix| Sessions::none().mounted_at(prefix),
+    ];
+    let [header, cookie, query, data, origin, prefix] = rules;
+    for (rule, wrong) in [
+        (header, "x session"),
+        (cookie, ""),
+        (cookie, "sid=1"),
+        (cookie, "s;id"),
+        (cookie, "s id"),
+        (query, ""),
+        (data, "session/id"),
+        (data, "$.id"),
+        (data, "/a~b"),
+        (data, "/a~"),
+        (origin, "10.0.0.7:9000"),
+        (origin, "http://upstream/sse"),
+        (prefix, "tools"),
+        (prefix, "/tools?a"),
+    ] {
+        let refused = std::panic::catch_unwind(|| rule(wrong));
+        let said = refused.expect_err(wrong).downcast::<String>();
+        assert!(
+            wrong.is_empty() || said.unwrap().contains(wrong),
+            "{wrong} is not named"
+        );
+    }
+    for (rule, fine) in [
+        (cookie, "__Host-sid[0]"),
+        (data, ""),
+        (data, "/a~0b/~1"),
+        (origin, "http://upstream:80/"),
+        (prefix, ""),
+        (prefix, "/"),
+    ] {
+        rule(fine);
+    }
+}
