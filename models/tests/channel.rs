@@ -9,7 +9,7 @@ use std::{
 };
 
 use loom::{future::block_on, model::Builder, thread};
-use tower_sse_proxy_models::{Found, Read, Stream};
+use tower_sse_proxy::replay::model::{Found, Read, Stream};
 
 /// Runs it in every order in which no thread is interrupted more often than that: three threads have too many orders for more.
 ///

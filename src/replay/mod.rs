@@ -60,6 +60,9 @@ mod channel;
 mod id;
 mod log;
 mod logs;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod reader;
 mod rules;
 mod stamp;

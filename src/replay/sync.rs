@@ -1,3 +1,6 @@
-//! The one lock of this room, so that a model checker can put its own in its place.
+//! The lock of a recorded stream: the standard library's, or loom's where a model checker runs the code (`--cfg loom`).
 
+#[cfg(loom)]
+pub(super) use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(loom))]
 pub(super) use std::sync::{Mutex, MutexGuard};
