@@ -36,7 +36,10 @@ async fn with_an_interceptor_a_coded_stream_is_refused() {
     let response = through(SseProxyLayer::default().intercept(|event: Event| event)).await;
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     let text = String::from_utf8(response.body().to_vec()).unwrap();
-    assert!(text.contains("`gzip`") && text.contains("not compiled in"), "{text}");
+    assert!(
+        text.contains("`gzip`") && text.contains("not compiled in"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
