@@ -14,7 +14,7 @@ use crate::{
     recording::Recording,
     replay::{Logs, Replay, Token},
     service::SseProxy,
-    session::{AnyStore, Keeper, Owner, Owners, SessionStore, Sessions},
+    session::{AnyStore, Credentials, Keeper, Owner, Owners, SessionStore, Sessions},
     share::Shared,
 };
 
@@ -195,10 +195,12 @@ impl<R> SseProxyLayer<R> {
     /// nobody in particular. A session can be used by who opened it and by nobody else; with [`replay`](Self::replay), so can what
     /// is kept of a stream, and clients [share](Replay::share_by) one only with those of the same owner.
     ///
-    /// Unless set, the owner is what the request proves itself by: all of `Authorization`, `Cookie`, and the usual headers for API
-    /// keys. Where such a proof changes during a session (a token that is refreshed, a cookie that is added), the session is lost
-    /// with it: set this. What was opened before a login is nobody's in particular, and so not the user's after it. For streams
-    /// that are the same for everybody, `.owner(|_| Some("everybody"))` makes one owner of all.
+    /// Unless set, the owner is the request's [`Credentials`]: `Authorization` and the usual headers for API keys. Where such a
+    /// credential changes during a session (a token that is refreshed), the session is lost with it: set this. What was opened
+    /// before a login is nobody's in particular, and so not the user's after it. For streams that are the same for everybody,
+    /// `.owner(|_| Some("everybody"))` makes one owner of all.
+    ///
+    /// This and [`credentials`](Self::credentials) replace each other: the one that is called last holds.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
@@ -217,6 +219,14 @@ impl<R> SseProxyLayer<R> {
         let principal = move |request: &request::Parts| principal(request).map(Into::into);
         let config = Arc::make_mut(&mut self.config);
         config.owners.set_principal(Arc::new(principal));
+        self
+    }
+
+    /// Sets the request fields that make up the [owner](Self::owner); [`Credentials::default`] unless set. For logins that live
+    /// in a cookie: cookies count only by name.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        config.owners.set_credentials(credentials);
         self
     }
 

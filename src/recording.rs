@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request, response, uri::Authority};
 
 use crate::{
     replay::{Channel, Reader, Record, Replay, State, Token},
@@ -28,9 +28,9 @@ pub(crate) struct Whose {
 /// What a stream was asked for by, within the scope of this name.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
-    /// Path and query.
+    /// Host, path and query.
     Path(Arc<str>, String),
-    /// The key by which it is shared.
+    /// Host, and the key by which it is shared.
     Shared(Arc<str>, String),
 }
 
@@ -40,9 +40,9 @@ impl Target {
         if let Some(share) = &replay.share
             && let Some(key) = (share.by)(request)
         {
-            return Self::Shared(scope, key);
+            return Self::Shared(scope, with_host(request, &key));
         }
-        let mut target = request.uri.path().to_owned();
+        let mut target = with_host(request, request.uri.path());
         let query = request.uri.query().unwrap_or_default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let name = pair.split('=').next();
@@ -54,6 +54,24 @@ impl Target {
         }
         Self::Path(scope, target)
     }
+}
+
+/// The host that a request names, and then this text. A server may have several hosts, whose equal paths are different resources.
+///
+/// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
+/// since the service may go by either.
+fn with_host(request: &request::Parts, rest: &str) -> String {
+    let authority = request.uri.authority().map(Authority::as_str);
+    let mut host = authority.unwrap_or_default().to_ascii_lowercase();
+    for value in request.headers.get_all(header::HOST) {
+        let value = value.as_bytes().to_ascii_lowercase();
+        let value = value.escape_ascii().to_string();
+        if value != host {
+            host = format!("{host} {value}").trim_start().to_owned();
+        }
+    }
+    // With the length, so that no other host and rest make the same text.
+    format!("{}:{host}{rest}", host.len())
 }
 
 /// One stream, for those who come back to it.

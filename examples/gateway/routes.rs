@@ -2,11 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{
-    Method, Uri,
-    header::{AUTHORIZATION, COOKIE},
-    request,
-};
+use http::{Method, Uri, header::COOKIE, request};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     reconnect::Reconnect,
@@ -48,7 +44,7 @@ pub fn layer(
         request.method == Method::GET && request.uri.path().starts_with("/r/")
     };
     let layer = layer.reconnect(Reconnect::default().only(again));
-    layer.owner(authorization).policy(move |request| {
+    layer.policy(move |request| {
         let path = request.uri.path();
         Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
@@ -74,7 +70,7 @@ fn replay(settings: &Settings) -> Replay {
     replay
 }
 
-/// One stream for all who ask for the same with the same cookies. (That they prove themselves by the same, too, the layer sees to.)
+/// One stream for all requests with the same target and cookies. (The layer compares their owner and their host, too.)
 fn shared() -> Replay {
     let key = |request: &request::Parts| {
         let cookies = request.headers.get_all(COOKIE).iter();
@@ -84,10 +80,4 @@ fn shared() -> Replay {
         (request.method == Method::GET).then(|| format!("{key:?}"))
     };
     Replay::default().share_by(key).linger(AWAY)
-}
-
-fn authorization(request: &request::Parts) -> Option<Vec<u8>> {
-    let values = request.headers.get_all(AUTHORIZATION).iter();
-    let values: Vec<_> = values.map(|value| value.as_bytes()).collect();
-    (!values.is_empty()).then(|| values.join(&b'\n'))
 }

@@ -27,7 +27,7 @@ use crate::codec::Event;
 ///   event in it. The upstream never gets to see one. (Or events [keep](Self::upstream_ids) the ids that they have.)
 /// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
-///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same path and query: else the id
+///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
 ///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came,
 ///   [unless](Self::only_own_ids) there are no others.) The service that would have checked who asks is not asked: a layer
 ///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
@@ -123,7 +123,7 @@ impl Replay {
     /// Leaves events the ids that the upstream gave them, and finds a stream by those; off unless set.
     ///
     /// Such an id is looked for only among the streams of the same owner, who has to be somebody, in the same session, at the same
-    /// path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is
+    /// host, path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is
     /// for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
     /// again to a client that has seen them since the last id. For clients that make something of ids, or share them with others;
     /// else the layer's own are safer.
@@ -219,12 +219,13 @@ impl Replay {
     }
 
     /// Lets requests with the same key ride on one stream of the upstream, which is asked once. None do unless set, and none for
-    /// which the key is `None`. Only those of the same owner and session do, whatever the key, and only a `GET` or a `POST` that
-    /// names no event of the upstream's: what came after that is for the upstream to send.
+    /// which the key is `None`. Only those of the same owner, session and host do, whatever the key, and only a `GET` or a `POST`
+    /// that names no event of the upstream's: what came after that is for the upstream to send.
     ///
-    /// So, unless [`owner`](crate::SseProxyLayer::owner) says otherwise, clients with cookies or tokens of their own have streams of
-    /// their own. Where all may see the same, say so, and put who checks them further out, for only the first request of a stream
-    /// gets to the service.
+    /// So, unless [`owner`](crate::SseProxyLayer::owner) says otherwise, clients with different tokens have different streams.
+    /// Cookies count only if they are [credentials](crate::SseProxyLayer::credentials) or part of the key. Where all clients may
+    /// see the same stream, make them one owner, and check them in a layer further out, because only the first request of a
+    /// stream gets to the service.
     ///
     /// Whoever comes later gets the head of the first answer, and begins as [`join`](Self::join) says. What the first one
     /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with

@@ -44,6 +44,7 @@
 )]
 //! * Your own: any tower service that answers [`SessionRequest`]s. [`SessionStore`] has one in twenty lines.
 
+mod credentials;
 mod endpoint;
 mod id;
 mod keeper;
@@ -58,6 +59,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use credentials::{Credentials, InvalidCookieName};
 pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
 pub use memory::MemoryStore;
 pub use rules::Sessions;

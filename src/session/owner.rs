@@ -3,32 +3,24 @@
 use std::{fmt, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
-use http::{
-    HeaderName,
-    header::{AUTHORIZATION, COOKIE},
-    request,
-};
+use http::request;
 use sha2::Sha256;
 
-use super::{Owner, Sessions};
-
-/// What requests commonly prove themselves by.
-const CREDENTIALS: [HeaderName; 6] = [
-    AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-    HeaderName::from_static("x-auth-token"),
-    HeaderName::from_static("x-access-token"),
-];
+use super::{Credentials, Owner, Sessions};
 
 type Principal = Arc<dyn Fn(&request::Parts) -> Option<Vec<u8>> + Send + Sync>;
 
-/// Tells owners apart.
+/// Computes the owner of a request.
 #[derive(Clone)]
 pub(crate) struct Owners {
     keyed: Hmac<Sha256>,
-    principal: Option<Principal>,
+    rule: Rule,
+}
+
+#[derive(Clone)]
+enum Rule {
+    Credentials(Credentials),
+    Principal(Principal),
 }
 
 impl Owners {
@@ -37,42 +29,41 @@ impl Owners {
     }
 
     pub(crate) fn set_principal(&mut self, principal: Principal) {
-        self.principal = Some(principal);
+        self.rule = Rule::Principal(principal);
+    }
+
+    pub(crate) fn set_credentials(&mut self, credentials: Credentials) {
+        self.rule = Rule::Credentials(credentials);
     }
 
     pub(crate) fn owner(&self, request: &request::Parts, sessions: Option<&Sessions>) -> Owner {
         let mut keyed = self.keyed.clone();
         let mut any = false;
-        let mut prove = |name: &str, value: &[u8]| {
+        let mut add = |kind: &str, name: &[u8], value: &[u8]| {
             any = true;
-            // The length first, so that no two proofs run into each other and look like a third.
-            for part in [name.as_bytes(), value] {
+            // Each part follows its length, so that different lists of fields never hash the same bytes.
+            for part in [kind.as_bytes(), name, value] {
                 keyed.update(&(part.len() as u64).to_le_bytes());
                 keyed.update(part);
             }
         };
-        match &self.principal {
-            Some(principal) => {
+        match &self.rule {
+            Rule::Principal(principal) => {
                 if let Some(principal) = principal(request) {
-                    prove("principal", &principal);
+                    add("principal", b"", &principal);
                 }
             }
-            None => {
-                for name in &CREDENTIALS {
-                    for value in request.headers.get_all(name) {
-                        prove(name.as_str(), value.as_bytes());
+            Rule::Credentials(credentials) => {
+                credentials.for_each_header(&request.headers, |name, value| {
+                    add("header", name.as_bytes(), value);
+                });
+                credentials.for_each_cookie(&request.headers, |name, value| {
+                    // The cookie that holds the session id cannot be part of the owner: the request that opens the
+                    // session does not have it yet.
+                    if !sessions.is_some_and(|sessions| sessions.has_cookie(name)) {
+                        add("cookie", name.as_bytes(), value);
                     }
-                }
-                // HTTP/2 cuts the field where it likes, and the session's own cookie is no proof: at first it is not there.
-                let cookies = request.headers.get_all(COOKIE).iter();
-                let cookies = cookies.flat_map(|value| value.as_bytes().split(|&b| b == b';'));
-                for cookie in cookies.map(<[u8]>::trim_ascii) {
-                    if !cookie.is_empty()
-                        && !sessions.is_some_and(|sessions| sessions.is_own_cookie(cookie))
-                    {
-                        prove("cookie", cookie);
-                    }
-                }
+                });
             }
         }
         if !any {
@@ -83,13 +74,13 @@ impl Owners {
 }
 
 impl Default for Owners {
-    /// With a key of its own.
+    /// With a random key, and the default [`Credentials`].
     fn default() -> Self {
         let mut key = [0_u8; 32];
         getrandom::fill(&mut key).expect("the operating system has random numbers");
         Self {
             keyed: keyed(&key),
-            principal: None,
+            rule: Rule::Credentials(Credentials::default()),
         }
     }
 }
@@ -101,7 +92,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 impl fmt::Debug for Owners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owners")
-            .field("by_principal", &self.principal.is_some())
+            .field("by_principal", &matches!(self.rule, Rule::Principal(_)))
             .finish_non_exhaustive()
     }
 }

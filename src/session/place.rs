@@ -152,7 +152,7 @@ fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Without what any upstream may take for white space. Some read a head as Latin-1, where that is more than in ASCII.
-fn trimmed(mut text: &[u8]) -> &[u8] {
+pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && !first.is_ascii_graphic()
     {

@@ -83,8 +83,8 @@ impl Sessions {
     /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
     ///
     /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown). Say also who
-    /// the [owner](crate::SseProxyLayer::owner) is: unless set, that is all other cookies of the request too, and the session is
-    /// lost with the next one that the site or a script sets.
+    /// the [owner](crate::SseProxyLayer::owner) is: cookies are not part of it unless they are
+    /// [named](super::Credentials::cookie), so all requests without an `Authorization` or an API key have the same owner.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
@@ -273,14 +273,10 @@ impl Sessions {
         self.endpoint
     }
 
-    /// A cookie, as `name=value`, that is a session's own.
-    pub(super) fn is_own_cookie(&self, cookie: &[u8]) -> bool {
-        self.places.iter().any(|place| match place {
-            Place::Cookie(name) => cookie
-                .strip_prefix(name.as_bytes())
-                .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"=")),
-            _ => false,
-        })
+    /// Whether the session id is in the cookie of this name.
+    pub(super) fn has_cookie(&self, name: &str) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| matches!(place, Place::Cookie(cookie) if **cookie == *name))
     }
 
     /// The id that a request has, wherever it is.

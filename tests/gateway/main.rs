@@ -24,6 +24,7 @@ mod support;
 #[path = "../../examples/gateway/tunnel.rs"]
 mod tunnel;
 
+mod owners;
 mod paths;
 mod readme;
 mod routing;

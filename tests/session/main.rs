@@ -5,6 +5,7 @@ mod support;
 
 mod contract;
 mod cookie;
+mod credentials;
 mod data;
 mod endpoint;
 mod header;

@@ -1,0 +1,87 @@
+//! Which requests the gateway takes for requests of the same owner.
+
+use crate::routes::layer;
+use crate::settings::Settings;
+use crate::support::{
+    origin::{Front, Origin, get},
+    staged,
+};
+use clap::Parser;
+use http::request::Builder;
+use tower_sse_proxy::Policy;
+
+fn gateway() -> (Front, Origin) {
+    let settings = Settings::parse_from(["gateway"]);
+    let upstream = "http://127.0.0.1:9".parse().unwrap();
+    let layer = layer(Policy::default(), &settings, settings.listen, &upstream);
+    staged(&layer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_stream_is_not_for_callers_with_another_or_no_api_key() {
+    for name in [
+        "authorization",
+        "x-api-key",
+        "api-key",
+        "x-auth-token",
+        "x-goog-api-key",
+    ] {
+        let (front, mut origin) = gateway();
+        let ask = || get("/f/a").header("host", "gateway");
+        let (mut mine, mut feed) = front.open(&mut origin, ask().header(name, "mine")).await;
+        let others: [Builder; 3] = [
+            ask(),
+            ask().header(name, "yours"),
+            ask().header(name, "mine").header(name, "yours"),
+        ];
+        let mut open = Vec::new();
+        for other in others {
+            open.push(front.open(&mut origin, other).await);
+        }
+        let mut again = front.send(ask().header(name, "mine")).await;
+        assert!(origin.is_idle().await, "{name}: the same owner shares");
+        feed.events(0..1).await;
+        assert_eq!(mine.events(1).await, again.events(1).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_stream_is_not_for_requests_to_another_host() {
+    let (front, mut origin) = gateway();
+    let (mut one, mut feed) = front
+        .open(&mut origin, get("/f/a").header("host", "one.example"))
+        .await;
+    let two = get("/f/a").header("host", "two.example");
+    let (_two, _feed) = front.open(&mut origin, two).await;
+    // HTTP/2 names the host in the URI.
+    let two = get("http://three.example/f/a");
+    let (_three, _feed) = front.open(&mut origin, two).await;
+    let mut same = front.send(get("http://one.example/f/a")).await;
+    assert!(origin.is_idle().await);
+    feed.events(0..1).await;
+    assert_eq!(one.events(1).await, same.events(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_stream_is_not_resumed_with_another_api_key_or_host() {
+    let (front, mut origin) = gateway();
+    let ask = |key: &str, host: &str| get("/r/a").header("x-api-key", key).header("host", host);
+    let (mut client, mut feed) = front.open(&mut origin, ask("mine", "a")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    for other in [
+        ask("yours", "a"),
+        ask("mine", "b"),
+        get("/r/a").header("host", "a"),
+    ] {
+        let told = front.send(other.header("last-event-id", &id)).await;
+        let (text, _) = told.rest().await;
+        assert!(text.starts_with("event: gap\n"), "{text}");
+        assert!(text.contains("unknown"), "{text}");
+    }
+    let mut resumed = front
+        .send(ask("mine", "a").header("last-event-id", &id))
+        .await;
+    assert_eq!(resumed.events(1).await.0, ["1"]);
+    assert!(origin.is_idle().await);
+}

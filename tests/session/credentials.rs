@@ -1,0 +1,141 @@
+//! Which fields of a request make up its owner.
+
+use crate::proxy::{Proxy, ask, by_header, header, opens};
+use http::{HeaderName, HeaderValue, StatusCode, request::Builder};
+use proptest::prelude::*;
+use tower_sse_proxy::session::Credentials;
+
+/// Fields of a request, in order.
+type Fields = Vec<(&'static str, &'static str)>;
+
+fn with(request: Builder, fields: &[(&'static str, &'static str)]) -> Builder {
+    fields.iter().fold(request, |request, &(name, value)| {
+        request.header(name, value)
+    })
+}
+
+/// Whether a session that one request opens is there for another request.
+async fn is_shared(proxy: &Proxy, opener: &Fields, other: &Fields) -> bool {
+    let opened = proxy.send(with(ask("/"), opener)).await;
+    let id = header(&opened, "x-session").unwrap();
+    let request = with(ask("/").header("x-session", id), other);
+    match proxy.send(request).await.status() {
+        StatusCode::OK => true,
+        StatusCode::NOT_FOUND => false,
+        status => panic!("answered {status}"),
+    }
+}
+
+#[tokio::test]
+async fn every_common_api_key_header_is_part_of_the_owner() {
+    let proxy = Proxy::new(by_header(), opens);
+    for name in [
+        "authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "x-auth-token",
+        "x_api_key",
+        "X_Auth-Token",
+    ] {
+        let a = vec![(name, "a")];
+        assert!(is_shared(&proxy, &a, &a).await, "{name}");
+        for other in [
+            vec![],
+            vec![(name, "b")],
+            vec![(name, "A")],
+            vec![(name, "a"), (name, "a")],
+            vec![(name, "a"), (name, "b")],
+        ] {
+            assert!(!is_shared(&proxy, &a, &other).await, "{name}: {other:?}");
+            assert!(!is_shared(&proxy, &other, &a).await, "{name}: {other:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_that_changes_does_not_end_a_session() {
+    let proxy = Proxy::new(by_header(), opens);
+    for other in [
+        vec![],
+        vec![("cookie", "_ga=2")],
+        vec![("cookie", "_ga=1; consent=yes")],
+        vec![("cookie", "_ga=1"), ("cookie", "_ga=2")],
+        vec![("cookie", ";;=")],
+    ] {
+        let cookie = vec![("cookie", "_ga=1")];
+        assert!(is_shared(&proxy, &cookie, &other).await, "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_cookie_is_part_of_the_owner_wherever_it_stands() {
+    let credentials = Credentials::default().cookie("login").unwrap();
+    let proxy = Proxy::new(by_header().credentials(credentials), opens);
+    let ann = vec![("cookie", "login=ann")];
+    for same in [
+        vec![("cookie", "_ga=7; login=ann; x")],
+        vec![("cookie", "_ga=7"), ("cookie", " login = ann ;_ga=8")],
+    ] {
+        assert!(is_shared(&proxy, &ann, &same).await, "{same:?}");
+    }
+    for other in [
+        vec![],
+        vec![("cookie", "login=bob")],
+        vec![("cookie", "login=\"ann\"")],
+        vec![("cookie", "Login=ann")],
+        vec![("cookie", "xlogin=ann")],
+        vec![("cookie", "login=ann; login=bob")],
+        vec![("cookie", "login=bob; login=ann")],
+        vec![("cookie", "login=ann"), ("authorization", "ann")],
+        vec![("authorization", "ann")],
+    ] {
+        assert!(!is_shared(&proxy, &ann, &other).await, "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_fields_may_be_named_one_by_one() {
+    let user = HeaderName::from_static("x-user");
+    let layer = by_header().credentials(Credentials::none().header(user));
+    let proxy = Proxy::new(layer, opens);
+    let ann = vec![("x-user", "ann"), ("authorization", "old")];
+    let renewed = vec![("x-user", "ann"), ("authorization", "new")];
+    let bob = vec![("x-user", "bob"), ("authorization", "old")];
+    assert!(is_shared(&proxy, &ann, &renewed).await);
+    assert!(!is_shared(&proxy, &ann, &bob).await);
+}
+
+#[test]
+fn a_name_that_no_cookie_can_have_is_an_error_that_shows_it() {
+    for name in ["", "a=b", "a;b", "a b", "\u{e4}", "a\"", "a,b", "a\\b"] {
+        let error = Credentials::default().cookie(name).unwrap_err();
+        assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+    }
+    assert!(Credentials::default().cookie("__Host-sid").is_ok());
+}
+
+fn fields() -> impl Strategy<Value = Fields> {
+    let name = prop::sample::select(vec!["authorization", "x-api-key", "api-key"]);
+    let value = prop::sample::select(vec!["", "a", "ab", "b", "api-key", "x-api-key", "\u{1}a"]);
+    let valid = |value: &&str| HeaderValue::from_str(value).is_ok();
+    prop::collection::vec((name, value.prop_filter("a header value", valid)), 0..4)
+}
+
+/// The values of each field: what the documentation compares.
+fn compared(fields: &Fields) -> [Vec<&'static str>; 3] {
+    ["authorization", "x-api-key", "api-key"].map(|name| {
+        let same = fields.iter().filter(|field| field.0 == name);
+        same.map(|field| field.1).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn two_requests_have_one_owner_only_if_every_field_is_the_same(a in fields(), b in fields()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let proxy = Proxy::new(by_header(), opens);
+        let shared = runtime.block_on(is_shared(&proxy, &a, &b));
+        prop_assert_eq!(shared, compared(&a) == compared(&b), "{:?} and {:?}", a, b);
+    }
+}
