@@ -63,6 +63,8 @@ impl Asking<'_> {
             first,
         } = rejoin;
         let body = match reader {
+            // As a `GET` would have it, and no body (RFC 9110 9.3.2).
+            _ if self.head_only => SseBody::own(Bytes::new()),
             Some(reader) => SseBody::kept(reader.first(first), self.policy.keep_alive.clone()),
             None => SseBody::own(first.unwrap_or_default()),
         };

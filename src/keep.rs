@@ -10,6 +10,7 @@ use tower::BoxError;
 
 use crate::{
     codec::{Decoder, Event},
+    continuation::Continuation,
     intercept::Chain,
     layer::Config,
     pump::{Limits, Pump},
@@ -153,12 +154,15 @@ impl Asked {
         let stamped = (self.whose, self.target);
         let before = self.follows;
         let progress = before.as_ref().map(|before| before.progress.followed());
+        let by_get = repeat.as_ref().is_some_and(|(repeat, _)| repeat.is_get());
+        let continuation = Continuation::new(&replay, &kept.request.method, by_get);
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
             progress.unwrap_or_default(),
             &kept.response.headers,
             replay.upstream_ids,
+            continuation,
             channel,
         );
         let recording = Arc::new(recording);

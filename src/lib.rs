@@ -85,6 +85,7 @@ pub mod session;
 mod answer;
 mod body;
 mod call;
+mod continuation;
 mod detect;
 mod error;
 mod frames;

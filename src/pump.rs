@@ -305,8 +305,15 @@ where
                 (State::Failed, by_network)
             }
         };
-        let can_go_on = may_go_on && progress.last_id().is_some();
-        channel.end(if can_go_on { State::Suspended } else { state }, ending);
+        let continuation = this.kept.recording.continuation;
+        let can_go_on = may_go_on && continuation.after_break && progress.last_id().is_some();
+        let state = match state {
+            _ if can_go_on => State::Suspended,
+            // The rest of the last event is missing, and no request will bring it.
+            State::Complete if truncated && !progress.is_complete() => State::Failed,
+            state => state,
+        };
+        channel.end(state, ending);
         this.kept.logs.account(channel.rest());
         *this.lease = None;
     }

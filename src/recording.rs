@@ -10,6 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response, uri::Authority};
 
 use crate::{
+    continuation::Continuation,
     replay::{Channel, Reader, Record, Replay, State, Token},
     resume::head_with,
     session::{Owner, SessionId},
@@ -85,6 +86,7 @@ pub(crate) struct Recording {
     fields: Box<[(HeaderName, HeaderValue)]>,
     /// Events keep the ids that they have.
     upstream_ids: bool,
+    pub(crate) continuation: Continuation,
     pub(crate) channel: Arc<Channel>,
     pub(crate) progress: Arc<Progress>,
     /// Of those who share it, one asks the upstream to go on, for all.
@@ -103,6 +105,7 @@ impl Recording {
         progress: Progress,
         headers: &HeaderMap,
         upstream_ids: bool,
+        continuation: Continuation,
         channel: Channel,
     ) -> (Self, Waiting<B>) {
         // These are of the one answer, not of the stream.
@@ -113,7 +116,8 @@ impl Recording {
         let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
         let channel = Arc::new(channel);
         let progress = Arc::new(progress);
-        let (next, waiting) = Waiting::new(Arc::clone(&channel), Arc::clone(&progress));
+        let (next, waiting) =
+            Waiting::new(Arc::clone(&channel), Arc::clone(&progress), continuation);
         let turns = matches!(target, Target::Shared(..)).then(Arc::default);
         let recording = Self {
             token,
@@ -122,6 +126,7 @@ impl Recording {
             target,
             fields: fields.collect(),
             upstream_ids,
+            continuation,
             channel,
             progress,
             turns,

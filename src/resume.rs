@@ -49,10 +49,20 @@ enum Named {
 /// Whether a request may come back to something. Who names nothing comes for the first time (WHATWG HTML 9.2.3: an empty id is
 /// not sent).
 pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool {
-    let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
     let in_query = |name| parameters(&request.uri, name).any(|value| !value.is_empty());
+    has_last_event_id(request) || replay.query.as_deref().is_some_and(in_query)
+}
+
+/// Whether the request has a `Last-Event-ID` that is not empty.
+fn has_last_event_id(request: &request::Parts) -> bool {
+    let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
     values.any(|value| !value.as_bytes().trim_ascii().is_empty())
-        || replay.query.as_deref().is_some_and(in_query)
+}
+
+/// Whether this asks if a page may send another request (Fetch 4.8): it names no event itself, and its address is that of the
+/// request which does.
+fn is_preflight(request: &request::Parts) -> bool {
+    request.method == Method::OPTIONS && !has_last_event_id(request)
 }
 
 /// The events of ours, and of others (`None`), that a request names in its head.
@@ -88,20 +98,23 @@ impl Resumption<'_> {
         client: &request::Parts,
         upstream: &mut request::Parts,
     ) -> Resumed {
-        let id = match self.last_event_id(upstream) {
+        let found = self.last_event_id(upstream);
+        if is_preflight(client) {
+            return Resumed::Not;
+        }
+        let is_get = client.method == Method::GET;
+        let id = match found {
             Ok(Some(id)) => Named::Ours(id),
             Ok(None) => match self.upstreams_id(upstream) {
                 Some(id) => Named::Upstreams(id),
                 None if self.replay.only_own_ids && names_an_event(upstream, self.replay) => {
                     Named::Nobodys
                 }
+                None if !is_get && has_last_event_id(client) => Named::Nobodys,
                 None => return Resumed::Not,
             },
             Err(refusal) => return Resumed::Refused(refusal),
         };
-        if !comes_for_a_stream(&client.method) {
-            return Resumed::Not;
-        }
         if let Err(refusal) = self.authorize(client).await {
             return Resumed::Refused(refusal);
         }
@@ -115,7 +128,8 @@ impl Resumption<'_> {
         };
         let Some((found, position)) = found else {
             let may_be_known = matches!(id, Named::Upstreams(_)) && !self.replay.only_own_ids;
-            return if may_be_known {
+            // The upstream may know what came after it. To any other method it would have to do again what was asked for.
+            return if may_be_known && is_get {
                 Resumed::Not
             } else {
                 self.gap(client, "unknown", None)
@@ -124,7 +138,9 @@ impl Resumption<'_> {
         let (mut recording, mut place) = place_of(&found, position);
         // Held until there is another: a stream without a reader may be given up.
         let mut seats = Vec::new();
-        while let Place::Tail(State::Suspended, cursor) = place {
+        while let Place::Tail(State::Suspended, cursor) = place
+            && is_get
+        {
             // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
             let reader = Reader::new(Arc::clone(&recording.channel), cursor);
             let turn = recording.turn().await;
@@ -144,11 +160,18 @@ impl Resumption<'_> {
         let is_get = client.method == Method::GET;
         let cursor = match place {
             Place::At(cursor) => cursor,
-            Place::Tail(State::Failed, _) => return self.gap(client, "failed", None),
+            // A suspended stream gets here only by a method by which the upstream is never asked to continue.
+            Place::Tail(State::Failed | State::Suspended, _) => {
+                return self.gap(client, "failed", None);
+            }
             // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
-            // have had; to send anything but a GET for it could be to pay twice.
-            Place::Tail(..) if is_get && !recording.progress.is_complete() => return Resumed::Not,
-            Place::Tail(..) if is_get => {
+            // have had.
+            Place::Tail(..)
+                if is_get && recording.continuation.anew && !recording.progress.is_complete() =>
+            {
+                return Resumed::Not;
+            }
+            Place::Tail(..) if is_get || client.method == Method::HEAD => {
                 let refusal = Refusal::new(StatusCode::NO_CONTENT, "");
                 return Resumed::Refused(refusal);
             }
@@ -184,7 +207,7 @@ impl Resumption<'_> {
             recording,
             reader,
             last_id,
-            by_event_source: client.method == Method::GET && self.replay.gap == Gap::Event,
+            by_event_source: self.replay.gap == Gap::Event,
             turn,
         };
         if in_vain && rejoins.by_event_source {

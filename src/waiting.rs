@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    continuation::Continuation,
     error::Error,
     replay::{Channel, Ending},
     upstream::{Over, Progress, Sequel, coding::Plain},
@@ -15,6 +16,7 @@ use crate::{
 pub(crate) struct Waiting<B> {
     channel: Arc<Channel>,
     progress: Arc<Progress>,
+    continuation: Continuation,
     next: Arc<Next<B>>,
     over: Option<Over>,
     /// What readers are to be told of it.
@@ -23,11 +25,16 @@ pub(crate) struct Waiting<B> {
 
 impl<B> Waiting<B> {
     /// And the place for what it waits for.
-    pub(crate) fn new(channel: Arc<Channel>, progress: Arc<Progress>) -> (Arc<Next<B>>, Self) {
+    pub(crate) fn new(
+        channel: Arc<Channel>,
+        progress: Arc<Progress>,
+        continuation: Continuation,
+    ) -> (Arc<Next<B>>, Self) {
         let next = Arc::<Next<B>>::default();
         let waiting = Self {
             channel,
             progress,
+            continuation,
             next: Arc::clone(&next),
             over: None,
             untold: None,
@@ -44,7 +51,12 @@ impl<B> Waiting<B> {
 
 impl<B: Send> Sequel<B> for Waiting<B> {
     fn handle_over(&mut self, over: Over) -> Result<(), Over> {
-        if !self.progress.wait() {
+        let may_continue = match over {
+            Over::Clean(_) => self.continuation.after_end,
+            Over::Broken(_) => self.continuation.after_break,
+        };
+        if !(may_continue && self.progress.wait()) {
+            self.progress.give_up();
             return Err(match over {
                 // All was sent before, and an end is an end.
                 Over::Broken(_) if self.progress.is_complete() => Over::Clean(None),

@@ -108,10 +108,11 @@ impl Mcp {
                 .gap(gap)
                 .complete_when(is_response)
                 .only_own_ids(only_own)
+                .continues_by_get()
         });
         Self {
             resumable: kept(replay.clone()),
-            polling: kept(replay.map(|replay| replay.prime(None))),
+            polling: kept(replay.map(|replay| replay.prime(None).continues_after_end())),
             stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
             ambiguous: refused(

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::Body;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
@@ -42,6 +42,11 @@ impl<R> Repeat<R> {
             rules,
             ask: SyncWrapper::new(ask),
         }
+    }
+
+    /// Whether the service is asked again by `GET`.
+    pub(crate) fn is_get(&self) -> bool {
+        self.request.method == Method::GET
     }
 }
 

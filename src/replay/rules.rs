@@ -25,14 +25,21 @@ use crate::codec::Event;
 ///
 /// * **Ids.** Each event gets an id of the layer's own, in the place of the upstream's. It names the stream, unguessably, and the
 ///   event in it. The upstream never gets to see one. (Or events [keep](Self::upstream_ids) the ids that they have.)
-/// * **Resuming.** A `GET` or `POST` with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
-///   event, and then with what is still to come, without a call to the service. So a `POST` that is sent again is not paid for
-///   again. Only to the same [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
+/// * **Resuming.** A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
+///   event, and then with what is still to come, without a call to the service. Only to the same
+///   [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
 ///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came,
 ///   [unless](Self::only_own_ids) there are no others.) The service that would have checked who asks is not asked: a layer
 ///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
 ///   made of the stream is what they made of it for the request that it began with, whatever
 ///   [policy](crate::SseProxyLayer::policy) this one has.
+/// * **Nothing is sent twice.** Only a `GET` is ever forwarded to continue a stream. A request with `Last-Event-ID` and another
+///   method (`POST`, `PUT`, `DELETE` ..) is answered from the log, as far as it goes, and then ends as the stream ended. If nothing
+///   is left of the stream, or it broke and the client has all of it, the answer is the status of a [gap](Self::gap), 410 unless
+///   set. It is never forwarded, also with an id that the layer does not know: the service would do again what was asked for and
+///   charge for it again. A stream that was opened by another method than `GET` is not continued by the service either, except
+///   with the [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::by_get`](crate::reconnect::Reconnect::by_get). (A
+///   preflight, an `OPTIONS` request without `Last-Event-ID`, is forwarded.)
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
 /// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when), or which an interceptor
@@ -48,6 +55,8 @@ pub struct Replay {
     pub(crate) query: Option<Arc<str>>,
     pub(crate) upstream_ids: bool,
     pub(crate) only_own_ids: bool,
+    pub(crate) continues_by_get: bool,
+    pub(crate) continues_after_end: bool,
     pub(crate) authorize: Option<Authorize>,
     pub(crate) gap: Gap,
     pub(crate) detach: Option<Detach>,
@@ -137,6 +146,18 @@ impl Replay {
     /// ids: what they begin anew would pass for what follows on an id that was cut off or made up.
     pub fn only_own_ids(mut self, only: bool) -> Self {
         self.only_own_ids = only;
+        self
+    }
+
+    /// Streams that another method than `GET` opened are continued by `GET`, as the protocol says.
+    pub(crate) fn continues_by_get(mut self) -> Self {
+        self.continues_by_get = true;
+        self
+    }
+
+    /// The end of an answer does not end the stream, as the protocol says.
+    pub(crate) fn continues_after_end(mut self) -> Self {
+        self.continues_after_end = true;
         self
     }
 
@@ -279,6 +300,8 @@ impl Default for Replay {
             query: None,
             upstream_ids: false,
             only_own_ids: false,
+            continues_by_get: false,
+            continues_after_end: false,
             authorize: None,
             gap: Gap::default(),
             detach: None,

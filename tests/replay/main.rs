@@ -17,5 +17,6 @@ mod reconnect_sockets;
 mod resume;
 mod retention;
 mod sharing;
+mod single_request;
 mod sockets;
 mod successor;

@@ -1,0 +1,34 @@
+//! When a resume request may ask the upstream to continue a recorded stream.
+
+use http::Method;
+
+use crate::replay::Replay;
+
+/// Which ends of an upstream's answer leave a recorded stream open for another answer.
+///
+/// Only a `GET` ever asks for one. Whether a `GET` continues the stream at all depends on the request that opened it: the answer
+/// to any other method belongs to a request that must not be sent twice (RFC 9110 9.2.2), and a `GET` of the same target is
+/// another resource, unless the protocol says that it is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Continuation {
+    /// After the connection broke, or ended inside an event.
+    pub(crate) after_break: bool,
+    /// After an end between two events, without the event that completes the stream.
+    pub(crate) after_end: bool,
+    /// After such an end of a stream without ids: a resume request is then forwarded as a first request.
+    pub(crate) anew: bool,
+}
+
+impl Continuation {
+    /// `reconnects_by_get`: the reconnect policy continues this stream by `GET`.
+    pub(crate) fn new(replay: &Replay, opened_by: &Method, reconnects_by_get: bool) -> Self {
+        let is_get = opened_by == Method::GET;
+        let by_get = is_get || reconnects_by_get || replay.continues_by_get;
+        let after_end = is_get || replay.continues_by_get && replay.continues_after_end;
+        Self {
+            after_break: by_get,
+            after_end,
+            anew: is_get && after_end,
+        }
+    }
+}

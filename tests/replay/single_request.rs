@@ -1,0 +1,269 @@
+//! A request other than GET reaches the upstream once, whatever becomes of its stream and however its client resumes.
+
+use http::{Method, Request};
+use tower_sse_proxy::{
+    ErrorKind, Policy, SseProxyLayer,
+    profile::Mcp,
+    reconnect::{Backoff, Reconnect},
+    replay::{Gap, Replay},
+};
+
+use crate::support::{
+    Feed, Front, Origin, data,
+    origin::{after, get, kept, numbers, settle, with},
+    staged,
+};
+
+/// How the upstream's answer is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Over {
+    Broken,
+    Clean,
+    /// Inside an event.
+    Truncated,
+}
+
+const OVER: [Over; 3] = [Over::Broken, Over::Clean, Over::Truncated];
+
+async fn end(feed: &mut Feed, over: Over) {
+    match over {
+        Over::Broken => feed.cut(),
+        Over::Clean => feed.end(),
+        Over::Truncated => {
+            feed.send("data: half").await;
+            feed.end();
+        }
+    }
+}
+
+/// Opens a stream of two events and ends it. Returns the ids of both.
+async fn over(
+    front: &Front,
+    origin: &mut Origin,
+    request: http::request::Builder,
+    over: Over,
+) -> [String; 2] {
+    let (mut client, mut feed) = front.open(origin, request).await;
+    feed.events(0..2).await;
+    let first = client.events(1).await.1;
+    let last = client.events(1).await.1;
+    end(&mut feed, over).await;
+    client.rest().await;
+    [first, last]
+}
+
+fn resume(method: Method, id: &str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .header("last-event-id", id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+        for how in OVER {
+            let (front, mut origin) = staged(&kept());
+            let begun = Request::builder().method(method.clone());
+            let [first, last] = over(&front, &mut origin, begun, how).await;
+            let (text, cut) = front
+                .send(resume(method.clone(), &first))
+                .await
+                .rest()
+                .await;
+            assert_eq!(data(&text)[0], "1", "{method} {how:?}");
+            let expected = (how == Over::Broken).then_some(ErrorKind::Upstream);
+            assert_eq!(cut, expected, "{method} {how:?}");
+            for _ in 0..3 {
+                let answer = front.send(resume(method.clone(), &last)).await;
+                if how == Over::Clean {
+                    assert_eq!(answer.status, 200, "{method}");
+                    assert_eq!(answer.rest().await, (String::new(), None));
+                } else {
+                    assert_eq!(answer.status, 410, "{method} {how:?}");
+                }
+            }
+            assert!(origin.is_idle().await, "{method} {how:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
+    for how in [Over::Broken, Over::Truncated] {
+        let (front, mut origin) = staged(&kept());
+        let [_, last] = over(&front, &mut origin, get("/"), how).await;
+        for method in [Method::POST, Method::PUT] {
+            let answer = front.send(resume(method, &last)).await;
+            assert_eq!(answer.status, 410, "{how:?}");
+        }
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn get_that_resumes_a_broken_post_is_not_forwarded() {
+    let (front, mut origin) = staged(&kept());
+    let [first, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    let (text, cut) = front.send(after(&first)).await.rest().await;
+    assert_eq!(
+        (data(&text), cut),
+        (numbers(1..2), Some(ErrorKind::Upstream))
+    );
+    let told = front.send(after(&last)).await.rest().await.0;
+    assert!(told.contains(r#"{"reason":"failed"}"#), "{told}");
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn get_resumes_a_broken_post_upstream_where_the_reconnect_policy_says_so() {
+    let rules = Reconnect::default()
+        .backoff(Backoff::default().attempts(0))
+        .by_get(|request| request.method == Method::POST);
+    let (front, mut origin) = staged(&kept().reconnect(rules));
+    let [_, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    assert_eq!(front.send(resume(Method::POST, &last)).await.status, 410);
+    assert!(origin.is_idle().await);
+    let (again, ()) = tokio::join!(front.send(after(&last)), async {
+        let call = origin.next().await;
+        assert_eq!(call.request.method(), Method::GET);
+        assert_eq!(call.header("last-event-id"), Some("up-1"));
+        let mut feed = call.stream();
+        feed.events(2..3).await;
+        feed.end();
+    });
+    assert_eq!(data(&again.rest().await.0), ["2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_id_is_refused_unless_the_method_is_get() {
+    let own = "0123456789abcdef0123456789abcdef.0.7";
+    let verbatim = Replay::default().upstream_ids(true);
+    for replay in [
+        Replay::default(),
+        verbatim,
+        Replay::default().only_own_ids(true),
+    ] {
+        let (front, mut origin) = staged(&with(replay));
+        for method in [
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::HEAD,
+        ] {
+            for id in [own, "up-7", "7, 8", "0123456789abcdef.0.7"] {
+                let answer = front.send(resume(method.clone(), id)).await;
+                assert_eq!(answer.status, 410, "{method} {id}");
+            }
+        }
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn evicted_id_of_the_upstreams_is_not_posted_again() {
+    let layer = with(Replay::default().upstream_ids(true).gap(Gap::Event));
+    let (front, mut origin) = staged(&layer);
+    let mine = |request: http::request::Builder| request.header("authorization", "mine");
+    let (mut client, mut feed) = front.open(&mut origin, mine(Request::post("/"))).await;
+    feed.events(0..2).await;
+    client.events(2).await;
+    feed.cut();
+    client.rest().await;
+    let (text, cut) = front
+        .send(mine(resume(Method::POST, "up-0")))
+        .await
+        .rest()
+        .await;
+    assert_eq!(
+        (data(&text), cut),
+        (numbers(1..2), Some(ErrorKind::Upstream))
+    );
+    for id in ["up-1", "up-9"] {
+        assert_eq!(front.send(mine(resume(Method::POST, id))).await.status, 410);
+    }
+    // Streams of anonymous owners are not found by an id of the upstream's.
+    assert_eq!(front.send(resume(Method::POST, "up-0")).await.status, 410);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_that_resumes_gets_the_head_of_the_recorded_stream() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let head = front.send(resume(Method::HEAD, &id)).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    assert_eq!(head.rest().await, (String::new(), None));
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn preflight_of_a_resume_is_forwarded_without_the_id() {
+    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let uri = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
+    let request = get(uri).method(Method::OPTIONS);
+    let (answer, ()) = tokio::join!(front.send(request), async {
+        let call = origin.next().await;
+        assert_eq!(call.request.uri(), "/?a=1");
+        call.status(http::StatusCode::NO_CONTENT);
+    });
+    assert_eq!(answer.status, 204);
+}
+
+fn mcp() -> SseProxyLayer {
+    let mcp = Mcp::new(Policy::default().replay(Replay::default()));
+    SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn mcp_server_is_resumed_by_get_and_never_by_post() {
+    for revision in ["2025-03-26", "2025-06-18", "2025-11-25"] {
+        for how in OVER {
+            let of = |method: Method| {
+                let request = Request::builder().method(method).uri("/mcp");
+                request.header("mcp-protocol-version", revision)
+            };
+            let (front, mut origin) = staged(&mcp());
+            let (client, mut feed) = front.open(&mut origin, of(Method::POST)).await;
+            feed.events(0..1).await;
+            settle().await;
+            end(&mut feed, how).await;
+            let (text, _) = client.rest().await;
+            let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+            let id = ids.next_back().expect("an id").to_owned();
+            // From 2025-11-25 on a server may end an answer and go on with it in the next one.
+            let polls = revision == "2025-11-25" && how == Over::Clean;
+            let post = front
+                .send(of(Method::POST).header("last-event-id", &id))
+                .await;
+            let status = if how == Over::Clean && !polls {
+                200
+            } else {
+                400
+            };
+            assert_eq!(post.status, status, "{revision} {how:?}");
+            assert!(origin.is_idle().await, "{revision} {how:?}");
+            let by_get = of(Method::GET).header("last-event-id", &id);
+            if how == Over::Clean && !polls {
+                assert_eq!(front.send(by_get).await.status, 204, "{revision}");
+                assert!(origin.is_idle().await);
+                continue;
+            }
+            let (again, ()) = tokio::join!(front.send(by_get), async {
+                let call = origin.next().await;
+                assert_eq!(call.request.method(), Method::GET);
+                assert_eq!(call.header("last-event-id"), Some("up-0"));
+                let mut feed = call.stream();
+                feed.events(1..2).await;
+                feed.end();
+            });
+            // What goes on after a cut is a stream of its own, which begins with an event without data.
+            let mut events = data(&again.rest().await.0);
+            events.retain(|data| !data.is_empty());
+            assert_eq!(events, ["1"], "{revision} {how:?}");
+        }
+    }
+}
