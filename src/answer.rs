@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, request, response};
+use http::{Method, Response, StatusCode, request, response};
 use http_body::Body;
 use tower::BoxError;
 
@@ -20,6 +20,7 @@ use crate::{
     refusal::Refusal,
     resume::Rejoin,
     session::Lease,
+    terminal::TerminalWatch,
     upstream::{
         Entrance, Pipeline, Progress, Pull,
         coding::{Coding, Plain},
@@ -113,6 +114,7 @@ impl Asking<'_> {
                     chain,
                     decoder: self.policy.decoder(),
                     strip_comments: self.policy.strip_comments,
+                    watch: self.watch(),
                     lease,
                 };
                 let repeat = behind.repeat.map(|repeat| (*repeat, self.readable()));
@@ -161,7 +163,7 @@ impl Asking<'_> {
             chain.put_first(Entrance::new(Arc::clone(&progress), None));
             Again::new(*repeat, progress, self.readable(), None::<Waiting<B>>)
         });
-        let pipeline = Pipeline::new(chain, policy.strip_comments);
+        let pipeline = Pipeline::new(chain, policy.strip_comments).watched(self.watch());
         let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline);
         if let Some(again) = again {
             pull = pull.followed_by(again);
@@ -183,6 +185,12 @@ impl Asking<'_> {
 
     fn is_stream(self, parts: &response::Parts) -> bool {
         !has_no_body(parts.status) && (self.policy.detect)(parts)
+    }
+
+    /// What tells interceptors that the terminal event of the stream's API is missing.
+    pub(crate) fn watch(self) -> Option<TerminalWatch> {
+        let request = self.request.filter(|_| self.policy.inspects())?;
+        Some(TerminalWatch::new(request.method == Method::POST))
     }
 
     /// The interceptors of a stream, and what keeps its session alive.

@@ -21,6 +21,7 @@ use crate::{
     session::Lease,
     share::Ticket,
     source::Sink,
+    terminal::TerminalWatch,
     turns::Turn,
     upstream::{Entrance, Pipeline, Pull, coding::Plain},
 };
@@ -89,6 +90,7 @@ pub(crate) struct Kept<'a> {
     pub(crate) chain: Chain,
     pub(crate) decoder: Decoder,
     pub(crate) strip_comments: bool,
+    pub(crate) watch: Option<TerminalWatch>,
     pub(crate) lease: Option<Lease>,
 }
 
@@ -173,7 +175,7 @@ impl Asked {
         let mut chain = kept.chain;
         let progress = Arc::clone(&recording.progress);
         chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
-        let pipeline = Pipeline::new(chain, kept.strip_comments);
+        let pipeline = Pipeline::new(chain, kept.strip_comments).watched(kept.watch);
         let pull = Pull::new(answer, kept.decoder, pipeline);
         let pull = match repeat {
             Some((repeat, readable)) => {

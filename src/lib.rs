@@ -105,6 +105,7 @@ mod service;
 mod share;
 mod source;
 mod stream;
+mod terminal;
 mod timer;
 mod turns;
 mod upstream;

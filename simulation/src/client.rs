@@ -106,7 +106,10 @@ impl Client {
                     break;
                 }
                 // Nor may who never stays until an event comes.
-                let may_fail = !self.plan.is_roomy || self.plan.hold && self.has.last_id.is_none();
+                let may_fail = !self.plan.is_roomy
+                    || self.plan.hold && self.has.last_id.is_none()
+                    // Nor may who sends a `POST` to an upstream that never answers it in one go.
+                    || !self.me.is_get && self.plan.streams[self.me.stream].polls_after.is_some();
                 if may_fail && in_peace > ANSWERS_AT_MOST {
                     break;
                 }
@@ -187,7 +190,7 @@ impl Client {
         match status {
             StatusCode::OK => self.read(response.into_body(), leaves).await,
             StatusCode::NO_CONTENT => {
-                if !self.has.is_last && !self.has.gap {
+                if !self.has.is_last && !self.has.gap && !self.has_all_of_an_end() {
                     self.fault("is told that there is no more, and does not have all");
                 }
                 Over::Done
@@ -414,7 +417,8 @@ impl Client {
             let is_over = last.is_none_or(|last| {
                 let behind = self.has.number.map_or(0, |number| number + 1);
                 let has_all = (behind..last.sent).all(|number| !stream.shows(number));
-                last.ended_cleanly && !stream.ids && !stream.says_done && has_all
+                let is_over = stream.ids || stream.says_done || !self.plan.continues;
+                !is_over && last.ended_cleanly && has_all
             });
             if !(self.has.anew || is_over) {
                 self.fault(&format!("gets another run in the middle of one: {told:?}"));
@@ -438,6 +442,20 @@ impl Client {
         self.has.is_last = told.is_last;
     }
 
+    /// Whether the upstream ended its answer, for good as far as the layer knows, and all of it is here.
+    fn has_all_of_an_end(&self) -> bool {
+        let stream = &self.plan.streams[self.me.stream];
+        let Some(run) = self.has.run else {
+            // It has the id that each stream begins with.
+            return self.plan.prime && !self.plan.continues;
+        };
+        let run = self.world.state().runs[run].clone();
+        let behind = self.has.number.map_or(0, |number| number + 1);
+        let has_all = (behind..run.sent).all(|number| !stream.shows(number));
+        let is_over = !self.plan.continues || !run.by_get;
+        run.ended_cleanly && is_over && has_all
+    }
+
     /// A gap is told of where there is one, and nowhere else.
     fn handle_gap(&mut self, reason: &str) {
         let stream = &self.plan.streams[self.me.stream];
@@ -446,10 +464,14 @@ impl Client {
             "evicted" => !self.plan.is_roomy,
             "unknown" => !self.plan.is_roomy,
             "failed" => {
-                let broke = run.is_none_or(|run| {
-                    run.broken || run.answers.iter().any(|answer| answer.wire.is_dead())
+                let broke = run.as_ref().is_none_or(|run| {
+                    // Where it is not asked for again, what was cut off inside an event is missing.
+                    let is_dead = run.answers.iter().any(|answer| answer.wire.is_dead());
+                    run.broken || run.truncated || is_dead
                 });
-                let could_go_on = stream.ids && self.has.number.is_some();
+                // Only a `GET` is forwarded to continue a stream, and only one that a `GET` has opened.
+                let by_get = self.me.is_get && run.is_none_or(|run| run.by_get);
+                let could_go_on = by_get && stream.ids && self.has.number.is_some();
                 let has_all = self.has.is_last && stream.says_done;
                 (broke || self.plan.lifetime.is_some()) && !could_go_on && !has_all
             }

@@ -44,6 +44,7 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
         .bounds(plan.bounds)
         .linger(plan.linger)
         .detached_bytes(plan.detached_bytes)
+        .continue_after_end(plan.continues)
         .complete_when(|event| {
             Told::read(&event.data()).is_some_and(|told| told.done && told.is_whole)
         })

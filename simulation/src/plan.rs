@@ -35,6 +35,8 @@ pub struct Plan {
     pub shares: Option<Join>,
     /// An upstream that breaks off is asked to go on.
     pub reconnects: bool,
+    /// The upstream is asked again after a clean end.
+    pub continues: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -261,6 +263,7 @@ impl Plan {
             thieves: rng.bool(),
             shares: maybe(rng, 4).then(|| pick(rng, &[Join::Live, Join::Oldest])),
             reconnects: maybe(rng, 4),
+            continues: rng.bool(),
         }
     }
 }

@@ -124,6 +124,16 @@ pub async fn run(
     }
 }
 
+/// How an answer ended.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// Between two blocks.
+    Clean,
+    /// Inside a block.
+    Truncated,
+    Broken,
+}
+
 struct Call {
     world: Arc<World>,
     plan: Arc<Plan>,
@@ -224,11 +234,13 @@ impl Call {
         let begun = match last_id.map(read_id) {
             None => {
                 if asked.has_id {
-                    // What ended without having said that it was done is asked for as by a new client, and nothing else is.
+                    // By a setting what ended without having said that it was done is asked for as by a new client, and nothing
+                    // else is.
                     let may = asked.after.is_none_or(|(run, number)| {
                         let run = &state.runs[run];
                         let has_all = (number + 1..run.sent).all(|number| !stream.shows(number));
-                        !stream.ids && !stream.says_done && run.ended_cleanly && has_all
+                        let is_over = stream.ids || stream.says_done || !self.plan.continues;
+                        !is_over && run.by_get && run.ended_cleanly && has_all
                     });
                     if !(may && asked.is_get) {
                         let after = asked.after;
@@ -252,6 +264,8 @@ impl Call {
                     seen: false,
                     answers: vec![sending],
                     ended_cleanly: false,
+                    truncated: false,
+                    by_get: asked.is_get,
                     broken: false,
                     forgotten: false,
                 });
@@ -269,6 +283,18 @@ impl Call {
                     ));
                 }
                 let known = &mut state.runs[run];
+                if !(asked.is_get && known.by_get) {
+                    faults.push(format!(
+                        "request {request} continues run {run}, and one of them is no GET"
+                    ));
+                }
+                // The gateway may not have got to see the end.
+                let arrived = known.answers.iter().all(|answer| !answer.wire.is_dead());
+                if known.ended_cleanly && arrived && !self.plan.continues {
+                    faults.push(format!(
+                        "request {request} continues run {run}, which has ended"
+                    ));
+                }
                 let is_mine = known.owner == asked.owner
                     && known.stream == asked.stream
                     && (known.family == asked.family || self.plan.shares.is_some());
@@ -308,7 +334,7 @@ impl Call {
     }
 
     /// An answer is over: as it should be, or not.
-    fn over(&self, run: usize, clean: Option<bool>) {
+    fn over(&self, run: usize, end: Option<Ending>) {
         let mut state = self.world.state();
         let wire = &self.wire;
         let run = &mut state.runs[run];
@@ -317,9 +343,10 @@ impl Call {
                 answer.over = true;
             }
         }
-        match clean {
-            Some(true) => run.ended_cleanly = true,
-            Some(false) => run.broken = true,
+        match end {
+            Some(Ending::Clean) => run.ended_cleanly = true,
+            Some(Ending::Truncated) => run.truncated = true,
+            Some(Ending::Broken) => run.broken = true,
             None => {}
         }
     }
@@ -352,12 +379,18 @@ impl Call {
                 break;
             }
             if number >= already && left == Some(0) {
+                let mut ending = Ending::Clean;
                 if stream.unfinished {
                     // Not a line break: that could be the end of an event.
                     let half = text[..half].trim_end_matches(['\r', '\n']);
                     let _ = self.send(&mut feed, half).await;
+                    // It may begin with whole blocks.
+                    let is_whole = half.is_empty() || half.ends_with(stream.line_end);
+                    if !is_whole {
+                        ending = Ending::Truncated;
+                    }
                 }
-                self.end(run, sending, feed);
+                self.end(run, sending, feed, ending);
                 return;
             }
             if number >= already {
@@ -375,7 +408,7 @@ impl Call {
                 if !self.send(&mut feed, part).await {
                     self.world
                         .note(|| format!("run {run} is let go of, after {number}"));
-                    self.over(run, Some(false));
+                    self.over(run, Some(Ending::Broken));
                     return;
                 }
                 if !one.is_empty() {
@@ -388,11 +421,11 @@ impl Call {
         if was_left || cut_at == Some(stream.events) {
             self.world.note(|| format!("run {run} is cut"));
             self.world.count(|counts| counts.upstream_cuts += 1);
-            self.over(run, Some(false));
+            self.over(run, Some(Ending::Broken));
             feed.abort("the upstream breaks off".into());
             return;
         }
-        self.end(run, sending, feed);
+        self.end(run, sending, feed, Ending::Clean);
     }
 
     async fn send(&self, feed: &mut Sender<Bytes, BoxError>, text: &str) -> bool {
@@ -401,11 +434,11 @@ impl Call {
             .is_ok()
     }
 
-    fn end(&self, run: usize, sending: usize, feed: Sender<Bytes, BoxError>) {
+    fn end(&self, run: usize, sending: usize, feed: Sender<Bytes, BoxError>, ending: Ending) {
         self.world
-            .note(|| format!("run {run} ends its answer {sending}"));
+            .note(|| format!("run {run} ends its answer {sending}: {ending:?}"));
         self.world.count(|counts| counts.clean_ends += 1);
-        self.over(run, Some(true));
+        self.over(run, Some(ending));
         drop(feed);
     }
 }

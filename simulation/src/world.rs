@@ -81,6 +81,10 @@ pub struct Run {
     pub answers: Vec<Sending>,
     /// An answer ended as it should.
     pub ended_cleanly: bool,
+    /// An answer ended as it should, but inside an event.
+    pub truncated: bool,
+    /// The request that opened it was a `GET`.
+    pub by_get: bool,
     /// An answer was cut, or let go of.
     pub broken: bool,
     /// The upstream knows no more of it.

@@ -146,7 +146,13 @@ impl Interceptor for Box<dyn Interceptor> {
 pub enum End<'a> {
     /// The upstream ended it between two blocks, or an interceptor by [`Verdict::End`].
     Complete,
-    /// The upstream ended it inside a block. The rest has gone through the chain as an unterminated block.
+    /// The upstream ended it as if it were complete, and it is not: inside a block, whose rest has gone through the chain as an
+    /// unterminated block, or without the terminal event of its API. The client sees a clean end all the same.
+    ///
+    /// Terminal events are `[DONE]` (OpenAI's chat completions), `response.completed`, `response.incomplete` and `response.failed`
+    /// (OpenAI's Responses), `message_stop` and `error` (Anthropic), and in the answer to a `POST` the response to a JSON-RPC
+    /// request (MCP). The API is recognized by the data of one of the upstream's first 64 events. Streams of other APIs
+    /// (Gemini's, for one) have no terminal event and are never truncated between two blocks.
     Truncated,
     /// It broke: the upstream, a limit, or an interceptor. The client will see a cut, not an end, after
     /// whatever is still sent.

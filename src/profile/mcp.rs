@@ -6,13 +6,12 @@ use http::{HeaderMap, Method, StatusCode, request};
 
 use super::{OriginCheck, origin::Foreign};
 use crate::{
-    codec::Event,
     head::LAST_EVENT_ID,
-    intercept::Json,
     policy::Policy,
     replay::{Gap, Replay},
     resume::names_one_of_ours,
     session::Sessions,
+    terminal::is_json_rpc_response,
 };
 
 const SESSION: &str = "mcp-session-id";
@@ -50,9 +49,9 @@ const STATELESS: &str = "2026-07-28";
 /// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
 /// a `POST` began; what is no longer kept, or is no event of the session, is answered with 400 (404 would end the session); a
 /// stream is complete with the JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25,
-/// polling). From 2025-11-25 on, streams begin with an event that has an id and no data, so that they can be resumed from the
+/// polling; with an older revision only after a cut, unless [`Replay::continue_after_end`] is set). From 2025-11-25 on, streams begin with an event that has an id and no data, so that they can be resumed from the
 /// start. These rules take the place of the `gap`, the `complete_when`, the `only_own_ids` (unless the ids are the upstream's) and,
-/// from 2025-11-25 on, the `prime` of the policy's [`Replay`]; what else it says holds.
+/// from 2025-11-25 on, the `prime` and the `continue_after_end` of the policy's [`Replay`]; what else it says holds.
 ///
 /// ```
 /// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
@@ -106,13 +105,13 @@ impl Mcp {
             let only_own = replay.only_own_ids || !replay.upstream_ids;
             replay
                 .gap(gap)
-                .complete_when(is_response)
+                .complete_when(is_json_rpc_response)
                 .only_own_ids(only_own)
                 .continues_by_get()
         });
         Self {
             resumable: kept(replay.clone()),
-            polling: kept(replay.map(|replay| replay.prime(None).continues_after_end())),
+            polling: kept(replay.map(|replay| replay.prime(None).continue_after_end(true))),
             stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
             ambiguous: refused(
@@ -166,18 +165,6 @@ fn may_be_legacy(request: &request::Parts) -> bool {
         && !headers.contains_key(VERSION)
         // None of a legacy stream has an id of ours.
         && !names_one_of_ours(headers)
-}
-
-/// Whether this is the answer to a request, after which the stream of its answer ends (2025-11-25, Streamable HTTP).
-fn is_response(event: &Event) -> bool {
-    let Ok(json) = Json::parse(event.data()) else {
-        return false;
-    };
-    // Up to 2025-03-26 several messages may share an event; of those the first will do.
-    ["", "/0"].iter().any(|message| {
-        let has = |member| json.pointer(&format!("{message}/{member}")).is_some();
-        has("id") && (has("result") || has("error"))
-    })
 }
 
 enum Version {

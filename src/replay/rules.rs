@@ -8,7 +8,7 @@ use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
 
 use super::{Bounds, Join};
-use crate::codec::Event;
+use crate::{codec::Event, terminal::completes};
 
 /// Keeps what a stream has sent, so that a client which comes back with `Last-Event-ID` misses nothing.
 ///
@@ -42,10 +42,11 @@ use crate::codec::Event;
 ///   preflight, an `OPTIONS` request without `Last-Event-ID`, is forwarded.)
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
-/// * **Ending.** A `GET` that comes back to the end of a stream which is [complete](Self::complete_when), or which an interceptor
-///   has ended, is answered with 204, at which an `EventSource` stops (WHATWG HTML 9.2.3). If the upstream ended its answer without saying that it was done, it is
-///   asked once more: to go on after the last id that it gave, or, if it gave none, as by a client that comes for the first
-///   time. What it sends again then, the same id with the same bytes, is not sent on. Anything but a `GET` only if it gave ids.
+/// * **Ending.** A clean end is an end. A `GET` that resumes such a stream with nothing missed is answered with 204, at which an
+///   `EventSource` stops (WHATWG HTML 9.2.3), and a request with another method with 200 and an empty body; the upstream is not
+///   asked again, unless [`continue_after_end`](Self::continue_after_end) says so. If the connection broke, or the answer ended
+///   inside an event, and the upstream gave ids, a `GET` with nothing missed is forwarded with the last of them, and the answer
+///   continues the stream. What the upstream sends again then, the same id with the same bytes, is not sent on.
 ///
 /// Only answers of status 200 are kept. Its task runs on tokio, unless there is an [executor](Self::executor).
 #[derive(Clone)]
@@ -155,9 +156,17 @@ impl Replay {
         self
     }
 
-    /// The end of an answer does not end the stream, as the protocol says.
-    pub(crate) fn continues_after_end(mut self) -> Self {
-        self.continues_after_end = true;
+    /// Asks the upstream again after a clean end. Off unless set: a clean end is the end of the stream, and a `GET` that resumes it
+    /// with nothing missed is answered with 204.
+    ///
+    /// For an upstream that ends each answer after a while and expects its clients to come back. A `GET` of a client that has all
+    /// events is then forwarded, with the last id that the upstream gave, and its answer continues the same stream. If the upstream
+    /// gave no id, the request is forwarded as one that comes for the first time, and its answer is a new stream: whatever the
+    /// upstream sends again then, the client gets again. Neither happens once the stream is [complete](Self::complete_when).
+    /// Only a stream that was opened by `GET` is continued. (The [`Mcp`](crate::profile::Mcp) profile sets this from 2025-11-25 on,
+    /// for streams of `POST` too.)
+    pub fn continue_after_end(mut self, again: bool) -> Self {
+        self.continues_after_end = again;
         self
     }
 
@@ -220,8 +229,9 @@ impl Replay {
         self
     }
 
-    /// Tells by an event that all of the stream was sent, whatever comes after it: then an end is an end. Unless set, by the data
-    /// `[DONE]`. It is of interest where an upstream gives its events ids, and so could go on after the end of an answer.
+    /// Tells by an event that all of the stream was sent, whatever comes after it: then a broken connection is a clean end too, and
+    /// the upstream is never asked to continue. Unless set, by the terminal events of model APIs: the data `[DONE]`, Anthropic's
+    /// `message_stop`, and `response.completed`, `response.incomplete` and `response.failed` of OpenAI's Responses.
     pub fn complete_when(
         mut self,
         completes: impl Fn(&Event) -> bool + Send + Sync + 'static,
@@ -308,7 +318,7 @@ impl Default for Replay {
             linger: Duration::from_secs(60),
             lifetime: None,
             detached_bytes: 64 << 20,
-            completes: Arc::new(|event| event.data() == "[DONE]"),
+            completes: Arc::new(completes),
             prime: None,
             share: None,
             executor: Arc::new(|task| drop(tokio::spawn(task))),

@@ -13,6 +13,7 @@ use crate::{
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
     source::Sink,
+    terminal::TerminalWatch,
 };
 
 /// So many blocks are taken in between two looks at the clock.
@@ -50,6 +51,7 @@ pub(crate) struct Pipeline {
     strip_comments: bool,
     chain: Chain,
     late: LateLineFeeds,
+    watch: Option<Box<TerminalWatch>>,
 }
 
 impl Pipeline {
@@ -58,7 +60,14 @@ impl Pipeline {
             chain,
             strip_comments,
             late: LateLineFeeds::default(),
+            watch: None,
         }
+    }
+
+    /// Tells the interceptors that the stream is truncated if it ends without the terminal event that this watches for.
+    pub(crate) fn watched(mut self, watch: Option<TerminalWatch>) -> Self {
+        self.watch = watch.map(Box::new);
+        self
     }
 
     /// Whether there is nothing to [`drive`](Self::drive).
@@ -144,8 +153,25 @@ impl Pipeline {
         if self.strip_comments {
             block = block.without_comments()?;
         }
+        if self.watch.is_some() {
+            block = self.observe(block);
+        }
         let Self { chain, late, .. } = self;
         chain.push(block, &mut Settled { late, sink })
+    }
+
+    #[inline(never)] // Most streams have no terminal event.
+    fn observe(&mut self, block: Block) -> Block {
+        match &mut self.watch {
+            Some(watch) => {
+                let block = watch.observe(block);
+                if watch.is_settled() {
+                    self.watch = None;
+                }
+                block
+            }
+            None => block,
+        }
     }
 
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<()> {
@@ -163,7 +189,11 @@ impl Pipeline {
 
     /// The stream is over, for this reason unless an interceptor has ended it already.
     pub(crate) fn end(&mut self, finish: Finish) {
-        self.chain.end(finish);
+        let is_missing = self.watch.as_ref().is_some_and(|watch| watch.is_missing());
+        self.chain.end(match finish {
+            Finish::Complete if is_missing => Finish::Truncated,
+            finish => finish,
+        });
     }
 
     pub(crate) fn is_ending(&self) -> bool {

@@ -5,6 +5,7 @@ mod support;
 
 mod failing;
 mod no_bypass;
+mod truncated;
 mod verdicts;
 mod waiting;
 mod window;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, continuing, get, kept, numbers, settle, with},
     staged,
 };
 use http::Request;
@@ -23,7 +23,7 @@ async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever()
         (done, "", true),
         (done, "data: half", true),
     ] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&continuing());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(last).await;
         feed.send(format!(": bye\nretry: 10\n{rest}")).await;
@@ -135,7 +135,8 @@ async fn a_stream_can_be_ended_by_its_token() {
 
 #[tokio::test(start_paused = true)]
 async fn what_completes_a_stream_can_be_said() {
-    let replay = Replay::default().complete_when(|event| event.event_type() == "bye");
+    let replay = Replay::default().continue_after_end(true);
+    let replay = replay.complete_when(|event| event.event_type() == "bye");
     let (front, mut origin) = staged(&with(replay));
     for (last, status) in [("event: bye\n", 204), ("", 200)] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data, field,
-    origin::{after, bounded, get, kept, numbers, settle, with},
+    origin::{after, get, kept, numbers, settle, with},
     staged,
 };
 use http::{Request, StatusCode};
@@ -13,6 +13,11 @@ use tower_sse_proxy::{
     intercept::{Head, Interceptor, Verdict},
     replay::{Bounds, Gap, Replay},
 };
+
+/// Keeps no more of a stream than this, and asks the upstream again after a clean end.
+fn bounded(bounds: Bounds) -> Replay {
+    Replay::default().bounds(bounds).continue_after_end(true)
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_longer_kept_is_told_before_anything_else() {
@@ -113,7 +118,7 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
-    let (front, mut origin) = staged(&bounded(Bounds::default().bytes(1000)));
+    let (front, mut origin) = staged(&with(bounded(Bounds::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -144,7 +149,7 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         settle().await;
     };
-    let layer = bounded(Bounds::default().age(Duration::from_secs(2)))
+    let layer = with(bounded(Bounds::default().age(Duration::from_secs(2))))
         .intercept(|_: &Head<'_>| Some(HoldForAWhile::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -174,6 +179,7 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
 async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
     let bounds = Bounds::default().events(2);
     let replay = Replay::default()
+        .continue_after_end(true)
         .linger(Duration::from_secs(1))
         .bounds(bounds);
     let (front, mut origin) = staged(&with(replay));

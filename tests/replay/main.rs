@@ -4,6 +4,7 @@
 mod support;
 
 mod backpressure;
+mod clean_end;
 mod continuation;
 mod detached;
 mod ending;

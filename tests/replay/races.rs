@@ -93,6 +93,7 @@ where
 async fn whoever_comes_and_goes_misses_nothing() {
     let (task, mut tasks) = mpsc::channel::<()>(1);
     let replay = Replay::default()
+        .continue_after_end(true)
         .bounds(
             Bounds::default()
                 .events(2 * EVENTS)

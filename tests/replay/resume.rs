@@ -161,7 +161,9 @@ async fn who_may_resume_is_asked_before_anything_is_looked_up() {
 
 #[tokio::test(start_paused = true)]
 async fn the_id_may_come_in_the_query_and_goes_no_further() {
-    let replay = Replay::default().query("lastEventId");
+    let replay = Replay::default()
+        .query("lastEventId")
+        .continue_after_end(true);
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=1")).await;
     feed.events(0..3).await;

@@ -89,12 +89,13 @@ async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
 
 #[tokio::test(start_paused = true)]
 async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
-    for how in [Over::Broken, Over::Truncated] {
+    for how in OVER {
         let (front, mut origin) = staged(&kept());
         let [_, last] = over(&front, &mut origin, get("/"), how).await;
+        let status = if how == Over::Clean { 200 } else { 410 };
         for method in [Method::POST, Method::PUT] {
             let answer = front.send(resume(method, &last)).await;
-            assert_eq!(answer.status, 410, "{how:?}");
+            assert_eq!(answer.status, status, "{how:?}");
         }
         assert!(origin.is_idle().await);
     }

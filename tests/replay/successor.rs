@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, continuing, get, numbers, settle, with},
     staged,
 };
 use http::StatusCode;
@@ -18,8 +18,12 @@ use tower_sse_proxy::{
 async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
 {
     let lifetime = Duration::from_secs(10);
-    let layer = with(Replay::default().lifetime(lifetime))
-        .intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let layer = with(
+        Replay::default()
+            .continue_after_end(true)
+            .lifetime(lifetime),
+    )
+    .intercept(|_: &Head<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -56,7 +60,7 @@ impl Interceptor for HoldLast {
 #[tokio::test(start_paused = true)]
 async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
     for breaks in [false, true] {
-        let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+        let layer = continuing().intercept(|_: &Head<'_>| Some(HoldLast::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
@@ -83,7 +87,11 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
-    let (front, mut origin) = staged(&with(Replay::default().linger(Duration::from_secs(1))));
+    let (front, mut origin) = staged(&with(
+        Replay::default()
+            .continue_after_end(true)
+            .linger(Duration::from_secs(1)),
+    ));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
     feed.end();
@@ -105,7 +113,9 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
             self.0.replace(event).into()
         }
     }
-    let replay = Replay::default().linger(Duration::from_secs(1));
+    let replay = Replay::default()
+        .continue_after_end(true)
+        .linger(Duration::from_secs(1));
     let layer = with(replay).intercept(|_: &Head<'_>| Some(Forgets(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -150,7 +160,9 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
             })
         }
     }
-    let replay = Replay::default().linger(Duration::from_secs(1));
+    let replay = Replay::default()
+        .continue_after_end(true)
+        .linger(Duration::from_secs(1));
     let layer = with(replay).intercept(|_: &Head<'_>| Some(Slow::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -172,7 +184,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
 {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

@@ -249,6 +249,11 @@ pub fn kept() -> SseProxyLayer {
     with(Replay::default())
 }
 
+/// A layer that keeps streams and asks the upstream again after a clean end.
+pub fn continuing() -> SseProxyLayer {
+    with(Replay::default().continue_after_end(true))
+}
+
 /// A layer that keeps streams by these rules.
 pub fn with(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)

@@ -1,0 +1,246 @@
+//! A clean end is an end: a client that has all events and comes back gets none of them again, and the upstream is not asked.
+
+use http::{Method, Request};
+
+use crate::support::{
+    data,
+    origin::{after, get, kept, numbers, settle, with},
+    staged,
+};
+use tower_sse_proxy::{
+    Event,
+    intercept::{End, Head, Interceptor, Verdict},
+    replay::{Bounds, Join, Replay},
+};
+
+/// Streams by how they end, with or without ids and a terminal event.
+const ENDINGS: [(&str, &[&str]); 9] = [
+    ("no ids", &["data: 0\n\n", "data: 1\n\n"]),
+    ("ids", &["id: a\ndata: 0\n\n", "id: b\ndata: 1\n\n"]),
+    ("ids and retry", &["retry: 20\n\n", "id: a\ndata: 0\n\n"]),
+    ("a bare id", &["data: 0\n\n", "id: a\n\n"]),
+    ("a comment", &["id: a\ndata: 0\n\n", ": bye\n\n"]),
+    (
+        "OpenAI chat",
+        &["data: {\"choices\":[]}\n\n", "data: [DONE]\n\n"],
+    ),
+    (
+        "OpenAI responses",
+        &[
+            "data: {\"type\":\"response.created\"}\n\n",
+            "data: {\"type\":\"response.completed\"}\n\n",
+        ],
+    ),
+    (
+        "Anthropic",
+        &[
+            "event: message_start\ndata: {\"type\":\"message_start\"}\n\n",
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+        ],
+    ),
+    (
+        "Gemini",
+        &["data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n"],
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn get_is_answered_204_and_any_other_method_with_an_empty_body() {
+    for (name, blocks) in ENDINGS {
+        for begun in [Method::GET, Method::POST, Method::PUT] {
+            for present in [true, false] {
+                let (front, mut origin) = staged(&kept());
+                let request = Request::builder().method(begun.clone());
+                let (mut client, mut feed) = front.open(&mut origin, request).await;
+                for block in blocks {
+                    feed.send(*block).await;
+                }
+                let id = if present {
+                    feed.end();
+                    let (text, cut) = client.rest().await;
+                    assert_eq!(cut, None);
+                    let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+                    ids.next_back().expect("an id").to_owned()
+                } else {
+                    let with_ids = |block: &&&str| block.contains("data") || block.contains("id");
+                    let mut id = None;
+                    for _ in blocks.iter().filter(with_ids) {
+                        let mut event = client.event().await;
+                        while !event.contains("id: ") {
+                            event = client.event().await;
+                        }
+                        id = crate::support::field(&event, "id");
+                    }
+                    drop(client);
+                    settle().await;
+                    feed.end();
+                    settle().await;
+                    id.expect("an id")
+                };
+                for _ in 0..3 {
+                    let by = format!("{name}, {begun}, {present}");
+                    let answer = front.send(after(&id)).await;
+                    assert_eq!(answer.status, 204, "{by}");
+                    assert_eq!(answer.rest().await, (String::new(), None));
+                    let head = after(&id).method(Method::HEAD);
+                    assert_eq!(front.send(head).await.status, 204, "{by}");
+                    for method in [Method::POST, Method::PUT] {
+                        let answer = front.send(after(&id).method(method)).await;
+                        assert_eq!(answer.status, 200, "{by}");
+                        assert_eq!(answer.headers["content-type"], "text/event-stream");
+                        let (text, cut) = answer.rest().await;
+                        assert_eq!((data(&text), cut), (vec![], None), "{by}");
+                    }
+                }
+                assert!(origin.is_idle().await, "{name}, {begun}, {present}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_missed_events_gets_them_first() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    feed.end();
+    let (_, id) = client.events(1).await;
+    drop(client);
+    let mut again = front.send(after(&id)).await;
+    let (seen, last) = again.events(2).await;
+    assert_eq!((seen, again.rest().await.1), (numbers(1..3), None));
+    assert_eq!(front.send(after(&last)).await.status, 204);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interceptors_learn_of_the_end_when_it_comes() {
+    /// Holds one event back.
+    #[derive(Default)]
+    struct HoldLast(Option<Event>);
+    impl Interceptor for HoldLast {
+        fn event(&mut self, event: Event) -> Verdict {
+            self.0.replace(event).into()
+        }
+        fn end(&mut self, _: End<'_>) -> Verdict {
+            self.0.take().into()
+        }
+    }
+    let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    feed.end();
+    let (seen, id) = client.events(2).await;
+    assert_eq!(seen, numbers(0..2), "the one that was held too");
+    assert_eq!(client.rest().await, (String::new(), None));
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_shared_ends_for_all_its_clients() {
+    for join in [Join::Live, Join::Oldest] {
+        let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
+        let layer = with(Replay::default().share_by(share).join(join));
+        let (front, mut origin) = staged(&layer);
+        let (mut one, mut feed) = front.open(&mut origin, get("/")).await;
+        let mut two = front.send(get("/")).await;
+        feed.events(0..2).await;
+        let ids = [one.events(2).await.1, two.events(2).await.1];
+        feed.end();
+        for (client, id) in [(one, &ids[0]), (two, &ids[1])] {
+            assert_eq!(client.rest().await, (String::new(), None));
+            assert_eq!(front.send(after(id)).await.status, 204);
+        }
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_that_is_no_longer_kept_is_a_gap_and_then_204() {
+    let replay = Replay::default().bounds(Bounds::default().bytes(1000));
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    client.event().await;
+    feed.send(format!(": {}\n\n", "x".repeat(2000))).await;
+    feed.end();
+    client.rest().await;
+    let mut told = front.send(after(&id)).await;
+    let gap = told.event().await;
+    let id = crate::support::field(&gap, "id").expect("a place behind the gap");
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn break_after_the_terminal_event_is_a_clean_end() {
+    for terminal in [
+        "data: [DONE]\n\n",
+        "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\n",
+        "data: {\"type\":\"response.completed\",\"response\":{}}\n\n",
+        "data: {\"type\":\"response.incomplete\",\"response\":{}}\n\n",
+        "data: {\"type\":\"response.failed\",\"response\":{}}\n\n",
+    ] {
+        let (front, mut origin) = staged(&kept());
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.send(terminal).await;
+        let (_, id) = client.events(1).await;
+        feed.cut();
+        assert_eq!(client.rest().await, (String::new(), None), "{terminal}");
+        let post = after(&id).method(Method::POST);
+        assert_eq!(front.send(post).await.rest().await, (String::new(), None));
+        assert_eq!(front.send(after(&id)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
+    let (front, mut origin) = staged(&kept());
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: 0\n\ndata: half").await;
+    let (_, id) = client.events(1).await;
+    feed.end();
+    assert_eq!(client.rest().await, ("data: half".into(), None));
+    let told = front.send(after(&id)).await.rest().await.0;
+    assert!(told.contains(r#"{"reason":"failed"}"#), "{told}");
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
+    let layer = with(Replay::default().continue_after_end(true));
+    let (front, mut origin) = staged(&layer);
+    for ids in [true, false] {
+        let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+        match ids {
+            true => feed.events(0..1).await,
+            false => feed.send("data: 0\n\n").await,
+        }
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        let (mut again, mut feed) = tokio::join!(front.send(after(&id)), async {
+            let call = origin.next().await;
+            assert_eq!(call.header("last-event-id"), ids.then_some("up-0"));
+            call.stream()
+        });
+        feed.send("data: 1\n\ndata: [DONE]\n\n").await;
+        feed.end();
+        let (seen, last) = again.events(2).await;
+        assert_eq!(seen, ["1", "[DONE]"]);
+        assert_eq!(last.split('.').next() == id.split('.').next(), ids);
+        assert_eq!(front.send(after(&last)).await.status, 204);
+        // Of a `POST` nothing is asked for again.
+        let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
+        feed.events(0..1).await;
+        feed.end();
+        let (_, id) = client.events(1).await;
+        client.rest().await;
+        assert_eq!(front.send(after(&id)).await.status, 204);
+        assert!(origin.is_idle().await);
+    }
+}
