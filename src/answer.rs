@@ -111,6 +111,7 @@ impl Asking<'_> {
                 let kept = Kept {
                     request,
                     response: &parts,
+                    sessions: self.policy.sessions.as_deref(),
                     chain,
                     decoder: self.policy.decoder(),
                     strip_comments: self.policy.strip_comments,

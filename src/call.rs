@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use crate::{
     answer::Asking,
+    authorize::authorize,
     keep::{Asked, Rejoins},
     layer::Config,
     mapping::{InSession, Mapping},
@@ -230,8 +231,16 @@ impl<C, ReqB> Forward<C, ReqB> {
         let join = replay.share.as_ref().map_or(Join::Live, |share| share.join);
         let shared = Arc::clone(self.call.config.shared());
         let mut waits = 0;
+        let mut authorized = replay.authorize.is_none();
         let (ticket, interest, nobody) = loop {
-            match shared.board(key.clone(), join) {
+            match shared.board(key.clone(), join, authorized) {
+                Boarding::Unauthorized(interest) => {
+                    drop(interest);
+                    if let Err(refusal) = authorize(replay, &self.client).await {
+                        return Ok(Outcome::Refused(refusal));
+                    }
+                    authorized = true;
+                }
                 Boarding::Open(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
                 Boarding::Wait(wait, _interest) => match wait.await {
                     Ok(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),

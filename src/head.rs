@@ -11,6 +11,8 @@ use crate::{detect::settle_content_type, upstream::coding};
 /// By which a client says what it has (WHATWG HTML 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
 /// Fields that speak of the bytes as the upstream sent them: lengths, validators, digests and ranges
 /// (RFC 9110 8.6, 8.8, 14.3, 14.4; RFC 9530), and the framing that belongs to the server (RFC 9112 6.1).
 const OF_THE_OLD_BODY: [HeaderName; 11] = [
@@ -39,8 +41,29 @@ pub(crate) fn of_event_stream(headers: &mut HeaderMap) {
     settle_content_type(headers);
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);
-    let accel = HeaderName::from_static("x-accel-buffering");
-    headers.insert(accel, HeaderValue::from_static("no"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+}
+
+/// The fields of the first response to a recorded stream that later clients of the stream get as well.
+///
+/// Everything else may be about the first client or the one response: CORS headers name its origin, rate limits count its
+/// requests, cookies are its own.
+pub(crate) fn of_recording(
+    headers: &HeaderMap,
+    is_added: impl Fn(&HeaderName) -> bool,
+) -> HeaderMap {
+    let allowed = [
+        header::CONTENT_TYPE,
+        header::CONTENT_LANGUAGE,
+        // These two are the layer's own by now.
+        CACHE_CONTROL,
+        ACCEL_BUFFERING,
+    ];
+    let fields = headers.iter();
+    let fields = fields.filter(|(name, _)| allowed.contains(name) || is_added(name));
+    fields
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// Takes from `Accept-Encoding` what could not be decoded, if the answer may be an event stream. LLM SDKs ask

@@ -11,6 +11,7 @@ use tower::BoxError;
 use crate::{
     codec::{Decoder, Event},
     continuation::Continuation,
+    head,
     intercept::Chain,
     layer::Config,
     pump::{Limits, Pump},
@@ -18,7 +19,7 @@ use crate::{
     recording::{Recording, Target, Whose},
     replay::{Channel, Place, Reader, Replay, Stamp, Token},
     resume::Rejoin,
-    session::Lease,
+    session::{Lease, Sessions},
     share::Ticket,
     source::Sink,
     terminal::TerminalWatch,
@@ -87,6 +88,7 @@ pub(crate) struct Kept<'a> {
     pub(crate) request: &'a request::Parts,
     /// As the client gets it.
     pub(crate) response: &'a response::Parts,
+    pub(crate) sessions: Option<&'a Sessions>,
     pub(crate) chain: Chain,
     pub(crate) decoder: Decoder,
     pub(crate) strip_comments: bool,
@@ -162,7 +164,11 @@ impl Asked {
             token,
             stamped,
             progress.unwrap_or_default(),
-            &kept.response.headers,
+            &head::of_recording(&kept.response.headers, |name| {
+                let sessions = kept.sessions;
+                replay.response_headers.contains(name)
+                    || sessions.is_some_and(|sessions| sessions.has_header(name))
+            }),
             replay.upstream_ids,
             continuation,
             channel,

@@ -83,6 +83,7 @@ pub mod replay;
 pub mod session;
 
 mod answer;
+mod authorize;
 mod body;
 mod call;
 mod continuation;
@@ -98,6 +99,7 @@ mod mapping;
 mod patience;
 mod policy;
 mod pump;
+mod query;
 mod recording;
 mod refusal;
 mod resume;

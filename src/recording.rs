@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request, response, uri::A
 
 use crate::{
     continuation::Continuation,
+    query::without_parameter,
     replay::{Channel, Reader, Record, Replay, State, Token},
     resume::head_with,
     session::{Owner, SessionId},
@@ -43,16 +44,9 @@ impl Target {
         {
             return Self::Shared(scope, with_host(request, &key));
         }
-        let mut target = with_host(request, request.uri.path());
-        let query = request.uri.query().unwrap_or_default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let name = pair.split('=').next();
-            if name != replay.query.as_deref() {
-                // No path has one in it.
-                target += "?";
-                target += pair;
-            }
-        }
+        let query = without_parameter(&request.uri, replay.query.as_deref());
+        // No path has a question mark in it.
+        let target = with_host(request, &format!("{}{query}", request.uri.path()));
         Self::Path(scope, target)
     }
 }
@@ -82,7 +76,7 @@ pub(crate) struct Recording {
     pub(crate) since: Instant,
     pub(crate) whose: Whose,
     pub(crate) target: Target,
-    /// The head of the first answer, as its client got it.
+    /// The fields of the first response that other clients may have, too.
     fields: Box<[(HeaderName, HeaderValue)]>,
     /// Events keep the ids that they have.
     upstream_ids: bool,
@@ -108,11 +102,7 @@ impl Recording {
         continuation: Continuation,
         channel: Channel,
     ) -> (Self, Waiting<B>) {
-        // These are of the one answer, not of the stream.
-        let of_the_answer = [header::SET_COOKIE, header::DATE];
-        let fields = headers
-            .iter()
-            .filter(|(name, _)| !of_the_answer.contains(name));
+        let fields = headers.iter();
         let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
         let channel = Arc::new(channel);
         let progress = Arc::new(progress);

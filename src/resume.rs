@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
-    uri::PathAndQuery,
-};
-use tower::ServiceExt;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 
 use crate::{
+    authorize::authorize,
     codec::Event,
     head::LAST_EVENT_ID,
     keep::Rejoins,
+    query::{parameters, set_parameter},
     recording::{Recording, Target, Whose},
     refusal::Refusal,
     replay::{EventId, Gap, Logs, Place, Position, Reader, Replay, State},
@@ -49,7 +47,10 @@ enum Named {
 /// Whether a request may come back to something. Who names nothing comes for the first time (WHATWG HTML 9.2.3: an empty id is
 /// not sent).
 pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool {
-    let in_query = |name| parameters(&request.uri, name).any(|value| !value.is_empty());
+    let in_query = |name| {
+        let mut parameters = parameters(&request.uri);
+        parameters.any(|parameter| parameter.is(name) && !parameter.value().is_empty())
+    };
     has_last_event_id(request) || replay.query.as_deref().is_some_and(in_query)
 }
 
@@ -63,6 +64,12 @@ fn has_last_event_id(request: &request::Parts) -> bool {
 /// request which does.
 fn is_preflight(request: &request::Parts) -> bool {
     request.method == Method::OPTIONS && !has_last_event_id(request)
+}
+
+/// Whether a request has the parameter of [`Replay::query`], which the service does not get to see even if it is empty.
+pub(crate) fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
+    let name = replay.query.as_deref();
+    name.is_some_and(|name| parameters(&request.uri).any(|parameter| parameter.is(name)))
 }
 
 /// The events of ours, and of others (`None`), that a request names in its head.
@@ -115,7 +122,7 @@ impl Resumption<'_> {
             },
             Err(refusal) => return Resumed::Refused(refusal),
         };
-        if let Err(refusal) = self.authorize(client).await {
+        if let Err(refusal) = authorize(self.replay, client).await {
             return Resumed::Refused(refusal);
         }
         let found = match &id {
@@ -218,23 +225,6 @@ impl Resumption<'_> {
         Resumed::AtTheUpstream(rejoins)
     }
 
-    /// Whether this client may resume anything.
-    async fn authorize(&self, client: &request::Parts) -> Result<(), Refusal> {
-        let Some(authorize) = &self.replay.authorize else {
-            return Ok(());
-        };
-        let asked = Request::from_parts(client.clone(), ());
-        match authorize.clone().oneshot(asked).await {
-            Ok(status) if status.is_success() => Ok(()),
-            Ok(status) => Err(Refusal::new(status, "this stream cannot be resumed\n")),
-            Err(why) => {
-                tracing::warn!("whether a stream may be resumed cannot be told: {why}");
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Err(Refusal::new(status, "streams cannot be resumed now\n"))
-            }
-        }
-    }
-
     fn is_it(&self, found: &Recording) -> bool {
         found.whose == *self.whose && found.target == *self.target
     }
@@ -254,32 +244,24 @@ impl Resumption<'_> {
     fn upstreams_id(&self, request: &request::Parts) -> Option<String> {
         let found_by_it = self.replay.upstream_ids && self.whose.owner != Owner::ANONYMOUS;
         let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
-        let id = match (values.next(), values.next()) {
-            (Some(id), None) => std::str::from_utf8(id.as_bytes()).ok()?,
-            (None, _) => parameters(&request.uri, self.replay.query.as_deref()?).next()?,
-            _ => return None,
+        let (Some(id), None) = (values.next(), values.next()) else {
+            return None;
         };
+        let id = std::str::from_utf8(id.as_bytes()).ok()?;
         (found_by_it && !id.is_empty()).then(|| id.to_owned())
     }
 
     /// The id of ours that the request names. It is taken out of the request.
     fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
+        let in_query = self.id_in_query(request)?;
         let ids: Vec<_> = named_events(&request.headers).collect();
         let named = ids.iter().any(Option::is_some);
-        let name = self.replay.query.as_deref();
-        let in_query = name.and_then(|name| {
-            let mut values = parameters(&request.uri, name);
-            values.find_map(|value| value.parse::<EventId>().ok())
-        });
-        if named || in_query.is_some() {
-            self.remove_parameter(&mut request.uri);
-        }
         match ids[..] {
             [] => Ok(in_query.filter(|id| *id != EventId::NONE)),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
                 // Nobody is told of that one where no address names an event.
-                let anew = name.is_some() && id == EventId::NONE;
+                let anew = self.replay.query.is_some() && id == EventId::NONE;
                 Ok(Some(id).filter(|_| !anew))
             }
             _ if named => {
@@ -290,25 +272,43 @@ impl Resumption<'_> {
         }
     }
 
-    fn remove_parameter(&self, uri: &mut Uri) {
-        let (Some(name), Some(query)) = (self.replay.query.as_deref(), uri.query()) else {
-            return;
+    /// Takes the parameter out of the query. Returns the id of ours that it holds; any other moves to `Last-Event-ID`, unless
+    /// the client sends that itself.
+    fn id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
+        let Some(name) = self.replay.query.as_deref() else {
+            return Ok(None);
         };
-        let kept = query
-            .split('&')
-            .filter(|pair| pair.split('=').next() != Some(name));
-        let kept: Vec<_> = kept.collect();
-        let path = match &kept[..] {
-            [] => uri.path().to_owned(),
-            kept => format!("{}?{}", uri.path(), kept.join("&")),
-        };
-        let mut parts = uri.clone().into_parts();
-        if let Ok(path) = path.parse::<PathAndQuery>() {
-            parts.path_and_query = Some(path);
-            if let Ok(without) = Uri::from_parts(parts) {
-                *uri = without;
-            }
+        let found = parameters(&request.uri).filter(|parameter| parameter.is(name));
+        let values: Vec<_> = found
+            .map(|parameter| parameter.value().into_owned())
+            .filter(|value| !value.is_empty())
+            .collect();
+        set_parameter(&mut request.uri, name, None);
+        let headers = &mut request.headers;
+        let mut sent = headers.get_all(LAST_EVENT_ID).iter();
+        if sent.any(|value| !value.as_bytes().trim_ascii().is_empty()) {
+            return Ok(None);
         }
+        // An empty header names nothing.
+        headers.remove(LAST_EVENT_ID);
+        if let Some(ours) = values.iter().find_map(|value| own_id(value)) {
+            return Ok(Some(ours));
+        }
+        let Some((value, others)) = values.split_first() else {
+            return Ok(None);
+        };
+        let header = HeaderValue::from_bytes(value);
+        match header
+            .ok()
+            .filter(|_| others.iter().all(|other| other == value))
+        {
+            Some(header) => headers.insert(LAST_EVENT_ID, header),
+            None => {
+                let text = format!("the query parameter `{name}` must hold one event id\n");
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+            }
+        };
+        Ok(None)
     }
 
     /// Tells a client that it cannot have all it missed, and then what there is.
@@ -381,13 +381,4 @@ fn plain_headers() -> HeaderMap {
 fn own_id(value: &[u8]) -> Option<EventId> {
     let value = std::str::from_utf8(value.trim_ascii()).ok()?;
     value.parse().ok()
-}
-
-/// The values of a parameter of the query. No id of ours has anything to escape in it.
-fn parameters<'a>(uri: &'a Uri, name: &str) -> impl Iterator<Item = &'a str> {
-    let pairs = uri.query().unwrap_or_default().split('&');
-    pairs
-        .filter_map(|pair| pair.split_once('='))
-        .filter(move |(found, _)| *found == name)
-        .map(|(_, value)| value)
 }

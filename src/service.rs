@@ -21,7 +21,7 @@ use crate::{
     layer::Config,
     reconnect::{Once, Reconnects, Repeat},
     recording::{Target, Whose},
-    resume::names_an_event,
+    resume::{has_parameter, names_an_event},
 };
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
@@ -100,8 +100,11 @@ where
             head::narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
-        let comes_back =
-            replay.is_some_and(|replay| names_an_event(&parts, replay) || replay.share.is_some());
+        let comes_back = replay.is_some_and(|replay| {
+            names_an_event(&parts, replay)
+                || has_parameter(&parts, replay)
+                || replay.share.is_some()
+        });
         let asked = replay.map(|replay| {
             let owner = self.config.owner(&parts, None);
             let whose = Whose {

@@ -45,6 +45,8 @@ pub(crate) enum Boarding {
     Open(Rejoin),
     /// It waits for one. If it gets none, there is nothing that it could share.
     Wait(oneshot::Receiver<Rejoin>, Interest),
+    /// There is something to join, but it is not known whether the client may.
+    Unauthorized(Option<Interest>),
     /// It asks the service.
     Lead(Ticket, Interest, Nobody),
 }
@@ -71,13 +73,18 @@ impl Shared {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn board(self: &Arc<Self>, key: Key, join: Join) -> Boarding {
+    /// A client that is not authorized joins nothing and takes no seat, so that it has no effect on a stream.
+    pub(crate) fn board(self: &Arc<Self>, key: Key, join: Join, authorized: bool) -> Boarding {
         loop {
-            let open = match self.open_or_ask(&key, join) {
+            let open = match self.open_or_ask(&key, join, authorized) {
                 Ok(boarding) => return boarding,
                 Err(open) => open,
             };
-            if let Some(rejoin) = joined(&open, join) {
+            if !authorized {
+                if open.channel.is_joinable() {
+                    return Boarding::Unauthorized(None);
+                }
+            } else if let Some(rejoin) = joined(&open, join) {
                 return Boarding::Open(rejoin);
             }
             self.remove(&open);
@@ -85,7 +92,12 @@ impl Shared {
     }
 
     /// Waits with others for a call, or makes it; or gives the stream that is there already.
-    fn open_or_ask(self: &Arc<Self>, key: &Key, join: Join) -> Result<Boarding, Arc<Recording>> {
+    fn open_or_ask(
+        self: &Arc<Self>,
+        key: &Key,
+        join: Join,
+        authorized: bool,
+    ) -> Result<Boarding, Arc<Recording>> {
         let mut flights = self.lock();
         match flights.by_key.get_mut(key) {
             Some(Flight::Open(recording)) => return Err(Arc::clone(recording)),
@@ -93,6 +105,11 @@ impl Shared {
                 waiting, interest, ..
             }) => {
                 if let Some(sender) = interest.upgrade() {
+                    if !authorized {
+                        // Dropped by the caller: that may wake the call's task, and a lock is held here.
+                        let interest = Interest { _sender: sender };
+                        return Ok(Boarding::Unauthorized(Some(interest)));
+                    }
                     let (told, wait) = oneshot::channel();
                     waiting.retain(|waiting| !waiting.is_closed());
                     waiting.push(told);
@@ -227,7 +244,7 @@ mod tests {
 
     impl Wake for Asks {
         fn wake(self: Arc<Self>) {
-            let boarding = self.0.board(key(), Join::Live);
+            let boarding = self.0.board(key(), Join::Live, true);
             assert!(matches!(boarding, Boarding::Lead(..)));
         }
     }
@@ -235,10 +252,11 @@ mod tests {
     #[test]
     fn who_is_told_that_there_is_nothing_may_ask_at_once() {
         let shared = Arc::<Shared>::default();
-        let Boarding::Lead(ticket, _interest, _nobody) = shared.board(key(), Join::Live) else {
+        let Boarding::Lead(ticket, _interest, _nobody) = shared.board(key(), Join::Live, true)
+        else {
             panic!("nobody has asked before");
         };
-        let Boarding::Wait(wait, _interest) = shared.board(key(), Join::Live) else {
+        let Boarding::Wait(wait, _interest) = shared.board(key(), Join::Live, true) else {
             panic!("somebody has");
         };
         let mut wait = pin!(wait);

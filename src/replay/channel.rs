@@ -182,6 +182,12 @@ impl Channel {
         seat
     }
 
+    /// Whether a client can join now. Joining may fail all the same, if the stream ends first.
+    pub(crate) fn is_joinable(&self) -> bool {
+        let shared = self.lock();
+        !shared.closed && shared.log.state() == State::Live
+    }
+
     /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
     pub(crate) fn join_live(&self, join: Join) -> Option<usize> {
         let mut shared = self.lock();

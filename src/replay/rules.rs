@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use http::{Request, StatusCode, request, response};
+use http::{HeaderName, Request, StatusCode, request, response};
 use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
 
@@ -59,6 +59,8 @@ pub struct Replay {
     pub(crate) continues_by_get: bool,
     pub(crate) continues_after_end: bool,
     pub(crate) authorize: Option<Authorize>,
+    pub(crate) authorize_timeout: Duration,
+    pub(crate) response_headers: Vec<HeaderName>,
     pub(crate) gap: Gap,
     pub(crate) detach: Option<Detach>,
     pub(crate) linger: Duration,
@@ -124,7 +126,11 @@ impl Replay {
     }
 
     /// Takes the last id from this parameter of the query, too, if there is no `Last-Event-ID`: for clients that cannot set a
-    /// header. None unless set. The service does not get to see it.
+    /// header. None unless set. The name and the value are decoded once, as forms are (WHATWG URL 5.1), and the name is compared
+    /// without case.
+    ///
+    /// The service never sees the parameter. An id that is not one of the layer's reaches it in `Last-Event-ID`. Several
+    /// different ids, and a value that no header can hold, are answered with 400.
     pub fn query(mut self, parameter: impl Into<Arc<str>>) -> Self {
         self.query = Some(parameter.into());
         self
@@ -170,9 +176,12 @@ impl Replay {
         self
     }
 
-    /// Asks this service about each request that would resume a stream, before anything is looked up: a success
-    /// (2xx) lets it, any other status is the answer. An error is answered with 503. The request is the client's, with its
-    /// extensions and without its body.
+    /// Asks this service about each request that would resume a stream, before anything is looked up, and about each that would
+    /// [join](Self::share_by) one: a success (2xx) lets it, any other status is the answer. The request is the client's, with its
+    /// extensions and without its body. Requests that the service inside answers are for that service to decide about.
+    ///
+    /// The answer is 503 if this service fails, panics, answers with an informational status (1xx), or takes longer than
+    /// [`authorize_timeout`](Self::authorize_timeout). A client that is refused has no effect on the stream.
     ///
     /// ```
     /// use http::{Request, StatusCode};
@@ -192,6 +201,30 @@ impl Replay {
     {
         let service = tower::util::MapErr::new(service, Into::into);
         self.authorize = Some(BoxCloneSyncService::new(service));
+        self
+    }
+
+    /// How long [`authorize`](Self::authorize) may take; 2 s unless set.
+    pub fn authorize_timeout(mut self, limit: Duration) -> Self {
+        self.authorize_timeout = limit;
+        self
+    }
+
+    /// Adds a header of the first response to the responses of clients that resume or join its stream.
+    ///
+    /// The others get `Content-Type`, `Content-Language` and the header of the [session](crate::session::Sessions::header), if there
+    /// are any, and nothing else of what the upstream said to the first client: its CORS headers name another origin, its rate
+    /// limits count other requests. Add a header only if its value is right for all clients of a stream; a layer further out
+    /// can compute the ones that are not.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_sse_proxy::replay::Replay;
+    ///
+    /// let replay = Replay::default().response_header(HeaderName::from_static("x-model"));
+    /// ```
+    pub fn response_header(mut self, name: HeaderName) -> Self {
+        self.response_headers.push(name);
         self
     }
 
@@ -258,7 +291,7 @@ impl Replay {
     /// see the same stream, make them one owner, and check them in a layer further out, because only the first request of a
     /// stream gets to the service.
     ///
-    /// Whoever comes later gets the head of the first answer, and begins as [`join`](Self::join) says. What the first one
+    /// Whoever comes later gets what [other clients may have](Self::response_header) of the first head, and begins as [`join`](Self::join) says. What the first one
     /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with
     /// [`Lagged`](crate::ErrorKind::Lagged), and can resume; it holds nobody up. The interceptors run once, and see the head of
     /// the request that opened the stream: what differs from client to client is for a second layer outside.
@@ -313,6 +346,8 @@ impl Default for Replay {
             continues_by_get: false,
             continues_after_end: false,
             authorize: None,
+            authorize_timeout: Duration::from_secs(2),
+            response_headers: Vec::new(),
             gap: Gap::default(),
             detach: None,
             linger: Duration::from_secs(60),

@@ -3,19 +3,12 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
+    HeaderMap, HeaderName, HeaderValue,
     header::{COOKIE, SET_COOKIE},
     request,
-    uri::PathAndQuery,
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What a query leaves as it is (RFC 3986 3.4, and without what forms give a meaning).
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+use crate::query::{parameters, set_parameter};
 
 /// A place for a session id in requests, and in the answers that give one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,80 +229,6 @@ impl<'a> Given<'a> {
     fn with(&self, id: &str) -> Option<HeaderValue> {
         HeaderValue::from_bytes(&[self.before, id.as_bytes(), self.after].concat()).ok()
     }
-}
-
-/// One parameter of a query, with the separator behind it. Old servers separate by `;` as well.
-struct Parameter<'a>(&'a str);
-
-impl<'a> Parameter<'a> {
-    fn text(&self) -> &'a str {
-        self.0.strip_suffix(['&', ';']).unwrap_or(self.0)
-    }
-
-    /// However it is escaped, in any case, and also as the list of one that some servers make of `name[]`: what the upstream may
-    /// take for it must not pass as something else.
-    fn is(&self, name: &str) -> bool {
-        let key = self.text().split('=').next().unwrap_or_default();
-        let key = percent_decode_str(key).decode_utf8_lossy();
-        let key = key.split('[').next().unwrap_or_default();
-        key.eq_ignore_ascii_case(name) || key.replace('+', " ").eq_ignore_ascii_case(name)
-    }
-
-    fn value(&self) -> Cow<'a, [u8]> {
-        let value = self.text().split_once('=').map_or("", |(_, value)| value);
-        percent_decode_str(value).into()
-    }
-}
-
-/// An id as it stands in a query.
-pub(super) fn escaped(id: &str) -> String {
-    utf8_percent_encode(id, QUERY).to_string()
-}
-
-fn parameters(uri: &Uri) -> impl Iterator<Item = Parameter<'_>> {
-    let query = uri.query().unwrap_or_default();
-    query.split_inclusive(['&', ';']).map(Parameter)
-}
-
-/// All others stay as they are, byte for byte.
-fn set_parameter(uri: &mut Uri, name: &str, id: Option<&str>) {
-    if !parameters(uri).any(|parameter| parameter.is(name)) {
-        return;
-    }
-    let mut query = String::new();
-    for parameter in parameters(uri) {
-        if !parameter.is(name) {
-            query.push_str(parameter.0);
-        } else if let Some(id) = id {
-            let key = parameter.text().split('=').next().unwrap_or_default();
-            query.push_str(key);
-            query.push('=');
-            query.push_str(&escaped(id));
-            query.push_str(&parameter.0[parameter.text().len()..]);
-        }
-    }
-    let query = query.trim_end_matches(['&', ';']);
-    let path = uri.path();
-    let target = if query.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{query}")
-    };
-    set_target(uri, &target);
-}
-
-/// Puts another path and query in the place of a URI's own.
-pub(super) fn set_target(uri: &mut Uri, target: &str) -> bool {
-    let Ok(target) = target.parse::<PathAndQuery>() else {
-        return false;
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(target);
-    match Uri::from_parts(parts) {
-        Ok(changed) => *uri = changed,
-        Err(_) => return false,
-    }
-    true
 }
 
 #[cfg(test)]

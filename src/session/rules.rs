@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
 use super::{
     MalformedId, Session, SessionId, UpstreamId,
     endpoint::{self, EndpointError},
-    place::{Place, escaped, set_target},
+    place::Place,
 };
+use crate::query::{escaped, set_target};
 
 /// Where session ids live, so that the layer can put its own in the place of the upstream's and the other way round.
 ///
@@ -271,6 +272,12 @@ impl Sessions {
 
     pub(crate) fn has_endpoints(&self) -> bool {
         self.endpoint
+    }
+
+    /// Whether the session id is in the header of this name.
+    pub(crate) fn has_header(&self, name: &HeaderName) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| matches!(place, Place::Header(header) if header == name))
     }
 
     /// Whether the session id is in the cookie of this name.

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authorization;
 mod backpressure;
 mod clean_end;
 mod continuation;
@@ -10,8 +11,10 @@ mod detached;
 mod ending;
 mod event_ids;
 mod gap;
+mod heads;
 mod log;
 mod mcp;
+mod query;
 mod races;
 mod reconnect;
 mod reconnect_sockets;

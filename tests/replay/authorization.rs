@@ -1,0 +1,153 @@
+//! `Replay::authorize`: which clients may resume or join a stream that is there already.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::{
+    origin::{after, get, settle, with},
+    staged,
+};
+use futures_util::future::BoxFuture;
+use http::{Request, StatusCode};
+use tokio::time::Instant;
+use tower::{BoxError, service_fn};
+use tower_sse_proxy::replay::Replay;
+
+type Answer = BoxFuture<'static, Result<StatusCode, BoxError>>;
+
+/// Asks a service that does what the request says in `x-do`.
+fn authorizing(replay: Replay) -> (Replay, Arc<AtomicUsize>) {
+    let asked = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&asked);
+    let replay = replay.authorize(service_fn(move |request: Request<()>| -> Answer {
+        count.fetch_add(1, Ordering::Relaxed);
+        match request
+            .headers()
+            .get("x-do")
+            .map(|value| value.to_str().unwrap())
+        {
+            Some("hang") => Box::pin(pending()),
+            Some("panic at once") => panic!("planned"),
+            Some("panic later") => Box::pin(async { panic!("planned") }),
+            Some("fail") => Box::pin(async { Err("planned".into()) }),
+            Some(status) => {
+                let status = status.parse();
+                Box::pin(async move { Ok(status?) })
+            }
+            None => Box::pin(async { Ok(StatusCode::OK) }),
+        }
+    }));
+    (replay, asked)
+}
+
+const REFUSED: [(&str, u16); 7] = [
+    ("hang", 503),
+    ("panic at once", 503),
+    ("panic later", 503),
+    ("fail", 503),
+    ("401", 401),
+    ("404", 404),
+    // No response of its own can have this status.
+    ("100", 503),
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_hangs_or_panics_refuses_the_client_and_harms_no_other() {
+    let (replay, _) = authorizing(Replay::default());
+    let (front, mut origin) = staged(&with(replay));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    for (what, status) in REFUSED {
+        let before = Instant::now();
+        let refused = front.send(after(&id).header("x-do", what)).await;
+        assert_eq!(refused.status, status, "{what}");
+        assert!(before.elapsed() <= Duration::from_secs(2), "{what}");
+    }
+    assert_eq!(front.send(after(&id)).await.events(1).await.0, ["1"]);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_limit_can_be_set() {
+    let (replay, _) = authorizing(Replay::default());
+    let (front, mut origin) = staged(&with(replay.authorize_timeout(Duration::from_millis(10))));
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let before = Instant::now();
+    let refused = front.send(after(&id).header("x-do", "hang")).await;
+    assert_eq!(refused.status, 503);
+    assert!(before.elapsed() < Duration::from_millis(20));
+}
+
+fn sharing() -> Replay {
+    Replay::default()
+        .share_by(|request| Some(request.uri.path().to_owned()))
+        .linger(Duration::from_secs(60))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
+    let (replay, asked) = authorizing(sharing());
+    let (front, mut origin) = staged(&with(replay));
+    let (mut first, mut feed) = front
+        .open(&mut origin, get("/a").header("x-do", "401"))
+        .await;
+    assert_eq!(first.status, 200, "the upstream decides about the first");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    for (what, status) in REFUSED {
+        let refused = front.send(get("/a").header("x-do", what)).await;
+        assert_eq!(refused.status, status, "{what}");
+    }
+    let mut joined = front.send(get("/a")).await;
+    assert_eq!(joined.status, 200);
+    assert_eq!(asked.load(Ordering::Relaxed), REFUSED.len() + 1);
+    feed.events(0..1).await;
+    assert_eq!(joined.events(1).await, first.events(1).await);
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_would_wait_for_the_head_is_asked_about() {
+    let (replay, asked) = authorizing(sharing());
+    let (front, mut origin) = staged(&with(replay));
+    let send = |what: &'static str| {
+        let front = front.clone();
+        tokio::spawn(async move { front.send(get("/a").header("x-do", what)).await })
+    };
+    let first = send("401");
+    let call = origin.next().await;
+    let refused = send("403");
+    assert_eq!(refused.await.unwrap().status, 403);
+    let joined = send("200");
+    settle().await;
+    assert!(origin.is_idle().await);
+    let mut feed = call.stream();
+    feed.events(0..1).await;
+    let (mut first, mut joined) = (first.await.unwrap(), joined.await.unwrap());
+    assert_eq!(joined.events(1).await, first.events(1).await);
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_client_does_not_keep_a_stream_without_clients_alive() {
+    let (replay, _) = authorizing(sharing());
+    let (front, mut origin) = staged(&with(replay));
+    let (first, mut feed) = front.open(&mut origin, get("/a")).await;
+    drop(first);
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(19)).await;
+        let refused = front.send(get("/a").header("x-do", "401")).await;
+        assert_eq!(refused.status, 401);
+    }
+    assert!(!feed.is_let_go().await);
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert!(feed.is_let_go().await, "61 s without a client");
+}

@@ -1,0 +1,149 @@
+//! What the head of a replayed or joined stream says.
+
+use crate::support::{
+    Call, Client, Fed, Origin, event_stream,
+    origin::{get, settle, with},
+    staged,
+};
+use http::{HeaderMap, HeaderName, header};
+use tower_sse_proxy::{SseProxyLayer, replay::Replay, session::Sessions};
+
+/// What an upstream may say to the client that opened the stream, and to no other.
+const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
+    ("access-control-allow-origin", "https://first.example"),
+    ("access-control-allow-credentials", "true"),
+    ("access-control-expose-headers", "x-private"),
+    ("vary", "origin"),
+    ("x-ratelimit-remaining", "3"),
+    ("ratelimit", "\"default\";r=3;t=30"),
+    ("retry-after", "7"),
+    ("set-cookie", "login=first"),
+    ("x-request-id", "first"),
+    ("traceparent", "00-1-2-01"),
+    ("server-timing", "db;dur=53"),
+    ("www-authenticate", "Bearer"),
+    ("date", "Sun, 29 Nov 2026 00:00:00 GMT"),
+    ("x-anything", "else"),
+];
+
+fn answer(call: Call) {
+    let (feed, body) = Fed::new(256);
+    let mut response = event_stream(body);
+    for (name, value) in OF_THE_FIRST_CLIENT {
+        response.headers_mut().append(name, value.parse().unwrap());
+    }
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        "text/event-stream; charset=utf-8".parse().unwrap(),
+    );
+    headers.insert(header::CONTENT_LANGUAGE, "de".parse().unwrap());
+    headers.insert("x-session", "UP-1".parse().unwrap());
+    call.answer(response);
+    tokio::spawn(async move {
+        let mut feed = feed;
+        for number in 0..3 {
+            let event = format!("id: up-{number}\ndata: {number}\n\n");
+            if feed.send_data(event.into()).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+}
+
+fn names(headers: &HeaderMap) -> Vec<&str> {
+    let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+const ALLOWED: [&str; 4] = [
+    "cache-control",
+    "content-language",
+    "content-type",
+    "x-accel-buffering",
+];
+
+async fn open(front: &crate::support::Front, origin: &mut Origin) -> (Client, String) {
+    let (mut client, ()) = tokio::join!(front.send(get("/a")), async {
+        answer(origin.next().await);
+    });
+    let (_, id) = client.events(1).await;
+    (client, id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
+    for layer in [with(Replay::default()), with(sharing())] {
+        let (front, mut origin) = staged(&layer);
+        let (client, _) = open(&front, &mut origin).await;
+        for (name, value) in OF_THE_FIRST_CLIENT {
+            assert_eq!(client.headers[name], value);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_stream_has_the_allowed_headers_and_no_other() {
+    let (front, mut origin) = staged(&with(Replay::default()));
+    let (_client, id) = open(&front, &mut origin).await;
+    settle().await;
+    let mut resumed = front.send(get("/a").header("last-event-id", id)).await;
+    assert_eq!(resumed.events(1).await.0, ["1"]);
+    assert_eq!(names(&resumed.headers), ALLOWED);
+    assert_eq!(
+        resumed.headers["content-type"],
+        "text/event-stream; charset=utf-8"
+    );
+    assert_eq!(resumed.headers["content-language"], "de");
+    assert_eq!(resumed.headers["cache-control"], "no-store, no-transform");
+}
+
+fn sharing() -> Replay {
+    Replay::default().share_by(|request| Some(request.uri.path().to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
+    let (front, mut origin) = staged(&with(sharing()));
+    // One waits for the head together with the first, the other comes later.
+    let (first, second, ()) = tokio::join!(
+        biased;
+        front.send(get("/a")),
+        front.send(get("/a")),
+        async { answer(origin.next().await) }
+    );
+    let third = front.send(get("/a")).await;
+    assert!(origin.is_idle().await);
+    assert_eq!(first.headers["x-request-id"], "first");
+    assert_eq!(names(&second.headers), ALLOWED);
+    assert_eq!(names(&third.headers), ALLOWED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_and_what_the_user_adds_are_replayed() {
+    let replay = Replay::default()
+        .response_header(HeaderName::from_static("x-anything"))
+        .response_header(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    let layer = SseProxyLayer::default()
+        .sessions(Sessions::header("x-session"))
+        .replay(replay);
+    let (front, mut origin) = staged(&layer);
+    let (client, id) = open(&front, &mut origin).await;
+    settle().await;
+    let session = &client.headers["x-session"];
+    assert_ne!(session, "UP-1");
+    let resumed = front
+        .send(
+            get("/a")
+                .header("last-event-id", id)
+                .header("x-session", session),
+        )
+        .await;
+    assert_eq!(&resumed.headers["x-session"], session);
+    let mut expected = ALLOWED.to_vec();
+    expected.extend(["access-control-allow-origin", "x-anything", "x-session"]);
+    expected.sort_unstable();
+    assert_eq!(names(&resumed.headers), expected);
+}

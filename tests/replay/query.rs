@@ -1,0 +1,130 @@
+//! The parameter of the query that names the last event.
+
+use crate::support::{
+    Origin,
+    origin::{Front, get, numbers, with},
+    staged,
+};
+use http::Request;
+use tower_sse_proxy::replay::Replay;
+
+/// What the service gets: its URI, and the last id.
+async fn forwarded(
+    front: &Front,
+    origin: &mut Origin,
+    request: http::request::Builder,
+) -> (String, Option<String>) {
+    let (_, got) = tokio::join!(front.send(request), async {
+        let call = origin.next().await;
+        let got = (
+            call.request.uri().to_string(),
+            call.header("last-event-id").map(str::to_owned),
+        );
+        call.stream();
+        got
+    });
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_of_the_layer_is_found_however_the_parameter_is_escaped() {
+    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let (mut client, mut feed) = front.open(&mut origin, get("/s?a=%61")).await;
+    feed.events(0..3).await;
+    let (_, id) = client.events(1).await;
+    let escaped: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for query in [
+        format!("a=%61&last={id}"),
+        format!("a=%61&last={escaped}"),
+        format!("l%61st={escaped}&a=%61"),
+        format!("%6C%61%73%74={id}&a=%61"),
+        format!("a=%61&last=&last={id}"),
+    ] {
+        let mut resumed = front.send(get(&format!("/s?{query}"))).await;
+        assert_eq!(resumed.events(2).await.0, numbers(1..3), "{query}");
+    }
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_is_decoded_once() {
+    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let (mut client, mut feed) = front.open(&mut origin, get("/s")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(1).await;
+    let twice: String = id.bytes().map(|byte| format!("%25{byte:02x}")).collect();
+    let (uri, last) = forwarded(&front, &mut origin, get(&format!("/s?last={twice}"))).await;
+    assert_eq!(uri, "/s");
+    let once: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    assert_eq!(last, Some(once), "it is no id of the layer's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header() {
+    for method in ["GET", "POST", "PUT"] {
+        let (front, mut origin) = staged(&with(Replay::default().query("last")));
+        for (query, left, last) in [
+            ("?last=up-7", "", Some("up-7")),
+            ("?a=1&last=up-7&b=%20", "?a=1&b=%20", Some("up-7")),
+            ("?last=up%207%2B1", "", Some("up 7+1")),
+            ("?last=up+7", "", Some("up 7")),
+            ("?l%61st=up-7&a", "?a", Some("up-7")),
+            ("?a=1;last=up-7", "?a=1", Some("up-7")),
+            ("?last=up-7&last=up-7", "", Some("up-7")),
+            ("?last=&a=1", "?a=1", None),
+            ("?last", "", None),
+            ("?lastly=up-7", "?lastly=up-7", None),
+            ("?a=last=up-7", "?a=last=up-7", None),
+        ] {
+            let request = Request::builder().method(method).uri(format!("/s{query}"));
+            let (uri, got) = forwarded(&front, &mut origin, request).await;
+            assert_eq!(
+                (uri, got.as_deref()),
+                (format!("/s{left}"), last),
+                "{method} {query}"
+            );
+        }
+        // A client that sends both goes by the header.
+        let both = Request::builder()
+            .method(method)
+            .uri("/s?last=up-7")
+            .header("last-event-id", "up-8");
+        let (uri, last) = forwarded(&front, &mut origin, both).await;
+        assert_eq!((&*uri, last.as_deref()), ("/s", Some("up-8")));
+        let empty = Request::builder()
+            .method(method)
+            .uri("/s?last=up-7")
+            .header("last-event-id", "");
+        let (uri, last) = forwarded(&front, &mut origin, empty).await;
+        assert_eq!((&*uri, last.as_deref()), ("/s", Some("up-7")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_can_be_no_id_is_refused() {
+    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    for query in [
+        "last=a%0d%0ax-admin:%201",
+        "last=%00",
+        "last=up-7&last=up-8",
+    ] {
+        let refused = front.send(get(&format!("/s?{query}"))).await;
+        assert_eq!(refused.status, 400, "{query}");
+        assert!(refused.rest().await.0.contains("`last`"), "{query}");
+    }
+    assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_found_by_an_escaped_id_of_the_upstream() {
+    let replay = Replay::default().upstream_ids(true).query("last");
+    let (front, mut origin) = staged(&with(replay).owner(|_| Some("me")));
+    let (mut client, mut feed) = front.open(&mut origin, get("/s")).await;
+    feed.send("id: a b+c\ndata: 0\n\ndata: 1\n\n").await;
+    client.event().await;
+    for query in ["last=a%20b%2Bc", "last=a+b%2bc", "%6cast=%61%20b%2Bc"] {
+        let mut resumed = front.send(get(&format!("/s?{query}"))).await;
+        assert_eq!(resumed.event().await, "data: 1\n\n", "{query}");
+    }
+    assert!(origin.is_idle().await);
+}
