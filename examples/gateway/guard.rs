@@ -1,21 +1,42 @@
 //! The interceptors: what is dropped, rewritten, or never decided.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use memchr::memmem::Finder;
 use tower_sse_proxy::{
     Event, Policy,
     codec::{Block, Line},
-    intercept::{EachEvent, Head, InterceptExt, Interceptor, Verdict},
+    intercept::{
+        EachEvent, Head, InterceptExt, Interceptor, Verdict,
+        window::{Judgement, Passage, Window},
+    },
 };
 
 use crate::settings::Settings;
+
+/// What stands in place of a masked text.
+const MASK: &str = "***";
 
 /// Installs what the settings ask for, in the order of severity.
 pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
         policy = policy.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
+    }
+    if let Some(text) = &settings.window_deny {
+        policy = policy.intercept(window(text, |found| {
+            if found.is_empty() {
+                Judgement::Pass
+            } else {
+                Judgement::Block
+            }
+        }));
+    }
+    if let Some(text) = &settings.window_mask {
+        let len = text.len();
+        policy = policy.intercept(window(text, move |found| {
+            Judgement::mask(found.into_iter().map(|at| at..at + len), MASK)
+        }));
     }
     if let Some(text) = &settings.panic {
         let text = Text::new(text);
@@ -48,6 +69,16 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
         });
     }
     policy
+}
+
+/// A window that decides by where the text begins. Every event waits until its texts are known to begin no occurrence.
+fn window(text: &str, decide: impl Fn(Vec<usize>) -> Judgement + Send + Sync + 'static) -> Window {
+    let finder = Finder::new(text).into_owned();
+    let judge =
+        move |passage: &Passage| decide(finder.find_iter(passage.text.as_bytes()).collect());
+    Window::new(judge)
+        .overlap(text.len().saturating_sub(1))
+        .time(Duration::MAX)
 }
 
 /// Drops whatever carries a text, whether a client would dispatch it or not.

@@ -29,6 +29,14 @@ pub struct Settings {
     #[arg(long, env = "SSEP_REWRITE_TO")]
     rewrite_to: Option<String>,
 
+    /// End a stream before the first letter of this text leaves, however it is split over events, escaped or nested in JSON.
+    #[arg(long, env = "SSEP_WINDOW_DENY", value_parser = text)]
+    pub window_deny: Option<String>,
+
+    /// Replace each occurrence of this text by `***`, however it is split over events, escaped or nested in JSON.
+    #[arg(long, env = "SSEP_WINDOW_MASK", value_parser = text)]
+    pub window_mask: Option<String>,
+
     /// Panic at an event that contains this text (to see what becomes of the others).
     #[arg(long, env = "SSEP_PANIC", value_parser = text)]
     pub panic: Option<String>,
