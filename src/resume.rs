@@ -117,7 +117,7 @@ impl Resumption<'_> {
                 None if self.replay.only_own_ids && names_an_event(upstream, self.replay) => {
                     Named::Nobodys
                 }
-                None if !is_get && has_last_event_id(client) => Named::Nobodys,
+                None if !is_get && names_an_event(client, self.replay) => Named::Nobodys,
                 None => return Resumed::Not,
             },
             Err(refusal) => return Resumed::Refused(refusal),
