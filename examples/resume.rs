@@ -6,6 +6,8 @@
 //! curl -N -X POST http://127.0.0.1:3000/chat -H 'Authorization: Bearer ann' -H "Last-Event-ID: $ID"
 //! curl -i http://127.0.0.1:3000/stop -H 'Authorization: Bearer ann' -d "$ID"
 //! ```
+//!
+//! A stream that was stopped cannot be resumed: the second command is answered with 410 then, and the model is not asked again.
 
 use std::{convert::Infallible, error::Error, time::Duration};
 

@@ -93,6 +93,9 @@ impl Asking<'_> {
         let (Some(mut asked), Some(request), true) = (asked, self.request, can_be) else {
             return Outcome::Answer(Response::from_parts(parts, body), behind);
         };
+        if asked.is_closed() {
+            return Outcome::Refused(Refusal::closed(&request.method));
+        }
         let coding = Coding::of(&parts.headers);
         if let Some(why) = unreadable(&parts, &coding) {
             return Outcome::Refused(cannot_be_inspected(&why));

@@ -107,6 +107,7 @@ impl<C> Call<C> {
             let at = Target::of(&client, replay);
             let resumption = Resumption {
                 logs: self.config.logs(),
+                closed: self.config.closed(),
                 replay,
                 whose: &whose,
                 target: &at,

@@ -115,6 +115,12 @@ impl Asked {
         }
     }
 
+    /// Whether the stream that the answer continues was closed while the upstream was asked.
+    pub(crate) fn is_closed(&self) -> bool {
+        let rejoins = self.rejoins.as_ref();
+        rejoins.is_some_and(|rejoins| rejoins.recording.is_closed())
+    }
+
     /// Goes on with the stream that the client has come back to: with this answer, or without, if by now there is more to have of
     /// it than there was, or another one follows on it. Gives back the answer if the stream is over.
     pub(crate) fn go_on<B: Send + 'static>(
@@ -174,7 +180,7 @@ impl Asked {
             channel,
         );
         let recording = Arc::new(recording);
-        if let Some(before) = before {
+        if let Some(before) = &before {
             before.followed_by(&recording);
         }
 
@@ -212,6 +218,10 @@ impl Asked {
         };
         let limits = Limits::new(linger, replay.detached_bytes, replay.lifetime);
         logs.insert(token, Arc::clone(&recording));
+        if before.is_some_and(|before| before.is_closed()) {
+            // The one that closed it may not have seen what follows on it.
+            self.config.close(&recording);
+        }
         if let Some(ticket) = self.ticket {
             ticket.land(&recording);
         }

@@ -1,6 +1,6 @@
 //! The layer, which is its own builder.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter, sync::Arc};
 
 use http::{request, response};
 use tower_layer::Layer;
@@ -12,7 +12,7 @@ use crate::{
     policy::Policy,
     reconnect::{Once, Reconnect},
     recording::Recording,
-    replay::{Logs, Replay, Token},
+    replay::{ClosedStreams, Logs, Replay, Token},
     service::SseProxy,
     session::{AnyStore, Credentials, Keeper, Owner, Owners, SessionStore, Sessions},
     share::Shared,
@@ -105,6 +105,7 @@ pub(crate) struct Config {
     owners: Owners,
     keeper: Arc<Keeper>,
     logs: Arc<Logs<Recording>>,
+    closed: Arc<ClosedStreams>,
     shared: Arc<Shared>,
 }
 
@@ -117,6 +118,7 @@ impl Default for Config {
             owners: Owners::default(),
             keeper: Arc::default(),
             logs: Arc::new(Logs::new(KEPT_BYTES)),
+            closed: Arc::default(),
             shared: Arc::default(),
         }
     }
@@ -143,6 +145,27 @@ impl Config {
 
     pub(crate) fn logs(&self) -> &Arc<Logs<Recording>> {
         &self.logs
+    }
+
+    pub(crate) fn closed(&self) -> &ClosedStreams {
+        &self.closed
+    }
+
+    /// Closes a recorded stream for good: it ends, and so does every stream that follows on it or that it follows on.
+    pub(crate) fn close(&self, recording: &Arc<Recording>) {
+        let streams = self.logs.all_of(&recording.whose);
+        let leads_here = |stream: &Arc<Recording>| {
+            let mut streams = iter::successors(Some(Arc::clone(stream)), |next| next.successor());
+            streams.any(|stream| Arc::ptr_eq(&stream, recording))
+        };
+        let before = streams.into_iter().filter(leads_here);
+        let after = iter::successors(Some(Arc::clone(recording)), |stream| stream.successor());
+        for stream in before.chain(after) {
+            // In this order, a client that resumes in the meantime is told at no time that the stream is unknown.
+            self.closed.insert(&stream.whose.owner, &stream.key());
+            stream.channel.abort();
+            self.logs.remove(stream.token);
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -258,8 +281,17 @@ impl<R> SseProxyLayer<R> {
         self
     }
 
-    /// Ends a stream that is kept, by the token in the [ids](crate::replay::EventId) of its events: its upstream is let go of, its
-    /// clients are cut, with [`Aborted`](crate::ErrorKind::Aborted), and nobody can come back to it. False if there is no such stream.
+    /// Closes a recorded stream, by the token in the [ids](crate::replay::EventId) of its events. Returns false if there is no such
+    /// stream.
+    ///
+    /// The request to the upstream is cancelled, and the bodies of its clients fail with [`Aborted`](crate::ErrorKind::Aborted). The
+    /// stream cannot be resumed from then on, also if it has ended: a `GET` with one of its ids is answered with 204, at which an
+    /// `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that continued this one, or that it continued,
+    /// are closed with it. To other owners the ids are unknown, as they were before. (A client that has not received an id yet sends
+    /// none, and its next request is a new one; with [`prime`](Replay::prime) every client has an id at once.)
+    ///
+    /// The layer remembers the last 16,384 closed streams, in 2 MiB at the most. When there are more, the oldest of the owner with
+    /// the most closed streams is forgotten, and its ids are answered as [unknown](crate::replay::Gap).
     ///
     /// It does not ask whose the stream is: who knows one of its ids may stop it, unless what calls this says no. Clones of a layer
     /// have the same streams, so one goes around the service and another into the handler. (`replay_bytes` begins
@@ -277,8 +309,7 @@ impl<R> SseProxyLayer<R> {
     pub fn abort(&self, stream: Token) -> bool {
         let found = self.config.logs.find(stream);
         if let Some(recording) = &found {
-            recording.channel.abort();
-            self.config.logs.remove(stream);
+            self.config.close(recording);
         }
         found.is_some()
     }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     fmt,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
 };
@@ -19,6 +20,11 @@ use crate::{
     upstream::{Progress, coding::Plain},
     waiting::{Next, Waiting},
 };
+
+/// Names a stream within those of its owner, among those that were closed.
+pub(crate) fn closed_key(whose: &Whose, target: &Target, token: Token) -> impl Hash + use<> {
+    (whose.session.clone(), target.clone(), token)
+}
 
 /// Who may have a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +135,16 @@ impl Recording {
     /// The head of an answer that goes on with it.
     pub(crate) fn head(&self) -> response::Parts {
         head_with(self.fields.iter().cloned().collect())
+    }
+
+    /// Names the stream, within those of its owner: by nothing else it can be resumed.
+    pub(crate) fn key(&self) -> impl Hash + use<> {
+        closed_key(&self.whose, &self.target, self.token)
+    }
+
+    /// Whether it was closed: it cannot be resumed, nor continued.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.channel.is_aborted()
     }
 
     /// What events get for an id, if they get one.

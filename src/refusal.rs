@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use crate::body::SseBody;
 
@@ -18,6 +18,19 @@ impl Refusal {
         Self {
             status,
             text: text.into(),
+        }
+    }
+
+    /// Tells a client that it has all of a stream. An `EventSource` comes back no more (WHATWG HTML 9.2.3).
+    pub(crate) fn no_more() -> Self {
+        Self::new(StatusCode::NO_CONTENT, "")
+    }
+
+    /// Tells a client that its stream was closed.
+    pub(crate) fn closed(method: &Method) -> Self {
+        match *method {
+            Method::GET | Method::HEAD => Self::no_more(),
+            _ => Self::new(StatusCode::GONE, "the stream was closed\n"),
         }
     }
 

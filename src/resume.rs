@@ -11,9 +11,9 @@ use crate::{
     head::LAST_EVENT_ID,
     keep::Rejoins,
     query::{parameters, set_parameter},
-    recording::{Recording, Target, Whose},
+    recording::{Recording, Target, Whose, closed_key},
     refusal::Refusal,
-    replay::{EventId, Gap, Logs, Place, Position, Reader, Replay, State},
+    replay::{ClosedStreams, EventId, Gap, Logs, Place, Position, Reader, Replay, State, Token},
     session::Owner,
     turns::Turn,
 };
@@ -93,6 +93,7 @@ pub(crate) fn comes_for_a_stream(method: &Method) -> bool {
 /// A request's way to what is kept.
 pub(crate) struct Resumption<'a> {
     pub(crate) logs: &'a Logs<Recording>,
+    pub(crate) closed: &'a ClosedStreams,
     pub(crate) replay: &'a Replay,
     pub(crate) whose: &'a Whose,
     pub(crate) target: &'a Target,
@@ -125,6 +126,11 @@ impl Resumption<'_> {
         if let Err(refusal) = authorize(self.replay, client).await {
             return Resumed::Refused(refusal);
         }
+        if let Named::Ours(EventId { token, .. }) = &id
+            && self.is_closed(*token)
+        {
+            return Resumed::Refused(Refusal::closed(&client.method));
+        }
         let found = match &id {
             Named::Ours(EventId { token, position }) => {
                 let found = self.logs.find(*token).filter(|found| self.is_it(found));
@@ -151,6 +157,9 @@ impl Resumption<'_> {
             // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
             let reader = Reader::new(Arc::clone(&recording.channel), cursor);
             let turn = recording.turn().await;
+            if recording.is_closed() {
+                return Resumed::Refused(Refusal::closed(&client.method));
+            }
             let (now, there) = place_of(&found, position);
             let still = matches!(there, Place::Tail(State::Suspended, _));
             if still && Arc::ptr_eq(&now, &recording) {
@@ -179,8 +188,7 @@ impl Resumption<'_> {
                 return Resumed::Not;
             }
             Place::Tail(..) if is_get || client.method == Method::HEAD => {
-                let refusal = Refusal::new(StatusCode::NO_CONTENT, "");
-                return Resumed::Refused(refusal);
+                return Resumed::Refused(Refusal::no_more());
             }
             Place::Tail(_, cursor) => cursor,
             Place::Evicted => return self.gap(client, "evicted", Some(recording)),
@@ -223,6 +231,11 @@ impl Resumption<'_> {
         }
         upstream.headers.insert(LAST_EVENT_ID, value);
         Resumed::AtTheUpstream(rejoins)
+    }
+
+    fn is_closed(&self, stream: Token) -> bool {
+        let key = closed_key(self.whose, self.target, stream);
+        self.closed.contains(&self.whose.owner, &key)
     }
 
     fn is_it(&self, found: &Recording) -> bool {

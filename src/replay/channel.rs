@@ -399,6 +399,11 @@ impl Channel {
         wake(writer);
     }
 
+    /// Whether the stream was [aborted](Self::abort).
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.lock().aborted
+    }
+
     /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
     pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
         let mut shared = self.lock();

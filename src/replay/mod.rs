@@ -57,6 +57,7 @@
 //! ```
 
 mod channel;
+mod closed;
 mod id;
 mod log;
 mod logs;
@@ -76,6 +77,7 @@ pub use log::{Bounds, Cursor, Located, Log, Read, State};
 pub use rules::{Gap, Replay};
 
 pub(crate) use channel::{Channel, Demand, Ending, Place};
+pub(crate) use closed::ClosedStreams;
 pub(crate) use logs::{Logs, Record};
 pub(crate) use reader::Reader;
 pub(crate) use stamp::Stamp;

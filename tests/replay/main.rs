@@ -6,6 +6,7 @@ mod support;
 mod authorization;
 mod backpressure;
 mod clean_end;
+mod closed;
 mod continuation;
 mod detached;
 mod ending;
