@@ -21,7 +21,7 @@ use crate::{
     refusal::Refusal,
     replay::{Join, Replay},
     resume::{Rejoin, Resumed, Resumption, comes_for_a_stream, names_an_event},
-    session::{Owner, Session},
+    session::{OpenStream, Owner, Session},
     share::{Boarding, Ticket},
 };
 
@@ -59,6 +59,8 @@ struct Forward<C, ReqB> {
     owner: Owner,
     mapping: Option<Mapping>,
     session: Option<Session>,
+    /// Keeps a store from evicting the session meanwhile.
+    in_use: Option<OpenStream>,
     /// If its stream is to be kept.
     target: Option<Target>,
     rejoins: Option<Rejoins>,
@@ -125,6 +127,7 @@ impl<C> Call<C> {
             }
             target = Some(at);
         }
+        let in_use = session.as_ref().and_then(Session::in_use);
         let forward = Forward {
             call: self,
             client,
@@ -132,6 +135,7 @@ impl<C> Call<C> {
             owner,
             mapping,
             session,
+            in_use,
             target,
             rejoins,
             ticket: None,
@@ -158,6 +162,7 @@ impl<C, ReqB> Forward<C, ReqB> {
             owner,
             mapping,
             mut session,
+            in_use,
             target,
             rejoins,
             ticket,
@@ -201,6 +206,7 @@ impl<C, ReqB> Forward<C, ReqB> {
                 owner,
                 upstream,
                 session,
+                _in_use: in_use,
             })
         });
         let behind = Behind {

@@ -9,7 +9,8 @@ use crate::{
     recording::Whose,
     refusal::Refusal,
     session::{
-        Lease, NewSession, Owner, Session, SessionRequest, Sessions, UpstreamId, UpstreamKey,
+        Lease, NewSession, OpenStream, Owner, Session, SessionRequest, Sessions, UpstreamId,
+        UpstreamKey,
     },
     upstream::Translation,
 };
@@ -22,6 +23,8 @@ pub(crate) struct InSession {
     pub(crate) owner: Owner,
     pub(crate) upstream: Option<UpstreamKey>,
     pub(crate) session: Option<Session>,
+    /// The request's hold on its session, until the stream has one.
+    pub(crate) _in_use: Option<OpenStream>,
 }
 
 impl InSession {
@@ -168,4 +171,5 @@ fn unavailable(why: &str) -> Refusal {
         StatusCode::SERVICE_UNAVAILABLE,
         "sessions are not available\n",
     )
+    .retry_later()
 }

@@ -11,13 +11,18 @@ use crate::body::SseBody;
 pub(crate) struct Refusal {
     status: StatusCode,
     text: Cow<'static, str>,
+    retry: bool,
 }
+
+/// The longest `Retry-After` of a refusal, in seconds. Each is random up to it, so that clients do not come back together.
+const RETRY_AFTER: u32 = 10;
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             text: text.into(),
+            retry: false,
         }
     }
 
@@ -34,6 +39,12 @@ impl Refusal {
         }
     }
 
+    /// A refusal that says when to try again (RFC 9110 10.2.3).
+    pub(crate) fn retry_later(mut self) -> Self {
+        self.retry = true;
+        self
+    }
+
     pub(crate) fn into_response<B>(self) -> Response<SseBody<B>> {
         let mut response = Response::new(SseBody::own(self.text.into_owned()));
         *response.status_mut() = self.status;
@@ -41,6 +52,10 @@ impl Refusal {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, plain);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.retry {
+            let seconds = fastrand::u32(1..=RETRY_AFTER);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

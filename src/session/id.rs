@@ -95,7 +95,7 @@ impl UpstreamKey {
 ///
 /// Owners are compared as they are: nobody without the key can steer the bytes of one, so that the time this takes tells
 /// nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner([u8; 32]);
 
 impl Owner {

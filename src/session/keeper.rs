@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{AnyStore, Session, SessionRequest};
+use super::{AnyStore, Session, SessionRequest, streams::OpenStream};
 
 /// A stream touches its session so many times in the time that the session may be idle.
 const TOUCHES: u32 = 3;
@@ -28,9 +28,10 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps a session alive for as long as the lease is, and forgets it then if told so.
+    /// Counts an open stream of a session and keeps the session alive until the lease is dropped. Then the session is forgotten,
+    /// if told so.
     ///
-    /// There is none where there is nothing to do, or no runtime to do it in.
+    /// There is none where there is nothing to do.
     pub(crate) fn lease(
         &self,
         store: &AnyStore,
@@ -38,6 +39,22 @@ impl Keeper {
         forget: bool,
         limit: Duration,
     ) -> Option<Lease> {
+        let counted = session.in_use();
+        let task = self.touch(store, session, forget, limit);
+        (counted.is_some() || task.is_some()).then_some(Lease {
+            _counted: counted,
+            _closes: task,
+        })
+    }
+
+    /// Starts to touch a session. The task stops, and forgets the session if told so, when the returned sender is dropped.
+    fn touch(
+        &self,
+        store: &AnyStore,
+        session: &Session,
+        forget: bool,
+        limit: Duration,
+    ) -> Option<oneshot::Sender<()>> {
         let interval = session
             .idle_timeout
             .map(|timeout| (timeout / TOUCHES).max(SHORTEST));
@@ -66,7 +83,7 @@ impl Keeper {
             }
         };
         self.run(Box::pin(kept))?;
-        Some(Lease { _closes: lease })
+        Some(lease)
     }
 
     fn run(&self, job: BoxFuture<'static, ()>) -> Option<()> {
@@ -104,7 +121,8 @@ async fn work(mut queue: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
 
 /// A stream's hold on its session.
 pub(crate) struct Lease {
-    _closes: oneshot::Sender<()>,
+    _counted: Option<OpenStream>,
+    _closes: Option<oneshot::Sender<()>>,
 }
 
 impl fmt::Debug for Keeper {

@@ -55,6 +55,7 @@ mod rules;
 #[cfg(feature = "sealed")]
 mod sealed;
 mod store;
+mod streams;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -66,7 +67,9 @@ pub use rules::Sessions;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
+pub use streams::StreamCount;
 
 pub(crate) use keeper::{Keeper, Lease};
 pub(crate) use owner::Owners;
 pub(crate) use store::AnyStore;
+pub(crate) use streams::OpenStream;

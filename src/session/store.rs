@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 use tower_service::Service;
 
-use super::{Owner, SessionId, UpstreamId, UpstreamKey};
+use super::{Owner, SessionId, StreamCount, UpstreamId, UpstreamKey, streams::OpenStream};
 
 /// What a [`SessionStore`] is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum SessionRequest {
     ///
     /// The answer is the same for every asker: whether the session is theirs is for the layer to see.
     Lookup(SessionId),
-    /// Keep this session under an id of the store's own. If the same owner has bound the same upstream id of the same
+    /// Keep this session under an id of the store's own, or answer `None` if there is no room for it. If the same owner has bound the same upstream id of the same
     /// upstream already, the answer is the session in force.
     Bind(NewSession),
     /// The session is in use. The answer is the session, or `None` if it is no more.
@@ -78,6 +78,8 @@ pub struct Session {
     /// How long it lives without being asked for, or `None` if that makes no difference. A stream of the session touches it
     /// several times in this time.
     pub idle_timeout: Option<Duration>,
+    /// How many streams of the session are open, if the store wants to know: it shares a count with the layer.
+    pub open_streams: Option<StreamCount>,
 }
 
 impl Session {
@@ -92,7 +94,13 @@ impl Session {
             created: now,
             last_seen: now,
             idle_timeout: None,
+            open_streams: None,
         }
+    }
+
+    /// Counts the session as in use, where the store wants to know, until the guard is dropped.
+    pub(crate) fn in_use(&self) -> Option<OpenStream> {
+        self.open_streams.as_ref().map(StreamCount::open)
     }
 
     /// Whether it is what a store was asked for. One that mixes up its answers must not mix up those who ask.

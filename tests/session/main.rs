@@ -8,6 +8,7 @@ mod cookie;
 mod credentials;
 mod data;
 mod endpoint;
+mod fairness;
 mod header;
 mod keep_alive;
 mod mcp;

@@ -32,7 +32,9 @@ fn no_runtime_is_needed() {
 
 #[test]
 fn the_bound_is_exact_and_the_idlest_go_first() {
-    let store = MemoryStore::default().max_sessions(1_000);
+    let store = MemoryStore::default()
+        .max_sessions(1_000)
+        .max_sessions_per_owner(1_000);
     let first: Vec<_> = (0..1_000).map(|n| bind(&store, n)).collect();
     assert!(first[..100].iter().all(|session| is_kept(&store, session)));
     // The hundred that were asked for stay, and go last.
@@ -49,7 +51,7 @@ fn the_bound_is_exact_and_the_idlest_go_first() {
 
 #[test]
 fn a_hundred_thousand_that_are_opened_and_left_do_not_stay() {
-    let store = MemoryStore::default();
+    let store = MemoryStore::default().max_sessions_per_owner(10_000);
     let sessions: Vec<_> = (0..100_000).map(|n| bind(&store, n)).collect();
     let (gone, last) = sessions.split_at(90_000);
     assert!(last.iter().all(|session| is_kept(&store, session)));
@@ -58,7 +60,9 @@ fn a_hundred_thousand_that_are_opened_and_left_do_not_stay() {
 
 #[test]
 fn the_bound_holds_when_many_bind_at_once() {
-    let store = MemoryStore::default().max_sessions(50);
+    let store = MemoryStore::default()
+        .max_sessions(50)
+        .max_sessions_per_owner(50);
     let sessions = thread::scope(|scope| {
         let work = |n: usize| {
             let store = &store;
@@ -206,6 +210,33 @@ impl Model {
         self.kept.iter_mut().find(|entry| entry.id == *id)
     }
 
+    fn count(&self, owner: Owner) -> usize {
+        let owned = self.kept.iter().filter(|entry| entry.new.owner == owner);
+        owned.count()
+    }
+
+    /// Makes room for a session of this owner. False if there is none.
+    fn make_room(&mut self, owner: Owner) -> bool {
+        let own = self.count(owner);
+        let mut candidates = Vec::new();
+        if own < (self.most / 2).max(1) {
+            if self.kept.len() < self.most {
+                return true;
+            }
+            let mut owners: Vec<_> = self.kept.iter().map(|entry| entry.new.owner).collect();
+            owners.sort_unstable();
+            owners.dedup();
+            owners.retain(|other| self.count(*other) >= own + 2);
+            owners.sort_by_key(|other| std::cmp::Reverse(self.count(*other)));
+            candidates = owners;
+        }
+        candidates.push(owner);
+        let victim = candidates[0];
+        self.kept.sort_by_key(|entry| entry.used);
+        let oldest = self.kept.iter().position(|entry| entry.new.owner == victim);
+        oldest.map(|oldest| self.kept.remove(oldest)).is_some()
+    }
+
     fn keep(&mut self, id: SessionId, new: NewSession, now: Instant) {
         let entry = Entry {
             id,
@@ -214,10 +245,6 @@ impl Model {
             used: now,
         };
         self.kept.push(entry);
-        if self.kept.len() > self.most {
-            self.kept.sort_by_key(|entry| entry.used);
-            self.kept.remove(0);
-        }
     }
 }
 
@@ -250,7 +277,13 @@ async fn run(most: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Bind(n) => {
                 let new = one_of_18(n);
-                let session = ask(&store, SessionRequest::Bind(new.clone())).unwrap();
+                let bound = ask(&store, SessionRequest::Bind(new.clone()));
+                let known = model.kept.iter_mut().find(|entry| entry.new == new);
+                if known.is_none() && !model.make_room(new.owner) {
+                    prop_assert_eq!(bound, None);
+                    continue;
+                }
+                let session = bound.unwrap();
                 prop_assert!(is_of(&session, &new));
                 match model.kept.iter_mut().find(|entry| entry.new == new) {
                     Some(entry) => {

@@ -1,5 +1,6 @@
 //! Sessions in the memory of this process.
 
+mod census;
 mod shard;
 
 use std::{
@@ -7,10 +8,7 @@ use std::{
     fmt,
     future::{Ready, ready},
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,17 +16,24 @@ use std::{
 use tokio::time::Instant;
 use tower_service::Service;
 
-use self::shard::{Lifetime, Shard};
-use super::{NewSession, Session, SessionId, SessionRequest};
+use self::{
+    census::{Capacity, Census, Full},
+    shard::{Lifetime, Shard},
+};
+use super::{NewSession, Owner, Session, SessionId, SessionRequest};
 
 /// The first digit of an id tells its shard, so there are as many as a hexadecimal digit has values.
 const SHARDS: usize = 16;
 
 /// Keeps sessions in the memory of this process: for a gateway of one node.
 ///
-/// It is bounded by [number](Self::max_sessions): who opens a session at the bound makes the store forget the one that nobody
-/// has asked for longest, of all of them. A session lives until it was [idle](Self::idle_timeout) or has [lived](Self::max_age)
-/// for so long, by a clock that nobody sets.
+/// It is bounded by [number](Self::max_sessions), in all and [for each owner](Self::max_sessions_per_owner). A session lives until
+/// it was [idle](Self::idle_timeout) or has [lived](Self::max_age) for so long, by a monotonic clock.
+///
+/// At a bound, a new session takes the place of one that has expired; or else of one of the same owner, or, if only the store is
+/// full, of one of the owner that has the most, as long as that owner keeps at least as many as the new session's owner then has.
+/// The session goes that was used the longest time ago. A session with an [open stream](super::StreamCount) never goes. If no
+/// session can go, `Bind` answers `None`, which the layer answers with 503 and `Retry-After`.
 ///
 /// Ids are 48 hexadecimal digits, of which 188 bits are random. Ids of more than [128 bytes](Self::MAX_ID_LEN) are answered
 /// without looking. What an upstream may ask to be kept is [bounded](Self::MAX_UPSTREAM_LEN) too.
@@ -54,6 +59,8 @@ const SHARDS: usize = 16;
 #[derive(Clone)]
 pub struct MemoryStore {
     max_sessions: usize,
+    /// Unless set, half of them.
+    max_sessions_per_owner: Option<usize>,
     lifetime: Lifetime,
     kept: Arc<Kept>,
 }
@@ -64,9 +71,9 @@ struct Kept {
     shards: [Mutex<Shard>; SHARDS],
     /// Which shard a session lives in: the one that its upstream's id falls to, so that binding it again finds it there.
     chooser: RandomState,
-    /// The sessions in all shards. Changes under the lock of the shard that changed.
-    total: AtomicUsize,
-    /// Held by who makes room, so that no two make it twice. Taken before the lock of a shard, never after.
+    /// The sessions in all shards. Taken last: no other lock is taken while it is held.
+    census: Mutex<Census>,
+    /// Held while room is made, so that two threads do not make it twice. Taken before the lock of a shard, never after.
     making_room: Mutex<()>,
 }
 
@@ -78,14 +85,27 @@ impl MemoryStore {
     /// otherwise an upstream could fill the memory with a few sessions.
     pub const MAX_UPSTREAM_LEN: usize = 4096;
 
-    /// How many sessions are kept, at least 1. By default 10 000, as the SDKs of MCP have it.
-    ///
-    /// Requests that bind at the same moment may be above it by one each, until they are answered.
+    /// How many sessions are kept in all, at least 1. By default 10 000, as the SDKs of MCP have it.
     ///
     /// This and the other settings are those of this clone and of the clones that are made of it: set them first.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions.max(1);
         self
+    }
+
+    /// How many sessions one owner may have, at least 1. By default half of [`max_sessions`](Self::max_sessions), so that no
+    /// single owner can fill the store. All anonymous requests have one owner.
+    pub fn max_sessions_per_owner(mut self, sessions: usize) -> Self {
+        self.max_sessions_per_owner = Some(sessions.max(1));
+        self
+    }
+
+    fn capacity(&self) -> Capacity {
+        let half = (self.max_sessions / 2).max(1);
+        Capacity {
+            total: self.max_sessions,
+            per_owner: self.max_sessions_per_owner.unwrap_or(half),
+        }
     }
 
     /// How long a session lives without being asked for. By default 30 minutes, as the SDKs of MCP have it.
@@ -120,40 +140,79 @@ impl MemoryStore {
             return None;
         }
         let n = self.kept.chooser.hash_one(&new) as usize % SHARDS;
-        let session = self
+        let (lifetime, owner) = (self.lifetime, new.owner);
+        let bound = |shard: &mut Shard| shard.find_bound(&new, now, lifetime);
+        if let Some(session) = self.kept.within(n, bound) {
+            return Some(session);
+        }
+        if !self.kept.reserve(owner, self.capacity(), now, lifetime) {
+            return None;
+        }
+        let (session, is_new) = self
             .kept
-            .within(n, |shard| shard.bind(new, || mint(n), now, self.lifetime));
-        self.kept.make_room(self.max_sessions, now, self.lifetime);
+            .within(n, |shard| shard.bind(new, || mint(n), now, lifetime));
+        if !is_new {
+            lock(&self.kept.census).release(owner);
+        }
         Some(session)
     }
 }
+
+/// So many of the larger owners are looked at for a session that can go, before one of the new session's owner has to.
+const LARGER_OWNERS: usize = 8;
 
 impl Kept {
     /// Works on a shard and counts what has become of it.
     fn within<T>(&self, n: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
         let mut shard = lock(&self.shards[n]);
-        let before = shard.len();
         let answer = work(&mut shard);
-        // Fewer sessions are added as well: the sum wraps.
-        let more = shard.len().wrapping_sub(before);
-        if more != 0 {
-            self.total.fetch_add(more, Ordering::Relaxed);
+        let gone = shard.take_gone();
+        if !gone.is_empty() {
+            let mut census = lock(&self.census);
+            gone.into_iter().for_each(|owner| census.release(owner));
         }
         answer
     }
 
-    fn make_room(&self, most: usize, now: Instant, lifetime: Lifetime) {
-        if self.total.load(Ordering::Relaxed) <= most {
-            return;
+    /// Counts one more session of this owner, and makes room for it. False if no session can go.
+    fn reserve(&self, owner: Owner, capacity: Capacity, now: Instant, lifetime: Lifetime) -> bool {
+        let reserve = || lock(&self.census).reserve(owner, capacity);
+        if reserve().is_ok() {
+            return true;
         }
         let _alone = lock(&self.making_room);
-        while self.total.load(Ordering::Relaxed) > most {
-            let first = |n: usize| Some((lock(&self.shards[n]).first_to_go(now, lifetime)?, n));
-            let Some((_, n)) = (0..SHARDS).filter_map(first).min() else {
-                return;
-            };
-            self.within(n, |shard| shard.let_go(now, lifetime));
+        while let Err(full) = reserve() {
+            if !self.make_room(owner, full, now, lifetime) {
+                return false;
+            }
         }
+        true
+    }
+
+    /// Evicts one session, or none if none can go.
+    fn make_room(&self, owner: Owner, full: Full, now: Instant, lifetime: Lifetime) -> bool {
+        let mut shards = 0..SHARDS;
+        if shards.any(|n| self.within(n, |shard| shard.evict_expired(now, lifetime))) {
+            return true;
+        }
+        let larger: Vec<_> = match full {
+            Full::Owner => Vec::new(),
+            Full::Store => {
+                let census = lock(&self.census);
+                census.larger_than(owner).take(LARGER_OWNERS).collect()
+            }
+        };
+        let mut candidates = larger.into_iter().chain([owner]);
+        candidates.any(|owner| self.evict_of(owner, now))
+    }
+
+    /// Evicts the session of this owner that was used the longest time ago.
+    fn evict_of(&self, owner: Owner, now: Instant) -> bool {
+        let oldest = |n: usize| Some((self.within(n, |shard| shard.oldest_of(owner, now))?, n));
+        let Some((_, n)) = (0..SHARDS).filter_map(oldest).min() else {
+            return false;
+        };
+        self.within(n, |shard| shard.evict_of(owner, now))
     }
 }
 
@@ -182,6 +241,7 @@ impl Default for MemoryStore {
     fn default() -> Self {
         Self {
             max_sessions: 10_000,
+            max_sessions_per_owner: None,
             lifetime: Lifetime {
                 idle: Duration::from_secs(30 * 60),
                 age: Duration::from_secs(24 * 60 * 60),
@@ -208,7 +268,8 @@ impl Service<SessionRequest> for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
-            .field("max_sessions", &self.max_sessions)
+            .field("max_sessions", &self.capacity().total)
+            .field("max_sessions_per_owner", &self.capacity().per_owner)
             .field("idle_timeout", &self.lifetime.idle)
             .field("max_age", &self.lifetime.age)
             .finish_non_exhaustive()
@@ -239,7 +300,9 @@ mod tests {
 
     #[test]
     fn a_poisoned_lock_is_no_end() {
-        let store = MemoryStore::default().max_sessions(2);
+        let store = MemoryStore::default()
+            .max_sessions(2)
+            .max_sessions_per_owner(2);
         let before = bind(&store, "before");
         let poisoned = store.clone();
         let panicked = thread::spawn(move || {
@@ -261,7 +324,7 @@ mod tests {
         for session in &sessions {
             store.answer(SessionRequest::Remove(session.id.clone()));
         }
-        assert_eq!(store.kept.total.load(Ordering::Relaxed), 0);
+        assert_eq!(lock(&store.kept.census).total(), 0);
         for shard in &store.kept.shards {
             assert!(lock(shard).is_empty());
         }
@@ -271,7 +334,7 @@ mod tests {
     fn nothing_of_a_session_is_shown() {
         let store = MemoryStore::default();
         bind(&store, "canary");
-        let shown = "MemoryStore { max_sessions: 10000, idle_timeout: 1800s, max_age: 86400s, .. }";
+        let shown = "MemoryStore { max_sessions: 10000, max_sessions_per_owner: 5000, idle_timeout: 1800s, max_age: 86400s, .. }";
         assert_eq!(format!("{store:?}"), shown);
     }
 }

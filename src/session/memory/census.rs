@@ -1,0 +1,82 @@
+//! How many sessions each owner has, over all shards.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
+
+use super::super::Owner;
+
+/// How many sessions there may be.
+#[derive(Clone, Copy)]
+pub(super) struct Capacity {
+    pub(super) total: usize,
+    pub(super) per_owner: usize,
+}
+
+/// Why there is no room for another session of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    Owner,
+    Store,
+}
+
+#[derive(Default)]
+pub(super) struct Census {
+    counts: HashMap<Owner, usize>,
+    /// The same by number, the largest first.
+    by_count: BTreeSet<(Reverse<usize>, Owner)>,
+    total: usize,
+}
+
+impl Census {
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    fn count(&self, owner: Owner) -> usize {
+        self.counts.get(&owner).copied().unwrap_or(0)
+    }
+
+    /// Counts one more session of this owner, if there is room for it.
+    pub(super) fn reserve(&mut self, owner: Owner, capacity: Capacity) -> Result<(), Full> {
+        let count = self.count(owner);
+        if count >= capacity.per_owner {
+            return Err(Full::Owner);
+        }
+        if self.total >= capacity.total {
+            return Err(Full::Store);
+        }
+        self.set(owner, count, count + 1);
+        Ok(())
+    }
+
+    /// Counts one session of this owner less.
+    pub(super) fn release(&mut self, owner: Owner) {
+        let count = self.count(owner);
+        if count > 0 {
+            self.set(owner, count, count - 1);
+        }
+    }
+
+    /// The owners that have at least two sessions more than this one, the largest first: if one of them gives up a session for
+    /// this one, it still has no fewer.
+    pub(super) fn larger_than(&self, owner: Owner) -> impl Iterator<Item = Owner> {
+        let least = self.count(owner) + 2;
+        let largest = self.by_count.iter();
+        let larger = largest.take_while(move |(Reverse(count), _)| *count >= least);
+        larger.map(|(_, owner)| *owner)
+    }
+
+    fn set(&mut self, owner: Owner, before: usize, now: usize) {
+        self.by_count.remove(&(Reverse(before), owner));
+        if now == 0 {
+            self.counts.remove(&owner);
+        } else {
+            self.counts.insert(owner, now);
+            self.by_count.insert((Reverse(now), owner));
+        }
+        self.total = self.total + now - before;
+    }
+}
