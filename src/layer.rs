@@ -106,6 +106,7 @@ pub(crate) struct Config {
     keeper: Arc<Keeper>,
     logs: Arc<Logs<Recording>>,
     closed: Arc<ClosedStreams>,
+    upstream_buffer: usize,
     shared: Arc<Shared>,
 }
 
@@ -119,6 +120,7 @@ impl Default for Config {
             keeper: Arc::default(),
             logs: Arc::new(Logs::new(KEPT_BYTES)),
             closed: Arc::default(),
+            upstream_buffer: READ_BUFFER,
             shared: Arc::default(),
         }
     }
@@ -126,6 +128,9 @@ impl Default for Config {
 
 /// What the logs of a layer keep together, in bytes.
 const KEPT_BYTES: usize = 256 << 20;
+
+/// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
+const READ_BUFFER: usize = 8192 + 4096 * 100;
 
 type Choose = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
 
@@ -166,6 +171,10 @@ impl Config {
             stream.channel.abort();
             self.logs.remove(stream.token);
         }
+    }
+
+    pub(crate) fn upstream_buffer(&self) -> usize {
+        self.upstream_buffer
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -274,11 +283,34 @@ impl<R> SseProxyLayer<R> {
         self.with(|policy| policy.replay(replay))
     }
 
-    /// How many bytes are kept of all streams together, for [`replay`](Self::replay); 256 MiB unless set. Where there is no room
-    /// for more, those streams are let go of first that have sent nothing for the longest time.
+    /// The memory of all recorded streams together, in bytes, for [`replay`](Self::replay); 256 MiB unless set. Where it does not
+    /// suffice, the streams that have sent nothing for the longest time are evicted first: their oldest events, and then the
+    /// stream itself, if it has ended or its upstream goes on without a client.
+    ///
+    /// What counts is what is allocated: events, with the buffers that they share and what it takes to store them; about 2 KiB for
+    /// a stream that has ended; and for one that goes on without a client 6 KiB, 12 KiB for the connection to its upstream, an
+    /// unfinished event, and the connection's [read buffer](Self::upstream_buffer). Streams with a client count with their events
+    /// alone.
     pub fn replay_bytes(mut self, bytes: usize) -> Self {
         Arc::make_mut(&mut self.config).logs = Arc::new(Logs::new(bytes));
         self
+    }
+
+    /// The largest read buffer, in bytes, of a connection of the service to its upstream; 417,792 unless set, which is the default
+    /// of hyper's HTTP/1 client. A stream that goes on without a client keeps it allocated. The layer cannot see its size: it
+    /// counts the largest burst of the stream, and this at most, against [`replay_bytes`](Self::replay_bytes).
+    ///
+    /// Set it to what the client is configured with (`http1_max_buf_size` of hyper). With a smaller buffer more streams can go on
+    /// without a client in the same memory; below 64 KiB large events cost more system calls.
+    pub fn upstream_buffer(mut self, bytes: usize) -> Self {
+        Arc::make_mut(&mut self.config).upstream_buffer = bytes;
+        self
+    }
+
+    /// How much memory the recorded streams of this layer and its clones hold now, in bytes: what is counted against
+    /// [`replay_bytes`](Self::replay_bytes).
+    pub fn retained_bytes(&self) -> usize {
+        self.config.logs.bytes()
     }
 
     /// Closes a recorded stream, by the token in the [ids](crate::replay::EventId) of its events. Returns false if there is no such

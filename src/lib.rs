@@ -106,6 +106,7 @@ mod resume;
 mod service;
 mod share;
 mod source;
+mod stored_headers;
 mod stream;
 mod terminal;
 mod timer;

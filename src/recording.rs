@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header, request, response, uri::Authority};
+use http::{HeaderMap, header, request, response, uri::Authority};
 
 use crate::{
     continuation::Continuation,
@@ -16,6 +16,7 @@ use crate::{
     replay::{Channel, Reader, Record, Replay, State, Token},
     resume::head_with,
     session::{Owner, SessionId},
+    stored_headers::StoredHeaders,
     turns::{Turn, Turns},
     upstream::{Progress, coding::Plain},
     waiting::{Next, Waiting},
@@ -83,7 +84,7 @@ pub(crate) struct Recording {
     pub(crate) whose: Whose,
     pub(crate) target: Target,
     /// The fields of the first response that other clients may have, too.
-    fields: Box<[(HeaderName, HeaderValue)]>,
+    fields: StoredHeaders,
     /// Events keep the ids that they have.
     upstream_ids: bool,
     pub(crate) continuation: Continuation,
@@ -109,7 +110,6 @@ impl Recording {
         channel: Channel,
     ) -> (Self, Waiting<B>) {
         let fields = headers.iter();
-        let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
         let channel = Arc::new(channel);
         let progress = Arc::new(progress);
         let (next, waiting) =
@@ -120,7 +120,7 @@ impl Recording {
             since: Instant::now(),
             whose,
             target,
-            fields: fields.collect(),
+            fields: StoredHeaders::new(fields),
             upstream_ids,
             continuation,
             channel,
@@ -134,7 +134,7 @@ impl Recording {
 
     /// The head of an answer that goes on with it.
     pub(crate) fn head(&self) -> response::Parts {
-        head_with(self.fields.iter().cloned().collect())
+        head_with(self.fields.to_map())
     }
 
     /// Names the stream, within those of its owner: by nothing else it can be resumed.

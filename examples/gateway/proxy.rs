@@ -36,6 +36,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// The largest read buffer of a connection to the upstream, in bytes. It stays allocated while a stream is silent.
+pub const READ_BUFFER: usize = 64 << 10;
+
 /// Any body, or none.
 pub type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -63,7 +66,9 @@ impl Upstream {
         let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
         let authority = origin.authority().cloned();
         Ok(Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: Client::builder(TokioExecutor::new())
+                .http1_max_buf_size(READ_BUFFER)
+                .build(connector),
             scheme,
             authority: authority.ok_or_else(|| io::Error::other("the upstream has no host"))?,
         })

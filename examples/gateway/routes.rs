@@ -13,6 +13,7 @@ use tower_sse_proxy::{
 use crate::{
     mcp,
     path::leads_to,
+    proxy,
     settings::{Settings, Store},
 };
 
@@ -43,6 +44,11 @@ pub fn layer(
     let again = |request: &request::Parts| {
         request.method == Method::GET && request.uri.path().starts_with("/r/")
     };
+    let layer = match settings.log_bytes {
+        Some(bytes) => layer.replay_bytes(bytes),
+        None => layer,
+    };
+    let layer = layer.upstream_buffer(proxy::READ_BUFFER);
     let layer = layer.reconnect(Reconnect::default().only(again));
     layer.policy(move |request| {
         let path = request.uri.path();

@@ -116,13 +116,11 @@ where
             let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
             async move { Ok::<_, Infallible>(guarded(response.await?, version, &its)) }
         });
-        let server = server.clone();
-        let watcher = graceful.watcher();
+        let io = TokioIo::new(Box::pin(stream));
+        let connection = server.serve_connection_with_upgrades(io, service);
+        // Boxed here, because an async block keeps room for every place that a future is moved through.
+        let mut connection = Box::pin(graceful.watch(connection.into_owned()));
         tokio::spawn(async move {
-            let io = TokioIo::new(Box::pin(stream));
-            let connection = server.serve_connection_with_upgrades(io, service);
-            let connection = watcher.watch(connection.into_owned());
-            tokio::pin!(connection);
             // hyper times the head, but not the bytes by which HTTP/1 and HTTP/2 are told apart.
             let no_head = async {
                 tokio::time::sleep(header_timeout).await;

@@ -57,9 +57,14 @@ pub struct Settings {
     #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]
     keepalive_ms: Option<u64>,
 
-    /// How many events are kept of each stream on /r and the MCP routes, for clients that come back.
+    /// How many events are kept of each stream on /r and the MCP routes, for clients that resume it. Unset: 1 MiB of events,
+    /// however many they are.
     #[arg(long, env = "SSEP_REPLAY_EVENTS", value_parser = at_least_one)]
     pub replay_events: Option<usize>,
+
+    /// Memory for the logs of all recorded streams together, in bytes; 256 MiB by default.
+    #[arg(long, env = "SSEP_LOG_BYTES")]
+    pub log_bytes: Option<usize>,
 
     /// How long such a stream lives on without a client, in milliseconds.
     #[arg(long, env = "SSEP_DETACH_MS")]

@@ -178,6 +178,11 @@ impl Decoder {
         self.input.give_back(block.into());
     }
 
+    /// The memory, in bytes, of an unfinished block and of input that is not taken yet.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.carry.capacity() + self.input.rest().len()
+    }
+
     /// Whether there is input that is not taken yet.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()

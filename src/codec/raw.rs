@@ -27,6 +27,9 @@ pub(crate) struct Raw {
 impl Raw {
     const SMALL: usize = 4 << 10;
 
+    /// The memory of a chunk beside its bytes.
+    pub(crate) const CHUNK: usize = size_of::<Chunk>() + 2 * size_of::<usize>();
+
     /// Bytes in a chunk of their own, and whether they are well-formed UTF-8.
     pub(super) fn checked(bytes: Bytes) -> (Self, bool) {
         let (chunk, well_formed) = Chunk::checked(bytes, 0);
@@ -71,6 +74,16 @@ impl Raw {
         } else {
             self
         }
+    }
+
+    /// This part of it.
+    pub(crate) fn part(&self, part: Range<usize>) -> Self {
+        let place = Place {
+            start: self.place.start + part.start,
+            end: self.place.start + part.end,
+        };
+        let chunk = Arc::clone(&self.chunk);
+        Self { place, chunk }
     }
 
     pub(crate) fn to_bytes(&self) -> Bytes {

@@ -23,9 +23,6 @@ use crate::{
 const BLOCKS_A_GO: u64 = 1024;
 const BYTES_A_GO: u64 = 256 << 10;
 
-/// About what a stream takes that is over, beside its log.
-const REST: usize = 4 << 10;
-
 /// A log, the readers that wait for what comes next, and the writer that waits for them.
 ///
 /// Nobody is woken while the lock is held, for who is woken may come for it at once.
@@ -217,6 +214,7 @@ impl Channel {
         let mut shared = self.lock();
         let left = shared.readers.remove(seat).cursor;
         if shared.readers.is_empty() {
+            shared.readers = Slab::new();
             shared.alone_since = now;
         } else if left == shared.furthest {
             // When many leave, there is mostly another one who is as far.
@@ -237,7 +235,7 @@ impl Channel {
         let reader = shared.readers.get(seat);
         reader.is_some_and(|reader| {
             let lost = matches!(
-                shared.log.read_raw(reader.cursor),
+                shared.log.read_raw(reader.cursor, 0, true),
                 RawRead::Nothing(Read::Evicted)
             );
             lost || shared.log.has_events_from(reader.cursor)
@@ -259,17 +257,13 @@ impl Channel {
         };
         let mut bytes = 0;
         let nothing = loop {
-            match log.read_raw(reader.cursor) {
-                RawRead::Block(block, next) => {
-                    if bytes > 0 && bytes + block.len() > most {
-                        break None;
-                    }
-                    bytes += block.len();
+            match log.read_raw(reader.cursor, most.saturating_sub(bytes), bytes == 0) {
+                RawRead::Blocks(run, next) => {
+                    bytes += run.len();
                     reader.cursor = next;
-                    if !blocks.last_mut().is_some_and(|last| last.extend(block)) {
-                        blocks.push(block.clone());
-                    }
+                    blocks.push(run);
                 }
+                RawRead::NoRoom => break None,
                 RawRead::Nothing(nothing) => break Some(nothing),
             }
         };
@@ -330,14 +324,14 @@ impl Channel {
         now: Instant,
     ) -> (usize, usize) {
         let mut shared = self.lock();
-        let before = shared.log.bytes();
+        let before = shared.log.memory();
         let mut unread = shared.unread();
         for (block, is_event) in blocks {
             unread = unread.map(|unread| unread + 1);
             shared.log.keep(block, is_event, now, unread.unwrap_or(1));
         }
         shared.writes += 1;
-        let after = shared.log.bytes();
+        let after = shared.log.memory();
         let waiting = shared.waiting();
         drop(shared);
         waiting.into_iter().for_each(Waker::wake);
@@ -407,10 +401,10 @@ impl Channel {
     /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
     pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
         let mut shared = self.lock();
-        let before = shared.log.bytes();
+        let before = shared.log.memory();
         let unread = shared.unread().unwrap_or(0);
         let next = shared.log.expire_but(now, unread);
-        (next, (shared.log.bytes(), before))
+        (next, (shared.log.memory(), before))
     }
 
     /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
@@ -428,10 +422,14 @@ impl Channel {
         }
         // Who reads is about to read the last.
         let keep = shared.unread().unwrap_or(0).min(1);
-        let mut freed = shared.log.shrink(bytes, keep);
+        let mut freed = shared.log.release(bytes, keep);
         let is_empty = shared.log.is_empty();
-        if is_empty {
-            freed += std::mem::take(&mut shared.rest);
+        // A stream that nobody reads and of which nothing is kept takes memory for nothing, even if its upstream goes on.
+        if is_empty && (shared.closed || (shared.readers.is_empty() && freed < bytes)) {
+            let rest = std::mem::take(&mut shared.rest);
+            shared.aborted |= rest > 0 && !shared.closed;
+            shared.closed |= rest > 0;
+            freed += rest;
         }
         let writer = shared.writer.take_if(|_| is_empty && freed > 0);
         drop(shared);
@@ -444,14 +442,25 @@ impl Channel {
     pub(crate) fn retire(&self) -> usize {
         let mut shared = self.lock();
         (shared.retired, shared.closed) = (true, true);
-        shared.log.bytes() + shared.rest
+        shared.log.memory() + shared.rest
     }
 
-    /// There is no writer any more who could be let go of: what the stream takes counts as kept. How many bytes that are now and were
-    /// before.
-    pub(crate) fn rest(&self) -> (usize, usize) {
+    /// The stream takes so many bytes beside its log. How many bytes it takes now and took before.
+    pub(crate) fn count_rest(&self, rest: usize) -> (usize, usize) {
         let mut shared = self.lock();
-        (REST, std::mem::replace(&mut shared.rest, REST))
+        if shared.aborted || shared.retired {
+            return (0, 0);
+        }
+        (rest, std::mem::replace(&mut shared.rest, rest))
+    }
+
+    /// Nothing more will be written: the log gives back what it does not need for what it has. How many bytes it takes now and took
+    /// before.
+    pub(crate) fn compact(&self) -> (usize, usize) {
+        let mut shared = self.lock();
+        let before = shared.log.memory();
+        shared.log.compact();
+        (shared.log.memory(), before)
     }
 
     /// How many times something was written.

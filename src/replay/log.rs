@@ -1,6 +1,6 @@
 //! The log of one stream: what was sent last, and how it ended.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{collections::VecDeque, fmt, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -8,20 +8,22 @@ use tokio::time::Instant;
 use super::Position;
 use crate::codec::Raw;
 
-/// How much of a stream is kept. Whatever is over is let go, the oldest first.
+/// Retention of one stream: how much of it its log keeps. The oldest blocks are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// So many events. Comments between them are not counted.
+    /// The number of events. Comments between them do not count. `usize::MAX`, the default, is no limit.
     pub events: usize,
-    /// So many bytes, with what it takes to keep them.
+    /// Bytes of events and comments, and 40 more for each, which is what the log needs to store it. (The last few KiB of a stream
+    /// whose events come one by one need more: at most 16 KiB for each stream, which count for all streams together, in
+    /// [`replay_bytes`](crate::SseProxyLayer::replay_bytes).)
     pub bytes: usize,
     /// For so long; and longer what a client that is connected has still to read.
     pub age: Duration,
 }
 
 impl Bounds {
-    /// Keeps at most so many events; 1024 unless set.
+    /// Keeps at most so many events; no limit unless set.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events;
         self
@@ -43,7 +45,7 @@ impl Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            events: 1024,
+            events: usize::MAX,
             bytes: 1 << 20,
             age: Duration::from_secs(5 * 60),
         }
@@ -71,13 +73,23 @@ pub enum State {
 /// [waits](Self::commit_later) for another store to have it too.
 pub struct Log {
     bounds: Bounds,
-    blocks: VecDeque<Kept>,
+    /// The blocks that are kept, oldest first ...
+    entries: VecDeque<Entry>,
+    /// ... and the memory that they are in.
+    segments: VecDeque<Segment>,
+    /// Where the oldest block begins in the first segment. The bytes before it are of blocks that were evicted.
+    front_start: usize,
+    /// The segments at the end that may still be merged with each other, and how many bytes are in them.
+    loose: usize,
+    loose_bytes: usize,
     /// The place of the first block that is kept, counted from the first of the stream.
     first: u64,
     /// The place behind the last block that readers may have.
     committed: u64,
     commits_at_once: bool,
-    bytes: usize,
+    /// The memory of all segments and entries.
+    memory: usize,
+    /// The bytes of all blocks there were.
     so_far: u64,
     events: usize,
     next: Position,
@@ -88,23 +100,49 @@ pub struct Log {
     state: State,
 }
 
-struct Kept {
-    position: Position,
-    block: Raw,
+/// One block: its number is its place in the stream, and its bytes begin where those of the block before it end.
+struct Entry {
     since: Instant,
+    /// Where it ends in its segment. (The last one of a segment ends with it, also beyond 4 GiB.)
+    end: u32,
     is_event: bool,
-    /// How many bytes the log has taken in so far, with this one.
+}
+
+/// Neighbouring blocks in one buffer.
+///
+/// Blocks that are written together come in a buffer of their own. Those that come one by one are merged, or the buffers would
+/// take more memory than the blocks.
+struct Segment {
+    run: Raw,
+    /// The number of its first block. (In the first segment, some blocks may have been evicted.)
+    first: u64,
+    epoch: u64,
+    /// The bytes of all blocks in the segments before it, also of those that were evicted.
     so_far: u64,
 }
 
-/// What a block takes beside its bytes.
-pub(crate) const OVERHEAD: usize = size_of::<Kept>();
+/// What a block counts for beside its bytes: its entry, and its part of a segment's memory where segments are merged.
+pub(crate) const BLOCK: usize = 40;
 
-impl Kept {
-    fn size(&self) -> usize {
-        self.block.len() + OVERHEAD
-    }
-}
+/// The memory of an entry, with what a growing deque has to spare.
+const ENTRY: usize = size_of::<Entry>() * 5 / 4;
+
+/// The memory of a segment beside its bytes: itself, the chunk, the handle by which its bytes are shared, and what an allocator
+/// needs for them.
+const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + Raw::CHUNK + 3 * 16 + 32;
+
+/// The memory that a block takes beside its bytes, if it was written alone.
+#[cfg(test)]
+pub(crate) const OVERHEAD: usize = ENTRY + SEGMENT;
+
+/// Segments of less than this are merged ...
+const SMALL: usize = 2 << 10;
+
+/// ... once they are as much as this together.
+const MERGED: usize = 4 << 10;
+
+/// A log that is not larger than this becomes one segment when its stream ends.
+const ONE_SEGMENT: usize = 16 << 10;
 
 /// A place between two blocks, where a reader goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,9 +160,11 @@ pub enum Located {
     Unknown,
 }
 
-/// A block, or what there is instead.
-pub(crate) enum RawRead<'a> {
-    Block(&'a Raw, Cursor),
+/// Neighbouring blocks, or what there is instead.
+pub(crate) enum RawRead {
+    Blocks(Raw, Cursor),
+    /// The next block is larger than what was asked for.
+    NoRoom,
     Nothing(Read),
 }
 
@@ -147,11 +187,15 @@ impl Log {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            blocks: VecDeque::new(),
+            entries: VecDeque::new(),
+            segments: VecDeque::new(),
+            front_start: 0,
+            loose: 0,
+            loose_bytes: 0,
             first: 0,
             committed: 0,
             commits_at_once: true,
-            bytes: 0,
+            memory: 0,
             so_far: 0,
             events: 0,
             next: Position {
@@ -206,18 +250,8 @@ impl Log {
             return position;
         }
         self.next.number += 1;
-        let mut kept = Kept {
-            position,
-            block,
-            since: now,
-            is_event,
-            so_far: self.so_far,
-        };
-        self.bytes += kept.size();
-        self.so_far += kept.size() as u64;
-        kept.so_far = self.so_far;
+        self.push(block, is_event, now);
         self.events += usize::from(is_event);
-        self.blocks.push_back(kept);
         if self.commits_at_once {
             self.committed = self.end();
         }
@@ -225,12 +259,154 @@ impl Log {
         position
     }
 
+    fn push(&mut self, block: Raw, is_event: bool, since: Instant) {
+        let (len, epoch) = (block.len(), self.next.epoch);
+        let follows = self
+            .segments
+            .back_mut()
+            .is_some_and(|last| last.epoch == epoch && last.run.extend(&block));
+        if !follows {
+            self.settle(len);
+            grow(&mut self.segments);
+            self.segments.push_back(Segment {
+                run: block,
+                first: self.end(),
+                epoch,
+                so_far: self.so_far,
+            });
+            self.memory += SEGMENT;
+        }
+        self.memory += ENTRY + len;
+        self.so_far += len as u64;
+        let end = self.segments.back().map_or(0, |last| last.run.len());
+        let end = end.try_into().unwrap_or(u32::MAX);
+        grow(&mut self.entries);
+        self.entries.push_back(Entry {
+            since,
+            end,
+            is_event,
+        });
+    }
+
+    /// Another segment of so many bytes begins, or more: the last one may be merged with those before it.
+    fn settle(&mut self, next: usize) {
+        let Some(before) = self.segments.len().checked_sub(1) else {
+            return;
+        };
+        // The first of them may have been evicted.
+        self.loose = self.loose.min(before);
+        let last = self.segments[before].run.len();
+        if last >= SMALL {
+            return self.merge_loose(before);
+        }
+        self.loose += 1;
+        self.loose_bytes += last;
+        if self.loose_bytes >= MERGED || next >= SMALL {
+            self.merge_loose(before + 1);
+        }
+    }
+
+    /// Merges those before this one.
+    fn merge_loose(&mut self, end: usize) {
+        let from = end - self.loose;
+        if end - from > 1 {
+            self.rewrite(from, end);
+        }
+        (self.loose, self.loose_bytes) = (0, 0);
+    }
+
+    /// Puts what is kept of these neighbouring segments into one buffer for each epoch.
+    fn rewrite(&mut self, from: usize, to: usize) {
+        let mut to = to;
+        while to > from {
+            let epoch = self.segments[to - 1].epoch;
+            let begin = (from..to).rfind(|&n| self.segments[n].epoch != epoch);
+            let begin = begin.map_or(from, |other| other + 1);
+            self.rewrite_epoch(begin, to);
+            to = begin;
+        }
+    }
+
+    fn rewrite_epoch(&mut self, from: usize, to: usize) {
+        let dead = if from == 0 { self.front_start } else { 0 };
+        let size: usize = (from..to).map(|n| self.segments[n].run.len()).sum();
+        let mut buffer = Vec::with_capacity(size - dead);
+        for n in from..to {
+            let start = if n == from { dead } else { 0 };
+            let (offset, end) = (buffer.len(), self.segment_end(n));
+            let first = self.segments[n].first.max(self.first);
+            let run = self.segments[n].run.bytes();
+            buffer.extend_from_slice(&run[start..]);
+            let entries = (first - self.first) as usize..(end - self.first) as usize;
+            for entry in self.entries.range_mut(entries) {
+                let end = (entry.end as usize - start) + offset;
+                entry.end = end.try_into().unwrap_or(u32::MAX);
+            }
+        }
+        let gone = to - from - 1;
+        self.segments.drain(from + 1..to);
+        let merged = &mut self.segments[from];
+        merged.run = Bytes::from(buffer).into();
+        merged.so_far += dead as u64;
+        merged.first = merged.first.max(self.first);
+        self.memory -= dead + gone * SEGMENT;
+        if from == 0 {
+            self.front_start = 0;
+        }
+    }
+
+    /// Gives back the memory that the log does not need if nothing is appended.
+    pub(crate) fn compact(&mut self) {
+        if self.text() <= ONE_SEGMENT && (self.segments.len() > 1 || self.front_start > 0) {
+            self.rewrite(0, self.segments.len());
+            (self.loose, self.loose_bytes) = (0, 0);
+        } else {
+            self.settle(SMALL);
+        }
+        self.entries.shrink_to_fit();
+        self.segments.shrink_to_fit();
+    }
+
+    /// The number behind the last block of a segment.
+    fn segment_end(&self, n: usize) -> u64 {
+        self.segments
+            .get(n + 1)
+            .map_or(self.end(), |next| next.first)
+    }
+
+    /// The segment that a block is in which is kept.
+    fn segment_of(&self, at: u64) -> usize {
+        let behind = self.segments.partition_point(|segment| segment.first <= at);
+        behind.saturating_sub(1)
+    }
+
+    /// Where blocks of a segment stand in it.
+    fn place(&self, segment: usize, from: u64, to: u64) -> Range<usize> {
+        let Segment { run, first, .. } = &self.segments[segment];
+        let end_of = |at: u64| self.entries[(at - self.first) as usize].end as usize;
+        let start = if from == self.first {
+            self.front_start
+        } else if from == *first {
+            0
+        } else {
+            end_of(from - 1)
+        };
+        let is_last = to == self.segment_end(segment);
+        start..if is_last { run.len() } else { end_of(to - 1) }
+    }
+
     /// Readers may have the blocks up to this position.
     pub fn commit(&mut self, position: Position) {
+        let Position { epoch, number } = position;
         let behind = self
-            .blocks
-            .partition_point(|kept| kept.position <= position);
-        self.committed = self.committed.max(self.first + behind as u64);
+            .segments
+            .partition_point(|segment| (segment.epoch, segment.first) <= (epoch, number));
+        if let Some(last) = behind.checked_sub(1) {
+            let end = self.segment_end(last);
+            let is_its = self.segments[last].epoch == epoch;
+            let end = if is_its { end.min(number + 1) } else { end };
+            self.committed = self.committed.max(end);
+        }
     }
 
     /// Lets go of what is too old by now, and says when there is something to let go of again.
@@ -242,7 +418,7 @@ impl Log {
     pub(crate) fn expire_but(&mut self, now: Instant, hold: usize) -> Option<Instant> {
         self.evict(now, hold);
         let oldest = self
-            .blocks
+            .entries
             .front()
             .filter(|_| self.first < self.committed)?;
         let age = self.bounds.age;
@@ -295,47 +471,76 @@ impl Log {
                 Located::Evicted
             };
         }
-        match self
-            .blocks
-            .binary_search_by_key(&position, |kept| kept.position)
-        {
-            // What is not committed has been sent to nobody.
-            Ok(at) if self.first + (at as u64) < self.committed => {
-                Located::After(Cursor(self.first + at as u64 + 1))
-            }
-            _ => Located::Unknown,
+        let at = position.number;
+        // What is not committed has been sent to nobody.
+        let is_kept = (self.first..self.committed).contains(&at);
+        if is_kept && self.segments[self.segment_of(at)].epoch == position.epoch {
+            return Located::After(Cursor(at + 1));
         }
+        Located::Unknown
     }
 
     /// The last event that this is true of. Not of what is not committed, which was sent to nobody.
     pub(crate) fn find(&self, is_it: impl Fn(&[u8]) -> bool) -> Option<Position> {
-        let committed = (self.committed - self.first) as usize;
-        let mut kept = self.blocks.iter().take(committed).rev();
-        let kept = kept.find(|kept| kept.is_event && is_it(kept.block.bytes()))?;
-        Some(kept.position)
+        for (n, segment) in self.segments.iter().enumerate().rev() {
+            let first = segment.first.max(self.first);
+            for at in (first..self.segment_end(n).min(self.committed)).rev() {
+                let is_event = self.entries[(at - self.first) as usize].is_event;
+                if is_event && is_it(&segment.run.bytes()[self.place(n, at, at + 1)]) {
+                    let (epoch, number) = (segment.epoch, at);
+                    return Some(Position { epoch, number });
+                }
+            }
+        }
+        None
     }
 
     /// Reads at a place.
     pub fn read(&self, cursor: Cursor) -> Read {
-        match self.read_raw(cursor) {
-            RawRead::Block(block, next) => Read::Block(block.to_bytes(), next),
+        match self.read_raw(cursor, 0, true) {
+            RawRead::Blocks(block, next) => Read::Block(block.to_bytes(), next),
             RawRead::Nothing(read) => read,
+            RawRead::NoRoom => Read::Wait,
         }
     }
 
-    /// Reads at a place, without a copy of what is there.
-    pub(crate) fn read_raw(&self, Cursor(at): Cursor) -> RawRead<'_> {
+    /// Reads neighbouring blocks at a place without a copy of them: as many as are in `most` bytes, and one in any case if there
+    /// has to be one.
+    pub(crate) fn read_raw(&self, Cursor(at): Cursor, most: usize, one: bool) -> RawRead {
         if at < self.gap {
             return RawRead::Nothing(Read::Evicted);
         }
         // Between there and here were only comments.
         let at = at.max(self.first);
-        if at < self.committed
-            && let Some(kept) = self.blocks.get((at - self.first) as usize)
-        {
-            return RawRead::Block(&kept.block, Cursor(at + 1));
+        if at >= self.committed {
+            return RawRead::Nothing(self.read_end(at));
         }
-        RawRead::Nothing(self.read_end(at))
+        let n = self.segment_of(at);
+        if most == 0 && one {
+            let block = self.segments[n].run.part(self.place(n, at, at + 1));
+            return RawRead::Blocks(block, Cursor(at + 1));
+        }
+        let end = self.segment_end(n).min(self.committed);
+        let mut place = self.place(n, at, end);
+        let mut next = end;
+        if place.len() > most {
+            // The last block that ends within so many bytes.
+            let (mut fits, mut over) = (at, end);
+            while over - fits > 1 {
+                let middle = fits + (over - fits) / 2;
+                if self.place(n, at, middle).len() > most {
+                    over = middle;
+                } else {
+                    fits = middle;
+                }
+            }
+            next = if fits == at && one { at + 1 } else { fits };
+            if next == at {
+                return RawRead::NoRoom;
+            }
+            place = self.place(n, at, next);
+        }
+        RawRead::Blocks(self.segments[n].run.part(place), Cursor(next))
     }
 
     fn read_end(&self, at: u64) -> Read {
@@ -346,9 +551,20 @@ impl Log {
         Read::Wait
     }
 
-    /// How many bytes it keeps, with what it takes to keep them.
+    /// How many bytes it keeps, as [`Bounds::bytes`] counts them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.text() + self.entries.len() * BLOCK
+    }
+
+    /// The memory it holds, in bytes. Up to half of the buffer of its oldest block is of blocks that were evicted.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// The bytes of its blocks.
+    fn text(&self) -> usize {
+        let beside = self.segments.len() * SEGMENT + self.entries.len() * ENTRY;
+        self.memory - beside - self.front_start
     }
 
     /// How many events it keeps.
@@ -358,12 +574,12 @@ impl Log {
 
     /// How many blocks it keeps, events and others.
     pub fn len(&self) -> usize {
-        self.blocks.len()
+        self.entries.len()
     }
 
     /// Whether it keeps nothing.
     pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.entries.is_empty()
     }
 
     fn is_over(&self) -> bool {
@@ -372,14 +588,14 @@ impl Log {
 
     /// The place behind the last block.
     fn end(&self) -> u64 {
-        self.first + self.blocks.len() as u64
+        self.first + self.entries.len() as u64
     }
 
     /// Whether anything but comments stands there or behind it.
     pub(crate) fn has_events_from(&self, Cursor(at): Cursor) -> bool {
         let behind = at.saturating_sub(self.first) as usize;
-        let mut kept = self.blocks.iter().skip(behind);
-        kept.any(|kept| kept.is_event)
+        let mut entries = self.entries.iter().skip(behind);
+        entries.any(|entry| entry.is_event)
     }
 
     /// The last event, if it is no longer kept.
@@ -390,55 +606,114 @@ impl Log {
     /// How many blocks and bytes there are from a place on.
     pub(crate) fn beyond(&self, Cursor(at): Cursor) -> (u64, u64) {
         let at = at.max(self.first);
-        let read = match at.checked_sub(self.first + 1) {
-            Some(before) => self
-                .blocks
-                .get(before as usize)
-                .map_or(self.so_far, |kept| kept.so_far),
-            None => self.so_far - self.bytes as u64,
-        };
-        (self.end().saturating_sub(at), self.so_far - read)
+        let blocks = self.end().saturating_sub(at);
+        if blocks == 0 {
+            return (0, 0);
+        }
+        let n = self.segment_of(at);
+        let Segment { so_far, .. } = self.segments[n];
+        let before = so_far + self.place(n, at, at + 1).start as u64;
+        (blocks, self.so_far - before + blocks * BLOCK as u64)
     }
 
     /// Lets go of the oldest until so many bytes are free, but for so many blocks: there is no room for all logs. Returns how
     /// many are.
     pub fn shrink(&mut self, bytes: usize, keep: usize) -> usize {
-        let before = self.bytes;
-        while before - self.bytes < bytes && self.blocks.len() > keep && self.first < self.committed
-        {
+        let before = self.bytes();
+        while before - self.bytes() < bytes && self.may_let_go(keep) {
             self.let_go();
         }
-        before - self.bytes
+        self.trim();
+        before - self.bytes()
+    }
+
+    /// Lets go of the oldest until so much memory is free, but for so many blocks. Returns how much is.
+    ///
+    /// A buffer is freed as a whole, or by a copy of what is kept of it, which is worth it only for less than half: so up to half
+    /// a buffer more goes than had to.
+    pub(crate) fn release(&mut self, memory: usize, keep: usize) -> usize {
+        let before = self.memory;
+        while before - self.memory + self.trimmable() < memory && self.may_let_go(keep) {
+            self.let_go();
+        }
+        self.trim();
+        before - self.memory
+    }
+
+    fn may_let_go(&self, keep: usize) -> bool {
+        self.entries.len() > keep && self.first < self.committed
     }
 
     /// Lets go of what is over the bounds, but for so many blocks.
     fn evict(&mut self, now: Instant, keep: usize) {
-        while self.blocks.len() > keep
+        let before = self.first;
+        while self.entries.len() > keep
             && self.first < self.committed
-            && let Some(oldest) = self.blocks.front()
+            && let Some(oldest) = self.entries.front()
         {
             let old = now.saturating_duration_since(oldest.since) >= self.bounds.age;
-            let over = self.events > self.bounds.events || self.bytes > self.bounds.bytes;
+            let over = self.events > self.bounds.events || self.bytes() > self.bounds.bytes;
             // Only age lets go of the last one: it is what a reader at the live edge is about to read.
-            if !(old || (over && self.blocks.len() > 1)) {
+            if !(old || (over && self.entries.len() > 1)) {
                 break;
             }
             self.let_go();
+        }
+        if self.first > before {
+            self.trim();
         }
     }
 
     /// Lets go of the oldest block.
     fn let_go(&mut self) {
-        let Some(oldest) = self.blocks.pop_front() else {
+        let (Some(oldest), Some(segment)) = (self.entries.pop_front(), self.segments.front())
+        else {
             return;
         };
-        self.bytes -= oldest.size();
-        self.first += 1;
         if oldest.is_event {
             self.events -= 1;
-            self.evicted = Some(oldest.position);
-            self.gap = self.first;
+            let (epoch, number) = (segment.epoch, self.first);
+            self.evicted = Some(Position { epoch, number });
+            self.gap = self.first + 1;
         }
+        self.first += 1;
+        self.memory -= ENTRY;
+        self.front_start = oldest.end as usize;
+        if self.first >= self.segment_end(0) {
+            self.memory -= segment.run.len() + SEGMENT;
+            self.segments.pop_front();
+            self.front_start = 0;
+        }
+    }
+
+    /// How much memory a copy of what is kept of the first buffer would free, if it is worth it.
+    fn trimmable(&self) -> usize {
+        let first = self.segments.front();
+        let is_most = first.is_some_and(|first| self.front_start > first.run.len() / 2);
+        if is_most { self.front_start } else { 0 }
+    }
+
+    /// Gives back memory of blocks that were evicted, where it is worth a copy of the others.
+    fn trim(&mut self) {
+        if self.trimmable() > 0 {
+            self.rewrite(0, 1);
+        }
+        shrink(&mut self.entries);
+        shrink(&mut self.segments);
+    }
+}
+
+/// Makes room for one more by a quarter, not by doubling.
+fn grow<T>(deque: &mut VecDeque<T>) {
+    if deque.len() == deque.capacity() {
+        deque.reserve_exact((deque.len() / 4).max(2));
+    }
+}
+
+/// Gives back what is unused, if that is most.
+fn shrink<T>(deque: &mut VecDeque<T>) {
+    if deque.len() < deque.capacity() / 2 && deque.capacity() > 16 {
+        deque.shrink_to(deque.len() * 5 / 4);
     }
 }
 
@@ -447,8 +722,8 @@ impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
             .field("bounds", &self.bounds)
-            .field("blocks", &self.blocks.len())
-            .field("bytes", &self.bytes)
+            .field("blocks", &self.entries.len())
+            .field("bytes", &self.bytes())
             .field("state", &self.state)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::VecDeque, io::Write};
 
 use bytes::Bytes;
 
-use super::{EventId, Position, Token, log::OVERHEAD};
+use super::{EventId, Position, Token, log::BLOCK};
 use crate::{
     codec::{BOM, Block, Raw, with_id, without_id},
     source::Sink,
@@ -13,6 +13,9 @@ use crate::{
 /// Events that come together share a chunk of about this size, so that they can leave together without being copied. No larger,
 /// for it is kept until the last of them is let go.
 const CHUNK: usize = 16 << 10;
+
+/// Room for so many blocks may stay while none come.
+const SPARE: usize = 8;
 
 /// What an id takes at the most.
 const ID: usize = 80;
@@ -64,6 +67,13 @@ impl Stamp {
         self.blocks.len()
     }
 
+    /// Gives back the memory of a burst, for nothing may come for long.
+    pub(crate) fn rest(&mut self) {
+        if self.blocks.is_empty() && self.blocks.capacity() > SPARE {
+            self.blocks = VecDeque::new();
+        }
+    }
+
     /// The stream is over: the unfinished rest is one more block.
     pub(crate) fn finish(&mut self) {
         if let Some(mut rest) = self.rest.take() {
@@ -102,9 +112,9 @@ impl Stamp {
         let mut chunk = Vec::new();
         let mut ends = Vec::new();
         let mut id = Vec::new();
-        let mut left = bytes as usize;
+        let mut left = bytes as usize - number * BLOCK;
         for block in self.blocks.drain(..number) {
-            let size = size(&block) as usize;
+            let size = size(&block) as usize - BLOCK;
             if !chunk.is_empty() && chunk.len() + size > CHUNK {
                 cut(&mut written, &mut chunk, &mut ends);
             }
@@ -139,7 +149,7 @@ impl Stamp {
 
 /// What a block takes in a log, at the most.
 fn size(block: &Block) -> u64 {
-    (block.as_bytes().len() + ID + OVERHEAD) as u64
+    (block.as_bytes().len() + ID + BLOCK) as u64
 }
 
 fn cut(written: &mut Vec<(Raw, bool)>, chunk: &mut Vec<u8>, ends: &mut Vec<(usize, bool)>) {
@@ -202,7 +212,7 @@ mod tests {
     #[test]
     fn what_is_taken_is_as_much_as_there_is_room_for_and_at_least_a_block() {
         let mut stamp = with(&[20, 30, 40]);
-        let needs = |bytes: usize| (bytes + ID + OVERHEAD) as u64;
+        let needs = |bytes: usize| (bytes + ID + BLOCK) as u64;
         assert_eq!(stamp.next_size(), needs(20));
         for (room, taken) in [(0, 1), (needs(30) + needs(40) - 1, 1), (needs(40), 1)] {
             stamp.make_room(10, room);

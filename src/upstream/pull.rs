@@ -38,6 +38,8 @@ pin_project! {
         // Gone as soon as the upstream is no longer needed, so that it sees that at once.
         #[pin]
         upstream: Option<Plain<B>>,
+        // How much the upstream has sent since the last time that this was asked for.
+        received: usize,
         // The upstream's answer is over, and another one may follow.
         between: bool,
         // And nobody has been told yet.
@@ -68,6 +70,7 @@ where
             trailers: None,
             timer: Timer::default(),
             sequel: None,
+            received: 0,
             between: false,
             just_over: false,
             truncated: false,
@@ -83,6 +86,21 @@ where
     /// Whether the upstream ended in the middle of a block.
     pub(crate) fn is_truncated(&self) -> bool {
         self.truncated
+    }
+
+    /// Whether there is a body to read from.
+    pub(crate) fn has_upstream(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    /// How many bytes the upstream has sent since the last call of this.
+    pub(crate) fn take_received(self: Pin<&mut Self>) -> usize {
+        std::mem::take(self.project().received)
+    }
+
+    /// The memory, in bytes, of an event that has not come to its end.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        self.decoder.held_bytes()
     }
 
     /// Whether an interceptor has ended the stream.
@@ -237,6 +255,7 @@ where
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => {
                         bytes += chunk.len();
+                        *this.received += chunk.len();
                         frames += 1;
                         this.decoder.push(chunk);
                     }

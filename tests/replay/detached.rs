@@ -138,7 +138,8 @@ async fn times_that_no_clock_can_tell_are_no_limits() {
 async fn no_task_outlives_what_it_is_for() {
     let running = Arc::new(());
     let count = Arc::clone(&running);
-    let replay = Replay::default().executor(move |task| {
+    let replay = Replay::default().bounds(Bounds::default().events(1024));
+    let replay = replay.executor(move |task| {
         let running = Arc::clone(&count);
         tokio::spawn(async move {
             task.await;

@@ -15,6 +15,7 @@ mod gap;
 mod heads;
 mod log;
 mod mcp;
+mod memory;
 mod query;
 mod races;
 mod reconnect;

@@ -1,0 +1,311 @@
+//! How much memory a proxy takes: by `VmRSS` of its process, beside what the layer counts and the bound that it was given.
+//!
+//! ```sh
+//! cargo run --release --manifest-path benches/Cargo.toml --bin memory
+//! cargo run --release --manifest-path benches/Cargo.toml --bin memory -- --gateway target/release/examples/gateway
+//! ```
+//!
+//! Upstream, proxy and clients are processes of their own. Each row of the table starts a proxy of its own, opens and closes some
+//! streams so that what is there for all is there, and takes its RSS (the baseline). Then it opens the streams of the row:
+//!
+//! * `ended`: the upstream ends each stream and the client reads it to its end;
+//! * `detached`: the upstream goes on, and the client leaves;
+//! * `live`: the upstream goes on, and the client stays connected, and has read all.
+//!
+//! `RSS` is what the process grew by. The proxies use the system allocator, as users do, and nothing gives memory back to the
+//! system but the allocator itself. With `--trim`, `malloc_trim` is called in the proxy before the RSS is taken: the difference is
+//! what glibc has kept for itself.
+//!
+//! The last part is about idle streams: each has sent one event, and is silent. A bare hyper proxy is what they are compared with.
+
+mod client;
+mod proxies;
+mod upstream;
+
+use std::{
+    env,
+    error::Error,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// What becomes of the streams of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Ended,
+    Detached,
+    Live,
+}
+
+/// Streams, events of each, bytes of an event, and the bound for all of them in MiB.
+struct Row {
+    fate: Fate,
+    streams: usize,
+    events: usize,
+    size: usize,
+    bound: usize,
+    /// The upstream writes each event by itself, with a pause behind it.
+    paced: bool,
+}
+
+const fn row(fate: Fate, streams: usize, events: usize, size: usize, bound: usize) -> Row {
+    Row {
+        fate,
+        streams,
+        events,
+        size,
+        bound,
+        paced: false,
+    }
+}
+
+const fn paced(row: Row) -> Row {
+    Row { paced: true, ..row }
+}
+
+const ROWS: [Row; 15] = [
+    // Below the bound: what a stream costs beside its bytes.
+    row(Fate::Ended, 5000, 1, 200, 256),
+    row(Fate::Ended, 2000, 10, 250, 256),
+    paced(row(Fate::Ended, 2000, 100, 30, 256)),
+    paced(row(Fate::Ended, 2000, 100, 250, 256)),
+    row(Fate::Detached, 2000, 1, 200, 256),
+    paced(row(Fate::Detached, 2000, 100, 250, 256)),
+    row(Fate::Live, 2000, 1, 200, 256),
+    // Above it.
+    row(Fate::Ended, 20_000, 1, 200, 16),
+    row(Fate::Ended, 10_000, 10, 250, 16),
+    paced(row(Fate::Ended, 5000, 100, 250, 64)),
+    row(Fate::Ended, 1000, 4000, 250, 64),
+    row(Fate::Ended, 1000, 16, 65_536, 64),
+    row(Fate::Detached, 4000, 1, 200, 16),
+    row(Fate::Detached, 1000, 4000, 250, 64),
+    row(Fate::Detached, 1000, 16, 65_536, 64),
+];
+
+/// How the program was called.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    gateway: Option<String>,
+    trim: bool,
+    /// Only rows and proxies of which this is a part.
+    only: Option<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["upstream"] => return upstream::run(),
+        ["proxy", name, upstream, bound] => {
+            return proxies::run(name, upstream.parse()?, bound.parse()?);
+        }
+        _ => {}
+    }
+    let mut options = Options::default();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--gateway" => options.gateway = Some(args.next().ok_or("--gateway PATH")?),
+            "--trim" => options.trim = true,
+            "--only" => options.only = Some(args.next().ok_or("--only TEXT")?),
+            _ => return Err("usage: memory [--gateway PATH] [--trim] [--only TEXT]".into()),
+        }
+    }
+    compare(&options)
+}
+
+fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
+    let upstream = Process::start(&["upstream"])?;
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only));
+    println!(
+        "{:9} {:9} {:>8} {:>14} {:>7} {:>9} {:>9} {:>9} {:>8} {:>9} {:>10}",
+        "proxy",
+        "streams",
+        "number",
+        "events",
+        "bound",
+        "baseline",
+        "RSS",
+        "counted",
+        "of count",
+        "of bound",
+        "KiB each"
+    );
+    let proxies = [Some("layer"), options.gateway.as_ref().map(|_| "gateway")];
+    for proxy in proxies.into_iter().flatten() {
+        for row in &ROWS {
+            let fate = format!("{:?}", row.fate).to_lowercase();
+            if wanted(&format!("{proxy} {fate}")) {
+                measure(proxy, &fate, row, &upstream, options)?;
+            }
+        }
+    }
+    println!("\nidle streams, KiB each");
+    let mut bare = 0.0;
+    let names = ["bare", "plain", "layer"];
+    let gateways = ["gateway /s", "gateway /r"];
+    let gateways = gateways.iter().filter(|_| options.gateway.is_some());
+    for name in names.iter().chain(gateways) {
+        if name == &"bare" || wanted(&format!("idle {name}")) {
+            let each = idle(name, &upstream, options)?;
+            if name == &"bare" {
+                bare = each;
+            }
+            println!("{name:12} {each:6.1}  {:+.1}", each - bare);
+        }
+    }
+    Ok(())
+}
+
+fn measure(
+    name: &str,
+    fate: &str,
+    row: &Row,
+    upstream: &Process,
+    options: &Options,
+) -> Result<(), Box<dyn Error>> {
+    let proxy = Process::proxy(name, upstream.addr, row.bound << 20, options)?;
+    // The path of what is kept; for the layer any is.
+    let kind = if row.paced { "paced" } else { "burst" };
+    let end = if row.fate == Fate::Ended {
+        "end"
+    } else {
+        "stay"
+    };
+    let path = |n: usize| format!("/r/{kind}/{}/{}/{end}/{n}", row.size, row.events);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let runtime = &runtime;
+    let open = |from: usize, number: usize| {
+        let keep = row.fate == Fate::Live;
+        runtime.block_on(client::open(
+            proxy.addr, from, number, path, row.events, keep,
+        ))
+    };
+    // What there is for all streams.
+    drop(open(usize::MAX / 2, 20)?);
+    let baseline = proxy.rss(options)?;
+    let clients = open(0, row.streams)?;
+    let rss = proxy.rss(options)? - baseline;
+    let counted = proxy.counted();
+    drop(clients);
+    let bound = row.bound as f64 * MIB;
+    let part = |of: Option<f64>| of.map_or("-".into(), |of| format!("{:.2}", rss / of));
+    println!(
+        "{name:9} {fate:9} {:>8} {:>14} {:>7} {:>9.1} {:>9.1} {:>9} {:>8} {:>9.2} {:>10.2}",
+        row.streams,
+        format!(
+            "{} x {} B{}",
+            row.events,
+            row.size,
+            if row.paced { " p" } else { "" }
+        ),
+        row.bound,
+        baseline / MIB,
+        rss / MIB,
+        counted.map_or("-".into(), |bytes| format!("{:.1}", bytes / MIB)),
+        part(counted),
+        rss / bound,
+        rss / 1024.0 / row.streams as f64,
+    );
+    Ok(())
+}
+
+/// What each of many streams takes that have sent one event.
+fn idle(name: &str, upstream: &Process, options: &Options) -> Result<f64, Box<dyn Error>> {
+    const STREAMS: usize = 2000;
+    let (proxy, prefix) = name.split_once(' ').unwrap_or((name, "/s"));
+    let proxy = Process::proxy(proxy, upstream.addr, 256 << 20, options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let path = |n: usize| format!("{prefix}/burst/250/1/stay/{n}");
+    let open =
+        |from, number| runtime.block_on(client::open(proxy.addr, from, number, path, 1, true));
+    let _first = open(usize::MAX / 2, 200)?;
+    let before = proxy.rss(options)?;
+    let _streams = open(0, STREAMS)?;
+    Ok((proxy.rss(options)? - before) / 1024.0 / STREAMS as f64)
+}
+
+/// A program in another role. It ends with this one.
+struct Process {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Process {
+    /// This program. It says where it listens.
+    fn start(args: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let mut child = Command::new(env::current_exe()?)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let out = child.stdout.take().ok_or("no output")?;
+        BufReader::new(out).read_line(&mut line)?;
+        let addr = line.trim().parse()?;
+        Ok(Self { child, addr })
+    }
+
+    fn proxy(
+        name: &str,
+        upstream: SocketAddr,
+        bound: usize,
+        options: &Options,
+    ) -> Result<Self, Box<dyn Error>> {
+        if name != "gateway" {
+            return Self::start(&["proxy", name, &upstream.to_string(), &bound.to_string()]);
+        }
+        let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let path = options.gateway.as_deref().ok_or("no gateway")?;
+        let child = Command::new(path)
+            .env("SSEP_LISTEN", free.to_string())
+            .env("SSEP_UPSTREAM", format!("http://{upstream}"))
+            .env("SSEP_LOG_BYTES", bound.to_string())
+            .env("SSEP_DETACH_MS", "3600000")
+            .env("SSEP_LOG", "error")
+            .spawn()?;
+        let gateway = Self { child, addr: free };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(free).is_err() {
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err("the gateway does not listen".into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(gateway)
+    }
+
+    /// The resident set once it is at rest, in bytes.
+    fn rss(&self, options: &Options) -> Result<f64, Box<dyn Error>> {
+        // Tasks end and timers pass.
+        thread::sleep(Duration::from_millis(500));
+        if options.trim {
+            let _ = client::ask(self.addr, proxies::TRIM);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        Ok(kib.ok_or("no VmRSS")?.parse::<f64>()? * 1024.0)
+    }
+
+    /// What the layer counts, if it can be asked.
+    fn counted(&self) -> Option<f64> {
+        client::ask(self.addr, proxies::COUNTED).ok()?.parse().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

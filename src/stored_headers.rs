@@ -1,0 +1,71 @@
+//! The headers of a recorded stream's response, in little memory.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Headers in one buffer of their own.
+///
+/// A `HeaderValue` that a server or a client has read is a slice of its connection's read buffer (8 KiB for hyper), which stays
+/// allocated for as long as the value does.
+pub(crate) struct StoredHeaders(Box<[u8]>);
+
+impl StoredHeaders {
+    pub(crate) fn new<'a>(
+        headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    ) -> Self {
+        let mut stored = Vec::new();
+        for (name, value) in headers {
+            stored.push(u8::from(value.is_sensitive()));
+            for part in [name.as_ref(), value.as_bytes()] {
+                stored.extend_from_slice(&part.len().to_ne_bytes());
+                stored.extend_from_slice(part);
+            }
+        }
+        Self(stored.into())
+    }
+
+    pub(crate) fn to_map(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mut rest = &self.0[..];
+        while let Some((name, value)) = take_header(&mut rest) {
+            headers.append(name, value);
+        }
+        headers
+    }
+}
+
+fn take_header(rest: &mut &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let is_sensitive = *rest.split_off_first()? != 0;
+    let name = HeaderName::from_bytes(take_part(rest)?).ok()?;
+    let mut value = HeaderValue::from_bytes(take_part(rest)?).ok()?;
+    value.set_sensitive(is_sensitive);
+    Some((name, value))
+}
+
+fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = rest.split_off(..size_of::<usize>())?;
+    rest.split_off(..usize::from_ne_bytes(len.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_come_back_as_they_were() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", &b"text/event-stream"[..]),
+            ("x-own", b""),
+            ("x-own", b"\xe9 \t latin"),
+            ("vary", b"accept"),
+        ] {
+            let name = HeaderName::from_static(name);
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers.get_mut("vary").unwrap().set_sensitive(true);
+        let stored = StoredHeaders::new(&headers).to_map();
+        assert_eq!(stored, headers);
+        assert!(stored["vary"].is_sensitive() && !stored["x-own"].is_sensitive());
+        assert!(StoredHeaders::new([]).to_map().is_empty());
+    }
+}
