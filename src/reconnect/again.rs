@@ -1,6 +1,7 @@
 //! An upstream that is asked again: waiting, asking, and giving up.
 
 use std::{
+    error::Error,
     fmt,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -64,6 +65,8 @@ pub(crate) struct Again<B, P> {
     over: Option<Over>,
     /// Attempts that came to nothing, in a row.
     failed: u32,
+    /// Attempts over the life of the stream.
+    made: u32,
     /// What follows if the upstream is asked no more.
     or_else: Option<P>,
 }
@@ -72,7 +75,7 @@ enum State<B> {
     /// An answer is being read.
     Reading,
     Waiting(Instant),
-    Asking(BoxFuture<'static, Result<Response<B>, ()>>),
+    Asking(BoxFuture<'static, Result<Response<B>, BoxError>>),
     /// It is up to what follows.
     GivenUp,
 }
@@ -92,6 +95,7 @@ impl<B, P> Again<B, P> {
             timer: Timer::default(),
             over: None,
             failed: 0,
+            made: 0,
             or_else,
         }
     }
@@ -99,10 +103,21 @@ impl<B, P> Again<B, P> {
     /// Waits before the next attempt. False if there is none.
     fn wait(&mut self, at_least: Duration) -> bool {
         let backoff = self.repeat.rules.backoff;
+        if !backoff.has_another(self.made) {
+            tracing::warn!(
+                attempts = self.made,
+                "stopped reconnecting to the upstream: the stream has no attempts left"
+            );
+            return false;
+        }
         let wait = backoff.wait(self.failed, self.progress.retry(), fastrand::f64());
         let until = wait.and_then(|wait| Instant::now().checked_add(wait.max(at_least)));
-        if let Some(until) = until {
-            self.state = State::Waiting(until);
+        match until {
+            Some(until) => self.state = State::Waiting(until),
+            None => tracing::warn!(
+                attempts = self.failed,
+                "stopped reconnecting to the upstream: too many attempts in a row failed, or the last answer forbids another one"
+            ),
         }
         until.is_some()
     }
@@ -137,6 +152,12 @@ where
 {
     fn handle_over(&mut self, over: Over) -> Result<(), Over> {
         let broken = matches!(over, Over::Broken(_));
+        if let Over::Broken(error) = &over
+            && !self.progress.is_complete()
+        {
+            let cause = root_cause(error);
+            tracing::warn!(cause, "an event stream of the upstream broke");
+        }
         if self.progress.is_healthy() {
             self.failed = 0;
         } else {
@@ -161,30 +182,44 @@ where
                             Err(over) => return Poll::Ready(Err(over)),
                         }
                     };
+                    self.made += 1;
                     self.state = State::Asking(self.repeat.ask.get_mut()(request));
                 }
                 State::Asking(answer) => {
                     let answer = ready!(answer.as_mut().poll(cx));
                     let mut at_least = Duration::ZERO;
-                    if let Ok(answer) = answer {
-                        let (parts, body) = answer.into_parts();
-                        if parts.status == StatusCode::OK
-                            && let Some(coding) = (self.readable)(&parts)
-                        {
-                            self.state = State::Reading;
-                            self.over = None;
-                            self.progress.begin_again();
-                            return Poll::Ready(Ok(Plain::new(&coding, body)));
+                    let attempt = self.failed + 1;
+                    match answer {
+                        Ok(answer) => {
+                            let (parts, body) = answer.into_parts();
+                            if parts.status == StatusCode::OK
+                                && let Some(coding) = (self.readable)(&parts)
+                            {
+                                self.state = State::Reading;
+                                self.over = None;
+                                self.progress.begin_again();
+                                return Poll::Ready(Ok(Plain::new(&coding, body)));
+                            }
+                            if parts.status == StatusCode::NO_CONTENT {
+                                self.state = State::GivenUp;
+                                self.progress.complete();
+                                return Poll::Ready(Err(Over::Clean(None)));
+                            }
+                            let cause = match parts.status {
+                                StatusCode::OK => "not an event stream that can be continued with",
+                                _ => "not the status of a stream",
+                            };
+                            let status = parts.status.as_u16();
+                            tracing::warn!(attempt, status, cause, "reconnecting failed");
+                            if !self.repeat.rules.is_failure(&parts) {
+                                self.failed = u32::MAX - 1;
+                            }
+                            at_least = retry_after(&parts.headers).unwrap_or_default();
                         }
-                        if parts.status == StatusCode::NO_CONTENT {
-                            self.state = State::GivenUp;
-                            self.progress.complete();
-                            return Poll::Ready(Err(Over::Clean(None)));
+                        Err(error) => {
+                            let cause = root_cause(&*error);
+                            tracing::warn!(attempt, cause, "reconnecting failed");
                         }
-                        if !self.repeat.rules.is_failure(&parts) {
-                            self.failed = u32::MAX - 1;
-                        }
-                        at_least = retry_after(&parts.headers).unwrap_or_default();
                     }
                     self.failed += 1;
                     if !self.wait(at_least)
@@ -218,6 +253,21 @@ where
         }
     }
 }
+
+/// The text of the innermost source: what happened, without the addresses and requests that errors around it may show. On one
+/// line, and no longer than a line.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let text = root.to_string();
+    let line = text.chars().take(CAUSE).filter(|char| !char.is_control());
+    line.collect()
+}
+
+/// The characters of a cause that are logged.
+const CAUSE: usize = 200;
 
 /// When a server wants to be asked again, in seconds (RFC 9110 10.2.3). A date is not waited for.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

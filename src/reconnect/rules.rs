@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
 use http::{Method, Request, StatusCode, header, request, response};
-use tower::ServiceExt;
+use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use super::Backoff;
@@ -19,8 +19,13 @@ use super::Backoff;
 /// * **Only what has broken:** the end of an answer is passed on, and so is one that an interceptor has cut.
 /// * **Only once there is a stream:** a request of the client's own that fails, or is answered by anything else, is not repeated.
 /// * **Not for ever:** after so many failures in a row as the [`Backoff`] says the stream is cut. Attempts are counted anew once an
-///   event has come. An answer of 204 ends the stream, as it does for an `EventSource` (WHATWG HTML 9.2.3), and one that is neither
+///   event has come, but for the limit of all [attempts of the stream](Backoff::max_total_attempts). An answer of 204 ends the stream, as it does for an `EventSource` (WHATWG HTML 9.2.3), and one that is neither
 ///   a stream nor a [failure](Self::failure) cuts it.
+///
+/// Attempts are at least 100 ms apart. A stream that breaks, an attempt that fails and the end of all attempts are logged as
+/// warnings, by `tracing`: with the status of the answer, or with the text of the error's innermost
+/// [source](std::error::Error::source), which is the cause (`connection refused`, say). Errors around it are not shown, as they may
+/// contain addresses with credentials. The service's errors are [`Into<BoxError>`](tower::BoxError) for that.
 ///
 /// In the meantime the client gets comments, if there is a [`KeepAlive`](crate::KeepAlive). The request's extensions tell by an
 /// [`Attempt`] which one this is, for a service inside that has another upstream to ask.
@@ -173,8 +178,9 @@ impl From<Backoff> for Reconnect {
 
 /// Whether a layer [asks again](Reconnect) or [once](Once). Only who asks again has to have requests without a body.
 #[diagnostic::on_unimplemented(
-    message = "a service that is asked again takes requests whose bodies are `Default`, and `{ReqB}` is not",
-    label = "requests with this body cannot be made anew",
+    message = "a service that is asked again takes requests whose bodies are `Default`, as `{ReqB}` should be, and has errors \
+               that are `Into<BoxError>`",
+    label = "requests with this body cannot be made anew, or the service's errors cannot be logged",
     note = "box the bodies before the layer: `request.map(http_body_util::BodyExt::boxed)`, or `request.map(axum::body::Body::new)`; \
             see the documentation of `Reconnect`"
 )]
@@ -191,8 +197,9 @@ pub trait Reconnects<S, ReqB>: sealed::Sealed {
 /// A request, and how it is sent.
 pub(crate) type Asks<R> = (request::Parts, Reconnect, Ask<R>);
 
-/// Sends a request without a body. Why that failed is of no use to anybody.
-pub(crate) type Ask<R> = Box<dyn FnMut(request::Parts) -> BoxFuture<'static, Result<R, ()>> + Send>;
+/// Sends a request without a body.
+pub(crate) type Ask<R> =
+    Box<dyn FnMut(request::Parts) -> BoxFuture<'static, Result<R, BoxError>> + Send>;
 
 impl<S, ReqB> Reconnects<S, ReqB> for Once {
     fn again<R>(&self, _: &S, _: &request::Parts) -> Option<Asks<R>> {
@@ -204,6 +211,8 @@ impl<S, ReqB> Reconnects<S, ReqB> for Once {
 #[diagnostic::do_not_recommend]
 impl<S, ReqB> Reconnects<S, ReqB> for Reconnect
 where
+    S: Service<Request<ReqB>>,
+    S::Error: Into<BoxError>,
     ReqB: Default + Send + 'static,
 {
     fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Asks<R>>
@@ -217,7 +226,7 @@ where
         let service = service.clone();
         let ask = move |request| {
             let request = Request::from_parts(request, ReqB::default());
-            service.clone().oneshot(request).map_err(|_| ()).boxed()
+            service.clone().oneshot(request).map_err(Into::into).boxed()
         };
         Some((request, self.clone(), Box::new(ask)))
     }

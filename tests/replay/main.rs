@@ -19,6 +19,7 @@ mod memory;
 mod query;
 mod races;
 mod reconnect;
+mod reconnect_limits;
 mod reconnect_sockets;
 mod resume;
 mod retention;

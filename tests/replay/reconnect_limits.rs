@@ -1,0 +1,200 @@
+//! However an upstream behaves, a reconnect waits, the attempts of a stream are limited, and failures are logged.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_sse_proxy::{ErrorKind, SseProxyLayer, reconnect::Backoff, replay::Replay};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::{Fed, Origin, event_stream, origin::get, staged};
+
+const FLOOR: Duration = Duration::from_millis(100);
+
+/// Sends these blocks on each request and breaks the stream, until there is no other request. Returns when it was asked.
+async fn breaking(origin: &mut Origin, blocks: impl Fn(u32) -> String) -> Vec<Duration> {
+    let begun = Instant::now();
+    let mut asked = Vec::new();
+    for round in 0.. {
+        let Some(call) = origin.maybe().await else {
+            break;
+        };
+        asked.push(begun.elapsed());
+        let mut feed = call.stream();
+        feed.send(blocks(round)).await;
+        feed.cut();
+    }
+    asked
+}
+
+fn shortest(asked: &[Duration]) -> Duration {
+    let pauses = asked.windows(2).map(|two| two[1] - two[0]);
+    pauses.min().expect("two attempts")
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_100_ms_apart_whatever_retry_says() {
+    for retry in ["", "retry: 0\n", "retry: 1\n", "retry: 99\n"] {
+        for backoff in [
+            Backoff::default(),
+            Backoff::default().first(Duration::ZERO),
+            Backoff::default().longest(Duration::ZERO),
+        ] {
+            let backoff = backoff.max_total_attempts(50);
+            for replay in [false, true] {
+                let mut layer = SseProxyLayer::default();
+                if replay {
+                    layer = layer.replay(Replay::default());
+                }
+                let (front, mut origin) = staged(&layer.reconnect(backoff));
+                let blocks = |round| format!("{retry}id: {round}\ndata: {round}\n\n");
+                let read = async { front.send(get("/")).await.rest_after_all().await };
+                let (_, asked) = tokio::join!(read, breaking(&mut origin, blocks));
+                assert_eq!(asked.len(), 51);
+                assert!(shortest(&asked) >= FLOOR, "{retry:?} {backoff:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_attempts_are_100_ms_apart_too_and_grow_apart() {
+    fastrand::seed(1);
+    let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(Backoff::default()));
+    let upstream = async {
+        let begun = Instant::now();
+        let mut feed = origin.next().await.stream();
+        feed.send("retry: 0\nid: 1\ndata: 1\n\n").await;
+        feed.cut();
+        let mut asked = vec![begun.elapsed()];
+        while let Some(call) = origin.maybe().await {
+            asked.push(begun.elapsed());
+            call.status(StatusCode::BAD_GATEWAY);
+        }
+        asked
+    };
+    let read = async { front.send(get("/")).await.rest_after_all().await };
+    let ((_, cut), asked) = tokio::join!(read, upstream);
+    assert_eq!((cut, asked.len()), (Some(ErrorKind::Upstream), 11));
+    assert!(shortest(&asked) >= FLOOR, "{asked:?}");
+    // The window in which the layer waits grows, although `retry` is 0.
+    assert!(asked[10] > 15 * FLOOR, "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_a_stream_are_limited_though_each_brings_an_event() {
+    for (backoff, attempts) in [
+        (Backoff::default(), 1000),
+        (Backoff::default().max_total_attempts(7), 7),
+        (Backoff::default().max_total_attempts(0), 0),
+    ] {
+        for replay in [false, true] {
+            let mut layer = SseProxyLayer::default();
+            if replay {
+                layer = layer.replay(Replay::default());
+            }
+            let (front, mut origin) = staged(&layer.reconnect(backoff));
+            let blocks = |round| format!("id: {round}\ndata: {round}\n\n");
+            let read = async { front.send(get("/")).await.rest_after_all().await };
+            let ((text, cut), asked) = tokio::join!(read, breaking(&mut origin, blocks));
+            assert_eq!(asked.len(), attempts + 1);
+            assert_eq!(crate::support::data(&text).len(), attempts + 1);
+            assert_eq!(cut, Some(ErrorKind::Upstream));
+        }
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// As the errors of some clients, it shows the address that was asked.
+#[derive(Debug)]
+struct CannotAsk(io::Error);
+
+impl std::fmt::Display for CannotAsk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot ask http://upstream/?key=key-canary")
+    }
+}
+
+impl std::error::Error for CannotAsk {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone());
+    let subscriber = subscriber.with_max_level(tracing::Level::TRACE).finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    let calls = Arc::new(Mutex::new(0));
+    let upstream = service_fn(move |_: Request<String>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let answer = match *calls {
+            1 => {
+                let (mut feed, body) = Fed::new(4);
+                let event = Bytes::from("id: id-canary\ndata: data-canary\n\n");
+                feed.try_send(http_body::Frame::data(event)).unwrap();
+                tokio::spawn(async {
+                    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+                    feed.abort(BoxError::from(reset));
+                });
+                Ok(event_stream(body))
+            }
+            2 => Err(CannotAsk(io::ErrorKind::ConnectionRefused.into())),
+            3 => {
+                let mut response = Response::new(Fed::new(1).1);
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                Ok(response)
+            }
+            _ => Ok(Response::new(Fed::new(1).1)),
+        };
+        async { answer }
+    });
+    let proxy = SseProxyLayer::default()
+        .reconnect(Backoff::default())
+        .layer(upstream);
+    let request = Request::get("/?token=query-canary")
+        .header("authorization", "header-canary")
+        .body(String::new());
+    let response = proxy.oneshot(request.unwrap()).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for cause in [
+        "connection reset",
+        "connection refused",
+        "503",
+        "not an event stream",
+    ] {
+        assert!(log.contains(cause), "{cause}: {log}");
+    }
+    assert!(!log.contains("canary"), "{log}");
+}
