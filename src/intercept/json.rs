@@ -4,9 +4,10 @@ use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::{
     Deserialize, Serialize,
-    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Deserializer, IgnoredAny, Visitor},
 };
-use serde_json::value::RawValue;
+
+use super::unescape::Unescaped;
 
 /// JSON text, read where it is asked for and edited where it is changed.
 ///
@@ -41,11 +42,16 @@ pub struct Json {
 impl Json {
     /// Takes a text that is one JSON value (RFC 8259).
     ///
+    /// Names and strings may contain unpaired surrogates (RFC 8259 section 8.2), and byte order marks before the value are
+    /// ignored (section 8.1): readers do both, so what they read is seen here.
+    ///
     /// # Errors
-    /// What is wrong with the text, and where.
+    /// What is wrong with the text, and where. After that nothing in it is unreadable: every object has the members, and
+    /// every array the elements, that stand in the text.
     pub fn parse(text: impl Into<String>) -> Result<Self, JsonError> {
         let text = text.into();
-        serde_json::from_str::<IgnoredAny>(&text).map_err(JsonError::Syntax)?;
+        serde_json::from_str::<IgnoredAny>(text.trim_start_matches(BYTE_ORDER_MARK))
+            .map_err(JsonError::Syntax)?;
         Ok(Self {
             text,
             changed: false,
@@ -54,8 +60,9 @@ impl Json {
 
     /// The whole value.
     pub fn root(&self) -> JsonValue<'_> {
+        let text = self.text.trim_start_matches(BYTE_ORDER_MARK);
         JsonValue {
-            raw: self.text.trim_matches([' ', '\t', '\n', '\r']),
+            raw: text.trim_matches(WHITE_SPACE),
         }
     }
 
@@ -141,9 +148,13 @@ impl<'a> JsonValue<'a> {
 
     /// A member of an object. Of several with this name the last, as JavaScript and Python read it.
     pub fn get(self, name: &str) -> Option<JsonValue<'a>> {
-        let mut members = self.members();
-        let at = members.iter().rposition(|(key, _)| key == name)?;
-        Some(members.swap_remove(at).1)
+        let mut found = None;
+        for (key, value) in self.entries() {
+            if key.as_str().is_some_and(|key| key == name) {
+                found = Some(value);
+            }
+        }
+        found
     }
 
     /// An element of an array.
@@ -151,36 +162,54 @@ impl<'a> JsonValue<'a> {
         self.elements().into_iter().nth(index)
     }
 
-    /// The members of an object, in order; none of anything else.
+    /// The members of an object, in order; none of anything else. In a name, a surrogate that has no other half reads as
+    /// U+FFFD.
     pub fn members(self) -> Vec<(Cow<'a, str>, JsonValue<'a>)> {
-        match self.raw.as_bytes().first() {
-            Some(b'{') => self
-                .read::<Members<'a>>()
-                .map_or_else(Vec::new, |all| all.0),
-            _ => Vec::new(),
-        }
+        let members = self.entries();
+        let members = members.map(|(name, value)| (name.as_str().unwrap_or_default(), value));
+        members.collect()
     }
 
     /// The elements of an array, in order; none of anything else.
     pub fn elements(self) -> Vec<JsonValue<'a>> {
-        match self.raw.as_bytes().first() {
-            Some(b'[') => self
-                .read::<Elements<'a>>()
-                .map_or_else(Vec::new, |all| all.0),
-            _ => Vec::new(),
-        }
+        self.parts('[').collect()
     }
 
     /// The text of a string. A surrogate that has no other half (RFC 8259 8.2) reads as U+FFFD.
     pub fn as_str(self) -> Option<Cow<'a, str>> {
-        if !self.raw.starts_with('"') {
-            return None;
+        self.inside()
+            .map(|inside| Unescaped::new(inside).into_text())
+    }
+
+    /// What stands between the quotes of a string.
+    pub(super) fn inside(self) -> Option<&'a str> {
+        let literal = self.raw.strip_prefix('"')?;
+        Some(literal.strip_suffix('"').unwrap_or(literal))
+    }
+
+    /// The members of an object, names as literals; none of anything else.
+    pub(super) fn entries(self) -> impl Iterator<Item = (JsonValue<'a>, JsonValue<'a>)> {
+        let mut parts = self.parts('{');
+        std::iter::from_fn(move || parts.next().zip(parts.next()))
+    }
+
+    /// A string such that two names are the same only if these are: unpaired surrogates differ from each other.
+    pub(super) fn exact(self) -> Cow<'a, [u8]> {
+        if memchr::memchr(b'\\', self.raw.as_bytes()).is_none() {
+            return self.raw.trim_matches('"').as_bytes().into();
         }
-        if let Some(Text(text)) = self.read() {
-            return Some(text);
+        match self.read() {
+            Some(Wtf8(bytes)) => bytes.into(),
+            None => self.raw.as_bytes().into(),
         }
-        let Wtf8(bytes) = self.read()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned().into())
+    }
+
+    /// What stands between the brackets, if those are of this kind.
+    fn parts(self, opening: char) -> Parts<'a> {
+        let inside = self.raw.strip_prefix(opening).unwrap_or_default();
+        Parts {
+            rest: inside.strip_suffix([']', '}']).unwrap_or(inside),
+        }
     }
 
     /// The value as a type of one's own, or `None` if it is not one.
@@ -248,78 +277,81 @@ fn index(token: &str) -> Option<usize> {
     token.parse().ok().filter(|_| plain)
 }
 
-struct Members<'a>(Vec<(Cow<'a, str>, JsonValue<'a>)>);
+/// White space of JSON (RFC 8259 section 2).
+const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+/// The values, and names, that stand between two brackets, each as its text.
+///
+/// The text has been checked when it was [parsed](Json::parse). Reading it cannot fail, so nothing in it can be passed
+/// over: each byte is white space, a comma, a colon, or part of a value.
+struct Parts<'a> {
+    rest: &'a str,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(Text(key)) = map.next_key()? {
-                    let raw = map.next_value::<&RawValue>()?.get();
-                    members.push((key, JsonValue { raw }));
-                }
-                Ok(Members(members))
-            }
+impl<'a> Iterator for Parts<'a> {
+    type Item = JsonValue<'a>;
+
+    fn next(&mut self) -> Option<JsonValue<'a>> {
+        let rest = self
+            .rest
+            .trim_start_matches([' ', '\t', '\n', '\r', ',', ':']);
+        if rest.is_empty() {
+            self.rest = rest;
+            return None;
         }
-        from.deserialize_map(Object)
+        let (raw, rest) = rest.split_at(value_len(rest.as_bytes()));
+        self.rest = rest;
+        Some(JsonValue { raw })
     }
 }
 
-struct Elements<'a>(Vec<JsonValue<'a>>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Array;
-        impl<'de> Visitor<'de> for Array {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
+/// The length of the value that a text begins with.
+fn value_len(text: &[u8]) -> usize {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at += string_len(&text[at..]),
+            b'[' | b'{' => {
+                depth += 1;
+                at += 1;
             }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(raw) = seq.next_element::<&RawValue>()? {
-                    elements.push(JsonValue { raw: raw.get() });
-                }
-                Ok(Elements(elements))
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => at += 1,
+            _ => {
+                // A number or a name such as `true`.
+                let ends = |byte: &u8| b",:]}[{\" \t\n\r".contains(byte);
+                let rest = &text[at..];
+                at += rest.iter().position(ends).unwrap_or(rest.len()).max(1);
             }
         }
-        from.deserialize_seq(Array)
+        if depth == 0 {
+            return at;
+        }
     }
+    text.len()
 }
 
-/// A string, borrowed where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Str;
-        impl<'de> Visitor<'de> for Str {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(text.into()))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(text.to_owned().into()))
-            }
+/// The length of the string literal that a text begins with.
+fn string_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = text
+        .get(at..)
+        .and_then(|rest| memchr::memchr2(b'"', b'\\', rest))
+    {
+        at += found + 1;
+        if text[at - 1] == b'"' {
+            return at;
         }
-        from.deserialize_str(Str)
+        // What is escaped ends nothing.
+        at += 1;
     }
+    text.len()
 }
 
 /// A string that may have half surrogates.
@@ -376,10 +408,31 @@ mod tests {
         let json = Json::parse(r#"{"k\u0065y":"a\ud83db","key":"last"}"#).unwrap();
         assert_eq!(json.root().get("key").unwrap().as_str().unwrap(), "last");
         let first = json.root().members()[0].1.as_str().unwrap();
-        assert!(
-            first.starts_with('a') && first.ends_with('b') && first.contains('\u{fffd}'),
-            "{first}"
+        assert_eq!(first, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_name_with_half_a_surrogate_hides_nothing_of_its_object() {
+        let json = Json::parse(
+            "\u{feff}{\"\\ud800\":0, \"\\udc00x\" : [ {\"\\udfff\":{}, \"id\":\"a\\\\\"}] ,\"id\":7}",
         );
+        let json = json.unwrap();
+        assert_eq!(json.pointer("/id").unwrap().raw(), "7");
+        let names: Vec<_> = json
+            .root()
+            .members()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["\u{fffd}", "\u{fffd}x", "id"]);
+        let inner = json.root().members()[1].1.elements();
+        assert_eq!(inner[0].get("id").unwrap().as_str().unwrap(), "a\\");
+        let exact: Vec<_> = json
+            .root()
+            .entries()
+            .map(|(name, _)| name.exact())
+            .collect();
+        assert!(exact[0] != "\u{fffd}".as_bytes() && exact[0] != exact[1]);
     }
 
     #[test]

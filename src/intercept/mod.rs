@@ -79,6 +79,7 @@ mod factory;
 mod interceptor;
 mod json;
 mod service;
+pub(crate) mod unescape;
 mod verdict;
 pub mod window;
 

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod every_json;
 mod failing;
 mod no_bypass;
 mod truncated;

@@ -732,11 +732,21 @@ async fn judged(stream: String) -> Vec<(Option<String>, String)> {
 }
 
 #[tokio::test]
-async fn of_the_events_of_the_apis_only_what_says_something_is_judged() {
+async fn of_the_events_of_the_apis_the_text_goes_on_and_every_other_string_is_judged_by_itself() {
     for family in FAMILIES {
         let mut judged = judged(family.event(0, "word")).await;
-        // Who speaks is a text by itself.
-        judged.retain(|(_, text)| text != "model");
+        for id in [
+            "chatcmpl-1",
+            "response.output_text.delta",
+            "msg_0",
+            "text_delta",
+            "r",
+        ] {
+            let is_there = family.event(0, "word").contains(&format!("\"{id}\""));
+            let is_judged = judged.contains(&(None, id.to_owned()));
+            assert_eq!(is_judged, is_there, "{}: {id}", family.name);
+        }
+        judged.retain(|(channel, _)| channel.is_some());
         let [(Some(_), text)] = &judged[..] else {
             panic!("{}: {judged:?}", family.name);
         };
@@ -818,13 +828,14 @@ async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
 
 #[tokio::test]
 async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
-    let opened = async |digits: usize| {
-        let index = "7".repeat(digits);
-        let stream = format!("data: {{\"choices\":[{{\"index\":{index},\"text\":\"a\"}}]}}\n\n");
+    let opened = async |letters: usize| {
+        let index = "i".repeat(letters);
+        let stream =
+            format!("data: {{\"choices\":[{{\"index\":\"{index}\",\"text\":\"a\"}}]}}\n\n");
         pass(&layer(window()), Script::of([stream])).await
     };
-    assert_eq!(rest(opened(244).await).await.1, None);
-    let error = failure(opened(245).await).await;
+    assert_eq!(rest(opened(242).await).await.1, None);
+    let error = failure(opened(243).await).await;
     assert!(
         error.contains("cannot be judged: a text with a name"),
         "{error}"

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::channel::Channel;
 use crate::{
     codec::Event,
     intercept::{Json, JsonValue},
@@ -45,19 +46,43 @@ where
 /// goes through the same judge as the pieces before it.
 #[derive(Debug, Default)]
 pub struct Texts<'a> {
-    pub(super) deltas: Vec<(String, JsonValue<'a>)>,
+    pub(super) deltas: Vec<Delta<'a>>,
     pub(super) plain: Option<String>,
     pub(super) done: Vec<String>,
     pub(super) known: Vec<JsonValue<'a>>,
+    pub(super) is_ambiguous: bool,
+}
+
+/// A string that goes on in a channel.
+#[derive(Debug)]
+pub(super) struct Delta<'a> {
+    pub(super) channel: String,
+    pub(super) value: JsonValue<'a>,
+    /// Whether this channel usually has the text of another one, so that one decision does for both while they agree.
+    pub(super) is_alias: bool,
 }
 
 impl<'a> Texts<'a> {
     /// This string goes on where the last one of the same channel ended. Anything but a string is passed over.
     ///
-    /// A channel is a text of its own: one choice, one content block, the arguments of one tool call.
+    /// A channel is a text of its own: one choice, one content block, the arguments of one tool call. A string may go on in
+    /// several channels, if readers disagree about the one that it belongs to.
     pub fn delta(&mut self, channel: impl Into<String>, value: JsonValue<'a>) {
+        self.push(channel.into(), value, false);
+    }
+
+    /// As [`delta`](Self::delta), in a channel that usually has the same text as another one.
+    pub(super) fn alias(&mut self, channel: String, value: JsonValue<'a>) {
+        self.push(channel, value, true);
+    }
+
+    fn push(&mut self, channel: String, value: JsonValue<'a>, is_alias: bool) {
         if value.raw().starts_with('"') {
-            self.deltas.push((channel.into(), value));
+            self.deltas.push(Delta {
+                channel,
+                value,
+                is_alias,
+            });
         }
     }
 
@@ -72,7 +97,10 @@ impl<'a> Texts<'a> {
         self.done.push(channel.into());
     }
 
-    /// This value is not text: a name, an id, a number that counts. It is not judged.
+    /// This value is not text: a number that counts, or a string whose content the upstream alone decides. It is not judged.
+    ///
+    /// Only the value itself is passed over, at the exact place that is named here. The extractors of this module skip
+    /// numbers, and no string.
     pub fn skip(&mut self, value: JsonValue<'a>) {
         self.known.push(value);
     }
@@ -106,28 +134,17 @@ pub fn plain<'a>(event: &Event, _json: Option<JsonValue<'a>>, texts: &mut Texts<
 const DATA: &str = "data";
 
 /// OpenAI's chat completions, and what is compatible with them: the text, the refusal and the reasoning of each choice,
-/// and the arguments of each tool call.
+/// the arguments of each tool call, and the tokens of `logprobs`.
 pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
     };
-    let known = [
-        "id",
-        "object",
-        "created",
-        "model",
-        "system_fingerprint",
-        "obfuscation",
-    ];
     if json.get("choices").is_some() {
-        skip(json, &known, texts);
+        skip_numbers(json, &["created"], texts);
     }
     for (n, choice) in elements(json, "choices") {
         skip_numbers(choice, &["index"], texts);
-        let channel = format!("choice {}", index(choice, n));
-        let finished = choice
-            .get("finish_reason")
-            .is_some_and(|reason| !reason.is_null());
+        let channel = Channel::new("choice").indexed(choice, "index", n);
         // Completions of the old kind have the text in the choice itself.
         deltas(choice, &["text"], &channel, texts);
         if let Some(delta) = choice.get("delta") {
@@ -141,9 +158,8 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
                 deltas(call, &["name", "arguments"], &channel, texts);
             }
             for (n, call) in elements(delta, "tool_calls") {
-                skip(call, &["id", "type"], texts);
                 skip_numbers(call, &["index"], texts);
-                let channel = format!("{channel} tool {}", index(call, n));
+                let channel = channel.child("tool").indexed(call, "index", n);
                 for (kind, input) in [("function", "arguments"), ("custom", "input")] {
                     if let Some(call) = call.get(kind) {
                         deltas(call, &["name", input], &channel, texts);
@@ -151,13 +167,24 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
                 }
             }
         }
-        if finished {
-            texts.done(channel);
+        if let Some(logprobs) = choice.get("logprobs") {
+            for list in ["content", "refusal"] {
+                let tokens = elements(logprobs, list).map(|(_, token)| token);
+                retold(tokens, &channel.child("logprobs").child(list), texts);
+            }
+            for (_, token) in elements(logprobs, "tokens") {
+                channel.child("logprobs").retold(token, texts);
+            }
+        }
+        let finished = choice.get("finish_reason");
+        if finished.is_some_and(|reason| !reason.is_null()) {
+            channel.done(texts);
         }
     }
 }
 
-/// OpenAI's Responses: every `response.*.delta`, by output item and content part.
+/// OpenAI's Responses: every `response.*.delta`, by output item and content part, and the tokens of `logprobs`. Some clients
+/// join deltas by their place in the output, some by `item_id`: both texts are judged.
 pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -166,23 +193,41 @@ pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &
     let Some(kind) = kind.strip_prefix("response.") else {
         return;
     };
-    skip(json, &["type", "item_id", "obfuscation"], texts);
+    skip_numbers(
+        json,
+        &[
+            "output_index",
+            "content_index",
+            "summary_index",
+            "sequence_number",
+        ],
+        texts,
+    );
     let Some((what, step)) = kind.rsplit_once('.') else {
         return;
     };
-    let mut channel = what.to_owned();
-    let parts = ["output_index", "content_index", "summary_index"];
-    skip_numbers(json, &parts, texts);
-    skip_numbers(json, &["sequence_number"], texts);
-    for part in parts {
-        if let Some(index) = json.get(part) {
-            channel.push(' ');
-            channel.push_str(index.raw());
-        }
-    }
+    let within = |channel: Channel| {
+        let channel = channel.keyed(json.get("content_index"));
+        channel.keyed(json.get("summary_index"))
+    };
+    let place = within(Channel::new(what).keyed(json.get("output_index")));
+    let item = json.get("item_id").and_then(JsonValue::as_str);
+    let item = item.map(|id| within(Channel::new(what).child("item").child(&id)));
     match step {
-        "delta" => deltas(json, &["delta"], &channel, texts),
-        "done" => texts.done(channel),
+        "delta" => {
+            deltas(json, &["delta"], &place, texts);
+            if let (Some(item), Some(delta)) = (item, json.get("delta")) {
+                item.retold(delta, texts);
+            }
+            let tokens = elements(json, "logprobs").map(|(_, token)| token);
+            retold(tokens, &place.child("logprobs"), texts);
+        }
+        "done" => {
+            place.done(texts);
+            if let Some(item) = item {
+                item.done(texts);
+            }
+        }
         _ => {}
     }
 }
@@ -196,20 +241,16 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
     if !kind.starts_with("content_block_") {
         return;
     }
-    skip(json, &["type"], texts);
     skip_numbers(json, &["index"], texts);
-    let channel = format!("block {}", index(json, 0));
+    let channel = Channel::new("block").indexed(json, "index", 0);
     match kind.as_ref() {
         "content_block_start" => {
             if let Some(block) = json.get("content_block") {
-                skip(block, &["type", "id"], texts);
                 deltas(block, &["text", "thinking"], &channel, texts);
             }
         }
         "content_block_delta" => {
             if let Some(delta) = json.get("delta") {
-                // A signature proves what was thought: a mask would break it, and it is no text.
-                skip(delta, &["type", "signature"], texts);
                 deltas(
                     delta,
                     &["text", "thinking", "partial_json"],
@@ -218,64 +259,74 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
                 );
             }
         }
-        "content_block_stop" => texts.done(channel),
+        "content_block_stop" => channel.done(texts),
         _ => {}
     }
 }
 
-/// Google's Gemini: the text of each part of each candidate.
+/// Google's Gemini: the text of each part of each candidate, and the tokens of `logprobsResult`.
 pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
     };
-    if json.get("candidates").is_some() {
-        skip(json, &["responseId", "modelVersion"], texts);
-        if let Some(usage) = json.get("usageMetadata") {
-            let counts = [
-                "promptTokenCount",
-                "candidatesTokenCount",
-                "thoughtsTokenCount",
-                "totalTokenCount",
-            ];
-            skip_numbers(usage, &counts, texts);
-        }
+    if json.get("candidates").is_some()
+        && let Some(usage) = json.get("usageMetadata")
+    {
+        let counts = [
+            "promptTokenCount",
+            "candidatesTokenCount",
+            "thoughtsTokenCount",
+            "totalTokenCount",
+        ];
+        skip_numbers(usage, &counts, texts);
     }
     for (n, candidate) in elements(json, "candidates") {
         skip_numbers(candidate, &["index"], texts);
-        let channel = format!("candidate {}", index(candidate, n));
+        let channel = Channel::new("candidate").indexed(candidate, "index", n);
         if let Some(content) = candidate.get("content") {
             for (_, part) in elements(content, "parts") {
                 // Thoughts are a text of their own; parts follow on each other else, in whatever place they stand.
                 let thought = part
                     .get("thought")
                     .is_some_and(|thought| thought.raw() == "true");
-                let channel = format!("{channel}{}", if thought { " thought" } else { "" });
-                skip(part, &["thoughtSignature"], texts);
-                deltas(part, &["text"], &channel, texts);
+                if thought {
+                    deltas(part, &["text"], &channel.child("thought"), texts);
+                } else {
+                    deltas(part, &["text"], &channel, texts);
+                }
             }
+        }
+        if let Some(logprobs) = candidate.get("logprobsResult") {
+            let tokens = elements(logprobs, "chosenCandidates").map(|(_, token)| token);
+            retold(tokens, &channel.child("logprobs"), texts);
         }
         if candidate
             .get("finishReason")
             .is_some_and(|reason| !reason.is_null())
         {
-            texts.done(channel);
+            channel.done(texts);
         }
     }
 }
 
 /// Those members that are strings; each is a channel of its own.
-fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &str, texts: &mut Texts<'a>) {
+fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &Channel, texts: &mut Texts<'a>) {
     for (name, value) in object.members() {
         if names.contains(&name.as_ref()) {
-            texts.delta(format!("{channel} {name}"), value);
+            channel.child(&name).delta(value, texts);
         }
     }
 }
 
-fn skip<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>) {
-    for (name, value) in object.members() {
-        if names.contains(&name.as_ref()) {
-            texts.skip(value);
+/// The text of a channel once more, token by token.
+fn retold<'a>(
+    tokens: impl Iterator<Item = JsonValue<'a>>,
+    channel: &Channel,
+    texts: &mut Texts<'a>,
+) {
+    for token in tokens {
+        if let Some(token) = token.get("token") {
+            channel.retold(token, texts);
         }
     }
 }
@@ -303,17 +354,7 @@ fn kind(event: JsonValue<'_>) -> Cow<'_, str> {
     kind.unwrap_or_default()
 }
 
-/// What the element says its index is, else its place.
-fn index(object: JsonValue<'_>, place: usize) -> String {
-    match object.get("index") {
-        Some(index) if !index.is_null() => index.raw().to_owned(),
-        _ => place.to_string(),
-    }
-}
-
-/// Everything in a text that may say something: strings, and whole numbers.
-///
-/// What tells of the text once more, token by token, is left out: it goes when the text is masked ([`RETOLD`]).
+/// The values that are judged: every string, at any depth and under any name, and every whole number.
 ///
 /// # Errors
 /// An object that has a name twice (readers disagree about which one counts), or too deep a nesting.
@@ -323,7 +364,8 @@ pub(super) fn leaves(json: &Json) -> Result<Vec<JsonValue<'_>>, Unreadable> {
     Ok(leaves)
 }
 
-/// Members that repeat the text of their event token by token, with numbers about it.
+/// Members that repeat the text of their event token by token, with numbers about it. They are judged as any other; in an
+/// event that a mask has changed they are emptied, for the numbers are about a text that is gone.
 pub(super) const RETOLD: [&str; 2] = ["logprobs", "logprobsResult"];
 
 /// Each level is read once for each level above it.
@@ -345,16 +387,14 @@ fn collect<'a>(
             }
         }
         Some(b'{') => {
-            let members = value.members();
-            let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+            let members: Vec<_> = value.entries().collect();
+            let mut names: Vec<_> = members.iter().map(|(name, _)| name.exact()).collect();
             names.sort_unstable();
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
                 return Err(Unreadable("a JSON object with a name twice"));
             }
-            for (name, member) in members {
-                if !RETOLD.contains(&name.as_ref()) {
-                    collect(member, depth + 1, into)?;
-                }
+            for (_, member) in members {
+                collect(member, depth + 1, into)?;
             }
         }
         Some(b'"') => into.push(value),

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::{
     edit::{self, Place},
-    extract::{Extract, Texts, Unreadable, leaves},
+    extract::{Extract, Unreadable},
+    find::{Found, Name, Text, find},
     judge::{Judgement, Mask, Passage},
+    questions::Questions,
+    reading::{Reader, Spelling},
 };
-use crate::{
-    codec::{Block, Event},
-    intercept::{Json, JsonValue},
-};
+use crate::codec::{Block, Event};
 
 /// Blocks that wait, and the state of each channel.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Held {
     queue: VecDeque<Item>,
     bytes: usize,
     channels: BTreeMap<String, Channel>,
+    /// How many items have left.
+    left: u64,
 }
 
 /// A block that waits.
@@ -38,13 +40,31 @@ pub(super) struct Item {
 struct Part {
     place: Place,
     text: String,
+    spelling: Spelling,
     /// The channel that it goes on in, and at which byte of that; a text by itself has none.
     within: Option<(String, usize)>,
 }
 
 impl Part {
+    /// Where the text ends in its channel. A character that begins behind it and is completed later counts as a byte.
     fn ends(&self, at: usize) -> usize {
-        at + self.text.len()
+        at + self.text.len() + usize::from(self.spelling.is_unfinished())
+    }
+
+    /// The part of a mask that falls on this text, which begins there in the passage.
+    fn within(&self, mask: &Mask, begins: usize) -> Option<Mask> {
+        let here = begins..self.ends(begins);
+        let range = mask.range.start.max(here.start)..mask.range.end.min(here.end);
+        // What stands in place of the whole stands where its first character is complete.
+        let is_first = (begins..begins + self.text.len()).contains(&mask.range.start);
+        (range.start < range.end).then(|| Mask {
+            range: range.start - here.start..range.end - here.start,
+            with: if is_first {
+                mask.with.clone()
+            } else {
+                String::new()
+            },
+        })
     }
 }
 
@@ -58,6 +78,16 @@ struct Channel {
     /// So much has come.
     come: usize,
     done: bool,
+    reader: Reader,
+    /// When the last of it left, in items of the stream.
+    left: u64,
+}
+
+impl Channel {
+    /// Whether it is finished and nothing of it is held.
+    fn is_over(&self) -> bool {
+        self.done && self.sent == self.come
+    }
 }
 
 /// Items that are to leave together, and the passages that have to be judged first.
@@ -70,12 +100,35 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 enum Of {
-    Channel(usize),
+    Channel(String, usize),
     Part(usize, usize),
+}
+
+/// The key of a channel that is read in this way. Its first part is the channel's name.
+fn key(name: &str, is_alias: bool, layer: usize) -> String {
+    if layer == 0 && !is_alias {
+        return name.to_owned();
+    }
+    // A finished channel finishes all readings of it.
+    format!("{name}{READING}{layer}")
+}
+
+/// Marks the key of a channel that usually has the text of another one. No name contains U+0000.
+const READING: &str = " \0";
+
+fn is_alias(key: &str) -> bool {
+    key.contains(READING)
+}
+
+fn name_of(key: &str) -> &str {
+    key.split_once(READING).map_or(key, |(name, _)| name)
 }
 
 /// More channels than any answer has.
 const CHANNELS: usize = 1024;
+
+/// So many texts that have been finished are remembered at least, and twice as many at most.
+const FINISHED: usize = 1024;
 
 /// A longer name of a channel, in bytes, than any answer gives cause for.
 const CHANNEL_NAME: usize = 256;
@@ -132,36 +185,16 @@ impl Held {
     }
 
     fn parts(&mut self, event: &Event, extract: &dyn Extract) -> Result<Vec<Part>, Unreadable> {
-        let json = Json::parse(event.data()).ok();
-        let mut texts = Texts::default();
-        extract.extract(event, json.as_ref().map(Json::root), &mut texts);
-        let Texts {
-            deltas,
-            plain,
-            done,
-            known,
-        } = texts;
-
+        let Found { texts, done } = find(event, extract)?;
         let mut parts = Vec::new();
-        if let Some(json) = &json
-            && plain.is_none()
-        {
-            for leaf in leaves(json)? {
-                let is = |value: &JsonValue<'_>| std::ptr::eq(value.raw(), leaf.raw());
-                if known.iter().any(is) {
-                    continue;
-                }
-                let delta = deltas.iter().find(|(_, value)| is(value));
-                let channel = delta.map(|(channel, _)| channel.clone());
-                let text = leaf.as_str().unwrap_or(leaf.raw().into()).into_owned();
-                parts.push((channel, Place::Json(json.place(leaf)), text));
+        for text in texts {
+            if text.channels.is_empty() {
+                alone(&text, &mut parts);
             }
-        } else {
-            parts.push((plain, Place::Data, event.data().into_owned()));
+            for channel in &text.channels {
+                self.going_on(&text, channel, &mut parts)?;
+            }
         }
-        let parts = parts.into_iter().filter(|(_, _, text)| !text.is_empty());
-        let parts = parts.map(|(channel, place, text)| self.part(channel, place, text));
-        let parts = parts.collect::<Result<_, _>>()?;
         done.iter().for_each(|name| self.finish(name));
         Ok(parts)
     }
@@ -177,33 +210,60 @@ impl Held {
         }
     }
 
-    fn part(
+    /// Adds the parts of a text that goes on in a channel, one for each way in which it is read.
+    fn going_on(
         &mut self,
-        channel: Option<String>,
-        place: Place,
-        text: String,
-    ) -> Result<Part, Unreadable> {
-        let within = match channel {
-            None => None,
-            Some(name) => {
-                if name.len() > CHANNEL_NAME {
-                    return Err(Unreadable::new("a text with a name of more than 256 bytes"));
-                }
-                if self.channels.len() >= CHANNELS && !self.channels.contains_key(&name) {
-                    return Err(Unreadable::new("more than 1024 texts side by side"));
-                }
-                let channel = self.channels.entry(name.clone()).or_default();
-                let at = channel.come;
-                channel.come += text.len();
-                channel.done = false;
-                Some((name, at))
+        found: &Text,
+        channel: &Name,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), Unreadable> {
+        let name = channel.name.replace('\0', "\u{2400}");
+        if name.len() > CHANNEL_NAME {
+            return Err(Unreadable::new("a text with a name of more than 256 bytes"));
+        }
+        for layer in 0..=found.more_layers {
+            let key = key(&name, channel.is_alias, layer);
+            if self.is_full() && !is_alias(&key) && !self.channels.contains_key(&key) {
+                return Err(Unreadable::new("more than 1024 texts side by side"));
             }
+            let channel = self.channels.entry(key.clone()).or_default();
+            let (text, spelling) = channel.reader.read(&found.source, found.layers + layer);
+            let at = channel.come;
+            channel.come += text.len();
+            channel.done = false;
+            parts.push(Part {
+                place: found.place.clone(),
+                text,
+                spelling,
+                within: Some((key, at)),
+            });
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let going_on = || {
+            let channels = self.channels.iter();
+            channels.filter(|(key, channel)| !is_alias(key) && !channel.is_over())
         };
-        Ok(Part {
-            place,
-            text,
-            within,
-        })
+        self.channels.len() >= CHANNELS && going_on().count() >= CHANNELS
+    }
+
+    /// Forgets the texts that were finished first. What continues a text that is finished is judged with what came before,
+    /// for as long as that is remembered.
+    fn forget_finished(&mut self) {
+        if self.channels.len() <= 2 * FINISHED {
+            return;
+        }
+        let over = self.channels.values().filter(|channel| channel.is_over());
+        let mut left: Vec<_> = over.map(|channel| channel.left).collect();
+        let excess = left.len().saturating_sub(FINISHED);
+        if excess > FINISHED {
+            let (_, oldest, _) = left.select_nth_unstable(excess);
+            let oldest = *oldest;
+            self.channels
+                .retain(|_, channel| !channel.is_over() || channel.left >= oldest);
+        }
     }
 
     /// Takes what may leave: what came before `until`, and what is out of sight of anything that may still come.
@@ -243,15 +303,21 @@ impl Held {
         if sight.size == 0 {
             return true;
         }
-        let text = self.queue.iter().take(free).flat_map(|item| &item.parts);
-        let done = |part: &Part| match &part.within {
-            Some((name, _)) => self.channels.get(name).is_some_and(|channel| channel.done),
-            None => true,
-        };
         let (mut bytes, mut complete) = (0, false);
-        for part in text {
-            bytes += part.text.len();
-            complete |= done(part);
+        for item in self.queue.iter().take(free) {
+            let mut goes_on = false;
+            for part in &item.parts {
+                let Some((key, _)) = &part.within else {
+                    continue;
+                };
+                goes_on = true;
+                complete |= self.channels.get(key).is_some_and(|channel| channel.done);
+                if !is_alias(key) {
+                    bytes += part.text.len();
+                }
+            }
+            // A text by itself, such as an id, is judged with the text that goes on in its event.
+            complete |= !goes_on && !item.parts.is_empty();
         }
         complete || bytes >= sight.size
     }
@@ -300,9 +366,10 @@ impl Held {
             let passage = Passage {
                 text,
                 sent: channel.context.len(),
-                channel: Some(name.to_owned()),
+                channel: Some(name_of(name).to_owned()),
             };
-            passages.push((Of::Channel(channel.sent - channel.context.len()), passage));
+            let start = channel.sent - channel.context.len();
+            passages.push((Of::Channel(name.to_owned(), start), passage));
         }
         passages
     }
@@ -311,12 +378,14 @@ impl Held {
     fn leave(&mut self, items: &[Item], sight: Sight) {
         for item in items {
             self.bytes -= item.block.as_bytes().len();
+            self.left += 1;
             for part in &item.parts {
                 let Some((name, at)) = &part.within else {
                     continue;
                 };
                 if let Some(channel) = self.channels.get_mut(name) {
-                    channel.sent = part.ends(*at);
+                    channel.sent = at + part.text.len();
+                    channel.left = self.left;
                     channel.context.push_str(&part.text);
                     // Twice, so that what is recognised by what stands before it still is.
                     let mut from = channel
@@ -330,8 +399,7 @@ impl Held {
                 }
             }
         }
-        self.channels
-            .retain(|_, channel| !channel.done || channel.sent < channel.come);
+        self.forget_finished();
     }
 }
 
@@ -339,6 +407,14 @@ impl Batch {
     /// What has to be judged, in order.
     pub(super) fn passages(&self) -> impl Iterator<Item = &Passage> {
         self.passages.iter().map(|(_, passage)| passage)
+    }
+
+    /// What the judge is asked about the passages.
+    pub(super) fn questions(&self) -> Questions {
+        Questions::new(self.passages.iter().map(|(of, passage)| {
+            let is_alias = matches!(of, Of::Channel(key, _) if is_alias(key));
+            (passage, is_alias)
+        }))
     }
 
     /// The items as they came.
@@ -367,14 +443,14 @@ impl Batch {
         let Self { items, passages } = self;
         let none = |item: &Item| vec![Vec::new(); item.parts.len()];
         let mut masks: Vec<Vec<Vec<Mask>>> = items.iter().map(none).collect();
-        for ((of, passage), judgement) in passages.iter().zip(judgements) {
+        for ((of, _), judgement) in passages.iter().zip(judgements) {
             let found = match judgement {
                 Judgement::Pass => continue,
                 Judgement::Block => return None,
                 Judgement::Mask(found) => tidy(found),
             };
-            let start = match of {
-                Of::Channel(start) => start,
+            let (key, start) = match of {
+                Of::Channel(key, start) => (key, start),
                 Of::Part(item, part) => {
                     masks[*item][*part] = found;
                     continue;
@@ -383,10 +459,10 @@ impl Batch {
             for (item, masks) in items.iter().zip(&mut masks) {
                 for (part, masks) in item.parts.iter().zip(masks) {
                     if let Some((name, at)) = &part.within
-                        && Some(name) == passage.channel.as_ref()
+                        && name == key
                     {
-                        let here = at - start..part.ends(*at) - start;
-                        masks.extend(found.iter().filter_map(|mask| within(mask, &here)));
+                        let begins = at - start;
+                        masks.extend(found.iter().filter_map(|mask| part.within(mask, begins)));
                     }
                 }
             }
@@ -394,30 +470,37 @@ impl Batch {
         let blocks = items.into_iter().zip(masks).map(|(item, masks)| {
             let parts = item.parts.into_iter().zip(masks);
             let changed = parts.filter(|(_, masks)| !masks.is_empty());
-            let changed = changed.map(|(part, masks)| (part.place, masked(&part.text, &masks)));
+            let changed = changed.map(|(part, masks)| {
+                let edits = masks.into_iter().map(|mask| part.spelling.edit(mask));
+                (part.place, edits.collect())
+            });
             edit::rewrite(item.block, changed.collect())
         });
         Some(blocks.collect())
     }
 }
 
-/// The part of a mask that falls on a text that stands there in the passage.
-fn within(mask: &Mask, here: &Range<usize>) -> Option<Mask> {
-    let range = mask.range.start.max(here.start)..mask.range.end.min(here.end);
-    // What stands in place of the whole stands where it begins.
-    let begins = here.contains(&mask.range.start);
-    (range.start < range.end).then(|| Mask {
-        range: range.start - here.start..range.end - here.start,
-        with: if begins {
-            mask.with.clone()
-        } else {
-            String::new()
-        },
-    })
+/// Adds the parts of a text by itself, one for each way in which it is read, if they differ.
+fn alone(found: &Text, parts: &mut Vec<Part>) {
+    let mut before: Option<String> = None;
+    for layer in 0..=found.more_layers {
+        let (text, spelling) = Reader::whole(&found.source, found.layers + layer);
+        if before.as_ref() == Some(&text) {
+            break;
+        }
+        before = Some(text.clone());
+        parts.push(Part {
+            place: found.place.clone(),
+            text,
+            spelling,
+            within: None,
+        });
+    }
 }
 
 /// Masks in order and apart from each other.
 fn tidy(mut masks: Vec<Mask>) -> Vec<Mask> {
+    masks.retain(|mask| !mask.range.is_empty());
     masks.sort_by_key(|mask| mask.range.start);
     let mut apart: Vec<Mask> = Vec::with_capacity(masks.len());
     for mask in masks {
@@ -429,18 +512,6 @@ fn tidy(mut masks: Vec<Mask>) -> Vec<Mask> {
         }
     }
     apart
-}
-
-fn masked(text: &str, masks: &[Mask]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut from = 0;
-    for mask in masks {
-        out.push_str(&text[from..mask.range.start]);
-        out.push_str(&mask.with);
-        from = mask.range.end;
-    }
-    out.push_str(&text[from..]);
-    out
 }
 
 /// A mask that is not a part of its passage.

@@ -27,15 +27,24 @@
 //!   size is seen whole before its first letter leaves. It never waits longer than [`time`](Window::time); what then
 //!   still lacks its end leaves, and the judge sees it again, as [sent](Passage::sent), with what comes.
 //! * Order is kept, over all channels: an event that waits holds up those behind it.
-//! * What cannot be read in one way only (an object that has a name twice, JSON nested more than 32 deep) is a failure of
-//!   the interceptor: the stream is cut.
+//! * Every string value is judged as readers read it: escapes undone, unpaired surrogates included, at any depth and under
+//!   any name. A string may hold JSON itself, such as the arguments of a tool call: a text with escapes is judged a second
+//!   time with those undone. Data that is not JSON is judged as it is, and with the escapes of one and of two layers undone.
+//!   A judge that is asked twice about a text has to let both readings pass.
+//! * What cannot be read in one way only (an object that has a name twice, JSON nested more than 32 deep, an index that may
+//!   or may not be the same as a number) is a failure of the interceptor: the stream is cut.
+//! * A text that continues after its end is the same text. The last 1024 that ended are remembered at least.
 //! * When a text is masked, members of its event that tell it again token by token (`logprobs`) are emptied.
 //! * Names of object members, comments, and the `event` and `id` fields are not text, and are not judged.
 
+mod channel;
 mod edit;
 pub mod extract;
+mod find;
 mod held;
 mod judge;
+mod questions;
+mod reading;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -234,8 +243,9 @@ impl OpenWindow {
         let Some(batch) = self.held.take(self.setting.sight, until, all) else {
             return Verdict::Hold;
         };
-        let passages = batch.passages().cloned();
-        let rulings: Vec<_> = passages
+        let questions = batch.questions();
+        let rulings: Vec<_> = questions
+            .passages()
             .map(|passage| self.setting.judge.judge(passage))
             .collect();
         let close = Close {
@@ -243,7 +253,8 @@ impl OpenWindow {
             on_block: self.setting.on_block.clone(),
         };
         match decided(rulings) {
-            Ok(judgements) => {
+            Ok(answers) => {
+                let judgements = questions.judgements(&answers);
                 let verdict = close.carry_out(batch, Ok(judgements));
                 if matches!(verdict, Verdict::End(_) | Verdict::Defer(_)) {
                     // The last word is said, or the window has failed: nothing of what is left may leave.
@@ -254,7 +265,8 @@ impl OpenWindow {
             Err(rulings) => {
                 let limit = self.setting.time_limit;
                 Verdict::Defer(Box::pin(async move {
-                    let judgements = all_judgements(rulings, limit).await;
+                    let answers = all_judgements(rulings, limit).await;
+                    let judgements = answers.map(|answers| questions.judgements(&answers));
                     Ok(close.carry_out(batch, judgements))
                 }))
             }

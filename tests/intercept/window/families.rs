@@ -69,12 +69,13 @@ pub const FAMILIES: [Family; 8] = [
     Family {
         name: "OpenAI Responses",
         delta: |n, text| {
-            json!({"type": "response.output_text.delta", "item_id": "msg_1", "output_index": n, "content_index": 0,
+            json!({"type": "response.output_text.delta", "item_id": format!("msg_{n}"), "output_index": n, "content_index": 0,
                 "delta": text, "logprobs": [], "sequence_number": 7})
         },
         done: |n, whole| {
             Some(
-                json!({"type": "response.output_text.done", "output_index": n, "content_index": 0, "text": whole}),
+                json!({"type": "response.output_text.done", "item_id": format!("msg_{n}"), "output_index": n, "content_index": 0,
+                    "text": whole}),
             )
         },
         read: |data| Some((place(data, "/output_index")?, text(data, "/delta")?)),
