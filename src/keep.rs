@@ -161,6 +161,7 @@ impl Asked {
         let token = Token::random();
         let now = Instant::now();
         let channel = Channel::new(replay.bounds, now);
+        let account = logs.account_of(&self.whose.owner);
         let stamped = (self.whose, self.target);
         let before = self.follows;
         let progress = before.as_ref().map(|before| before.progress.followed());
@@ -169,6 +170,7 @@ impl Asked {
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
+            account,
             progress.unwrap_or_default(),
             &head::of_recording(&kept.response.headers, |name| {
                 let sessions = kept.sessions;
@@ -206,7 +208,7 @@ impl Asked {
             stamp.make_room(1, 0);
             stamp.block(event.into());
             let blocks = stamp.take(recording.channel.next_position());
-            logs.account(recording.channel.write(blocks, now));
+            logs.account(&recording, recording.channel.write(blocks, now));
         }
         let reader = Reader::new(Arc::clone(&recording.channel), recording.channel.oldest());
         let outlives = replay.detach.as_ref();

@@ -12,7 +12,7 @@ use crate::{
     policy::Policy,
     reconnect::{Once, Reconnect},
     recording::Recording,
-    replay::{ClosedStreams, Logs, Replay, Token},
+    replay::{ClosedStreams, Logs, Quota, Replay, Token},
     service::SseProxy,
     session::{AnyStore, Credentials, Keeper, Owner, Owners, SessionStore, Sessions},
     share::Shared,
@@ -104,6 +104,7 @@ pub(crate) struct Config {
     store: AnyStore,
     owners: Owners,
     keeper: Arc<Keeper>,
+    quota: Quota,
     logs: Arc<Logs<Recording>>,
     closed: Arc<ClosedStreams>,
     upstream_buffer: usize,
@@ -118,16 +119,14 @@ impl Default for Config {
             store: AnyStore::default(),
             owners: Owners::default(),
             keeper: Arc::default(),
-            logs: Arc::new(Logs::new(KEPT_BYTES)),
+            quota: Quota::default(),
+            logs: Arc::new(Logs::new(Quota::default())),
             closed: Arc::default(),
             upstream_buffer: READ_BUFFER,
             shared: Arc::default(),
         }
     }
 }
-
-/// What the logs of a layer keep together, in bytes.
-const KEPT_BYTES: usize = 256 << 20;
 
 /// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
 const READ_BUFFER: usize = 8192 + 4096 * 100;
@@ -283,16 +282,44 @@ impl<R> SseProxyLayer<R> {
         self.with(|policy| policy.replay(replay))
     }
 
-    /// The memory of all recorded streams together, in bytes, for [`replay`](Self::replay); 256 MiB unless set. Where it does not
-    /// suffice, the streams that have sent nothing for the longest time are evicted first: their oldest events, and then the
-    /// stream itself, if it has ended or its upstream goes on without a client.
+    /// How many bytes the recorded streams of this layer hold together, for [`replay`](Self::replay); 256 MiB unless set.
     ///
     /// What counts is what is allocated: events, with the buffers that they share and what it takes to store them; about 2 KiB for
     /// a stream that has ended; and for one that goes on without a client 6 KiB, 12 KiB for the connection to its upstream, an
     /// unfinished event, and the connection's [read buffer](Self::upstream_buffer). Streams with a client count with their events
     /// alone.
-    pub fn replay_bytes(mut self, bytes: usize) -> Self {
-        Arc::make_mut(&mut self.config).logs = Arc::new(Logs::new(bytes));
+    ///
+    /// Where there is no room for more, events are evicted: of the owner's own streams without a client, those first that have
+    /// sent nothing for the longest time; and of owners that hold more than this one, their excess only. What a connected client
+    /// has not read is never evicted for another stream, nor is anything of its stream for a newer one. If nothing can be
+    /// evicted, a stream is still served, but holds no more than its clients have still to read: its upstream is held back until
+    /// they have, and a client that resumes it is told of a [gap](crate::replay::Gap).
+    pub fn replay_bytes(self, bytes: usize) -> Self {
+        self.with_quota(|quota| quota.bytes = bytes)
+    }
+
+    /// How many bytes are kept of all streams of one [owner](Self::owner); half of [`replay_bytes`](Self::replay_bytes) unless
+    /// set, so that no single owner can fill the layer. All anonymous requests have one owner.
+    pub fn replay_bytes_per_owner(self, bytes: usize) -> Self {
+        self.with_quota(|quota| quota.bytes_per_owner = Some(bytes))
+    }
+
+    /// How many streams may [live on](Replay::linger) without a client; 4096 unless set. Above it, the oldest stream of the same
+    /// owner ends that is without a client, and if there is no other, the stream that a client has just left.
+    pub fn max_detached(self, streams: usize) -> Self {
+        self.with_quota(|quota| quota.detached = streams)
+    }
+
+    /// How many streams of one [owner](Self::owner) may live on without a client; 256 unless set. Above it the oldest of them ends,
+    /// as after its [`linger`](Replay::linger): what it has sent can still be resumed.
+    pub fn max_detached_per_owner(self, streams: usize) -> Self {
+        self.with_quota(|quota| quota.detached_per_owner = streams)
+    }
+
+    fn with_quota(mut self, set: impl FnOnce(&mut Quota)) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        set(&mut config.quota);
+        config.logs = Arc::new(Logs::new(config.quota));
         self
     }
 
@@ -326,8 +353,8 @@ impl<R> SseProxyLayer<R> {
     /// the most closed streams is forgotten, and its ids are answered as [unknown](crate::replay::Gap).
     ///
     /// It does not ask whose the stream is: who knows one of its ids may stop it, unless what calls this says no. Clones of a layer
-    /// have the same streams, so one goes around the service and another into the handler. (`replay_bytes` begins
-    /// with none: clone after the last setter.)
+    /// have the same streams, so one goes around the service and another into the handler. (The setters of
+    /// limits begin with none: clone after the last setter.)
     ///
     /// ```
     /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};

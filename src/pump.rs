@@ -21,8 +21,8 @@ use crate::{
     layer::Config,
     patience::Patience,
     recording::Recording,
-    replay::{Demand, Ending, Logs, Stamp, State},
-    session::Lease,
+    replay::{Demand, DetachedSlot, Ending, Logs, Stamp, State},
+    session::{Lease, Owner},
     share::Shared,
     source::{Source, Step},
     timer::Timer,
@@ -31,6 +31,9 @@ use crate::{
 
 /// So many times a poll goes back to the upstream before other tasks have their turn.
 const ROUNDS_A_POLL: usize = 16;
+
+/// So many bytes are taken from the upstream at once, and one event in any case, when there is no room in the log.
+const BYTES_WITHOUT_ROOM: u64 = 16 << 10;
 
 /// How long interceptors may take for what they hold once the stream is over.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -103,6 +106,10 @@ pin_project! {
         // How the upstream ended, once it has. The stream does when all is written.
         over: Option<(bool, Ending)>,
         patience: Patience,
+        // There is no room for more than its clients have still to read.
+        full: bool,
+        // Held while there is no client.
+        detached: Option<DetachedSlot<Owner>>,
         // Sent since the last client has left.
         alone: u64,
         // What the upstream has sent since it last paused, and the most that it ever sent without a pause.
@@ -123,6 +130,13 @@ struct Kept {
     recording: Arc<Recording>,
     logs: Arc<Logs<Recording>>,
     shared: Arc<Shared>,
+}
+
+impl Kept {
+    /// Counts what the log holds now and held before. Returns whether there is still too much.
+    fn account(&self, change: (usize, usize)) -> bool {
+        self.logs.account(&self.recording, change)
+    }
 }
 
 impl<B> Pump<B>
@@ -148,6 +162,8 @@ where
             due: false,
             over: None,
             patience: Patience::default(),
+            full: kept.account((0, 0)),
+            detached: None,
             alone: 0,
             burst: 0,
             largest_burst: 0,
@@ -189,12 +205,37 @@ where
             }
             let deadline = this.limits.deadline(alone_since);
             let late = deadline.is_some_and(|at| at <= Instant::now());
+            match alone_since {
+                Some(since) if !late && this.limits.given_up.is_none() => {
+                    if !this
+                        .detached
+                        .as_ref()
+                        .is_some_and(|slot| slot.is_since(since))
+                    {
+                        // The old place first, so that a stream does not count twice.
+                        *this.detached = None;
+                        let owner = this.kept.recording.whose.owner;
+                        let detached = this.kept.logs.detached();
+                        *this.detached = Some(detached.enter(owner, channel, since));
+                    }
+                }
+                _ => *this.detached = None,
+            }
+            let late = late || this.detached.as_ref().is_some_and(DetachedSlot::is_ended);
             if late || this.limits.is_too_much(*this.alone) {
                 if self.as_mut().give_up(alone_since.is_some()).is_break() {
                     return Poll::Ready(());
                 }
                 continue;
             }
+            let demand = match demand {
+                Demand::Write { .. } if *this.full && !channel.poll_caught_up(cx) => Demand::Wait,
+                Demand::Write { blocks, bytes } if *this.full => Demand::Write {
+                    blocks,
+                    bytes: bytes.min(BYTES_WITHOUT_ROOM),
+                },
+                demand => demand,
+            };
             match demand {
                 Demand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
                 Demand::Stop => {
@@ -262,7 +303,7 @@ where
                 self.as_mut().rest();
                 let this = self.project();
                 let (expires, change) = this.kept.recording.channel.expire(Instant::now());
-                this.kept.logs.account(change);
+                this.kept.account(change);
                 return match [deadline, expires].into_iter().flatten().min() {
                     Some(at) => this.timer.poll(cx, at),
                     None => Poll::Pending,
@@ -295,7 +336,7 @@ where
         } else {
             DETACHED + pull.unfinished_bytes()
         };
-        this.kept.logs.account(channel.count_rest(rest));
+        this.kept.account(channel.count_rest(rest));
     }
 
     /// There is no more time for the stream. Continues with what is still to come of it, and breaks when it is cut.
@@ -347,7 +388,7 @@ where
         if let Some(id) = this.stamp.last_id() {
             this.kept.recording.progress.commit(id);
         }
-        this.kept.logs.account(change);
+        *this.full = this.kept.account(change);
     }
 
     /// The stream is over for good, unless the upstream could go on with it.
@@ -378,8 +419,8 @@ where
             state => state,
         };
         channel.end(state, ending);
-        this.kept.logs.account(channel.compact());
-        this.kept.logs.account(channel.count_rest(ENDED));
+        this.kept.account(channel.compact());
+        this.kept.account(channel.count_rest(ENDED));
         *this.lease = None;
     }
 
@@ -409,7 +450,7 @@ where
         let channel = &this.kept.recording.channel;
         loop {
             let (expires, change) = channel.expire(Instant::now());
-            this.kept.logs.account(change);
+            this.kept.account(change);
             if !channel.poll_kept(cx) {
                 return Poll::Ready(());
             }
@@ -425,7 +466,7 @@ where
 impl Drop for Kept {
     fn drop(&mut self) {
         let Recording { token, channel, .. } = &*self.recording;
-        self.logs.retire(*token, channel);
+        self.logs.retire(*token, &self.recording);
         self.shared.remove(&self.recording);
         // If the task was dropped in the middle of the stream, those who read it must not wait for more.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));

@@ -13,7 +13,7 @@ use http::{HeaderMap, header, request, response, uri::Authority};
 use crate::{
     continuation::Continuation,
     query::without_parameter,
-    replay::{Channel, Reader, Record, Replay, State, Token},
+    replay::{Account, Channel, Reader, Record, Replay, State, Token},
     resume::head_with,
     session::{Owner, SessionId},
     stored_headers::StoredHeaders,
@@ -89,6 +89,7 @@ pub(crate) struct Recording {
     upstream_ids: bool,
     pub(crate) continuation: Continuation,
     pub(crate) channel: Arc<Channel>,
+    account: Arc<Account>,
     pub(crate) progress: Arc<Progress>,
     /// Of those who share it, one asks the upstream to go on, for all.
     turns: Option<Arc<Turns>>,
@@ -103,6 +104,7 @@ impl Recording {
     pub(crate) fn new<B: Send + 'static>(
         token: Token,
         (whose, target): (Whose, Target),
+        account: Arc<Account>,
         progress: Progress,
         headers: &HeaderMap,
         upstream_ids: bool,
@@ -124,6 +126,7 @@ impl Recording {
             upstream_ids,
             continuation,
             channel,
+            account,
             progress,
             turns,
             successor: Mutex::default(),
@@ -213,9 +216,18 @@ impl Recording {
 
 impl Record for Recording {
     type Whose = Whose;
+    type Owner = Owner;
 
     fn whose(&self) -> &Whose {
         &self.whose
+    }
+
+    fn owner(&self) -> &Owner {
+        &self.whose.owner
+    }
+
+    fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     fn channel(&self) -> &Channel {

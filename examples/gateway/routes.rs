@@ -30,7 +30,7 @@ pub fn layer(
 ) -> SseProxyLayer<Reconnect> {
     let kept = policy.clone().replay(replay(settings));
     let mcp = mcp::rules(kept, settings, listen, upstream);
-    let shared = policy.clone().replay(shared());
+    let shared = policy.clone().replay(shared(settings));
     // No client of this route has an id of the upstream's.
     let resumed = policy.clone().replay(replay(settings).only_own_ids(true));
     let (plain, resumed, shared) = (Arc::new(policy), Arc::new(resumed), Arc::new(shared));
@@ -40,6 +40,10 @@ pub fn layer(
         Store::Sealed { key, text } => {
             SseProxyLayer::new(SealedStore::new(key.clone())).owner_key(text)
         }
+    };
+    let layer = match settings.max_detached_per_owner {
+        Some(streams) => layer.max_detached_per_owner(streams),
+        None => layer,
     };
     let again = |request: &request::Parts| {
         request.method == Method::GET && request.uri.path().starts_with("/r/")
@@ -66,7 +70,7 @@ pub fn layer(
 
 /// What is kept of streams.
 fn replay(settings: &Settings) -> Replay {
-    let mut replay = Replay::default();
+    let mut replay = Replay::default().lifetime(settings.max_age());
     if let Some(events) = settings.replay_events {
         replay = replay.bounds(Bounds::default().events(events));
     }
@@ -77,7 +81,7 @@ fn replay(settings: &Settings) -> Replay {
 }
 
 /// One stream for all requests with the same target and cookies. (The layer compares their owner and their host, too.)
-fn shared() -> Replay {
+fn shared(settings: &Settings) -> Replay {
     let key = |request: &request::Parts| {
         let cookies = request.headers.get_all(COOKIE).iter();
         let cookies: Vec<_> = cookies.map(|value| value.as_bytes()).collect();
@@ -85,5 +89,8 @@ fn shared() -> Replay {
         let key = (request.uri.path_and_query(), cookies.join(&b"; "[..]));
         (request.method == Method::GET).then(|| format!("{key:?}"))
     };
-    Replay::default().share_by(key).linger(AWAY)
+    Replay::default()
+        .share_by(key)
+        .linger(AWAY)
+        .lifetime(settings.max_age())
 }

@@ -70,6 +70,15 @@ pub struct Settings {
     #[arg(long, env = "SSEP_DETACH_MS")]
     detach_ms: Option<u64>,
 
+    /// How many streams of one owner may live on without a client; above it the oldest of that owner ends. Unset: the crate's
+    /// default.
+    #[arg(long, env = "SSEP_MAX_DETACHED_PER_OWNER")]
+    pub max_detached_per_owner: Option<usize>,
+
+    /// The total age of a stream on /r, /f and the MCP routes, in milliseconds, however often clients resume it. Unset: a day.
+    #[arg(long, env = "SSEP_WATCHDOG_AGE_MS", default_value_t = 24 * 60 * 60 * 1000)]
+    watchdog_age_ms: u64,
+
     /// Where sessions are kept: `memory`, or `sealed:KEYFILE`, in the ids themselves, which every gateway with the key can read.
     /// The file holds 32 bytes in hex or base64.
     #[arg(long, env = "SSEP_STORE", default_value = "memory", value_parser = store)]
@@ -142,6 +151,10 @@ impl Settings {
 
     pub fn linger(&self) -> Option<Duration> {
         self.detach_ms.map(Duration::from_millis)
+    }
+
+    pub fn max_age(&self) -> Duration {
+        Duration::from_millis(self.watchdog_age_ms)
     }
 
     pub fn keepalive(&self) -> Option<Duration> {

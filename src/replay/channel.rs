@@ -101,6 +101,17 @@ pub(crate) enum Place {
     Unknown,
 }
 
+/// What is not evicted for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spare {
+    /// All, if the stream has a client.
+    Connected,
+    /// What any client has still to read.
+    Unread,
+    /// What no client has read yet. Clients that are slower than the fastest may lose something.
+    UnreadByAll,
+}
+
 /// Where a client begins that joins a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -414,14 +425,15 @@ impl Channel {
         !shared.aborted && !shared.log.is_empty()
     }
 
-    /// Lets go of so many bytes, of which others have more need. Returns how many that were.
-    pub(crate) fn shrink(&self, bytes: usize) -> usize {
+    /// Evicts so many bytes, of which others have more need. Returns how many that were.
+    pub(crate) fn shrink(&self, bytes: usize, spare: Spare) -> usize {
         let mut shared = self.lock();
         if shared.retired {
             return 0;
         }
-        // Who reads is about to read the last.
-        let keep = shared.unread().unwrap_or(0).min(1);
+        let Some(keep) = shared.spared(spare) else {
+            return 0;
+        };
         let mut freed = shared.log.release(bytes, keep);
         let is_empty = shared.log.is_empty();
         // A stream that nobody reads and of which nothing is kept takes memory for nothing, even if its upstream goes on.
@@ -463,6 +475,33 @@ impl Channel {
         (shared.log.memory(), before)
     }
 
+    /// How many bytes count as held by this stream.
+    pub(crate) fn held(&self) -> usize {
+        let shared = self.lock();
+        if shared.retired {
+            return 0;
+        }
+        shared.log.memory() + shared.rest
+    }
+
+    /// Whether the reader that is ahead of all others has read everything, or there is none. If not, the writer is woken when
+    /// that changes.
+    pub(crate) fn poll_caught_up(&self, cx: &mut Context<'_>) -> bool {
+        let mut shared = self.lock();
+        let caught_up = shared.unread().unwrap_or(0) == 0;
+        if !caught_up {
+            shared.writer = Some(cx.waker().clone());
+            shared.writer_waits = true;
+        }
+        caught_up
+    }
+
+    /// Has the writer look again.
+    pub(crate) fn wake_writer(&self) {
+        let writer = self.lock().writer.take();
+        wake(writer);
+    }
+
     /// How many times something was written.
     pub(crate) fn writes(&self) -> u64 {
         self.lock().writes
@@ -500,6 +539,20 @@ impl Shared {
     fn unread(&self) -> Option<usize> {
         let reads = !self.readers.is_empty();
         reads.then(|| self.log.beyond(self.furthest).0 as usize)
+    }
+
+    /// How many of the last blocks are spared, or `None` if all are.
+    fn spared(&self, spare: Spare) -> Option<usize> {
+        match spare {
+            Spare::Connected if !self.readers.is_empty() => None,
+            Spare::Connected => Some(0),
+            Spare::Unread => {
+                let slowest = self.readers.iter().map(|(_, seat)| seat.cursor).min();
+                let unread = slowest.map(|slowest| self.log.beyond(slowest).0);
+                Some(unread.unwrap_or(0) as usize)
+            }
+            Spare::UnreadByAll => Some(self.unread().unwrap_or(0)),
+        }
     }
 
     fn demand(&self, next: u64) -> Demand {

@@ -58,12 +58,14 @@
 
 mod channel;
 mod closed;
+mod detached;
 mod id;
 mod log;
 mod logs;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model;
+mod quota;
 mod reader;
 mod rules;
 mod stamp;
@@ -78,6 +80,8 @@ pub use rules::{Gap, Replay};
 
 pub(crate) use channel::{Channel, Demand, Ending, Place};
 pub(crate) use closed::ClosedStreams;
+pub(crate) use detached::{Detached, DetachedSlot};
 pub(crate) use logs::{Logs, Record};
+pub(crate) use quota::{Account, Quota};
 pub(crate) use reader::Reader;
 pub(crate) use stamp::Stamp;

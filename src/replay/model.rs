@@ -14,7 +14,10 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Bounds, Channel, Cursor, Demand, Ending, Join, Place, Position, State, channel::Got};
+use super::{
+    Bounds, Channel, Cursor, Demand, Ending, Join, Place, Position, State,
+    channel::{Got, Spare},
+};
 use crate::{
     codec::Raw,
     error::{Error, ErrorKind},
@@ -127,7 +130,7 @@ impl Stream {
 
     /// Makes room for others.
     pub fn shrink(&self) {
-        self.channel.shrink(1);
+        self.channel.shrink(1, Spare::UnreadByAll);
     }
 
     pub fn oldest(&self) -> At {

@@ -244,13 +244,16 @@ impl Replay {
         self
     }
 
-    /// How long the upstream goes on without a client; a minute unless set. Nobody is asked to pay for longer.
+    /// How long the upstream goes on without a client; a minute unless set. It ends sooner if the
+    /// [owner](crate::SseProxyLayer::max_detached_per_owner) or the [layer](crate::SseProxyLayer::max_detached) has too many
+    /// such streams.
     pub fn linger(mut self, time: Duration) -> Self {
         self.linger = time;
         self
     }
 
-    /// How long a stream may last in all, with clients or without; without end unless set. Then it is cut.
+    /// How long a stream may last in all, with clients or without, however often clients resume it; without end unless set. Then
+    /// it is cut.
     pub fn lifetime(mut self, time: Duration) -> Self {
         self.lifetime = Some(time);
         self

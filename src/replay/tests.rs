@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Bounds, Channel, Demand, Ending, Join, Log, State, channel::Got, log::BLOCK};
+use super::{
+    Bounds, Channel, Demand, Ending, Join, Log, State,
+    channel::{Got, Spare},
+    log::BLOCK,
+};
 use crate::codec::Raw;
 
 fn channel(bounds: Bounds) -> Channel {
@@ -166,17 +170,17 @@ fn another_answer_is_taken_once_and_only_while_it_is_waited_for() {
 fn what_is_over_counts_with_all_that_it_takes() {
     let channel = channel(Bounds::default());
     write(&channel, &[b"a"]);
-    let kept = channel.shrink(0);
+    let kept = channel.shrink(0, Spare::Connected);
     assert_eq!(kept, 0);
     assert_eq!(channel.count_rest(500), (500, 0));
     assert_eq!(channel.count_rest(700), (700, 500));
     channel.end(State::Complete, Ending::Clean(None));
-    let all = channel.shrink(usize::MAX);
+    let all = channel.shrink(usize::MAX, Spare::Connected);
     assert!(all > 700, "the block, and what the stream takes");
     write(&channel, &[b"b"]);
     assert_eq!(channel.retire(), 0, "nothing is written after the end");
     assert_eq!(
-        channel.shrink(usize::MAX),
+        channel.shrink(usize::MAX, Spare::Connected),
         0,
         "it is accounted for elsewhere"
     );

@@ -1,9 +1,11 @@
 //! Which requests the gateway takes for requests of the same owner.
 
+use std::time::Duration;
+
 use crate::routes::layer;
 use crate::settings::Settings;
 use crate::support::{
-    origin::{Front, Origin, get},
+    origin::{Front, Origin, get, settle},
     staged,
 };
 use clap::Parser;
@@ -11,7 +13,11 @@ use http::request::Builder;
 use tower_sse_proxy::Policy;
 
 fn gateway() -> (Front, Origin) {
-    let settings = Settings::parse_from(["gateway"]);
+    gateway_with(&[])
+}
+
+fn gateway_with(arguments: &[&str]) -> (Front, Origin) {
+    let settings = Settings::parse_from(["gateway"].iter().chain(arguments));
     let upstream = "http://127.0.0.1:9".parse().unwrap();
     let layer = layer(Policy::default(), &settings, settings.listen, &upstream);
     staged(&layer)
@@ -84,4 +90,46 @@ async fn a_recorded_stream_is_not_resumed_with_another_api_key_or_host() {
         .await;
     assert_eq!(resumed.events(1).await.0, ["1"]);
     assert!(origin.is_idle().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_owner_has_only_so_many_streams_without_a_client() {
+    let (front, mut origin) = gateway_with(&["--max-detached-per-owner", "2"]);
+    let mut feeds = Vec::new();
+    for key in ["other", "mine", "mine", "mine"] {
+        let (client, feed) = front
+            .open(&mut origin, get("/r/a").header("x-api-key", key))
+            .await;
+        drop(client);
+        settle().await;
+        feeds.push(feed);
+    }
+    let mut ended = Vec::new();
+    for feed in &mut feeds {
+        ended.push(feed.is_let_go().await);
+    }
+    assert_eq!(ended, [false, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_at_its_total_age_though_a_client_resumes_it_every_minute() {
+    for (arguments, age) in [
+        (&["--detach-ms", "90000"][..], 24 * 60),
+        (&["--detach-ms", "90000", "--watchdog-age-ms", "600000"], 10),
+    ] {
+        let (front, mut origin) = gateway_with(arguments);
+        let (mut client, mut feed) = front.open(&mut origin, get("/r/a")).await;
+        feed.events(0..1).await;
+        let (_, mut id) = client.events(1).await;
+        drop(client);
+        for minute in 1..age {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            feed.events(minute..minute + 1).await;
+            let mut resumed = front.send(get("/r/a").header("last-event-id", &id)).await;
+            id = resumed.events(1).await.1;
+        }
+        assert!(!feed.is_let_go().await);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(feed.is_let_go().await, "{arguments:?}");
+    }
 }

@@ -11,6 +11,7 @@ mod continuation;
 mod detached;
 mod ending;
 mod event_ids;
+mod fairness;
 mod gap;
 mod heads;
 mod log;

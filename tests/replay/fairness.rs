@@ -1,0 +1,267 @@
+//! One owner cannot use up the logs or the detached streams of the others, and no log of a connected client makes room.
+
+use std::time::Duration;
+
+use crate::support::{
+    Client, Feed, Front, Origin, data, field,
+    origin::{get, kept, settle, with},
+    staged,
+};
+use tower_sse_proxy::{
+    SseProxyLayer,
+    replay::{Bounds, Replay},
+};
+
+fn by(owner: &str) -> http::request::Builder {
+    get("/").header("authorization", owner)
+}
+
+const KB: usize = 1000;
+
+async fn send(feed: &mut Feed, bytes: usize) {
+    feed.send(format!("data: {}\n\n", "x".repeat(bytes))).await;
+}
+
+/// A stream whose client has read so many events of 1 kB and is still there. Returns the id of the first.
+async fn reading(
+    front: &Front,
+    origin: &mut Origin,
+    owner: &str,
+    events: usize,
+) -> (String, Client, Feed) {
+    let (mut client, mut feed) = front.open(origin, by(owner)).await;
+    let mut first = String::new();
+    for number in 0..events {
+        send(&mut feed, KB).await;
+        let (_, id) = client.events(1).await;
+        if number == 0 {
+            first = id;
+        }
+    }
+    (first, client, feed)
+}
+
+/// Whether a client that has the event with this id misses nothing.
+async fn is_whole(front: &Front, owner: &str, id: &str) -> bool {
+    let mut resumed = front.send(by(owner).header("last-event-id", id)).await;
+    field(&resumed.event().await, "event").is_none()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
+    let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+    let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
+    drop(client);
+    let mut flood = Vec::new();
+    for _ in 0..50 {
+        let (first, client, feed) = reading(&front, &mut origin, "flood", 5).await;
+        drop(client);
+        flood.push((first, feed));
+    }
+    settle().await;
+    assert!(is_whole(&front, "victim", &left).await);
+    let mut whole = Vec::new();
+    for (first, _) in &flood {
+        whole.push(is_whole(&front, "flood", first).await);
+    }
+    assert!(
+        whole.is_sorted() && whole[49] && !whole[0],
+        "the oldest go first: {whole:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
+    for newcomer in ["victim", "flood"] {
+        let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+        let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
+        // Sent, and not read yet.
+        for _ in 0..5 {
+            send(&mut feed, KB).await;
+        }
+        settle().await;
+        let mut flood = Vec::new();
+        for _ in 0..50 {
+            flood.push(reading(&front, &mut origin, newcomer, 5).await);
+        }
+        assert_eq!(client.events(5).await.0.len(), 5, "{newcomer}");
+        drop(client);
+        assert!(is_whole(&front, "victim", &first).await, "{newcomer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
+    let (front, mut origin) = staged(&kept().replay_bytes(50 * KB));
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let (client, mut feed) = front.open(&mut origin, by("one")).await;
+        for _ in 0..10 {
+            send(&mut feed, KB).await;
+        }
+        settle().await;
+        streams.push((client, feed));
+    }
+    // Others have their share.
+    let (first, other, _feed) = reading(&front, &mut origin, "other", 10).await;
+    drop(other);
+    assert!(is_whole(&front, "other", &first).await);
+    for (client, _) in &mut streams {
+        let (seen, _) = client.events(10).await;
+        assert!(seen.iter().all(|data| data.len() == KB));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
+    let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+    let mut flood = Vec::new();
+    for _ in 0..50 {
+        flood.push(reading(&front, &mut origin, "flood", 10).await);
+    }
+    let (first, client, _feed) = reading(&front, &mut origin, "late", 30).await;
+    drop(client);
+    assert!(is_whole(&front, "late", &first).await);
+}
+
+fn lingering() -> SseProxyLayer {
+    with(Replay::default().linger(Duration::from_secs(3600)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_the_limit_the_oldest_detached_stream_of_that_owner_ends() {
+    let layer = lingering().max_detached_per_owner(3);
+    let (front, mut origin) = staged(&layer);
+    let (_connected, mut connected_feed) = front.open(&mut origin, by("one")).await;
+    let mut feeds = Vec::new();
+    for owner in ["other", "one", "one", "one", "one", "one"] {
+        let (client, feed) = front.open(&mut origin, by(owner)).await;
+        drop(client);
+        settle().await;
+        feeds.push(feed);
+    }
+    let mut ended = Vec::new();
+    for feed in &mut feeds {
+        ended.push(feed.is_let_go().await);
+    }
+    assert_eq!(ended, [false, true, true, false, false, false]);
+    assert!(!connected_feed.is_let_go().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_and_leaves_again_is_the_youngest() {
+    let layer = lingering().max_detached_per_owner(2);
+    let (front, mut origin) = staged(&layer);
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
+        feed.events(0..1).await;
+        let (_, id) = client.events(1).await;
+        drop(client);
+        settle().await;
+        streams.push((id, feed));
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let back = by("one").header("last-event-id", &streams[0].0);
+    drop(front.send(back).await);
+    settle().await;
+    let (client, _feed) = front.open(&mut origin, by("one")).await;
+    drop(client);
+    settle().await;
+    assert!(!streams[0].1.is_let_go().await);
+    assert!(streams[1].1.is_let_go().await);
+    // What it had sent can still be resumed.
+    let resumed = front
+        .send(by("one").header("last-event-id", &streams[0].0))
+        .await;
+    assert_eq!(resumed.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_client_is_back_is_not_ended_for_another() {
+    let layer = lingering().max_detached_per_owner(1);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    drop(client);
+    settle().await;
+    let mut back = front.send(by("one").header("last-event-id", &id)).await;
+    for _ in 0..3 {
+        let (client, _feed) = front.open(&mut origin, by("one")).await;
+        drop(client);
+        settle().await;
+    }
+    feed.events(1..2).await;
+    assert_eq!(back.events(1).await.0, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_layer_ends_the_detached_stream_of_the_newcomer() {
+    let layer = lingering().max_detached(4).max_detached_per_owner(3);
+    let (front, mut origin) = staged(&layer);
+    let mut feeds = Vec::new();
+    for owner in ["a", "a", "a", "b", "b", "c"] {
+        let (client, feed) = front.open(&mut origin, by(owner)).await;
+        drop(client);
+        settle().await;
+        feeds.push(feed);
+    }
+    let mut ended = Vec::new();
+    for feed in &mut feeds {
+        ended.push(feed.is_let_go().await);
+    }
+    assert_eq!(ended, [false, false, false, true, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_streams_do_not_count_as_detached() {
+    let layer = lingering().max_detached_per_owner(1);
+    let (front, mut origin) = staged(&layer);
+    let (client, mut feed) = front.open(&mut origin, by("one")).await;
+    drop(client);
+    settle().await;
+    for _ in 0..3 {
+        let (client, mut other) = front.open(&mut origin, by("one")).await;
+        other.send("data: [DONE]\n\n").await;
+        other.end();
+        client.rest().await;
+        settle().await;
+    }
+    assert!(!feed.is_let_go().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
+    let bounds = Bounds::default().age(Duration::from_secs(600));
+    let replay = Replay::default()
+        .bounds(bounds)
+        .linger(Duration::from_secs(90))
+        .lifetime(Duration::from_secs(3600));
+    for by_the_minute in [true, false] {
+        let (front, mut origin) = staged(&with(replay.clone()));
+        let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
+        feed.events(0..1).await;
+        let mut id = client.events(1).await.1;
+        let mut client = Some(client);
+        for minute in 1..60 {
+            if by_the_minute {
+                drop(client.take());
+            }
+            tokio::time::advance(Duration::from_secs(60)).await;
+            feed.events(minute..minute + 1).await;
+            let mut resumed = match client.take() {
+                Some(client) => client,
+                None => front.send(by("one").header("last-event-id", &id)).await,
+            };
+            let (seen, last) = resumed.events(1).await;
+            assert_eq!(seen, [minute.to_string()]);
+            (id, client) = (last, Some(resumed));
+        }
+        assert!(!feed.is_let_go().await);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(feed.is_let_go().await, "by the minute: {by_the_minute}");
+        let (rest, _) = client.unwrap().rest().await;
+        assert_eq!(data(&rest), [""; 0]);
+    }
+}
