@@ -149,7 +149,9 @@ fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_a_client_ends_where_there_is_no_room_for_it() {
-    let layer = layer().replay_bytes(300_000);
+    let layer = layer()
+        .replay_bytes(300_000)
+        .replay_bytes_per_owner(300_000);
     let (front, mut origin) = staged(&layer);
     let mut feeds = Vec::new();
     for _ in 0..100 {
