@@ -1,7 +1,5 @@
 //! The event by which an API says that its stream is complete.
 
-use memchr::memmem::find;
-
 use crate::{
     codec::{Block, Event},
     intercept::Json,
@@ -23,23 +21,21 @@ const EVENTS_LOOKED_AT: u32 = 64;
 /// Whether the stream of a model API is complete with this event: `[DONE]`, Anthropic's `message_stop`, or the final state of an
 /// OpenAI response.
 pub(crate) fn completes(event: &Event) -> bool {
-    let bytes = event.as_bytes();
-    if find(bytes, DONE.as_bytes()).is_some() && event.data() == DONE {
+    let data = event.data();
+    if data == DONE {
         return true;
     }
-    let may_be = find(bytes, b"message_stop").is_some()
-        || RESPONSE_OVER
-            .iter()
-            .any(|state| find(bytes, state.as_bytes()).is_some());
-    may_be
-        && Json::parse(event.data()).is_ok_and(|json| {
-            Family::Anthropic.ends_with(&json) || Family::OpenAiResponses.ends_with(&json)
+    // Not Anthropic's `error`: an event of this type may be one of many in the stream of another API.
+    (data.contains("message_stop") || data.contains("response."))
+        && Json::parse(&*data).is_ok_and(|json| {
+            let kind = json.root().get("type").and_then(|kind| kind.as_str());
+            kind.is_some_and(|kind| kind == "message_stop" || RESPONSE_OVER.contains(&&*kind))
         })
 }
 
 /// Whether this is the response to a JSON-RPC request.
 pub(crate) fn is_json_rpc_response(event: &Event) -> bool {
-    Json::parse(event.data()).is_ok_and(|json| Family::JsonRpc.ends_with(&json))
+    Family::JsonRpc.ends_with_json(&event.data())
 }
 
 /// An API whose streams have a terminal event. (Gemini's have none.)
@@ -138,24 +134,26 @@ impl Family {
         (is_json_rpc && answers_post).then_some(Self::JsonRpc)
     }
 
-    /// Whether the stream is complete with this event. Most events do not contain what would make them the one.
+    /// Whether the stream is complete with this event.
     fn is_over(self, event: &Event) -> bool {
-        let bytes = event.as_bytes();
-        let has = |marks: &[&str]| {
-            marks
-                .iter()
-                .any(|mark| find(bytes, mark.as_bytes()).is_some())
-        };
-        if has(&[DONE]) && event.data() == DONE {
-            return true;
-        }
-        let may_be = match self {
+        let data = event.data();
+        data == DONE || self.may_end_with(&data) && self.ends_with_json(&data)
+    }
+
+    /// Whether it is worth it to read this data as JSON: most events do not contain what would make them the terminal one.
+    fn may_end_with(self, data: &str) -> bool {
+        match self {
             Self::OpenAiChat => false,
-            Self::OpenAiResponses => has(&RESPONSE_OVER),
-            Self::Anthropic => has(&["message_stop", "error"]),
-            Self::JsonRpc => has(&["result", "error"]),
-        };
-        may_be && Json::parse(event.data()).is_ok_and(|json| self.ends_with(&json))
+            Self::OpenAiResponses => {
+                data.contains("response.") && RESPONSE_OVER.iter().any(|state| data.contains(state))
+            }
+            Self::Anthropic => data.contains("message_stop") || data.contains("error"),
+            Self::JsonRpc => data.contains("result") || data.contains("error"),
+        }
+    }
+
+    fn ends_with_json(self, data: &str) -> bool {
+        Json::parse(data).is_ok_and(|json| self.ends_with(&json))
     }
 
     fn ends_with(self, json: &Json) -> bool {
@@ -232,6 +230,9 @@ mod tests {
         assert!(!completes(&Event::new(chat)));
         assert!(!completes(&Event::new(delta)));
         assert!(!completes(&Event::new("not [DONE]")));
+        assert!(!completes(&Event::new(
+            r#"{"type":"error","error":"message_stop"}"#
+        )));
     }
 
     #[test]

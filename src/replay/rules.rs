@@ -28,7 +28,7 @@ use crate::{codec::Event, terminal::completes};
 /// * **Resuming.** A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. Only to the same
 ///   [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
-///   is answered like one that does not exist. (What does not have the form of our ids goes to the service as it came,
+///   is answered like one that does not exist. (A `GET` with an id that does not have the form of our ids goes to the service as it came,
 ///   [unless](Self::only_own_ids) there are no others.) The service that would have checked who asks is not asked: a layer
 ///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
 ///   made of the stream is what they made of it for the request that it began with, whatever
@@ -40,6 +40,7 @@ use crate::{codec::Event, terminal::completes};
 ///   charge for it again. A stream that was opened by another method than `GET` is not continued by the service either, except
 ///   with the [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::by_get`](crate::reconnect::Reconnect::by_get). (A
 ///   preflight, an `OPTIONS` request without `Last-Event-ID`, is forwarded.)
+/// * **Closing.** A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: 204 to a `GET`, 410 otherwise.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
 /// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
 /// * **Ending.** A clean end is an end. A `GET` that resumes such a stream with nothing missed is answered with 204, at which an
@@ -139,8 +140,8 @@ impl Replay {
     /// Leaves events the ids that the upstream gave them, and finds a stream by those; off unless set.
     ///
     /// Such an id is looked for only among the streams of the same owner, who has to be somebody, in the same session, at the same
-    /// host, path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is
-    /// for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
+    /// host, path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is in
+    /// a `GET` for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
     /// again to a client that has seen them since the last id. For clients that make something of ids, or share them with others;
     /// else the layer's own are safer.
     pub fn upstream_ids(mut self, keep: bool) -> Self {
@@ -148,8 +149,8 @@ impl Replay {
         self
     }
 
-    /// Takes an id that is not found for one of ours that is lost, whatever its form, and tells of a [gap](Gap). Off unless set: it
-    /// goes to the service, which may have given it to a client that came around the layer. For services that make nothing of
+    /// Takes an id that is not found for one of ours that is lost, whatever its form, and tells of a [gap](Gap). Off unless set: in
+    /// a `GET` it goes to the service, which may have given it to a client that came around the layer. For services that make nothing of
     /// ids: what they begin anew would pass for what follows on an id that was cut off or made up.
     pub fn only_own_ids(mut self, only: bool) -> Self {
         self.only_own_ids = only;
