@@ -1,18 +1,18 @@
 //! The interceptors: what is dropped, rewritten, or never decided.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use memchr::memmem::Finder;
 use tower_sse_proxy::{
     Event, Policy,
-    codec::{Block, Line},
+    codec::Block,
     intercept::{
         EachEvent, Head, InterceptExt, Interceptor, Verdict,
         window::{Judgement, Passage, Window},
     },
 };
 
-use crate::settings::Settings;
+use crate::{settings::Settings, text::Text};
 
 /// What stands in place of a masked text.
 const MASK: &str = "***";
@@ -60,9 +60,9 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
         };
     }
     if let Some(from) = &settings.rewrite_from {
-        let (from, to) = (from.clone(), settings.rewrite_to());
+        let (from, to) = (Text::new(from), settings.rewrite_to());
         policy = policy.intercept(move |mut event: Event| {
-            if event.data().contains(&from) {
+            if from.is_in_data(&event) {
                 event.set_data(&to);
             }
             event
@@ -91,41 +91,5 @@ impl Interceptor for Deny {
 
     fn block(&mut self, block: Block) -> Verdict {
         (!self.0.is_in_a_line(&block)).then_some(block).into()
-    }
-}
-
-/// A text to look for.
-#[derive(Clone)]
-struct Text(Arc<Finder<'static>>);
-
-impl Text {
-    fn new(text: &str) -> Self {
-        Self(Arc::new(Finder::new(text).into_owned()))
-    }
-
-    fn is_in(&self, event: &Event) -> bool {
-        self.found(event.data().as_bytes()) || self.is_in_a_line(event)
-    }
-
-    /// In any value of the block. Of a field that no client knows the name counts as well.
-    fn is_in_a_line(&self, block: &Block) -> bool {
-        block.lines().any(|line| match line {
-            Line::Comment(text) => self.found(text),
-            Line::Field {
-                name: b"data" | b"event" | b"id" | b"retry",
-                value,
-            } => self.found(value),
-            Line::Field { name, value } => {
-                self.found(name)
-                    || self.found(value)
-                    || self.found(&[name, b":", value].concat())
-                    || self.found(&[name, b": ", value].concat())
-            }
-            _ => false,
-        })
-    }
-
-    fn found(&self, text: &[u8]) -> bool {
-        self.0.find(text).is_some()
     }
 }

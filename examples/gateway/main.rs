@@ -18,6 +18,7 @@ mod server;
 mod settings;
 mod socket;
 mod stall;
+mod text;
 mod ticker;
 mod tunnel;
 
@@ -85,10 +86,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// What is done with every event stream.
 fn policy(settings: &Settings) -> Policy {
-    let mut policy = guard::install(Policy::default(), settings);
-    if let Some(bytes) = settings.max_event_bytes {
-        policy = policy.max_event_bytes(bytes);
-    }
+    let policy = Policy::default().max_event_bytes(settings.max_event_bytes);
+    let mut policy = guard::install(policy, settings);
     if let Some(interval) = settings.keepalive() {
         policy = policy.keep_alive(KeepAlive::every(interval));
     }

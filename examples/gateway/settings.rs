@@ -49,9 +49,10 @@ pub struct Settings {
     #[arg(long, env = "SSEP_INTERCEPT_TIMEOUT_MS")]
     intercept_timeout_ms: Option<u64>,
 
-    /// The largest event, and the longest line, in bytes.
-    #[arg(long, env = "SSEP_MAX_EVENT_BYTES")]
-    pub max_event_bytes: Option<usize>,
+    /// The largest event, and the longest line, in bytes. What is done with one event is done at once, while other streams
+    /// wait for the thread.
+    #[arg(long, env = "SSEP_MAX_EVENT_BYTES", default_value_t = 1 << 20)]
+    pub max_event_bytes: usize,
 
     /// Send a comment after this silence towards the client, in milliseconds.
     #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]

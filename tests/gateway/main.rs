@@ -21,6 +21,8 @@ mod settings;
 mod stall;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../../examples/gateway/text.rs"]
+mod text;
 #[path = "../../examples/gateway/tunnel.rs"]
 mod tunnel;
 
@@ -28,5 +30,6 @@ mod owners;
 mod paths;
 mod readme;
 mod routing;
+mod search;
 mod stalling;
 mod upstream;
