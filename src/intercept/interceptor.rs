@@ -65,6 +65,14 @@ use crate::{
 ///     }
 /// }
 /// ```
+///
+/// # Work inside one event
+///
+/// A method is called inside the poll of its stream's body, and other streams wait for the thread until it returns. The
+/// layer does a bounded amount of work a poll, counted in events; what an interceptor does with one event is its own. Its
+/// time should grow no faster than the event, whose size
+/// [`max_event_bytes`](crate::Policy::max_event_bytes) limits: 16 MiB, unless set, may be too much for a slow one. What
+/// takes long belongs into a [`Verdict::Defer`], on a thread of its own.
 pub trait Interceptor: Send + 'static {
     /// An event: a block that a client dispatches. It may be the unfinished rest of a stream that ended
     /// inside a block; [`is_terminated`](Block::is_terminated) tells.

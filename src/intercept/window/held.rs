@@ -1,7 +1,7 @@
 //! What is held back, in order, and the texts in it. No clock, no I/O.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::Range,
 };
 
@@ -335,7 +335,8 @@ impl Held {
     /// The passages that the first `count` items are part of.
     fn passages(&self, count: usize) -> Vec<(Of, Passage)> {
         let mut passages = Vec::new();
-        let mut channels: Vec<&str> = Vec::new();
+        let mut order: Vec<&str> = Vec::new();
+        let mut texts: HashMap<&str, String> = HashMap::new();
         for (i, item) in self.queue.iter().take(count).enumerate() {
             for (p, part) in item.parts.iter().enumerate() {
                 let Some((name, _)) = &part.within else {
@@ -347,22 +348,24 @@ impl Held {
                     passages.push((Of::Part(i, p), passage));
                     continue;
                 };
-                if !channels.contains(&name.as_str()) {
-                    channels.push(name);
-                }
+                texts.entry(name).or_insert_with(|| {
+                    order.push(name);
+                    let channel = self.channels.get(name);
+                    channel.map_or_else(String::new, |channel| channel.context.clone())
+                });
             }
         }
-        for name in channels {
-            let Some(channel) = self.channels.get(name) else {
+        for part in self.queue.iter().flat_map(|item| &item.parts) {
+            if let Some((name, _)) = &part.within
+                && let Some(text) = texts.get_mut(name.as_str())
+            {
+                text.push_str(&part.text);
+            }
+        }
+        for name in order {
+            let (Some(channel), Some(text)) = (self.channels.get(name), texts.remove(name)) else {
                 continue;
             };
-            let mut text = channel.context.clone();
-            let parts = self.queue.iter().flat_map(|item| &item.parts);
-            for part in parts {
-                if part.within.as_ref().is_some_and(|(of, _)| of == name) {
-                    text.push_str(&part.text);
-                }
-            }
             let passage = Passage {
                 text,
                 sent: channel.context.len(),
@@ -443,27 +446,32 @@ impl Batch {
         let Self { items, passages } = self;
         let none = |item: &Item| vec![Vec::new(); item.parts.len()];
         let mut masks: Vec<Vec<Vec<Mask>>> = items.iter().map(none).collect();
+        // The masks of each channel, in order, and the byte of the channel that they count from.
+        let mut found: HashMap<&str, (usize, Vec<Mask>)> = HashMap::new();
         for ((of, _), judgement) in passages.iter().zip(judgements) {
-            let found = match judgement {
+            let tidied = match judgement {
                 Judgement::Pass => continue,
                 Judgement::Block => return None,
                 Judgement::Mask(found) => tidy(found),
             };
-            let (key, start) = match of {
-                Of::Channel(key, start) => (key, start),
-                Of::Part(item, part) => {
-                    masks[*item][*part] = found;
-                    continue;
+            match of {
+                Of::Channel(key, start) => {
+                    found.insert(key, (*start, tidied));
                 }
-            };
-            for (item, masks) in items.iter().zip(&mut masks) {
-                for (part, masks) in item.parts.iter().zip(masks) {
-                    if let Some((name, at)) = &part.within
-                        && name == key
-                    {
-                        let begins = at - start;
-                        masks.extend(found.iter().filter_map(|mask| part.within(mask, begins)));
-                    }
+                Of::Part(item, part) => masks[*item][*part] = tidied,
+            }
+        }
+        for (item, masks) in items.iter().zip(&mut masks) {
+            for (part, masks) in item.parts.iter().zip(masks) {
+                if let Some((name, at)) = &part.within
+                    && let Some((start, found)) = found.get(name.as_str())
+                {
+                    let begins = at - start;
+                    let first = found.partition_point(|mask| mask.range.end <= begins);
+                    let here = found[first..]
+                        .iter()
+                        .map_while(|mask| part.within(mask, begins));
+                    masks.extend(here);
                 }
             }
         }
