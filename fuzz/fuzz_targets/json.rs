@@ -1,0 +1,108 @@
+//! Any JSON, spelled in any way, with a text anywhere in it, over any events. Whether a reader can read the text in it is told
+//! by a reader that shares no code with the crate: if it can, a window that blocks the text cuts the stream, and one that
+//! masks it leaves nothing to read; if it cannot, every byte leaves as it came.
+
+#![no_main]
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use libfuzzer_sys::fuzz_target;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_sse_proxy::{
+    SseProxyLayer,
+    codec::{Decoder, Piece},
+    intercept::window::{Judgement, Passage, Window},
+};
+
+#[path = "../../tests/intercept/every_json/reader.rs"]
+#[allow(dead_code)]
+mod reader;
+#[path = "../../tests/intercept/every_json/streams.rs"]
+mod streams;
+
+use reader::{contains, is_in, parse, readable, units};
+use streams::{Choices, SECRET, stream};
+
+fn deny(passage: &Passage) -> Judgement {
+    if passage.text.contains(SECRET) {
+        Judgement::Block
+    } else {
+        Judgement::Pass
+    }
+}
+
+fn mask(passage: &Passage) -> Judgement {
+    let found = passage.text.match_indices(SECRET);
+    Judgement::mask(found.map(|(at, found)| at..at + found.len()), "***")
+}
+
+/// The data of the events that come out, all bytes of them, and whether the stream was cut.
+fn through(window: Window, wire: &str) -> (Vec<String>, String, bool) {
+    let window = window
+        .overlap(SECRET.len() - 1)
+        .time(Duration::MAX)
+        .max_bytes(usize::MAX);
+    let chunk = Bytes::from(wire.to_owned());
+    let upstream = service_fn(move |_: http::Request<()>| {
+        let frame = Ok::<_, Infallible>(Frame::data(chunk.clone()));
+        let body = StreamBody::new(futures_util::stream::iter([frame]));
+        let response = http::Response::builder().header("content-type", "text/event-stream");
+        async move { Ok::<_, Infallible>(response.body(body).unwrap()) }
+    });
+    let proxy = SseProxyLayer::default().intercept(window).layer(upstream);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (out, cut) = runtime.block_on(async {
+        let response = proxy.oneshot(http::Request::new(())).await;
+        let mut body = response.unwrap().into_body();
+        let mut out = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => out.extend(frame.into_data().unwrap()),
+                Err(_) => return (out, true),
+            }
+        }
+        (out, false)
+    });
+    let out = String::from_utf8(out).unwrap();
+    let mut decoder = Decoder::default();
+    decoder.push(out.clone().into());
+    let mut data = Vec::new();
+    while let Some(piece) = decoder.next_piece().unwrap() {
+        if let Piece::Event(event) = piece {
+            data.push(event.data().into_owned());
+        }
+    }
+    (data, out, cut)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let data = stream(&mut Choices(bytes));
+    let wire: String = data.iter().map(|data| format!("data: {data}\n\n")).collect();
+    let is_in = is_in(&data, &units(SECRET));
+    let shows = |data: &[String]| {
+        let mut texts = readable(data).into_iter();
+        texts.any(|text| contains(&text, &units(SECRET)))
+    };
+
+    let (left, out, cut) = through(Window::new(deny), &wire);
+    assert!(wire.starts_with(&out));
+    assert_eq!(cut, is_in, "{data:?}");
+    assert!(!shows(&left), "{data:?}: {left:?}");
+    assert!(cut || out == wire, "{data:?}");
+
+    let (left, out, cut) = through(Window::new(mask), &wire);
+    assert!(!cut);
+    assert!(!shows(&left), "{data:?}: {left:?}");
+    assert_eq!(is_in, out != wire, "{data:?}: {left:?}");
+    for (before, after) in data.iter().zip(&left) {
+        let is_json = |data: &String| parse(&units(data)).is_some();
+        assert!(!is_json(before) || is_json(after), "{before}: {after}");
+    }
+});
