@@ -88,7 +88,7 @@ pub(crate) struct Pump<B> {
 
 /// The memory of a stream beside its log, in bytes, once it has ended: its task, its entries in the registry, what is known of
 /// it, and its response head. (tests/replay/memory.rs measures it.)
-const ENDED: usize = 1792;
+const ENDED: usize = 1536;
 
 /// The memory of a stream that goes on without a client, beside its log, and that of the connection to its upstream without the
 /// buffer for what it reads: two tasks, their channels and what has been read and written of the heads, as hyper has them.
@@ -324,17 +324,18 @@ where
         // A connection reads with a buffer that grows with what there is to read, and keeps it.
         *this.burst += pull.as_mut().take_received();
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
-        let channel = &this.kept.recording.channel;
+        let recording = &this.kept.recording;
+        let channel = &recording.channel;
         let rest = if channel.alone_since().is_none() {
             // With its client it is a stream in flight.
             0
-        } else if pull.has_upstream() {
-            DETACHED
-                + CONNECTION
-                + pull.unfinished_bytes()
-                + min(*this.largest_burst, *this.read_buffer)
         } else {
-            DETACHED + pull.unfinished_bytes()
+            let connection = if pull.has_upstream() {
+                CONNECTION + min(*this.largest_burst, *this.read_buffer)
+            } else {
+                0
+            };
+            DETACHED + recording.memory() + pull.unfinished_bytes() + connection
         };
         this.kept.account(channel.count_rest(rest));
     }
@@ -420,7 +421,9 @@ where
         };
         channel.end(state, ending);
         this.kept.account(channel.compact());
-        this.kept.account(channel.count_rest(ENDED));
+        progress.shrink();
+        let rest = ENDED + this.kept.recording.memory();
+        this.kept.account(channel.count_rest(rest));
         *this.lease = None;
     }
 

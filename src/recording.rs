@@ -150,6 +150,12 @@ impl Recording {
         self.channel.is_aborted()
     }
 
+    /// The memory, in bytes, of what it holds that can be of any size: its response head, its address and ids.
+    pub(crate) fn memory(&self) -> usize {
+        let (Target::Path(_, at) | Target::Shared(_, at)) = &self.target;
+        self.fields.len() + at.capacity() + self.progress.memory()
+    }
+
     /// What events get for an id, if they get one.
     pub(crate) fn stamp(&self) -> Option<Token> {
         (!self.upstream_ids).then_some(self.token)

@@ -23,6 +23,11 @@ impl StoredHeaders {
         Self(stored.into())
     }
 
+    /// How many bytes they take.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn to_map(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let mut rest = &self.0[..];

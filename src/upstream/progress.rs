@@ -101,6 +101,19 @@ impl Progress {
         state.last_id != state.committed
     }
 
+    /// The memory, in bytes, of the ids that are remembered.
+    pub(crate) fn memory(&self) -> usize {
+        let state = self.lock();
+        let ids = [&state.last_id, &state.committed];
+        let ids = ids.into_iter().flatten().map(String::capacity);
+        state.seen.recent.capacity() * size_of::<Trace>() + ids.sum::<usize>()
+    }
+
+    /// Gives back spare memory: no more ids come.
+    pub(crate) fn shrink(&self) {
+        self.lock().seen.recent.shrink_to_fit();
+    }
+
     /// The chain waits no more.
     pub(crate) fn give_up(&self) {
         self.lock().waits = false;
