@@ -2,8 +2,10 @@
 
 use std::{
     convert::Infallible,
+    fmt::Display,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,16 +18,19 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Body, Incoming},
-    service::service_fn,
+    server::conn::http1,
+    service::{Service as HttpService, service_fn},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
 use tower::{BoxError, Service, util::Oneshot};
@@ -68,7 +73,8 @@ where
     B::Error: Into<BoxError>,
 {
     let mut terminate = signal(SignalKind::terminate())?;
-    let graceful = GracefulShutdown::new();
+    // Told when to drain, and closed when all connections are.
+    let (drain, draining) = watch::channel(());
     let header_timeout = settings.header_timeout();
     let mut server = auto::Builder::new(Patience(WRITE_STALL));
     server
@@ -80,6 +86,11 @@ where
         .timer(TokioTimer::new())
         .keep_alive_interval(WRITE_STALL / 2)
         .keep_alive_timeout(WRITE_STALL / 2);
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout);
+    let server = Arc::new((http1, server));
 
     loop {
         let accepted = tokio::select! {
@@ -103,9 +114,6 @@ where
                 continue;
             }
         };
-        let mut stream = TimeoutStream::new(socket);
-        stream.set_write_timeout(Some(WRITE_STALL));
-
         let begun = Arc::new(AtomicBool::new(false));
         let (service, has_begun, its) = (service.clone(), Arc::clone(&begun), client.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -116,10 +124,7 @@ where
             let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
             async move { Ok::<_, Infallible>(guarded(response.await?, version, &its)) }
         });
-        let io = TokioIo::new(Box::pin(stream));
-        let connection = server.serve_connection_with_upgrades(io, service);
-        // Boxed here, because an async block keeps room for every place that a future is moved through.
-        let mut connection = Box::pin(graceful.watch(connection.into_owned()));
+        let (server, draining) = (Arc::clone(&server), draining.clone());
         tokio::spawn(async move {
             // hyper times the head, but not the bytes by which HTTP/1 and HTTP/2 are told apart.
             let no_head = async {
@@ -128,26 +133,78 @@ where
                     std::future::pending().await
                 }
             };
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                () = no_head => return,
-                () = client.left() => return,
-            };
-            if let Err(error) = ended {
-                tracing::debug!("{peer}: {error}");
+            tokio::select! {
+                () = connected(socket, &server, service, draining) => {}
+                () = no_head => {}
+                () = client.left() => {}
             }
         });
     }
 
     drop(listener);
     tracing::info!("draining for at most {:?}", settings.drain());
-    if tokio::time::timeout(settings.drain(), graceful.shutdown())
-        .await
-        .is_err()
-    {
+    drop(draining);
+    let _ = drain.send(());
+    if timeout(settings.drain(), drain.closed()).await.is_err() {
         tracing::info!("streams that still run are cut");
     }
     Ok(())
+}
+
+/// Serves one connection, by the version of HTTP that it begins with.
+///
+/// hyper-util's server for any version reads the first 24 bytes by themselves, and then again with room for 8 KiB, so that a stream
+/// of HTTP/1 has a buffer of 16 KiB. HTTP/2 begins with `PRI` (RFC 9113 3.4), and no method of HTTP/1 does.
+async fn connected<S, B>(
+    socket: TcpStream,
+    (http1, any): &(http1::Builder, auto::Builder<Patience>),
+    service: S,
+    mut draining: watch::Receiver<()>,
+) where
+    S: HttpService<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut begin = [0; 3];
+    let read = tokio::select! {
+        // An error shows again when the connection is read.
+        read = socket.peek(&mut begin) => read.unwrap_or(0),
+        _ = draining.changed() => return,
+    };
+    let mut stream = TimeoutStream::new(socket);
+    stream.set_write_timeout(Some(WRITE_STALL));
+    let io = TokioIo::new(Box::pin(stream));
+    // Boxed as they are made: an async block has room for each variable that a future is moved through.
+    if b"PRI".starts_with(&begin[..read]) {
+        let connection = Box::pin(any.serve_connection_with_upgrades(io, service));
+        drained(connection, |it| it.graceful_shutdown(), draining).await;
+    } else {
+        let connection = Box::pin(http1.serve_connection(io, service).with_upgrades());
+        drained(connection, |it| it.graceful_shutdown(), draining).await;
+    }
+}
+
+/// Runs a connection to its end, which comes with its last answer once the server drains.
+async fn drained<C, E>(
+    mut connection: Pin<Box<C>>,
+    drain: impl FnOnce(Pin<&mut C>),
+    mut draining: watch::Receiver<()>,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: Display,
+{
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = draining.changed() => {
+            drain(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection: {error}");
+    }
 }
 
 /// The answer with a body that shows the client how it ends, and does not wait for ever until it is taken.
