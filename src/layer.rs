@@ -285,7 +285,7 @@ impl<R> SseProxyLayer<R> {
     /// How many bytes the recorded streams of this layer hold together, for [`replay`](Self::replay); 256 MiB unless set.
     ///
     /// What counts is what is allocated: events, with the buffers that they share and what it takes to store them; about 2 KiB for
-    /// a stream that has ended; and for one that goes on without a client 6 KiB, 12 KiB for the connection to its upstream, an
+    /// a stream that has ended; and for one that goes on without a client 6 KiB, 16 KiB for the connection to its upstream, an
     /// unfinished event, and the connection's [read buffer](Self::upstream_buffer). Streams with a client count with their events
     /// alone.
     ///

@@ -93,7 +93,7 @@ const ENDED: usize = 1536;
 /// The memory of a stream that goes on without a client, beside its log, and that of the connection to its upstream without the
 /// buffer for what it reads: two tasks, their channels and what has been read and written of the heads, as hyper has them.
 const DETACHED: usize = 6 << 10;
-const CONNECTION: usize = 12 << 10;
+const CONNECTION: usize = 16 << 10;
 
 pin_project! {
     /// Moves the upstream into the log, until it is over.

@@ -1,6 +1,6 @@
 //! The headers of a recorded stream's response, in little memory.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, request};
 
 /// Headers in one buffer of their own.
 ///
@@ -38,6 +38,15 @@ impl StoredHeaders {
     }
 }
 
+/// Copies the headers and the target of a request out of the buffer that they were read into.
+pub(crate) fn leave_buffer(request: &mut request::Parts) {
+    request.headers = StoredHeaders::new(&request.headers).to_map();
+    // Of what it was parsed from it can be parsed again.
+    if let Ok(uri) = request.uri.to_string().try_into() {
+        request.uri = uri;
+    }
+}
+
 fn take_header(rest: &mut &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let is_sensitive = *rest.split_off_first()? != 0;
     let name = HeaderName::from_bytes(take_part(rest)?).ok()?;
@@ -54,6 +63,22 @@ fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_the_same_in_memory_of_its_own() {
+        let buffer = bytes::Bytes::from_static(b"/a/b?c=%20&d value");
+        let path = http::uri::PathAndQuery::from_maybe_shared(buffer.slice(..12)).unwrap();
+        let value = HeaderValue::from_maybe_shared(buffer.slice(13..)).unwrap();
+        for uri in [path.as_str(), "http://host:80/a?b", "/", "*"] {
+            let request = http::Request::get(uri).header("x-own", value.clone());
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let before = parts.clone();
+            leave_buffer(&mut parts);
+            assert_eq!((&parts.uri, &parts.headers), (&before.uri, &before.headers));
+            let values = (parts.headers["x-own"].as_bytes(), value.as_bytes());
+            assert_ne!(values.0.as_ptr(), values.1.as_ptr());
+        }
+    }
 
     #[test]
     fn headers_come_back_as_they_were() {

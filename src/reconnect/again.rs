@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     head::LAST_EVENT_ID,
+    stored_headers::leave_buffer,
     timer::Timer,
     upstream::{
         Over, Progress, Sequel,
@@ -82,11 +83,13 @@ enum State<B> {
 
 impl<B, P> Again<B, P> {
     pub(crate) fn new(
-        repeat: Repeat<Response<B>>,
+        mut repeat: Repeat<Response<B>>,
         progress: Arc<Progress>,
         readable: Readable,
         or_else: Option<P>,
     ) -> Self {
+        // It lasts as long as the stream.
+        leave_buffer(&mut repeat.request);
         Self {
             repeat,
             progress,

@@ -137,7 +137,7 @@ fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
             feeds.borrow_mut().push(feed);
         });
         // It counts with a connection to an upstream, and with what that may have read at once.
-        let connection = (12 << 10) + (size * together) as i64;
+        let connection = (16 << 10) + (size * together) as i64;
         let own = counted - connection;
         let shape = format!("{events} of {size} B, {together} together");
         assert!(
