@@ -10,7 +10,7 @@ use tower::BoxError;
 use crate::{
     body::SseBody,
     call::{Behind, Outcome},
-    detect::foreign_charset,
+    detect::{Declared, declared, foreign_charset},
     head,
     intercept::{Chain, Head},
     keep::Kept,
@@ -139,10 +139,18 @@ impl Asking<'_> {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = response.into_parts();
+        let policy = self.policy;
         if !self.is_stream(&parts) {
+            // Some clients read more values as an event stream than the standard does, and would get this one uninspected.
+            if policy.inspects()
+                && !has_no_body(parts.status)
+                && declared(&parts.headers) == Declared::Ambiguous
+            {
+                let why = "its `Content-Type` is malformed, and some clients read `text/event-stream` in it";
+                return cannot_be_inspected(why).into_response();
+            }
             return Response::from_parts(parts, SseBody::passed(body));
         }
-        let policy = self.policy;
         let coding = Coding::of(&parts.headers);
         if policy.inspects() {
             if let Some(why) = unreadable(&parts, &coding) {
@@ -168,7 +176,8 @@ impl Asking<'_> {
             Again::new(*repeat, progress, self.readable(), None::<Waiting<B>>)
         });
         let pipeline = Pipeline::new(chain, policy.strip_comments).watched(self.watch());
-        let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline);
+        let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline)
+            .only_utf8(policy.inspects());
         if let Some(again) = again {
             pull = pull.followed_by(again);
         }

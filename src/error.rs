@@ -38,6 +38,9 @@ pub enum ErrorKind {
     Upstream,
     /// An event, or one line of it, is larger than the limit.
     EventTooLarge,
+    /// The upstream's body begins with the byte order mark of another encoding than UTF-8, so interceptors cannot read it as its
+    /// client may.
+    NotUtf8,
     /// An interceptor failed to judge a block; its error is the source.
     InterceptorFailed,
     /// An interceptor took longer than its time limit.
@@ -105,6 +108,7 @@ impl fmt::Display for Error {
         f.write_str(match self.kind {
             ErrorKind::Upstream => "the upstream's body failed",
             ErrorKind::EventTooLarge => "an event is too large",
+            ErrorKind::NotUtf8 => "the stream is not UTF-8",
             ErrorKind::InterceptorFailed => "an interceptor failed",
             ErrorKind::InterceptorTimedOut => "an interceptor took longer than its time limit",
             ErrorKind::InterceptorPanicked => "an interceptor panicked",

@@ -5,6 +5,7 @@ use std::{cmp::max, collections::VecDeque};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
+    bom,
     codec::{BOM, Block, Raw},
     source::Sink,
 };
@@ -78,7 +79,9 @@ impl Frames {
     /// Adds bytes that do not follow on the last ones in their chunk.
     fn append_apart(&mut self, raw: Raw) {
         self.waiting += max(raw.len(), LEAST);
-        if !std::mem::replace(&mut self.begun, true) && raw.bytes().starts_with(&BOM) {
+        if !std::mem::replace(&mut self.begun, true)
+            && (raw.bytes().starts_with(&BOM) || bom::is_utf7(raw.bytes()))
+        {
             // In the middle of the stream this was text; as a client's first bytes it would be a byte order
             // mark, and what the interceptors took for an unknown field would be another one.
             self.copy.extend_from_slice(b":\n\n");

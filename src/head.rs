@@ -6,7 +6,7 @@ use http::{
     request,
 };
 
-use crate::{detect::settle_content_type, upstream::coding};
+use crate::{detect::settle_content_type, media_type::members, upstream::coding};
 
 /// By which a client says what it has (WHATWG HTML 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -94,19 +94,19 @@ pub(crate) fn narrow_accept_encoding(request: &mut request::Parts) {
 /// Whether the answer may be an event stream. `Accept` says no only on GET: LLM SDKs ask for
 /// `application/json` in the POST that starts a stream.
 fn may_stream(request: &request::Parts) -> bool {
-    let accept = request.headers.get_all(ACCEPT);
+    let accept = request.headers.get_all(ACCEPT).iter();
     let mut ranges = accept
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
-        .map(<[u8]>::trim_ascii)
+        .flat_map(|value| members(value.as_bytes()))
         .peekable();
     let wanted = [&b"text/event-stream"[..], b"text/*", b"*/*"];
     request.method != Method::GET
         || ranges.peek().is_none()
         || ranges.any(|range| {
-            wanted.iter().any(|wanted| {
-                range.len() >= wanted.len() && range[..wanted.len()].eq_ignore_ascii_case(wanted)
-            })
+            let essence = range.essence();
+            range.is_malformed()
+                || wanted
+                    .iter()
+                    .any(|wanted| essence.eq_ignore_ascii_case(wanted))
         })
 }
 
@@ -140,6 +140,8 @@ mod tests {
             (Method::GET, None),
             (Method::GET, Some("text/html, */*;q=0.1")),
             (Method::GET, Some("Text/Event-Stream")),
+            (Method::GET, Some("image/png, text/event-stream;q=\"1")),
+            (Method::GET, Some("text / event-stream")),
             (Method::POST, Some("application/json")),
         ] {
             let encodings = "gzip, deflate;q=0.5, compress, *;q=0.1";
@@ -151,11 +153,13 @@ mod tests {
 
     #[test]
     fn a_request_that_cannot_stream_keeps_its_encodings() {
-        let kept = narrowed(
-            Method::GET,
-            Some("image/png, application/json"),
-            "br, x-new",
-        );
-        assert_eq!(kept, "br, x-new");
+        for accept in [
+            "image/png, application/json",
+            "image/png; x=\"a, text/event-stream\"",
+            "text/event-streaming",
+        ] {
+            let kept = narrowed(Method::GET, Some(accept), "br, x-new");
+            assert_eq!(kept, "br, x-new", "{accept}");
+        }
     }
 }

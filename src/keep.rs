@@ -190,7 +190,7 @@ impl Asked {
         let progress = Arc::clone(&recording.progress);
         chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
         let pipeline = Pipeline::new(chain, kept.strip_comments).watched(kept.watch);
-        let pull = Pull::new(answer, kept.decoder, pipeline);
+        let pull = Pull::new(answer, kept.decoder, pipeline).only_utf8(true);
         let pull = match repeat {
             Some((repeat, readable)) => {
                 let progress = Arc::clone(&recording.progress);

@@ -53,8 +53,11 @@ impl Policy {
     /// [`intercept`](crate::intercept). A closure has its argument annotated: `|event: Event|`.
     ///
     /// With at least one installed, an event stream that cannot be read is refused with 502, and a warning to
-    /// `tracing`, instead of passed on unseen: in a charset other than UTF-8, in a content coding that cannot be
-    /// decoded, or cut into a range (206).
+    /// `tracing`, instead of passed on unseen: one in a charset other than UTF-8, in a content coding that cannot be decoded, or
+    /// cut into a range (206). So is a response whose
+    /// `Content-Type` is malformed such that some clients read `text/event-stream` in it (`text /event-stream`), unless
+    /// [`detect`](Self::detect) says that it is an event stream, and the interceptors see it. A body that begins with a byte order
+    /// mark of UTF-16, UTF-32 or UTF-7 is cut before its first byte, with [`NotUtf8`](crate::ErrorKind::NotUtf8).
     pub fn intercept<M>(mut self, interceptor: impl IntoIntercept<M>) -> Self {
         self.intercepts.push(Arc::new(interceptor.into_intercept()));
         self
@@ -88,6 +91,8 @@ impl Policy {
 
     /// Replaces the question whether a response is an event stream, asked of its head; [`is_event_stream`]
     /// unless set. Responses that have no body (1xx, 204, 304) are never asked about.
+    ///
+    /// It cannot let a response pass whose `Content-Type` is malformed, as told at [`intercept`](Self::intercept).
     pub fn detect(
         mut self,
         detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,

@@ -19,7 +19,9 @@ use super::{
     sequel::{Over, Sequel},
 };
 use crate::{
+    bom::FirstBytes,
     codec::Decoder,
+    error::{Error, ErrorKind},
     frames::Frames,
     intercept::Finish,
     source::{Sink, Source, Step},
@@ -49,6 +51,8 @@ pin_project! {
         deadline: Option<Instant>,
         pipeline: Pipeline,
         decoder: Decoder,
+        // Where a byte order mark is looked for that interceptors could not read behind.
+        first_bytes: Option<FirstBytes>,
         timer: Timer,
         sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
         // Boxed, as most streams have none.
@@ -66,6 +70,7 @@ where
             deadline: pipeline.deadline(),
             upstream: Some(upstream),
             decoder,
+            first_bytes: None,
             pipeline,
             trailers: None,
             timer: Timer::default(),
@@ -80,6 +85,12 @@ where
     /// Goes on with other answers of the upstream, where there are any.
     pub(crate) fn followed_by(mut self, sequel: impl Sequel<B> + 'static) -> Self {
         self.sequel = Some(SyncWrapper::new(Box::new(sequel)));
+        self
+    }
+
+    /// Fails the stream if the upstream's body begins with the byte order mark of another encoding than UTF-8.
+    pub(crate) fn only_utf8(mut self, only: bool) -> Self {
+        self.first_bytes = only.then(FirstBytes::default);
         self
     }
 
@@ -235,6 +246,7 @@ where
                         this.upstream.set(Some(upstream));
                         // What was unfinished will be sent again, or never.
                         *this.decoder = this.decoder.renewed();
+                        *this.first_bytes = this.first_bytes.take().map(|_| FirstBytes::default());
                     }
                     Err(over) => {
                         self.as_mut().end(over);
@@ -257,7 +269,19 @@ where
                         bytes += chunk.len();
                         *this.received += chunk.len();
                         frames += 1;
-                        this.decoder.push(chunk);
+                        let mark = this
+                            .first_bytes
+                            .as_mut()
+                            .and_then(|first| first.handle_chunk(&chunk));
+                        match mark {
+                            None => this.decoder.push(chunk),
+                            Some(encoding) => {
+                                let source =
+                                    format!("it begins with a byte order mark of {encoding}");
+                                let error = Error::with_source(ErrorKind::NotUtf8, source);
+                                this.pipeline.end(Finish::Failed(error));
+                            }
+                        }
                     }
                     Err(frame) => {
                         if let Ok(trailers) = frame.into_trailers() {

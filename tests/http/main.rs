@@ -5,6 +5,7 @@ mod support;
 
 mod body_contract;
 mod codings;
+mod content_type;
 mod detection;
 mod ending;
 mod grpc;

@@ -225,7 +225,7 @@ async fn no_status_method_or_spelling_of_the_type_gets_around_the_interceptors()
         types("content-type: text/event-stream\r\ncontent-type: text/plain"),
         types("content-type: text/plain, text/event-stream"),
         types("content-type: TEXT/EVENT-STREAM , application/json"),
-        types("content-type: text/plain; x=\", text/event-stream ;y=\""),
+        types("content-type: text/plain; x=\"a, b\", text/event-stream ;y=z"),
     ] {
         let upstream = Upstream::answering(answer(&head, &around(b"data: hunter2\n\n"))).await;
         let proxy = proxy(guarded(), upstream).await;
