@@ -1,6 +1,6 @@
 //! The one place that decides how the body of an answer is treated.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, request, response};
@@ -18,6 +18,7 @@ use crate::{
     policy::Policy,
     reconnect::{Again, Readable},
     refusal::Refusal,
+    report::{StreamReport, rejected},
     resume::Rejoin,
     session::Lease,
     terminal::TerminalWatch,
@@ -66,7 +67,10 @@ impl Asking<'_> {
         let body = match reader {
             // As a `GET` would have it, and no body (RFC 9110 9.3.2).
             _ if self.head_only => SseBody::own(Bytes::new()),
-            Some(reader) => SseBody::kept(reader.first(first), self.policy.keep_alive.clone()),
+            Some(reader) => {
+                let reader = reader.first(first).route(self.policy.route.clone());
+                SseBody::kept(reader, self.policy.keep_alive.clone())
+            }
             None => SseBody::own(first.unwrap_or_default()),
         };
         self.without_ids(Response::from_parts(head, body))
@@ -98,7 +102,7 @@ impl Asking<'_> {
         }
         let coding = Coding::of(&parts.headers);
         if let Some(why) = unreadable(&parts, &coding) {
-            return Outcome::Refused(cannot_be_inspected(&why));
+            return Outcome::Refused(self.reject(&why));
         }
         let reader = match asked.go_on(Plain::new(&coding, body)) {
             Ok(reader) => {
@@ -119,6 +123,7 @@ impl Asking<'_> {
                     decoder: self.policy.decoder(),
                     strip_comments: self.policy.strip_comments,
                     watch: self.watch(),
+                    report: self.report(),
                     lease,
                 };
                 let repeat = behind.repeat.map(|repeat| (*repeat, self.readable()));
@@ -146,18 +151,21 @@ impl Asking<'_> {
                 && !has_no_body(parts.status)
                 && declared(&parts.headers) == Declared::Ambiguous
             {
-                let why = "its `Content-Type` is malformed, and some clients read `text/event-stream` in it";
-                return cannot_be_inspected(why).into_response();
+                return self.reject(&MALFORMED).into_response();
             }
             return Response::from_parts(parts, SseBody::passed(body));
+        }
+        let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
+        if policy.is_transparent() && behind.repeat.is_none() || is_range && !policy.guards() {
+            return self.unread(parts, body);
         }
         let coding = Coding::of(&parts.headers);
         if policy.inspects() {
             if let Some(why) = unreadable(&parts, &coding) {
-                return cannot_be_inspected(&why).into_response();
+                return self.reject(&why).into_response();
             }
         } else if let Coding::Opaque(_) = coding {
-            return Response::from_parts(parts, SseBody::passed(body));
+            return self.unread(parts, body);
         }
         if self.head_only {
             // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
@@ -175,7 +183,8 @@ impl Asking<'_> {
             chain.put_first(Entrance::new(Arc::clone(&progress), None));
             Again::new(*repeat, progress, self.readable(), None::<Waiting<B>>)
         });
-        let pipeline = Pipeline::new(chain, policy.strip_comments).watched(self.watch());
+        let pipeline =
+            Pipeline::new(chain, policy.strip_comments, self.report()).watched(self.watch());
         let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline)
             .only_utf8(policy.inspects());
         if let Some(again) = again {
@@ -184,6 +193,29 @@ impl Asking<'_> {
         head::of_event_stream(&mut parts.headers);
         let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
         Response::from_parts(parts, body)
+    }
+
+    /// An event stream that is passed on as it is.
+    fn unread<B: Body>(self, parts: response::Parts, body: B) -> Response<SseBody<B>> {
+        // Of a body that is over a server asks for nothing.
+        let body = if self.head_only || body.is_end_stream() {
+            SseBody::passed(body)
+        } else {
+            SseBody::unread(body, StreamReport::unread(self.policy.route.clone()))
+        };
+        Response::from_parts(parts, body)
+    }
+
+    fn report(self) -> StreamReport {
+        StreamReport::new(self.policy.route.clone())
+    }
+
+    /// Answers in the place of a stream that may not pass unread.
+    fn reject(self, why: &Unreadable) -> Refusal {
+        rejected(why.cause, self.policy.route.clone());
+        let text = &why.text;
+        let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
+        Refusal::new(StatusCode::BAD_GATEWAY, text)
     }
 
     /// Whether another answer can go on with a stream, and in what coding it is.
@@ -217,9 +249,7 @@ impl Asking<'_> {
             None => Ok(Chain::default()),
         };
         let Ok(mut chain) = chain else {
-            return Err(cannot_be_inspected(
-                "an interceptor panicked when it was opened",
-            ));
+            return Err(self.reject(&PANICKED));
         };
         let lease = in_session.as_deref().and_then(InSession::lease);
         if let Some(translation) = in_session.and_then(|session| session.translation()) {
@@ -234,26 +264,46 @@ fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Why interceptors could not read this stream as its client will.
-fn unreadable(parts: &response::Parts, coding: &Coding) -> Option<String> {
+/// Why interceptors could not read a stream as its client will.
+struct Unreadable {
+    /// For diagnostics, which record nothing that the upstream sent.
+    cause: &'static str,
+    /// For the client.
+    text: Cow<'static, str>,
+}
+
+const MALFORMED: Unreadable = Unreadable {
+    cause: "malformed content type",
+    text: Cow::Borrowed(
+        "its `Content-Type` is malformed, and some clients read `text/event-stream` in it",
+    ),
+};
+
+const PANICKED: Unreadable = Unreadable {
+    cause: "interceptor panicked",
+    text: Cow::Borrowed("an interceptor panicked when it was opened"),
+};
+
+fn unreadable(parts: &response::Parts, coding: &Coding) -> Option<Unreadable> {
     if let Coding::Opaque(coding) = coding {
         let hint = if cfg!(feature = "decompression") {
             "only gzip, deflate, br and zstd can be decoded, one at a time"
         } else {
             "decoding is not compiled in"
         };
-        return Some(format!("its content coding is `{coding}`, and {hint}"));
+        return Some(Unreadable {
+            cause: "content coding",
+            text: format!("its content coding is `{coding}`, and {hint}").into(),
+        });
     }
     if let Some(charset) = foreign_charset(&parts.headers) {
-        return Some(format!("its charset is `{charset}`, not UTF-8"));
+        return Some(Unreadable {
+            cause: "charset",
+            text: format!("its charset is `{charset}`, not UTF-8").into(),
+        });
     }
-    (parts.status == StatusCode::PARTIAL_CONTENT)
-        .then(|| "it is a range, and what is looked for may be cut".to_owned())
-}
-
-/// A stream that may not pass unseen does not pass.
-fn cannot_be_inspected(why: &str) -> Refusal {
-    tracing::warn!("refused an event stream of the upstream: {why}");
-    let text = format!("The upstream's event stream cannot be inspected: {why}.\n");
-    Refusal::new(StatusCode::BAD_GATEWAY, text)
+    (parts.status == StatusCode::PARTIAL_CONTENT).then_some(Unreadable {
+        cause: "range",
+        text: "it is a range, and what is looked for may be cut".into(),
+    })
 }

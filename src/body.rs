@@ -17,15 +17,17 @@ use crate::{
     error::{Error, ErrorKind},
     keep_alive::KeepAlive,
     replay::Reader,
+    report::StreamReport,
     session::{Lease, Sessions},
     stream::Stream,
+    unread::Unread,
     upstream::Pull,
 };
 
 pin_project! {
     /// The body of a response that went through [`SseProxy`](crate::SseProxy).
     ///
-    /// Of a response that is not an event stream it is the upstream's body and nothing else: the same frames,
+    /// Of a response that is not an event stream, or with which the layer does nothing, it is the upstream's body and nothing else: the same frames,
     /// trailers, size hint and errors (by [`source`](std::error::Error::source)). Only session ids are taken out of trailers.
     ///
     /// Of an event stream it pulls the upstream when it is polled: there is no task and no channel, so a client
@@ -72,6 +74,8 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Passed { #[pin] body: B },
+        // An event stream that the layer does not read.
+        Unread { #[pin] stream: Unread<B> },
         // Boxed: most responses are not streams and should not carry the room for one.
         Stream { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<Lease> },
         Kept { stream: Pin<Box<Stream<Reader>>> },
@@ -83,6 +87,15 @@ impl<B> SseBody<B> {
     pub(crate) fn passed(body: B) -> Self {
         Self {
             kind: Kind::Passed { body },
+            sessions: None,
+        }
+    }
+
+    /// An event stream that is passed on as it is.
+    pub(crate) fn unread(body: B, report: StreamReport) -> Self {
+        let stream = Unread::new(body, report);
+        Self {
+            kind: Kind::Unread { stream },
             sessions: None,
         }
     }
@@ -127,6 +140,13 @@ impl<B> SseBody<B> {
     }
 }
 
+/// The body of a response that some middleware makes up, as `tower_http::timeout` does: that of the default of `B`.
+impl<B: Default> Default for SseBody<B> {
+    fn default() -> Self {
+        Self::passed(B::default())
+    }
+}
+
 impl<B> Body for SseBody<B>
 where
     B: Body<Data = Bytes>,
@@ -144,6 +164,7 @@ where
             KindProj::Passed { body } => body
                 .poll_frame(cx)
                 .map_err(|error| Error::with_source(ErrorKind::Upstream, error)),
+            KindProj::Unread { stream } => stream.poll_frame(cx),
             KindProj::Stream { stream, .. } => stream.as_mut().poll_frame(cx),
             KindProj::Kept { stream } => stream.as_mut().poll_frame(cx),
             KindProj::Own { body } => Pin::new(body)
@@ -161,6 +182,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Passed { body } => body.is_end_stream(),
+            Kind::Unread { stream } => stream.is_end_stream(),
             Kind::Stream { stream, .. } => stream.is_done(),
             Kind::Kept { stream } => stream.is_done(),
             Kind::Own { body } => body.is_end_stream(),
@@ -170,6 +192,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Passed { body } => body.size_hint(),
+            Kind::Unread { stream } => stream.body.size_hint(),
             Kind::Stream { .. } | Kind::Kept { .. } => SizeHint::default(),
             Kind::Own { body } => body.size_hint(),
         }
@@ -180,7 +203,7 @@ where
 impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
-            Kind::Passed { .. } => "passed through",
+            Kind::Passed { .. } | Kind::Unread { .. } => "passed through",
             Kind::Stream { .. } => "event stream",
             Kind::Kept { .. } => "event stream that is kept",
             Kind::Own { .. } => "own",

@@ -18,6 +18,7 @@ use crate::{
     reconnect::{Again, Readable, Repeat},
     recording::{Recording, Target, Whose},
     replay::{Channel, Place, Reader, Replay, Stamp, Token},
+    report::{Outcome, StreamReport},
     resume::Rejoin,
     session::{Lease, Sessions},
     share::Ticket,
@@ -93,6 +94,7 @@ pub(crate) struct Kept<'a> {
     pub(crate) decoder: Decoder,
     pub(crate) strip_comments: bool,
     pub(crate) watch: Option<TerminalWatch>,
+    pub(crate) report: StreamReport,
     pub(crate) lease: Option<Lease>,
 }
 
@@ -187,9 +189,10 @@ impl Asked {
         }
 
         let mut chain = kept.chain;
+        let report = kept.report.if_dropped(Outcome::Shutdown);
         let progress = Arc::clone(&recording.progress);
         chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
-        let pipeline = Pipeline::new(chain, kept.strip_comments).watched(kept.watch);
+        let pipeline = Pipeline::new(chain, kept.strip_comments, report).watched(kept.watch);
         let pull = Pull::new(answer, kept.decoder, pipeline).only_utf8(true);
         let pull = match repeat {
             Some((repeat, readable)) => {

@@ -80,6 +80,39 @@ use crate::{
 ///   see: hyper's HTTP/1 does not while it has input left (the next request, a line end too many), nor while it waits for
 ///   a client that does not read. The gateway example watches its sockets for that.
 ///
+/// A layer with nothing configured does not read event streams: it changes no byte of a head or a body. Nor is a range (206) of
+/// one changed while no interceptors are installed.
+///
+/// # Diagnostics
+///
+/// Each event stream that does not end cleanly leaves one [`tracing`] event, of the target `tower_sse_proxy` and with these fields:
+///
+/// | field | value |
+/// |---|---|
+/// | `reason` | why it ended; see below |
+/// | `cause` | with `rejected`: `content coding`, `charset`, `range`, `malformed content type` or `interceptor panicked`; with `session_error`: a text of the crate's own |
+/// | `route` | the label set by [`route`](Self::route), if one is set |
+/// | `duration_ms` | since its head, in milliseconds |
+/// | `events` | the events that went through all interceptors; absent if the layer does not read the stream |
+///
+/// | `reason` | level | when |
+/// |---|---|---|
+/// | `client_left` | debug | the response body was dropped before its end, or no client came back within the [grace period](Replay::linger) |
+/// | `truncated` | warn | the upstream ended the body inside an event |
+/// | `upstream_error` | warn | the upstream's body failed, and no other response continued it |
+/// | `overflow` | warn | an event was larger than [`max_event_bytes`](Self::max_event_bytes) |
+/// | `not_utf8` | warn | the body began with a byte order mark of another encoding |
+/// | `interceptor_failed` | warn | an interceptor failed, panicked, or took longer than its time limit |
+/// | `session_error` | warn | a session id could not be translated |
+/// | `rejected` | warn | it was answered with 502, as interceptors could not read it |
+/// | `expired` | warn | a recorded stream reached its [maximum age](Replay::lifetime) |
+/// | `cancelled` | warn | [`abort`](Self::abort) ended a recorded stream |
+/// | `shutdown` | warn | the task of a recorded stream was dropped, as its runtime ended |
+/// | `lagged` | warn | a client of a recorded stream was too slow, and was cut; the stream goes on |
+///
+/// A recorded stream leaves one event, however many clients read it; only a `lagged` client adds its own. Neither data, ids, header
+/// values, paths nor the texts of errors are recorded.
+///
 /// # What it needs
 ///
 /// The service is `Clone + Send + 'static` with a `Send` future and a `Send` error, and its bodies carry [`Bytes`](bytes::Bytes).
@@ -386,6 +419,12 @@ impl<R> SseProxyLayer<R> {
     /// Sends comments while a stream is silent. Off unless set. See [`Policy::keep_alive`].
     pub fn keep_alive(self, keep_alive: KeepAlive) -> Self {
         self.with(|policy| policy.keep_alive(keep_alive))
+    }
+
+    /// Sets the label by which diagnostics name the streams; none unless set. See [`Policy::route`] and
+    /// [diagnostics](#diagnostics).
+    pub fn route(self, label: impl Into<Arc<str>>) -> Self {
+        self.with(|policy| policy.route(label))
     }
 
     /// Takes the upstream's comments out of the stream. They are passed on unless set. See

@@ -104,6 +104,7 @@ mod pump;
 mod query;
 mod recording;
 mod refusal;
+mod report;
 mod resume;
 mod service;
 mod share;
@@ -113,6 +114,7 @@ mod stream;
 mod terminal;
 mod timer;
 mod turns;
+mod unread;
 mod upstream;
 mod waiting;
 

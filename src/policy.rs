@@ -35,6 +35,8 @@ use crate::{
 pub struct Policy {
     pub(crate) intercepts: Vec<Arc<dyn Intercept>>,
     pub(crate) max_event_bytes: usize,
+    /// A limit was set, so that it applies to streams with which nothing else is done.
+    pub(crate) limits_events: bool,
     pub(crate) overflow: Overflow,
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) strip_comments: bool,
@@ -42,6 +44,7 @@ pub struct Policy {
     pub(crate) sessions: Option<Arc<Sessions>>,
     pub(crate) replay: Option<Arc<Replay>>,
     pub(crate) refusal: Option<Refusal>,
+    pub(crate) route: Option<Arc<str>>,
 }
 
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
@@ -52,9 +55,8 @@ impl Policy {
     /// Takes an [`Intercept`], or a function `Fn(Event) -> impl Into<Verdict>`; see
     /// [`intercept`](crate::intercept). A closure has its argument annotated: `|event: Event|`.
     ///
-    /// With at least one installed, an event stream that cannot be read is refused with 502, and a warning to
-    /// `tracing`, instead of passed on unseen: one in a charset other than UTF-8, in a content coding that cannot be decoded, or
-    /// cut into a range (206). So is a response whose
+    /// With at least one installed, an event stream that cannot be read is refused with 502 instead of passed on unseen: one in
+    /// a charset other than UTF-8, in a content coding that cannot be decoded, or cut into a range (206). So is a response whose
     /// `Content-Type` is malformed such that some clients read `text/event-stream` in it (`text /event-stream`), unless
     /// [`detect`](Self::detect) says that it is an event stream, and the interceptors see it. A body that begins with a byte order
     /// mark of UTF-16, UTF-32 or UTF-7 is cut before its first byte, with [`NotUtf8`](crate::ErrorKind::NotUtf8).
@@ -67,6 +69,7 @@ impl Policy {
     /// what an unfinished event can make a stream keep. See also [`overflow`](Self::overflow).
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
+        self.limits_events = true;
         self
     }
 
@@ -74,6 +77,7 @@ impl Policy {
     /// passes the interceptors unseen.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self.limits_events = true;
         self
     }
 
@@ -114,6 +118,16 @@ impl Policy {
         self
     }
 
+    /// Sets the label by which diagnostics name the streams of this policy; none unless set. Use a template, such as
+    /// `/chat/{id}`: nothing of a request is recorded, as its path may hold ids and secrets.
+    ///
+    /// Each event stream that does not end cleanly leaves one `tracing` event; see
+    /// [`SseProxyLayer`](crate::SseProxyLayer#diagnostics).
+    pub fn route(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.route = Some(label.into());
+        self
+    }
+
     /// The same without what is kept, and that.
     pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
         let replay = self.replay.take();
@@ -145,14 +159,25 @@ impl Policy {
             .check_utf8(self.inspects())
     }
 
+    /// Whether nothing is done with event streams, so that they pass untouched.
+    pub(crate) fn is_transparent(&self) -> bool {
+        self.intercepts.is_empty()
+            && self.keep_alive.is_none()
+            && !self.strip_comments
+            && !self.limits_events
+            && self.sessions.is_none()
+            && self.replay.is_none()
+    }
+
+    /// Whether there is something that must not pass unread: for interceptors, or session ids that are translated.
+    pub(crate) fn guards(&self) -> bool {
+        let sessions = self.sessions.as_ref();
+        !self.intercepts.is_empty() || sessions.is_some_and(|sessions| sessions.reads_events())
+    }
+
     /// Whether bytes that cannot be read must not pass.
     pub(crate) fn inspects(&self) -> bool {
-        !self.intercepts.is_empty()
-            || self.replay.is_some()
-            || self
-                .sessions
-                .as_ref()
-                .is_some_and(|sessions| sessions.reads_events())
+        self.guards() || self.replay.is_some()
     }
 }
 
@@ -160,6 +185,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             intercepts: Vec::new(),
+            limits_events: false,
             max_event_bytes: Decoder::DEFAULT_LIMIT,
             overflow: Overflow::default(),
             keep_alive: None,
@@ -168,6 +194,7 @@ impl Default for Policy {
             sessions: None,
             replay: None,
             refusal: None,
+            route: None,
         }
     }
 }
@@ -183,6 +210,7 @@ impl fmt::Debug for Policy {
             .field("sessions", &self.sessions)
             .field("replay", &self.replay)
             .field("refusal", &self.refusal)
+            .field("route", &self.route)
             .finish_non_exhaustive()
     }
 }

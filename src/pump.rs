@@ -22,6 +22,7 @@ use crate::{
     patience::Patience,
     recording::Recording,
     replay::{Demand, DetachedSlot, Ending, Logs, Stamp, State},
+    report::{Outcome, StreamReport},
     session::{Lease, Owner},
     share::Shared,
     source::{Source, Step},
@@ -105,6 +106,8 @@ pin_project! {
         due: bool,
         // How the upstream ended, once it has. The stream does when all is written.
         over: Option<(bool, Ending)>,
+        // Of an upstream that ended cleanly, until all is written.
+        report: Option<StreamReport>,
         patience: Patience,
         // There is no room for more than its clients have still to read.
         full: bool,
@@ -161,6 +164,7 @@ where
             stamp: Stamp::new(kept.recording.stamp()),
             due: false,
             over: None,
+            report: None,
             patience: Patience::default(),
             full: kept.account((0, 0)),
             detached: None,
@@ -239,7 +243,7 @@ where
             match demand {
                 Demand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
                 Demand::Stop => {
-                    self.let_go();
+                    self.let_go(Outcome::Failed(ErrorKind::Aborted));
                     return Poll::Ready(());
                 }
                 Demand::Wait => {
@@ -280,6 +284,7 @@ where
                     this.kept.recording.progress.complete();
                 }
                 this.stamp.finish();
+                *this.report = pull.take_report();
                 *this.over = Some((truncated, Ending::Clean(trailers)));
                 this.pull.set(None);
             }
@@ -366,7 +371,11 @@ where
             self.write();
             return ControlFlow::Continue(());
         }
-        self.let_go();
+        self.let_go(if alone {
+            Outcome::ClientLeft
+        } else {
+            Outcome::Expired
+        });
         ControlFlow::Break(())
     }
 
@@ -395,6 +404,9 @@ where
     /// The stream is over for good, unless the upstream could go on with it.
     fn end(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
         let this = self.project();
+        if let Some(mut report) = this.report.take() {
+            report.close(Outcome::Completed);
+        }
         let Recording {
             channel, progress, ..
         } = &*this.kept.recording;
@@ -427,9 +439,15 @@ where
         *this.lease = None;
     }
 
-    /// Cuts the stream.
-    fn let_go(mut self: Pin<&mut Self>) {
+    /// Cuts the stream, and reports why.
+    fn let_go(mut self: Pin<&mut Self>, why: Outcome) {
         let mut this = self.as_mut().project();
+        if let Some(mut report) = this.report.take() {
+            report.close(why);
+        }
+        if let Some(pull) = this.pull.as_mut().as_pin_mut() {
+            pull.close(why);
+        }
         this.pull.set(None);
         (*this.over, *this.due) = (None, false);
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));

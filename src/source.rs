@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderMap;
 
-use crate::{codec::Block, error::Error, frames::Frames};
+use crate::{codec::Block, error::Error, frames::Frames, report::StreamReport};
 
 /// Where the frames of one client come from.
 pub(crate) trait Source {
@@ -17,6 +17,9 @@ pub(crate) trait Source {
     /// Moves blocks to the frames until they are full, there are no more for now, or the stream is over. Not to be polled after
     /// that.
     fn poll_frames(self: Pin<&mut Self>, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Step>;
+
+    /// Takes the report of a stream that has ended cleanly, and whose end is still to be sent.
+    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport>;
 }
 
 /// What a poll came to.

@@ -18,6 +18,7 @@ use crate::{
     frames::Frames,
     keep_alive::{Idle, KeepAlive},
     patience::Patience,
+    report::{Outcome, StreamReport},
     source::{Source, Step},
     timer::Timer,
 };
@@ -28,9 +29,18 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(5);
 
 /// A frame that tells by its end that it has been sent.
-struct OnTheWay {
+pub(crate) struct OnTheWay {
     bytes: Bytes,
     _counted: Arc<()>,
+}
+
+impl OnTheWay {
+    pub(crate) fn frame(bytes: Bytes, counted: &Arc<()>) -> Bytes {
+        Bytes::from_owner(Self {
+            bytes,
+            _counted: Arc::clone(counted),
+        })
+    }
 }
 
 impl AsRef<[u8]> for OnTheWay {
@@ -57,6 +67,8 @@ pin_project! {
         idle: Option<Idle>,
         #[pin]
         source: Option<S>,
+        // Of a stream that has ended cleanly, until its end has been handed out.
+        report: Option<StreamReport>,
     }
 }
 
@@ -65,10 +77,50 @@ pin_project! {
 enum Over {
     End(Option<Box<HeaderMap>>),
     Failed(Error),
-    /// The error waits for the bytes before it to be on their way: since when the server last asked, and until when at
-    /// the longest.
-    Failing(Error, Instant, Instant),
+    Failing(Failing),
     Done,
+}
+
+/// An error that waits for the bytes before it to be on their way.
+#[derive(Debug)]
+pub(crate) struct Failing {
+    error: Error,
+    /// Since when the server last asked.
+    asked: Instant,
+    /// Until when the error waits at the longest.
+    at_last: Instant,
+}
+
+impl Failing {
+    pub(crate) fn new(error: Error) -> Self {
+        let now = Instant::now();
+        Self {
+            error,
+            asked: now,
+            at_last: now + LAST_WORDS_IN_ALL,
+        }
+    }
+
+    /// Ready when the error is to be handed out.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut Timer,
+        on_the_way: &Arc<()>,
+    ) -> Poll<()> {
+        let now = Instant::now();
+        let waits = Arc::strong_count(on_the_way) > 1;
+        let asked = if waits { now } else { self.asked };
+        if now >= self.at_last.min(asked + LAST_WORDS) {
+            return Poll::Ready(());
+        }
+        self.asked = now;
+        timer.poll(cx, self.at_last.min(now + LAST_WORDS))
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        self.error
+    }
 }
 
 impl<S> Stream<S> {
@@ -82,6 +134,7 @@ impl<S> Stream<S> {
             patience: Patience::default(),
             handing_out: false,
             over: None,
+            report: None,
         }
     }
 
@@ -108,10 +161,7 @@ impl<S: Source> Stream<S> {
                         frame
                     } else {
                         // When this has been sent, so have those before it.
-                        Bytes::from_owner(OnTheWay {
-                            bytes: frame,
-                            _counted: Arc::clone(this.on_the_way),
-                        })
+                        OnTheWay::frame(frame, this.on_the_way)
                     };
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
@@ -137,28 +187,23 @@ impl<S: Source> Stream<S> {
         let this = self.project();
         match this.over.replace(Over::Done) {
             Some(Over::End(trailers)) => {
+                if let Some(mut report) = this.report.take() {
+                    report.close(Outcome::Completed);
+                }
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
             Some(Over::Failed(error)) => {
                 // First a wake, for a server that flushes when a body is pending, then a pause, for one whose
                 // connection is a task of its own.
-                let now = Instant::now();
-                *this.over = Some(Over::Failing(error, now, now + LAST_WORDS_IN_ALL));
+                *this.over = Some(Over::Failing(Failing::new(error)));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Some(Over::Failing(error, asked, at_last)) => {
-                let now = Instant::now();
-                let waits = Arc::strong_count(this.on_the_way) > 1;
-                let asked = if waits { now } else { asked };
-                if now >= at_last.min(asked + LAST_WORDS) {
-                    return Poll::Ready(Some(Err(error)));
+            Some(Over::Failing(mut failing)) => {
+                if failing.poll(cx, this.timer, this.on_the_way).is_ready() {
+                    return Poll::Ready(Some(Err(failing.into_error())));
                 }
-                let until = at_last.min(now + LAST_WORDS);
-                if this.timer.poll(cx, until).is_ready() {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                *this.over = Some(Over::Failing(error, now, at_last));
+                *this.over = Some(Over::Failing(failing));
                 Poll::Pending
             }
             Some(Over::Done) | None => Poll::Ready(None),
@@ -183,6 +228,9 @@ impl<S: Source> Stream<S> {
             Poll::Ready(Step::Failed(error)) => Some(Over::Failed(error)),
         };
         if over.is_some() {
+            if let Some(source) = this.source.as_mut().as_pin_mut() {
+                *this.report = source.take_report();
+            }
             this.frames.finish();
             this.source.set(None);
             *this.over = over;

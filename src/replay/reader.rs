@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     codec::Raw,
+    error::ErrorKind,
     frames::Frames,
+    report::{Outcome, StreamReport},
     source::{Source, Step},
 };
 
@@ -30,6 +32,7 @@ pub(crate) struct Reader {
     /// What this reader alone is told, before anything else.
     first: Option<Bytes>,
     blocks: Vec<Raw>,
+    route: Option<Arc<str>>,
 }
 
 impl Reader {
@@ -45,12 +48,19 @@ impl Reader {
             seat,
             first: None,
             blocks: Vec::new(),
+            route: None,
         }
     }
 
     /// Whether there are events to read.
     pub(crate) fn has_events(&self) -> bool {
         self.channel.has_events(self.seat)
+    }
+
+    /// Sets the route that is named when this reader cannot keep up.
+    pub(crate) fn route(mut self, route: Option<Arc<str>>) -> Self {
+        self.route = route;
+        self
     }
 
     /// Is told this before anything else.
@@ -83,8 +93,19 @@ impl Source for Reader {
                 Step::Full
             }
             Got::End(trailers) => Step::End(trailers),
-            Got::Failed(error) => Step::Failed(error),
+            Got::Failed(error) => {
+                // Other failures are those of the stream, which its writer reports once for all readers.
+                if error.kind() == ErrorKind::Lagged {
+                    let outcome = Outcome::Failed(ErrorKind::Lagged);
+                    StreamReport::unread(this.route.take()).close(outcome);
+                }
+                Step::Failed(error)
+            }
         })
+    }
+
+    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
+        None
     }
 }
 

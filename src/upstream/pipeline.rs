@@ -1,6 +1,7 @@
 //! The one order in which a stream is dealt with: pieces in, through the interceptors, blocks out.
 
 use std::{
+    error::Error as _,
     ops::ControlFlow,
     task::{Context, Poll},
     time::Duration,
@@ -12,6 +13,7 @@ use crate::{
     codec::{Block, Decoder, LateLineFeed, OpenEnd, Piece},
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
+    report::{Outcome, StreamReport},
     source::Sink,
     terminal::TerminalWatch,
 };
@@ -52,15 +54,21 @@ pub(crate) struct Pipeline {
     chain: Chain,
     late: LateLineFeeds,
     watch: Option<Box<TerminalWatch>>,
+    /// Events that went through the whole chain.
+    events: u64,
+    // Gone once the end has been dealt with.
+    report: Option<StreamReport>,
 }
 
 impl Pipeline {
-    pub(crate) fn new(chain: Chain, strip_comments: bool) -> Self {
+    pub(crate) fn new(chain: Chain, strip_comments: bool, report: StreamReport) -> Self {
         Self {
             chain,
             strip_comments,
             late: LateLineFeeds::default(),
             watch: None,
+            events: 0,
+            report: Some(report),
         }
     }
 
@@ -156,8 +164,13 @@ impl Pipeline {
         if self.watch.is_some() {
             block = self.observe(block);
         }
-        let Self { chain, late, .. } = self;
-        chain.push(block, &mut Settled { late, sink })
+        let Self {
+            chain,
+            late,
+            events,
+            ..
+        } = self;
+        chain.push(block, &mut Settled { late, events, sink })
     }
 
     #[inline(never)] // Most streams have no terminal event.
@@ -175,8 +188,13 @@ impl Pipeline {
     }
 
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<()> {
-        let Self { chain, late, .. } = self;
-        chain.drive(cx, &mut Settled { late, sink })
+        let Self {
+            chain,
+            late,
+            events,
+            ..
+        } = self;
+        chain.drive(cx, &mut Settled { late, events, sink })
     }
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
@@ -207,16 +225,54 @@ impl Pipeline {
 
     /// Whether the client is to see a cut; once the end has been dealt with.
     pub(crate) fn take_finish(&mut self) -> Result<(), Error> {
-        match self.chain.take_finish() {
+        let finish = self.chain.take_finish();
+        let failed = match &finish {
+            Finish::Complete => None,
+            Finish::Truncated => Some(Outcome::Truncated),
+            Finish::Failed(error) => Some(Outcome::Failed(error.kind())),
+        };
+        // Other sources are texts of interceptors and upstreams.
+        let cause = match &finish {
+            Finish::Failed(error) if error.kind() == ErrorKind::Session => {
+                error.source().map(ToString::to_string)
+            }
+            _ => None,
+        };
+        if let (Some(outcome), Some(mut report)) = (failed, failed.and(self.take_report())) {
+            report.close_because(outcome, cause.as_deref());
+        }
+        match finish {
             Finish::Complete | Finish::Truncated => Ok(()),
             Finish::Failed(error) => Err(error),
         }
+    }
+
+    /// Reports how the stream ended, unless that has been reported.
+    pub(crate) fn close(&mut self, outcome: Outcome) {
+        if let Some(mut report) = self.take_report() {
+            report.close(outcome);
+        }
+    }
+
+    /// The report of a stream that is not closed yet, for the last part of its way.
+    pub(crate) fn take_report(&mut self) -> Option<StreamReport> {
+        let mut report = self.report.take()?;
+        report.events = Some(self.events);
+        Some(report)
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // With the number of events.
+        drop(self.take_report());
     }
 }
 
 /// The end of the chain.
 struct Settled<'a, S> {
     late: &'a mut LateLineFeeds,
+    events: &'a mut u64,
     sink: &'a mut S,
 }
 
@@ -225,6 +281,7 @@ impl<S: Sink> Output for Settled<'_, S> {
         let complete = block
             .open_end()
             .is_some_and(|open_end| self.late.left(open_end));
+        *self.events += u64::from(block.is_event() && block.is_terminated());
         self.sink.block(block);
         if complete {
             self.sink.late_line_feed();
@@ -233,7 +290,9 @@ impl<S: Sink> Output for Settled<'_, S> {
 
     #[inline(always)]
     fn extend(&mut self, block: &Block) -> bool {
-        block.open_end().is_none() && self.sink.extend(block)
+        let extends = block.open_end().is_none() && self.sink.extend(block);
+        *self.events += u64::from(extends && block.is_event());
+        extends
     }
 }
 

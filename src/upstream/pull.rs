@@ -24,6 +24,7 @@ use crate::{
     error::{Error, ErrorKind},
     frames::Frames,
     intercept::Finish,
+    report::{Outcome, StreamReport},
     source::{Sink, Source, Step},
     timer::Timer,
 };
@@ -112,6 +113,11 @@ where
     /// The memory, in bytes, of an event that has not come to its end.
     pub(crate) fn unfinished_bytes(&self) -> usize {
         self.decoder.held_bytes()
+    }
+
+    /// Reports how the stream ended, unless that has been reported.
+    pub(crate) fn close(self: Pin<&mut Self>, outcome: Outcome) {
+        self.project().pipeline.close(outcome);
     }
 
     /// Whether an interceptor has ended the stream.
@@ -320,5 +326,9 @@ where
 
     fn poll_frames(self: Pin<&mut Self>, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Step> {
         self.poll(cx, frames)
+    }
+
+    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
+        self.project().pipeline.take_report()
     }
 }

@@ -156,8 +156,5 @@ impl Shared {
 }
 
 fn failed(why: impl Into<BoxError>) -> BoxError {
-    let why = why.into();
-    // Servers do not say why a body failed.
-    tracing::warn!("cut an event stream of the upstream: {why}");
     Error::with_source(ErrorKind::Session, why).into()
 }

@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use crate::support::{Deny, SECRET};
@@ -17,6 +19,7 @@ use tonic::{
     transport::{Channel, Server, server::TcpIncoming},
 };
 use tower::Service;
+use tower_http::timeout::TimeoutLayer;
 use tower_sse_proxy::SseProxyLayer;
 
 /// Messages are the bytes that they are.
@@ -112,6 +115,7 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(Raw);
             Ok(match request.uri().path() {
+                "/test.Echo/Never" => std::future::pending().await,
                 "/test.Echo/Stream" => grpc.server_streaming(Echo, request).await,
                 _ => grpc.unary(Echo, request).await,
             })
@@ -128,6 +132,10 @@ async fn client() -> tonic::client::Grpc<Channel> {
         .add_service(Echo)
         .serve_with_incoming(TcpIncoming::from(listener));
     tokio::spawn(server);
+    connected(address).await
+}
+
+async fn connected(address: SocketAddr) -> tonic::client::Grpc<Channel> {
     let channel = Channel::from_shared(format!("http://{address}")).unwrap();
     let mut client = tonic::client::Grpc::new(channel.connect().await.unwrap());
     client.ready().await.unwrap();
@@ -189,4 +197,27 @@ async fn a_stream_of_messages_arrives_and_so_does_the_status_in_its_trailers() {
         (Code::ResourceExhausted, "not today: 100 %")
     );
     assert_eq!(status.metadata().get("x-why").unwrap(), "because");
+}
+
+/// tower-http's `Timeout` makes up a response when it has waited for long enough, whose body is the default of its type.
+#[tokio::test]
+async fn a_timeout_around_the_layer_answers_in_its_place() {
+    let answer = async |limit, path| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let timeout = TimeoutLayer::with_status_code(http::StatusCode::REQUEST_TIMEOUT, limit);
+        let server = Server::builder()
+            .layer(timeout)
+            .layer(SseProxyLayer::default().intercept(Deny::opened))
+            .add_service(Echo)
+            .serve_with_incoming(TcpIncoming::from(listener));
+        tokio::spawn(server);
+        let mut client = connected(address).await;
+        let path = PathAndQuery::from_static(path);
+        crate::support::soon(client.unary(Request::new(Bytes::from("x")), path, Raw)).await
+    };
+    let late = answer(Duration::from_millis(50), "/test.Echo/Never").await;
+    assert!(late.unwrap_err().message().contains("408"));
+    let in_time = answer(Duration::from_secs(60), "/test.Echo/Unary").await;
+    assert_eq!(in_time.unwrap().get_ref(), "x");
 }

@@ -13,5 +13,7 @@ mod keep_alive;
 mod leaving;
 mod not_sse;
 mod one_request;
+mod reports;
 mod stack;
 mod streaming;
+mod untouched;

@@ -22,6 +22,7 @@ mod races;
 mod reconnect;
 mod reconnect_limits;
 mod reconnect_sockets;
+mod reports;
 mod resume;
 mod retention;
 mod sharing;

@@ -1,0 +1,97 @@
+//! The `tracing` events that the layer leaves.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    subscriber::DefaultGuard,
+};
+use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt};
+
+/// One event: its level and its fields.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub level: Level,
+    pub fields: BTreeMap<String, String>,
+}
+
+impl Report {
+    pub fn reason(&self) -> &str {
+        &self.fields["reason"]
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+}
+
+/// Collects the events of this thread for as long as it lives.
+pub struct Reports {
+    seen: Arc<Mutex<Vec<Report>>>,
+    _guard: DefaultGuard,
+}
+
+/// Begins to collect.
+pub fn reports() -> Reports {
+    let seen = Arc::<Mutex<Vec<Report>>>::default();
+    let collector = Collector(Arc::clone(&seen));
+    let subscriber = tracing_subscriber::registry().with(collector);
+    Reports {
+        seen,
+        _guard: tracing::subscriber::set_default(subscriber),
+    }
+}
+
+impl Reports {
+    /// What has come since the last call.
+    pub fn take(&self) -> Vec<Report> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// The reasons of what has come since the last call.
+    pub fn reasons(&self) -> Vec<String> {
+        let reports = self.take();
+        let reasons = reports.iter().map(|report| report.reason().to_owned());
+        reasons.collect()
+    }
+
+    /// The only one that has come since the last call.
+    pub fn only(&self) -> Report {
+        let mut reports = self.take();
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        reports.remove(0)
+    }
+}
+
+struct Collector(Arc<Mutex<Vec<Report>>>);
+
+impl<S: Subscriber> Layer<S> for Collector {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if !event.metadata().target().starts_with("tower_sse_proxy") {
+            return;
+        }
+        let mut report = Report {
+            level: *event.metadata().level(),
+            fields: BTreeMap::new(),
+        };
+        event.record(&mut report);
+        self.0.lock().unwrap().push(report);
+    }
+}
+
+impl Visit for Report {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        self.fields.insert(field.name().to_owned(), value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields
+            .insert(field.name().to_owned(), value.to_owned());
+    }
+}
