@@ -7,7 +7,7 @@
 //! The interceptor counts the events of each stream and the bytes of their data, and reports when the stream
 //! ends, however it ends.
 
-use std::{convert::Infallible, env, error::Error};
+use std::{convert::Infallible, env, error::Error, time::Duration};
 
 use http::{HeaderName, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
@@ -30,6 +30,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
         return Err("usage: hyper LISTEN UPSTREAM, both as host:port".into());
     };
+    serve_all(TcpListener::bind(&listen).await?, upstream).await
+}
+
+/// Serves every connection with the upstream behind the layer.
+pub async fn serve_all(listener: TcpListener, upstream: String) -> Result<(), Box<dyn Error>> {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     let client = Client::builder(TokioExecutor::new()).build(tcp);
@@ -39,10 +44,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .intercept(|head: &Head<'_>| Some(Meter::of(head)))
         .layer(upstream);
 
-    let listener = TcpListener::bind(&listen).await?;
     loop {
-        let (socket, _) = listener.accept().await?;
-        socket.set_nodelay(true)?;
+        let accepted = listener.accept().await;
+        let Ok((socket, _)) = accepted.inspect_err(|error| eprintln!("cannot accept: {error}"))
+        else {
+            // Out of descriptors, most likely: those in use have to end first.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // It fails for a client that has left already, which the server finds out by itself.
+        let _ = socket.set_nodelay(true);
         tokio::spawn(serve(socket, TowerToHyperService::new(proxy.clone())));
     }
 }

@@ -9,6 +9,7 @@
 
 mod demo;
 mod guard;
+mod half_close;
 mod line;
 mod mcp;
 mod path;
@@ -26,7 +27,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
 use tower::Layer;
-use tower_sse_proxy::{KeepAlive, Policy};
+use tower_sse_proxy::{KeepAlive, Policy, codec::Overflow};
 
 use crate::{proxy::Upstream, settings::Settings};
 
@@ -67,7 +68,7 @@ fn in_one_line(error: &clap::Error) -> String {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
-    let listener = server::bind(settings.listen)?;
+    let listener = server::bind(&settings.listen)?;
     let listen = listener.local_addr()?;
     let upstream = match upstream {
         Some(upstream) => upstream,
@@ -86,7 +87,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// What is done with every event stream.
 fn policy(settings: &Settings) -> Policy {
-    let policy = Policy::default().max_event_bytes(settings.max_event_bytes);
+    // Streams are read even if nothing else is set, so that each frame ends between two blocks.
+    let policy = Policy::default()
+        .overflow(Overflow::Fail)
+        .max_event_bytes(settings.max_event_bytes);
     let mut policy = guard::install(policy, settings);
     if let Some(interval) = settings.keepalive() {
         policy = policy.keep_alive(KeepAlive::every(interval));

@@ -28,12 +28,17 @@ pub fn layer(
     listen: SocketAddr,
     upstream: &Uri,
 ) -> SseProxyLayer<Reconnect> {
-    let kept = policy.clone().replay(replay(settings));
+    let kept = policy.clone().route("/mcp").replay(replay(settings));
     let mcp = mcp::rules(kept, settings, listen, upstream);
-    let shared = policy.clone().replay(shared(settings));
+    let shared = policy.clone().route("/f").replay(shared(settings));
     // No client of this route has an id of the upstream's.
-    let resumed = policy.clone().replay(replay(settings).only_own_ids(true));
-    let (plain, resumed, shared) = (Arc::new(policy), Arc::new(resumed), Arc::new(shared));
+    let resumed = policy.clone().route("/r");
+    let resumed = resumed.replay(replay(settings).only_own_ids(true));
+    let (plain, resumed, shared) = (
+        Arc::new(policy.route("/s")),
+        Arc::new(resumed),
+        Arc::new(shared),
+    );
     let prefixes = settings.mcp_paths.clone();
     let layer = match &settings.store {
         Store::Memory => SseProxyLayer::new(MemoryStore::default()),

@@ -37,8 +37,9 @@ use tower::{BoxError, Service, util::Oneshot};
 use tower_sse_proxy::is_event_stream;
 
 use crate::{
+    half_close::Connection,
     proxy::{self, Peer},
-    settings::Settings,
+    settings::{Listen, Settings},
     socket::Socket,
     stall::{Patience, Watched},
 };
@@ -48,19 +49,33 @@ type Answer = UnsyncBoxBody<Bytes, BoxError>;
 /// A client that takes nothing for this long, or whose machine does not acknowledge anything, is gone.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
-pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+/// Listens on the first of the addresses on which that is possible.
+pub fn bind(listen: &Listen) -> Result<TcpListener, String> {
+    let mut failed = None;
+    for address in &listen.addresses {
+        match bind_one(*address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let error = failed.unwrap_or_else(|| io::Error::other("it has no address"));
+    let name = &listen.name;
+    Err(format!(
+        "cannot listen on {name} (--listen, SSEP_LISTEN): {error}"
+    ))
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     };
-    socket
-        .and_then(|socket| {
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            socket.listen(4096)
-        })
-        .map_err(|error| format!("cannot listen on {address} (--listen, SSEP_LISTEN): {error}"))
+    socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(4096)
+    })
 }
 
 /// Serves until SIGTERM or Ctrl-C, and then for as long as the streams run or the settings allow.
@@ -80,6 +95,7 @@ where
     server
         .http1()
         .timer(TokioTimer::new())
+        .half_close(true)
         .header_read_timeout(header_timeout);
     server
         .http2()
@@ -89,6 +105,7 @@ where
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
+        .half_close(true)
         .header_read_timeout(header_timeout);
     let server = Arc::new((http1, server));
 
@@ -115,14 +132,21 @@ where
             }
         };
         let begun = Arc::new(AtomicBool::new(false));
+        let exchange = Connection::new();
         let (service, has_begun, its) = (service.clone(), Arc::clone(&begun), client.clone());
+        let answers = exchange.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             has_begun.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
             let version = request.version();
+            answers.begin(version);
             let request = request.map(BodyExt::boxed);
             let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
-            async move { Ok::<_, Infallible>(guarded(response.await?, version, &its)) }
+            let answers = answers.clone();
+            async move {
+                let response = guarded(response.await?, version, &its);
+                Ok::<_, Infallible>(answers.respond(response))
+            }
         });
         let (server, draining) = (Arc::clone(&server), draining.clone());
         tokio::spawn(async move {
@@ -136,7 +160,7 @@ where
             tokio::select! {
                 () = connected(socket, &server, service, draining) => {}
                 () = no_head => {}
-                () = client.left() => {}
+                () = exchange.left(&client) => {}
             }
         });
     }

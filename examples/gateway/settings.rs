@@ -1,6 +1,11 @@
 //! The settings: flags, or environment variables, or the crate's defaults.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
 
 use clap::Parser;
 use http::{Uri, uri::Scheme};
@@ -9,9 +14,9 @@ use tower_sse_proxy::session::SealedKey;
 /// A gateway in front of an upstream that answers with event streams.
 #[derive(Debug, Parser)]
 pub struct Settings {
-    /// Where to listen.
-    #[arg(long, env = "SSEP_LISTEN", default_value = "127.0.0.1:18080")]
-    pub listen: SocketAddr,
+    /// Where to listen: `host:port`.
+    #[arg(long, env = "SSEP_LISTEN", default_value = "127.0.0.1:18080", value_parser = listen)]
+    pub listen: Listen,
 
     /// The upstream: `http://host:port` or `https://host`. Unset: a demo upstream inside the gateway.
     #[arg(long, env = "SSEP_UPSTREAM")]
@@ -169,6 +174,24 @@ impl Settings {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// As it was set.
+    pub name: String,
+    /// What the name stands for, IPv4 first: a client that takes `localhost` for one address takes it for that of IPv4.
+    pub addresses: Vec<SocketAddr>,
+}
+
+fn listen(value: &str) -> Result<Listen, String> {
+    let wrong = |error| format!("{error}; it takes host:port, such as localhost:18080");
+    let addresses = value.to_socket_addrs().map_err(wrong)?;
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let name = value.to_owned();
+    Ok(Listen { name, addresses })
 }
 
 /// A place for sessions.

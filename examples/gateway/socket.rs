@@ -43,6 +43,17 @@ impl Socket {
         }
     }
 
+    /// Waits until the connection is reset, once the client has [closed](Self::left) its side.
+    pub async fn reset(&self) {
+        while let Ok(ready) = self.0.ready(Interest::WRITABLE).await {
+            if ready.is_write_closed() {
+                return;
+            }
+            let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
+            let _ = self.0.try_io(Interest::WRITABLE, nothing);
+        }
+    }
+
     /// A body that resets the connection unless it comes to its end. To HTTP/1.0 every other end looks like that one.
     pub fn reset_unless_it_ends<B: Body>(
         &self,

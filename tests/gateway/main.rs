@@ -1,4 +1,4 @@
-//! The gateway and guardrail examples, by their modules; and what the README quotes.
+//! The gateway, guardrail and hyper examples, by their modules; and what the README quotes.
 
 #[expect(
     dead_code,
@@ -6,6 +6,11 @@
 )]
 #[path = "../../examples/guardrail/cards.rs"]
 mod cards;
+#[path = "../../examples/gateway/half_close.rs"]
+mod half_close;
+#[expect(dead_code, reason = "its main function is not tested here")]
+#[path = "../../examples/hyper.rs"]
+mod hyper_example;
 #[path = "../../examples/gateway/mcp.rs"]
 mod mcp;
 #[path = "../../examples/gateway/path.rs"]
@@ -14,9 +19,13 @@ mod path;
 mod proxy;
 #[path = "../../examples/gateway/routes.rs"]
 mod routes;
+#[path = "../../examples/gateway/server.rs"]
+mod server;
 #[path = "../../examples/gateway/settings.rs"]
 #[expect(dead_code, reason = "the tests need a part of the settings")]
 mod settings;
+#[path = "../../examples/gateway/socket.rs"]
+mod socket;
 #[path = "../../examples/gateway/stall.rs"]
 mod stall;
 #[path = "../support/mod.rs"]
@@ -26,6 +35,8 @@ mod text;
 #[path = "../../examples/gateway/tunnel.rs"]
 mod tunnel;
 
+mod descriptors;
+mod half_closing;
 mod owners;
 mod paths;
 mod readme;

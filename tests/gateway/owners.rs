@@ -19,7 +19,12 @@ fn gateway() -> (Front, Origin) {
 fn gateway_with(arguments: &[&str]) -> (Front, Origin) {
     let settings = Settings::parse_from(["gateway"].iter().chain(arguments));
     let upstream = "http://127.0.0.1:9".parse().unwrap();
-    let layer = layer(Policy::default(), &settings, settings.listen, &upstream);
+    let layer = layer(
+        Policy::default(),
+        &settings,
+        settings.listen.addresses[0],
+        &upstream,
+    );
     staged(&layer)
 }
 

@@ -12,7 +12,12 @@ use tower_sse_proxy::Policy;
 fn gateway() -> (Front, Origin) {
     let settings = Settings::parse_from(["gateway"]);
     let upstream = "http://127.0.0.1:9".parse().unwrap();
-    let layer = layer(Policy::default(), &settings, settings.listen, &upstream);
+    let layer = layer(
+        Policy::default(),
+        &settings,
+        settings.listen.addresses[0],
+        &upstream,
+    );
     staged(&layer)
 }
 
