@@ -238,7 +238,9 @@ impl Pipeline {
             }
             _ => None,
         };
-        if let (Some(outcome), Some(mut report)) = (failed, failed.and(self.take_report())) {
+        if let Some(outcome) = failed
+            && let Some(mut report) = self.take_report()
+        {
             report.close_because(outcome, cause.as_deref());
         }
         match finish {
