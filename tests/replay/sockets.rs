@@ -11,7 +11,7 @@ use crate::support::{
 };
 use bytes::Bytes;
 use http::{Method, Request};
-use tokio::time::{interval, timeout};
+use tokio::{sync::watch, time::timeout};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     profile::Mcp,
@@ -133,11 +133,12 @@ async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
         let proxy = proxy(kept(), upstream.address).await;
         let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
         let mut exchange = upstream.next().await;
+        // The upstream is a few events ahead of its client, however busy the machine is, and sends them without it.
+        let (ahead, mut allowed) = watch::channel(1);
         let fed = tokio::spawn(async move {
             exchange.write(sse_chunked()).await;
-            let mut pace = interval(Duration::from_millis(4));
             for number in 0..events {
-                pace.tick().await;
+                allowed.wait_for(|&allowed| number < allowed).await.unwrap();
                 let filler = "x".repeat(number % 200);
                 exchange
                     .chunk(format!("id: up-{number}\n: {filler}\ndata: {number}\n\n"))
@@ -154,11 +155,14 @@ async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
         seen.read(&mut answer, 1).await;
         for span in spans {
             let events = seen.data.len() + span;
+            ahead.send_replace(events);
             seen.read_and_lose(&mut answer, events, &mut chance).await;
             lose(answer, &mut chance);
+            ahead.send_replace(events + chance.usize(..3));
             answer = fetch(protocol, proxy, get(seen.id())).await;
             assert_eq!(answer.status, 200);
         }
+        ahead.send_replace(events);
         let ended = seen.read(&mut answer, usize::MAX).await.unwrap();
         assert!(ended.is_clean());
         let mut expected = numbers(0..events);
