@@ -228,6 +228,8 @@ mod tests {
         task::{Context, Poll, Wake, Waker},
     };
 
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
     use crate::session::Owner;
 
@@ -265,5 +267,24 @@ mod tests {
         assert!(wait.as_mut().poll(cx).is_pending());
         drop(ticket);
         assert!(matches!(wait.as_mut().poll(cx), Poll::Ready(Err(_))));
+    }
+
+    #[test]
+    fn abandoned_call_leaves_the_waiters_of_the_next_call_alone() {
+        let shared = Arc::<Shared>::default();
+        let Boarding::Lead(first, interest, _nobody) = shared.board(key(), Join::Live) else {
+            panic!("there is no call yet");
+        };
+        drop(interest);
+        let Boarding::Lead(second, _interest, _nobody) = shared.board(key(), Join::Live) else {
+            panic!("no request waits for the first call");
+        };
+        let Boarding::Wait(mut wait, _interest) = shared.board(key(), Join::Live) else {
+            panic!("the second call is on its way");
+        };
+        drop(first);
+        assert_eq!(wait.try_recv().err(), Some(TryRecvError::Empty));
+        drop(second);
+        assert_eq!(wait.try_recv().err(), Some(TryRecvError::Closed));
     }
 }

@@ -1,5 +1,7 @@
 //! What of a channel no stream shows from outside. (The models of its locking are a package of their own.)
 
+mod boundaries;
+
 use std::{
     sync::{
         Arc,

@@ -303,11 +303,48 @@ async fn answers_that_are_mixed_up() {
     );
 }
 
+#[tokio::test]
+async fn removals_that_are_mixed_up() {
+    let all = Arc::new(Mutex::new((None, All::default())));
+    let store = service_fn(move |request| {
+        let all = all.clone();
+        async move {
+            if !matches!(request, SessionRequest::Remove(_)) {
+                return Ok::<_, Infallible>(all.lock().unwrap().1.answer(request));
+            }
+            all.lock().unwrap().0 = Some(request);
+            tokio::task::yield_now().await;
+            let (last, all) = &mut *all.lock().unwrap();
+            Ok(all.answer(last.clone().unwrap()))
+        }
+    });
+    let run = tokio::spawn(testing::core(store));
+    breaks(run.await, "Remove and Touch of many at once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn sessions_that_never_expire() {
     let store = store(|request, all| {
         let mut found = all.answer(request)?;
         found.idle_timeout = Some(Duration::from_secs(60));
+        Some(found)
+    });
+    let run = tokio::spawn(testing::idle_timeout(store, tokio::time::advance));
+    breaks(run.await, "idle for longer than its timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_live_for_twice_their_idle_timeout() {
+    let used = Arc::new(Mutex::new(tokio::time::Instant::now()));
+    let store = store(move |request, all| {
+        let timeout = Duration::from_secs(60);
+        let mut used = used.lock().unwrap();
+        if used.elapsed() >= 2 * timeout {
+            all.0.clear();
+        }
+        *used = tokio::time::Instant::now();
+        let mut found = all.answer(request)?;
+        found.idle_timeout = Some(timeout);
         Some(found)
     });
     let run = tokio::spawn(testing::idle_timeout(store, tokio::time::advance));

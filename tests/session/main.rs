@@ -21,3 +21,4 @@ mod secrets;
 mod sockets;
 mod store_failure;
 mod stores;
+mod unread_events;
