@@ -172,7 +172,7 @@ impl Asked {
         let (recording, waiting) = Recording::new::<B>(
             token,
             stamped,
-            account,
+            (channel, account),
             progress.unwrap_or_default(),
             &head::of_recording(&kept.response.headers, |name| {
                 let sessions = kept.sessions;
@@ -181,7 +181,6 @@ impl Asked {
             }),
             replay.upstream_ids,
             continuation,
-            channel,
         );
         let recording = Arc::new(recording);
         if let Some(before) = &before {

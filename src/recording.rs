@@ -100,16 +100,15 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// A stream, and what goes on with it when it has another answer.
+    /// A stream, with its log and the account that this counts against; and what takes another answer of the upstream.
     pub(crate) fn new<B: Send + 'static>(
         token: Token,
         (whose, target): (Whose, Target),
-        account: Arc<Account>,
+        (channel, account): (Channel, Arc<Account>),
         progress: Progress,
         headers: &HeaderMap,
         upstream_ids: bool,
         continuation: Continuation,
-        channel: Channel,
     ) -> (Self, Waiting<B>) {
         let fields = headers.iter();
         let channel = Arc::new(channel);
