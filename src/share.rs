@@ -272,14 +272,15 @@ mod tests {
     #[test]
     fn abandoned_call_leaves_the_waiters_of_the_next_call_alone() {
         let shared = Arc::<Shared>::default();
-        let Boarding::Lead(first, interest, _nobody) = shared.board(key(), Join::Live) else {
+        let Boarding::Lead(first, interest, _nobody) = shared.board(key(), Join::Live, true) else {
             panic!("there is no call yet");
         };
         drop(interest);
-        let Boarding::Lead(second, _interest, _nobody) = shared.board(key(), Join::Live) else {
+        let Boarding::Lead(second, _interest, _nobody) = shared.board(key(), Join::Live, true)
+        else {
             panic!("no request waits for the first call");
         };
-        let Boarding::Wait(mut wait, _interest) = shared.board(key(), Join::Live) else {
+        let Boarding::Wait(mut wait, _interest) = shared.board(key(), Join::Live, true) else {
             panic!("the second call is on its way");
         };
         drop(first);
