@@ -65,6 +65,8 @@
 //!
 //! * `decompression` (off): decodes gzip, deflate, br and zstd streams, so that they can be inspected. Without it
 //!   such a stream is refused with 502 while interceptors are installed, and passed through while none are.
+//! * `patterns` (off): phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window, on
+//!   `regex-automata`.
 //! * `sealed` (off): `SealedStore`, for several nodes without a common store.
 //! * `testing` (off): `session::testing`, the tests that every session store has to pass.
 //!

@@ -1,41 +1,25 @@
 //! What is looked for, and what becomes of it.
 
-use std::time::Duration;
-
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{
         Head,
-        window::{Judgement, Passage, Window},
+        window::{Pattern, PatternError, Window, patterns},
     },
 };
 
-use crate::{
-    cards,
-    ending::{self, Ending},
-};
+use crate::ending::{self, Ending};
 
-/// No letter waits longer than this for what may come after it. What takes longer to come is not seen whole: of a card
-/// number the beginning has then left before the rest is masked.
-const TIME: Duration = Duration::from_secs(1);
-
-/// The guardrail, as a layer.
-pub fn layer(phrase: &str) -> SseProxyLayer {
-    let phrase = phrase.to_lowercase();
-    // The longest that is looked for is seen whole before its first letter leaves.
-    let overlap = cards::LONGEST.max(phrase.len());
-    let window = Window::new(move |passage: &Passage| judge(passage, &phrase))
-        .overlap(overlap)
-        .time(TIME)
-        .on_block(|| vec![Event::new(ending::BLOCKED)]);
-    SseProxyLayer::default()
+/// The guardrail, as a layer. A text waits only where it may be the beginning of what is looked for.
+pub fn layer(phrase: &str) -> Result<SseProxyLayer, PatternError> {
+    let judge = patterns([
+        Pattern::phrase(phrase).ignore_case().block(),
+        Pattern::card_number().mask("[card]"),
+        Pattern::email().mask("[e-mail]"),
+    ])?;
+    let window = Window::new(judge).on_block(|| vec![Event::new(ending::BLOCKED)]);
+    let layer = SseProxyLayer::default()
         .intercept(window)
-        .intercept(|head: &Head<'_>| Some(Ending::of(head.request.uri.path())))
-}
-
-fn judge(passage: &Passage, phrase: &str) -> Judgement {
-    if passage.text.to_lowercase().contains(phrase) {
-        return Judgement::Block;
-    }
-    Judgement::mask(cards::find(&passage.text), "[card]")
+        .intercept(|head: &Head<'_>| Some(Ending::of(head.request.uri.path())));
+    Ok(layer)
 }

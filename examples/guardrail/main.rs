@@ -1,4 +1,5 @@
-//! A guardrail for the answers of language models: masks card numbers, and blocks a phrase, in the streams of four APIs.
+//! A guardrail for the answers of language models: masks card numbers and e-mail addresses, and blocks a
+//! phrase, in the streams of four APIs.
 //!
 //! ```sh
 //! cargo run --example guardrail
@@ -7,7 +8,6 @@
 //! The upstream is a mock inside the program that answers with the text it is asked with, a few letters an event; the
 //! guardrail is a layer around it.
 
-mod cards;
 mod ending;
 mod guard;
 mod mock;
@@ -39,6 +39,7 @@ struct Settings {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::parse();
+    let guard = guard::layer(&settings.block)?;
     let open = TcpListener::bind(settings.mock_listen).await?;
     let guarded = TcpListener::bind(settings.listen).await?;
     print_what_to_try(guarded.local_addr()?, open.local_addr()?);
@@ -46,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = mock::router();
     tokio::try_join!(
         axum::serve(open, app.clone()).into_future(),
-        axum::serve(guarded, app.layer(guard::layer(&settings.block))).into_future(),
+        axum::serve(guarded, app.layer(guard)).into_future(),
     )?;
     Ok(())
 }
@@ -57,7 +58,7 @@ fn print_what_to_try(guarded: SocketAddr, open: SocketAddr) {
             "  curl -N 'http://{guarded}{path}' -H 'content-type: application/json' \\\n       -d '{body}'\n"
         )
     };
-    let chat = r#"{"stream":true,"messages":[{"role":"user","content":"Pay with 4111 1111 1111 1111, please."}]}"#;
+    let chat = r#"{"stream":true,"messages":[{"role":"user","content":"Pay with 4111 1111 1111 1111, or ask bob@example.com."}]}"#;
     let messages = r#"{"stream":true,"messages":[{"role":"user","content":"Tell me about project nightingale."}]}"#;
     let gemini = r#"{"contents":[{"parts":[{"text":"Pay with 5500-0000-0000-0004, please."}]}]}"#;
     // Nobody may be there to read it.

@@ -15,7 +15,7 @@
 //! * a function `Fn(&Head) -> Option<impl Interceptor>`, which chooses by request and response and gives
 //!   each stream a state of its own (an `FnMut(Event)` is an interceptor);
 //! * a tower service of events, as a [`ServiceInterceptor`], for what needs I/O;
-//! * a [`Window`], for what looks for words in a text that comes in pieces;
+//! * a [`Window`], for what looks for words in a text that comes in pieces, with patterns or a judge of your own;
 //! * the traits themselves, for what holds events back or wants to know how the stream ended.
 //!
 //! ```

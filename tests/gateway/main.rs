@@ -1,11 +1,9 @@
 //! The gateway, guardrail and hyper examples, by their modules; and what the README quotes.
 
-#[expect(
-    dead_code,
-    reason = "the window settings of the guardrail are not tested here"
-)]
-#[path = "../../examples/guardrail/cards.rs"]
-mod cards;
+#[path = "../../examples/guardrail/ending.rs"]
+mod ending;
+#[path = "../../examples/guardrail/guard.rs"]
+mod guard;
 #[path = "../../examples/gateway/half_close.rs"]
 mod half_close;
 #[expect(dead_code, reason = "its main function is not tested here")]
@@ -36,6 +34,7 @@ mod text;
 mod tunnel;
 
 mod descriptors;
+mod guardrail;
 mod half_closing;
 mod owners;
 mod paths;

@@ -6,6 +6,7 @@ mod support;
 mod every_json;
 mod failing;
 mod no_bypass;
+mod patterns;
 mod truncated;
 mod verdicts;
 mod waiting;

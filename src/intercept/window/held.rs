@@ -2,18 +2,20 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Range,
+    fmt,
+    sync::Arc,
 };
 
 use tokio::time::Instant;
 
 use super::{
-    edit::{self, Place},
+    batch::{Batch, Early, Of, Rest},
     extract::{Extract, Unreadable},
-    find::{Found, Name, Text, find},
-    judge::{Judgement, Mask, Passage},
-    questions::Questions,
-    reading::{Reader, Spelling},
+    find::{self, Name, Text, find},
+    judge::{Mask, Passage},
+    part::{ChannelMasks, Item, Part, add_masks, rewritten, tidy},
+    reading::Reader,
+    scan::{Found, Incremental, Scan, masks},
 };
 use crate::codec::{Block, Event};
 
@@ -23,53 +25,16 @@ pub(super) struct Held {
     queue: VecDeque<Item>,
     bytes: usize,
     channels: BTreeMap<String, Channel>,
-    /// How many items have left.
+    /// How many texts have left.
     left: u64,
+    /// Reads the texts as they come, where the judge can.
+    scans: Option<Incremental>,
+    /// A scan has found something that blocks.
+    blocked: bool,
 }
 
-/// A block that waits.
-#[derive(Debug)]
-pub(super) struct Item {
-    block: Block,
-    arrived: Instant,
-    parts: Vec<Part>,
-}
-
-/// A text in a block.
-#[derive(Debug)]
-struct Part {
-    place: Place,
-    text: String,
-    spelling: Spelling,
-    /// The channel that it goes on in, and at which byte of that; a text by itself has none.
-    within: Option<(String, usize)>,
-}
-
-impl Part {
-    /// Where the text ends in its channel. A character that begins behind it and is completed later counts as a byte.
-    fn ends(&self, at: usize) -> usize {
-        at + self.text.len() + usize::from(self.spelling.is_unfinished())
-    }
-
-    /// The part of a mask that falls on this text, which begins there in the passage.
-    fn within(&self, mask: &Mask, begins: usize) -> Option<Mask> {
-        let here = begins..self.ends(begins);
-        let range = mask.range.start.max(here.start)..mask.range.end.min(here.end);
-        // What stands in place of the whole stands where its first character is complete.
-        let is_first = (begins..begins + self.text.len()).contains(&mask.range.start);
-        (range.start < range.end).then(|| Mask {
-            range: range.start - here.start..range.end - here.start,
-            with: if is_first {
-                mask.with.clone()
-            } else {
-                String::new()
-            },
-        })
-    }
-}
-
-/// A text that goes on from event to event; counted in bytes from its beginning.
-#[derive(Debug, Default)]
+/// A text that goes on from event to event, read in one way; counted in bytes from its beginning.
+#[derive(Default)]
 struct Channel {
     /// What has left last.
     context: String,
@@ -79,8 +44,26 @@ struct Channel {
     come: usize,
     done: bool,
     reader: Reader,
-    /// When the last of it left, in items of the stream.
+    /// When the last of it left, in texts of the stream.
     left: u64,
+    scan: Option<Box<dyn Scan>>,
+    /// The masks that the scan has found in text that is held: by first byte, pattern and end.
+    found: BTreeMap<(usize, usize, usize), Option<Arc<str>>>,
+    /// What it would find besides if the text ended here. `None`: not known.
+    ending: Option<Vec<Found>>,
+    /// The first byte of what blocks.
+    blocked: Option<usize>,
+}
+
+/// Shows sizes, never the text.
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("sent", &self.sent)
+            .field("come", &self.come)
+            .field("done", &self.done)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Channel {
@@ -88,20 +71,96 @@ impl Channel {
     fn is_over(&self) -> bool {
         self.done && self.sent == self.come
     }
+
+    /// Scans some more of the text.
+    fn read(&mut self, text: &str, scans: &Incremental) {
+        let mut found = Vec::new();
+        let scan = self.scan.get_or_insert_with(|| (scans.0)());
+        scan.push(text, &mut found);
+        self.ending = None;
+        for found in found {
+            self.note_block(&found);
+            let Found {
+                range,
+                pattern,
+                with,
+            } = found;
+            self.found.insert((range.start, pattern, range.end), with);
+        }
+    }
+
+    /// Looks for what is found if nothing follows.
+    fn read_ending(&mut self) {
+        let (None, Some(scan)) = (&self.ending, &self.scan) else {
+            return;
+        };
+        let mut ending = Vec::new();
+        scan.finish(&mut ending);
+        ending.iter().for_each(|found| self.note_block(found));
+        self.ending = Some(ending);
+    }
+
+    fn note_block(&mut self, found: &Found) {
+        if found.with.is_none() {
+            let start = found.range.start;
+            self.blocked = Some(self.blocked.map_or(start, |before| before.min(start)));
+        }
+    }
+
+    /// Everything before this byte is decided, as far as a scan can tell.
+    fn decided(&self) -> usize {
+        match &self.scan {
+            Some(scan) if !self.done => scan.undecided(),
+            // A character that is not complete will not be.
+            _ => usize::MAX,
+        }
+    }
+
+    /// The masks of what has been found in the text up to this byte that has not left.
+    fn masks(&self, until: usize) -> Vec<Mask> {
+        let known = self.found.range(..(until, 0, 0)).map(|(key, with)| Found {
+            range: key.0..key.2,
+            pattern: key.1,
+            with: with.clone(),
+        });
+        let ending = self.ending.iter().flatten().cloned();
+        let found: Vec<_> = known.chain(ending).collect();
+        tidy(masks(&found, 0))
+    }
+
+    /// The text has left up to this byte.
+    fn forget(&mut self, until: usize) {
+        if let Some(scan) = &mut self.scan {
+            scan.forget(until);
+        }
+        let has_left = self.found.range(..(until, 0, 0)).map(|(key, _)| *key);
+        let has_left: Vec<_> = has_left.filter(|key| key.2 <= until).collect();
+        for key in has_left {
+            self.found.remove(&key);
+        }
+    }
 }
 
-/// Items that are to leave together, and the passages that have to be judged first.
-#[derive(Debug)]
-pub(super) struct Batch {
-    items: Vec<Item>,
-    /// With the byte of the channel at which the passage begins, or the item and part that it is.
-    passages: Vec<(Of, Passage)>,
+/// Why text has to leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// It does not have to: what is decided may leave.
+    Decided,
+    /// What came until then has waited long enough.
+    Since(Instant),
+    /// More than so many bytes are held.
+    Above(usize),
+    /// The stream is over: cleanly, or not.
+    End { complete: bool },
 }
 
-#[derive(Debug)]
-enum Of {
-    Channel(String, usize),
-    Part(usize, usize),
+/// What the scans of all texts let go.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    pub(super) blocks: Vec<Block>,
+    /// Nothing else may leave.
+    pub(super) blocked: bool,
+    pub(super) early: Early,
 }
 
 /// The key of a channel that is read in this way. Its first part is the channel's name.
@@ -116,7 +175,7 @@ fn key(name: &str, is_alias: bool, layer: usize) -> String {
 /// Marks the key of a channel that usually has the text of another one. No name contains U+0000.
 const READING: &str = " \0";
 
-fn is_alias(key: &str) -> bool {
+pub(super) fn is_alias(key: &str) -> bool {
     key.contains(READING)
 }
 
@@ -126,6 +185,9 @@ fn name_of(key: &str) -> &str {
 
 /// More channels than any answer has.
 const CHANNELS: usize = 1024;
+
+/// More readings of channels, and channels that usually have the text of another one, than any answer has.
+const READINGS: usize = 16 * CHANNELS;
 
 /// So many texts that have been finished are remembered at least, and twice as many at most.
 const FINISHED: usize = 1024;
@@ -140,7 +202,34 @@ pub(super) struct Sight {
     pub(super) size: usize,
 }
 
+impl Sight {
+    /// How much of what has left a judge sees.
+    fn context(self) -> usize {
+        if self.overlap == 0 {
+            CONTEXT
+        } else {
+            // Twice, so that what is recognised by what stands before it still is.
+            self.overlap.saturating_mul(2)
+        }
+    }
+}
+
+/// For a judge that says by itself what has to wait.
+const CONTEXT: usize = 128;
+
 impl Held {
+    pub(super) fn new(scans: Option<Incremental>) -> Self {
+        Self {
+            scans,
+            ..Self::default()
+        }
+    }
+
+    /// Whether texts are scanned as they come, so that there is nothing to ask a judge.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.scans.is_some()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -152,7 +241,7 @@ impl Held {
 
     /// Gives up everything.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.scans.take());
     }
 
     pub(super) fn push_block(&mut self, block: Block, now: Instant) {
@@ -185,16 +274,23 @@ impl Held {
     }
 
     fn parts(&mut self, event: &Event, extract: &dyn Extract) -> Result<Vec<Part>, Unreadable> {
-        let Found { texts, done } = find(event, extract)?;
+        let find::Found {
+            mut texts,
+            mut done,
+        } = find(event, extract)?;
+        // Before any of the text counts: an event that fails must not be half taken in.
+        self.open(&mut texts)?;
         let mut parts = Vec::new();
         for text in texts {
             if text.channels.is_empty() {
-                alone(&text, &mut parts);
+                self.alone(&text, &mut parts);
             }
             for channel in &text.channels {
-                self.going_on(&text, channel, &mut parts)?;
+                self.going_on(&text, channel, &mut parts);
             }
         }
+        done.sort_unstable();
+        done.dedup();
         done.iter().for_each(|name| self.finish(name));
         Ok(parts)
     }
@@ -203,50 +299,113 @@ impl Held {
     fn finish(&mut self, name: &str) {
         for (channel, state) in self.channels.range_mut(name.to_owned()..) {
             match channel.strip_prefix(name) {
-                Some(rest) if rest.is_empty() || rest.starts_with(' ') => state.done = true,
+                Some(rest) if rest.is_empty() || rest.starts_with(' ') => {
+                    state.done = true;
+                    state.read_ending();
+                    self.blocked |= state.blocked.is_some();
+                }
                 Some(_) => {}
                 None => break,
             }
         }
     }
 
-    /// Adds the parts of a text that goes on in a channel, one for each way in which it is read.
-    fn going_on(
-        &mut self,
-        found: &Text,
-        channel: &Name,
-        parts: &mut Vec<Part>,
-    ) -> Result<(), Unreadable> {
-        let name = channel.name.replace('\0', "\u{2400}");
-        if name.len() > CHANNEL_NAME {
-            return Err(Unreadable::new("a text with a name of more than 256 bytes"));
-        }
-        for layer in 0..=found.more_layers {
-            let key = key(&name, channel.is_alias, layer);
-            if self.is_full() && !is_alias(&key) && !self.channels.contains_key(&key) {
-                return Err(Unreadable::new("more than 1024 texts side by side"));
+    /// Makes sure that there is a channel for each reading of these texts, or adds none.
+    fn open(&mut self, texts: &mut [Text]) -> Result<(), Unreadable> {
+        let mut added = Vec::new();
+        let opened = self.open_all(texts, &mut added);
+        if opened.is_err() {
+            for key in added {
+                self.channels.remove(&key);
             }
+        }
+        opened
+    }
+
+    fn open_all(&mut self, texts: &mut [Text], added: &mut Vec<String>) -> Result<(), Unreadable> {
+        for text in texts {
+            for channel in &mut text.channels {
+                if channel.name.contains('\0') {
+                    channel.name = channel.name.replace('\0', "\u{2400}");
+                }
+                if channel.name.len() > CHANNEL_NAME {
+                    return Err(Unreadable::new("a text with a name of more than 256 bytes"));
+                }
+                for layer in 0..=text.more_layers {
+                    let key = key(&channel.name, channel.is_alias, layer);
+                    if self.channels.contains_key(&key) {
+                        continue;
+                    }
+                    if self.is_full(is_alias(&key)) {
+                        return Err(Unreadable::new("more than 1024 texts side by side"));
+                    }
+                    self.channels.insert(key.clone(), Channel::default());
+                    added.push(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are as many texts side by side as there may be: those that are aliases of others, or those that are not.
+    fn is_full(&self, aliases: bool) -> bool {
+        let most = if aliases { READINGS } else { CHANNELS };
+        let going_on = || {
+            let channels = self.channels.iter();
+            channels.filter(|(key, channel)| is_alias(key) == aliases && !channel.is_over())
+        };
+        self.channels.len() >= most && going_on().count() >= most
+    }
+
+    /// Adds the parts of a text that goes on in a channel, one for each way in which it is read.
+    fn going_on(&mut self, found: &Text, channel: &Name, parts: &mut Vec<Part>) {
+        for layer in 0..=found.more_layers {
+            let key = key(&channel.name, channel.is_alias, layer);
             let channel = self.channels.entry(key.clone()).or_default();
             let (text, spelling) = channel.reader.read(&found.source, found.layers + layer);
             let at = channel.come;
             channel.come += text.len();
             channel.done = false;
+            if let Some(scans) = &self.scans {
+                channel.read(&text, scans);
+                self.blocked |= channel.blocked.is_some();
+            }
             parts.push(Part {
                 place: found.place.clone(),
                 text,
                 spelling,
                 within: Some((key, at)),
+                found: Vec::new(),
+                masked: Vec::new(),
             });
         }
-        Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        let going_on = || {
-            let channels = self.channels.iter();
-            channels.filter(|(key, channel)| !is_alias(key) && !channel.is_over())
-        };
-        self.channels.len() >= CHANNELS && going_on().count() >= CHANNELS
+    /// Adds the parts of a text by itself, one for each way in which it is read, if they differ.
+    fn alone(&mut self, text: &Text, parts: &mut Vec<Part>) {
+        let mut before: Option<String> = None;
+        for layer in 0..=text.more_layers {
+            let (read, spelling) = Reader::whole(&text.source, text.layers + layer);
+            if before.as_ref() == Some(&read) {
+                break;
+            }
+            before = Some(read.clone());
+            let mut found = Vec::new();
+            if let Some(scans) = &self.scans {
+                let mut scan = (scans.0)();
+                scan.push(&read, &mut found);
+                scan.finish(&mut found);
+                self.blocked |= found.iter().any(|found| found.with.is_none());
+            }
+            parts.push(Part {
+                place: text.place.clone(),
+                text: read,
+                spelling,
+                within: None,
+                found,
+                masked: Vec::new(),
+            });
+        }
     }
 
     /// Forgets the texts that were finished first. What continues a text that is finished is judged with what came before,
@@ -266,36 +425,227 @@ impl Held {
         }
     }
 
-    /// Takes what may leave: what came before `until`, and what is out of sight of anything that may still come.
-    pub(super) fn take(
-        &mut self,
-        sight: Sight,
-        until: Option<Instant>,
-        all: bool,
-    ) -> Option<Batch> {
-        let due = |item: &Item| all || until.is_some_and(|until| item.arrived <= until);
-        let forced = self.queue.iter().take_while(|item| due(item)).count();
-        let free = self
-            .queue
-            .iter()
-            .take_while(|item| self.is_free(item, sight))
-            .count();
-        let count = if forced > 0 || self.is_worth_judging(free, sight) {
-            forced.max(free)
-        } else {
-            // What has no text has nothing to wait for but its turn.
-            self.queue
-                .iter()
-                .take_while(|item| item.parts.is_empty())
-                .count()
+    /// So many items have to leave.
+    fn forced(&self, due: Due) -> usize {
+        match due {
+            Due::Decided | Due::End { complete: false } => 0,
+            Due::Since(until) => {
+                let due = |item: &&Item| item.arrived <= until;
+                self.queue.iter().take_while(due).count()
+            }
+            Due::Above(_) | Due::End { complete: true } => self.queue.len(),
+        }
+    }
+
+    /// Takes what may leave: what has to, and what is out of sight of anything that may still come.
+    pub(super) fn take(&mut self, sight: Sight, due: Due) -> Option<Batch> {
+        let forced = self.forced(due);
+        let free = |item: &&Item| self.is_free(item, sight);
+        let free = self.queue.iter().take_while(free).count();
+        let count = match due {
+            // What may leave of it is for the judge to say.
+            Due::End { .. } => self.queue.len(),
+            _ if forced > 0 || self.is_worth_judging(free, sight) => forced.max(free),
+            _ => self.without_text(),
         };
         if count == 0 {
             return None;
         }
-        let passages = self.passages(count);
+        let complete = matches!(due, Due::End { complete: true });
+        let mut early = Early::default();
+        if !complete {
+            let forced = self.queue.iter().take(forced).skip(free);
+            let bytes = forced.map(|item| {
+                item.add_up(|part| match self.is_in_sight(part, sight) {
+                    true => 0,
+                    false => part.text.len(),
+                })
+            });
+            early.add(bytes.sum(), false);
+        }
+        let passages = self.passages(count, complete);
         let items: Vec<_> = self.queue.drain(..count).collect();
-        self.leave(&items, sight);
-        Some(Batch { items, passages })
+        self.bytes -= bytes_of(&items);
+        Some(Batch {
+            items,
+            passages,
+            forced,
+            early,
+        })
+    }
+
+    /// Takes note of what has become of a batch.
+    pub(super) fn settle(&mut self, rest: Rest, sight: Sight) {
+        self.bytes += bytes_of(&rest.kept);
+        let kept = rest.kept.into_iter().rev();
+        kept.for_each(|item| self.queue.push_front(item));
+        for (key, at, text) in &rest.left {
+            self.left += 1;
+            if let Some(channel) = self.channels.get_mut(key) {
+                channel.sent = at + text.len();
+                channel.left = self.left;
+                channel.context.push_str(text);
+            }
+        }
+        // Once for all that has left, not for each text.
+        for (key, ..) in &rest.left {
+            if let Some(channel) = self.channels.get_mut(key) {
+                let mut from = channel.context.len().saturating_sub(sight.context());
+                while !channel.context.is_char_boundary(from) {
+                    from -= 1;
+                }
+                channel.context.drain(..from);
+            }
+        }
+        self.forget_finished();
+    }
+
+    /// Takes what the scans of its texts let go.
+    pub(super) fn take_scanned(&mut self, sight: Sight, due: Due) -> Scanned {
+        let forced = match due {
+            Due::Above(most) => {
+                // The oldest leave, as many as have to: what came last is seen whole.
+                let mut bytes = self.bytes;
+                let above = |item: &&Item| {
+                    let is_above = bytes > most;
+                    bytes -= item.bytes();
+                    is_above
+                };
+                self.queue.iter().take_while(above).count()
+            }
+            _ => self.forced(due),
+        };
+        if let Due::End { complete: true } = due {
+            for channel in self.channels.values_mut() {
+                channel.done = true;
+                channel.read_ending();
+                self.blocked |= channel.blocked.is_some();
+            }
+        }
+        let mut count = 0;
+        for n in 0..self.queue.len() {
+            if !self.is_decided(&self.queue[n], sight) {
+                if n >= forced {
+                    break;
+                }
+                self.read_undecided(n);
+            }
+            if self.blocked && self.is_blocked(&self.queue[n]) {
+                break;
+            }
+            count += 1;
+        }
+        if forced == 0 && !self.blocked && !self.is_worth_judging(count, sight) {
+            count = self.without_text();
+        }
+        let items: Vec<_> = self.queue.drain(..count).collect();
+        self.bytes -= bytes_of(&items);
+        let (blocks, early) = self.leave(items);
+        Scanned {
+            blocks,
+            blocked: self.blocked,
+            early,
+        }
+    }
+
+    /// An item has to leave before its texts are decided: of those, what would be found if they ended here is found.
+    fn read_undecided(&mut self, item: usize) {
+        for part in &self.queue[item].parts {
+            if let Some((key, at)) = &part.within
+                && let Some(channel) = self.channels.get_mut(key)
+                && part.ends(*at) > channel.decided()
+            {
+                channel.read_ending();
+                self.blocked |= channel.blocked.is_some();
+            }
+        }
+    }
+
+    /// Carries out what the scans have found in these items, which leave. Also tells how much of their text leaves
+    /// undecided, and without a mask.
+    fn leave(&mut self, items: Vec<Item>) -> (Vec<Block>, Early) {
+        let mut ends: HashMap<&str, (usize, usize)> = HashMap::new();
+        for part in items.iter().flat_map(|item| &item.parts) {
+            if let Some((key, at)) = &part.within {
+                ends.insert(key, (at + part.text.len(), part.ends(*at)));
+            }
+        }
+        let mut channels: HashMap<&str, ChannelMasks> = HashMap::new();
+        for (key, (_, end)) in &ends {
+            if let Some(channel) = self.channels.get(*key) {
+                let masks = channel.masks(*end);
+                channels.insert(key, ChannelMasks { start: 0, masks });
+            }
+        }
+        let mut early = Early::default();
+        for item in &items {
+            let undecided = item.add_up(|part| {
+                let Some((key, at)) = &part.within else {
+                    return 0;
+                };
+                let channel = self.channels.get(key);
+                let (Some(channel), Some(found)) = (channel, channels.get(key.as_str())) else {
+                    return 0;
+                };
+                let decided = channel.decided();
+                if part.ends(*at) <= decided {
+                    return 0;
+                }
+                let known = decided.saturating_sub(*at);
+                let masked = part.masks(&found.masks, *at).map(|mask| {
+                    let end = mask.range.end.min(part.text.len());
+                    end.saturating_sub(mask.range.start.max(known))
+                });
+                let undecided = part.text.len().saturating_sub(known);
+                undecided.saturating_sub(masked.sum())
+            });
+            early.add(undecided, true);
+        }
+        let alone = |item: &Item| -> Vec<Vec<Mask>> {
+            item.parts
+                .iter()
+                .map(|part| masks(&part.found, 0))
+                .collect()
+        };
+        let mut all: Vec<Vec<Vec<Mask>>> = items.iter().map(alone).collect();
+        add_masks(&items, &channels, &mut all);
+        for (key, (sent, _)) in ends {
+            self.left += 1;
+            if let Some(channel) = self.channels.get_mut(key) {
+                channel.sent = sent;
+                channel.left = self.left;
+                channel.forget(sent);
+            }
+        }
+        self.forget_finished();
+        (rewritten(items, all), early)
+    }
+
+    fn is_decided(&self, item: &Item, sight: Sight) -> bool {
+        item.parts.iter().all(|part| match &part.within {
+            None => true,
+            Some((key, at)) => {
+                let decided = self.channels.get(key).map(Channel::decided);
+                decided.is_none_or(|decided| part.ends(*at) <= decided)
+                    && self.is_in_sight(part, sight)
+            }
+        })
+    }
+
+    fn is_blocked(&self, item: &Item) -> bool {
+        item.parts.iter().any(|part| match &part.within {
+            None => part.found.iter().any(|found| found.with.is_none()),
+            Some((key, at)) => {
+                let blocked = self.channels.get(key).and_then(|channel| channel.blocked);
+                blocked.is_some_and(|blocked| part.ends(*at) > blocked)
+            }
+        })
+    }
+
+    /// How many items at the front have no text: they have nothing to wait for but their turn.
+    fn without_text(&self) -> usize {
+        let without = |item: &&Item| item.parts.is_empty();
+        self.queue.iter().take_while(without).count()
     }
 
     /// Whether enough text has come since the last time.
@@ -324,220 +674,67 @@ impl Held {
 
     /// Whether all texts of an item are farther from the end of their channel than anything reaches.
     fn is_free(&self, item: &Item, sight: Sight) -> bool {
-        item.parts.iter().all(|part| match &part.within {
-            None => true,
-            Some((name, at)) => self.channels.get(name).is_none_or(|channel| {
-                channel.done || part.ends(*at).saturating_add(sight.overlap) <= channel.come
-            }),
+        item.parts.iter().all(|part| self.is_in_sight(part, sight))
+    }
+
+    /// Whether as much of its channel has come behind a part as has to be seen.
+    fn is_in_sight(&self, part: &Part, sight: Sight) -> bool {
+        let Some((key, at)) = &part.within else {
+            return true;
+        };
+        self.channels.get(key).is_none_or(|channel| {
+            channel.done || part.ends(*at).saturating_add(sight.overlap) <= channel.come
         })
     }
 
     /// The passages that the first `count` items are part of.
-    fn passages(&self, count: usize) -> Vec<(Of, Passage)> {
+    fn passages(&self, count: usize, complete: bool) -> Vec<(Of, Passage)> {
         let mut passages = Vec::new();
         let mut order: Vec<&str> = Vec::new();
         let mut texts: HashMap<&str, String> = HashMap::new();
         for (i, item) in self.queue.iter().take(count).enumerate() {
             for (p, part) in item.parts.iter().enumerate() {
-                let Some((name, _)) = &part.within else {
+                let Some((key, _)) = &part.within else {
                     let passage = Passage {
                         text: part.text.clone(),
                         sent: 0,
                         channel: None,
+                        complete: true,
                     };
                     passages.push((Of::Part(i, p), passage));
                     continue;
                 };
-                texts.entry(name).or_insert_with(|| {
-                    order.push(name);
-                    let channel = self.channels.get(name);
+                texts.entry(key).or_insert_with(|| {
+                    order.push(key);
+                    let channel = self.channels.get(key);
                     channel.map_or_else(String::new, |channel| channel.context.clone())
                 });
             }
         }
         for part in self.queue.iter().flat_map(|item| &item.parts) {
-            if let Some((name, _)) = &part.within
-                && let Some(text) = texts.get_mut(name.as_str())
+            if let Some((key, _)) = &part.within
+                && let Some(text) = texts.get_mut(key.as_str())
             {
                 text.push_str(&part.text);
             }
         }
-        for name in order {
-            let (Some(channel), Some(text)) = (self.channels.get(name), texts.remove(name)) else {
+        for key in order {
+            let (Some(channel), Some(text)) = (self.channels.get(key), texts.remove(key)) else {
                 continue;
             };
             let passage = Passage {
                 text,
                 sent: channel.context.len(),
-                channel: Some(name_of(name).to_owned()),
+                channel: Some(name_of(key).to_owned()),
+                complete: complete || channel.done,
             };
             let start = channel.sent - channel.context.len();
-            passages.push((Of::Channel(name.to_owned(), start), passage));
+            passages.push((Of::Channel(key.to_owned(), start), passage));
         }
         passages
     }
-
-    /// Remembers what the end of each channel is now.
-    fn leave(&mut self, items: &[Item], sight: Sight) {
-        for item in items {
-            self.bytes -= item.block.as_bytes().len();
-            self.left += 1;
-            for part in &item.parts {
-                let Some((name, at)) = &part.within else {
-                    continue;
-                };
-                if let Some(channel) = self.channels.get_mut(name) {
-                    channel.sent = at + part.text.len();
-                    channel.left = self.left;
-                    channel.context.push_str(&part.text);
-                    // Twice, so that what is recognised by what stands before it still is.
-                    let mut from = channel
-                        .context
-                        .len()
-                        .saturating_sub(sight.overlap.saturating_mul(2));
-                    while !channel.context.is_char_boundary(from) {
-                        from -= 1;
-                    }
-                    channel.context.drain(..from);
-                }
-            }
-        }
-        self.forget_finished();
-    }
 }
 
-impl Batch {
-    /// What has to be judged, in order.
-    pub(super) fn passages(&self) -> impl Iterator<Item = &Passage> {
-        self.passages.iter().map(|(_, passage)| passage)
-    }
-
-    /// What the judge is asked about the passages.
-    pub(super) fn questions(&self) -> Questions {
-        Questions::new(self.passages.iter().map(|(of, passage)| {
-            let is_alias = matches!(of, Of::Channel(key, _) if is_alias(key));
-            (passage, is_alias)
-        }))
-    }
-
-    /// The items as they came.
-    pub(super) fn into_blocks(self) -> Vec<Block> {
-        self.items.into_iter().map(|item| item.block).collect()
-    }
-
-    /// Whether the judgements, one for each passage, can be carried out.
-    pub(super) fn check(&self, judgements: &[Judgement]) -> Result<(), InvalidMask> {
-        for (passage, judgement) in self.passages().zip(judgements) {
-            let Judgement::Mask(masks) = judgement else {
-                continue;
-            };
-            for Mask { range, .. } in masks {
-                if passage.text.get(range.clone()).is_none() {
-                    let (range, bytes) = (range.clone(), passage.text.len());
-                    return Err(InvalidMask { range, bytes });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Carries out the judgements, one for each passage. `None`: blocked.
-    pub(super) fn settle(self, judgements: Vec<Judgement>) -> Option<Vec<Block>> {
-        let Self { items, passages } = self;
-        let none = |item: &Item| vec![Vec::new(); item.parts.len()];
-        let mut masks: Vec<Vec<Vec<Mask>>> = items.iter().map(none).collect();
-        // The masks of each channel, in order, and the byte of the channel that they count from.
-        let mut found: HashMap<&str, (usize, Vec<Mask>)> = HashMap::new();
-        for ((of, _), judgement) in passages.iter().zip(judgements) {
-            let tidied = match judgement {
-                Judgement::Pass => continue,
-                Judgement::Block => return None,
-                Judgement::Mask(found) => tidy(found),
-            };
-            match of {
-                Of::Channel(key, start) => {
-                    found.insert(key, (*start, tidied));
-                }
-                Of::Part(item, part) => masks[*item][*part] = tidied,
-            }
-        }
-        for (item, masks) in items.iter().zip(&mut masks) {
-            for (part, masks) in item.parts.iter().zip(masks) {
-                if let Some((name, at)) = &part.within
-                    && let Some((start, found)) = found.get(name.as_str())
-                {
-                    let begins = at - start;
-                    let first = found.partition_point(|mask| mask.range.end <= begins);
-                    let here = found[first..]
-                        .iter()
-                        .map_while(|mask| part.within(mask, begins));
-                    masks.extend(here);
-                }
-            }
-        }
-        let blocks = items.into_iter().zip(masks).map(|(item, masks)| {
-            let parts = item.parts.into_iter().zip(masks);
-            let changed = parts.filter(|(_, masks)| !masks.is_empty());
-            let changed = changed.map(|(part, masks)| {
-                let edits = masks.into_iter().map(|mask| part.spelling.edit(mask));
-                (part.place, edits.collect())
-            });
-            edit::rewrite(item.block, changed.collect())
-        });
-        Some(blocks.collect())
-    }
+fn bytes_of(items: &[Item]) -> usize {
+    items.iter().map(Item::bytes).sum()
 }
-
-/// Adds the parts of a text by itself, one for each way in which it is read, if they differ.
-fn alone(found: &Text, parts: &mut Vec<Part>) {
-    let mut before: Option<String> = None;
-    for layer in 0..=found.more_layers {
-        let (text, spelling) = Reader::whole(&found.source, found.layers + layer);
-        if before.as_ref() == Some(&text) {
-            break;
-        }
-        before = Some(text.clone());
-        parts.push(Part {
-            place: found.place.clone(),
-            text,
-            spelling,
-            within: None,
-        });
-    }
-}
-
-/// Masks in order and apart from each other.
-fn tidy(mut masks: Vec<Mask>) -> Vec<Mask> {
-    masks.retain(|mask| !mask.range.is_empty());
-    masks.sort_by_key(|mask| mask.range.start);
-    let mut apart: Vec<Mask> = Vec::with_capacity(masks.len());
-    for mask in masks {
-        match apart.last_mut() {
-            Some(last) if mask.range.start < last.range.end => {
-                last.range.end = last.range.end.max(mask.range.end);
-            }
-            _ => apart.push(mask),
-        }
-    }
-    apart
-}
-
-/// A mask that is not a part of its passage.
-#[derive(Debug)]
-pub(super) struct InvalidMask {
-    range: Range<usize>,
-    bytes: usize,
-}
-
-impl std::fmt::Display for InvalidMask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "a judge masked bytes {:?} of a passage of {} bytes: a mask lies within the passage and begins and ends \
-             between two characters",
-            self.range, self.bytes
-        )
-    }
-}
-
-impl std::error::Error for InvalidMask {}

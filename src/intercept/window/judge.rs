@@ -5,6 +5,8 @@ use std::{fmt, ops::Range};
 use futures_util::future::BoxFuture;
 use tower::{BoxError, Service, util::Oneshot};
 
+use super::scan::Incremental;
+
 /// A text to judge: all of a channel that is still held back, and some that has left before it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -17,6 +19,9 @@ pub struct Passage {
     /// The channel that this is part of, as the [`Extract`](super::Extract) named it; `None` for a text that stands by
     /// itself.
     pub channel: Option<String>,
+    /// Whether the text ends here: its API said so, the stream ended cleanly, or it stands by itself. If not, more may
+    /// follow, and the end of the text may be the beginning of a match.
+    pub complete: bool,
 }
 
 /// Shows the size, never the text.
@@ -40,11 +45,51 @@ pub enum Judgement {
     Pass,
     /// These parts leave as something else.
     Mask(Vec<Mask>),
+    /// These parts leave as something else, and the text from this byte on waits for what follows: it may be the beginning
+    /// of a match.
+    ///
+    /// An event leaves once all of its text stands before that byte; the judge is asked again when more has come. A
+    /// [complete](Passage::complete) passage is not held: all of it leaves. Of a stream that breaks, held text does
+    /// not leave.
+    ///
+    /// This is of use with [`overlap(0)`](super::Window::overlap), and with a [`time`](super::Window::time) that is long
+    /// enough for the rest of a match to come.
+    Hold {
+        /// In bytes of the passage's text. The size of the text, if all of it may leave.
+        from: usize,
+        /// What leaves as something else.
+        masks: Vec<Mask>,
+    },
     /// It must not leave: the stream ends here. See [`Window::on_block`](super::Window::on_block).
     Block,
 }
 
 impl Judgement {
+    /// Lets the text leave up to this byte, and holds the rest: it may be the beginning of a match.
+    /// See [`Hold`](Self::Hold).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_sse_proxy::intercept::window::{Judgement, Passage, Window};
+    ///
+    /// fn no_names(passage: &Passage) -> Judgement {
+    ///     let found = passage.text.match_indices("Alice");
+    ///     let decided = Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
+    ///     // "A", "Al", "Ali" or "Alic" at the end may become the name.
+    ///     let begun = (1..5).rev().find(|&size| passage.text.ends_with(&"Alice"[..size]));
+    ///     decided.hold_from(passage.text.len() - begun.unwrap_or(0))
+    /// }
+    /// let window = Window::new(no_names).overlap(0).time(Duration::MAX);
+    /// ```
+    pub fn hold_from(self, from: usize) -> Self {
+        let masks = match self {
+            Judgement::Pass => Vec::new(),
+            Judgement::Mask(masks) | Judgement::Hold { masks, .. } => masks,
+            Judgement::Block => return Judgement::Block,
+        };
+        Judgement::Hold { from, masks }
+    }
+
     /// Masks all of these byte ranges with the same text; passes if there are none.
     ///
     /// ```
@@ -85,6 +130,12 @@ pub struct Mask {
 pub trait Judge: Send + Sync + 'static {
     /// Decides, or says when it will be decided.
     fn judge(&self, passage: Passage) -> Ruling;
+
+    /// How this judge reads a text piece by piece, if it can.
+    #[doc(hidden)]
+    fn incremental(&self) -> Option<Incremental> {
+        None
+    }
 }
 
 /// A decision, or one to come.

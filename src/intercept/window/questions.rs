@@ -22,7 +22,7 @@ impl Questions {
         let mut asked: Vec<Passage> = Vec::new();
         let mut of = vec![0; passages.len()];
         let mut alone: HashMap<&str, usize> = HashMap::new();
-        let mut all: HashMap<(&str, usize), usize> = HashMap::new();
+        let mut all: HashMap<(&str, usize, bool), usize> = HashMap::new();
         // Aliases last, so that they find what they are an alias of.
         for aliases in [false, true] {
             for (question, (passage, is_alias)) in of.iter_mut().zip(&passages) {
@@ -31,7 +31,7 @@ impl Questions {
                 }
                 let text = passage.text.as_str();
                 let known = if aliases {
-                    all.get(&(text, passage.sent))
+                    all.get(&(text, passage.sent, passage.complete))
                 } else if passage.channel.is_none() {
                     alone.get(text)
                 } else {
@@ -42,7 +42,7 @@ impl Questions {
                     continue;
                 }
                 *question = asked.len();
-                all.insert((text, passage.sent), asked.len());
+                all.insert((text, passage.sent, passage.complete), asked.len());
                 if passage.channel.is_none() {
                     alone.insert(text, asked.len());
                 }

@@ -1,0 +1,445 @@
+//! When held text leaves: by its continuation, its end, a bound; and when it does not.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use tower::service_fn;
+use tower_sse_proxy::{
+    Event,
+    intercept::window::{Judge, Ruling},
+};
+use tracing_subscriber::filter::LevelFilter;
+
+use super::*;
+use crate::support::{Script, Step, is_silent, next};
+
+const EMAIL: &str = "[e-mail]";
+
+fn emails() -> Window {
+    Window::new(patterns([Pattern::email().mask(EMAIL)]).unwrap())
+}
+
+fn no_plans() -> Window {
+    Window::new(patterns([Pattern::phrase("secret plan").ignore_case().block()]).unwrap())
+}
+
+/// Masks a name, and holds what may become it.
+fn no_names(passage: &Passage) -> Judgement {
+    let found = passage.text.match_indices("Alice");
+    let decided = Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
+    let begun = (1..5)
+        .rev()
+        .find(|&size| passage.text.ends_with(&"Alice"[..size]));
+    decided.hold_from(passage.text.len() - begun.unwrap_or(0))
+}
+
+/// The same as a function and as a service that takes its time.
+fn holding_windows() -> [Window; 2] {
+    let service = service_fn(async |passage: Passage| {
+        sleep(Duration::from_millis(3)).await;
+        Ok::<_, io::Error>(no_names(&passage))
+    });
+    [Window::new(no_names), Window::service(service)]
+        .map(|window| window.overlap(0).time(Duration::MAX))
+}
+
+async fn get(body: &mut crate::support::Open) -> String {
+    String::from_utf8(next(body).await.to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn judge_that_holds_from_a_byte_lets_events_before_it_leave_and_keeps_the_others() {
+    for window in holding_windows() {
+        let (mut upstream, mut body) = open(&layer(window)).await;
+        for (sent, came) in [
+            ("Hello", Some(chat("Hello"))),
+            (" A", None),
+            ("li", None),
+            ("bi, Al", Some(chat(" A") + &chat("li"))),
+            ("ice.", Some(chat("bi, [name]") + &chat("."))),
+        ] {
+            upstream.send_data(chat(sent).into()).await.unwrap();
+            match came {
+                None => {
+                    sleep(Duration::from_secs(600)).await;
+                    assert!(is_silent(&mut body).await);
+                }
+                Some(came) => assert_eq!(get(&mut body).await, came),
+            }
+        }
+        // The end of the stream ends the text.
+        upstream.send_data(chat("Ali").into()).await.unwrap();
+        assert!(is_silent(&mut body).await);
+        drop(upstream);
+        assert_eq!(get(&mut body).await, chat("Ali"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_text_does_not_leave_when_the_upstream_breaks() {
+    let windows = holding_windows().into_iter().chain([emails()]);
+    for window in windows {
+        let steps = [chat("Hi "), chat("to, "), chat("Ali")].map(|event| Step::Data(event.into()));
+        let steps = steps.into_iter().chain([Step::Error]);
+        let (out, failed) = rest(pass(&layer(window), Script::new(steps)).await).await;
+        assert!(!out.contains("Ali"), "{out}");
+        assert_eq!(joined(&out), "Hi to, ");
+        assert_eq!(failed, Some(ErrorKind::Upstream));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_text_does_not_leave_when_a_limit_cuts_the_stream() {
+    let small = layer(emails()).max_event_bytes(128);
+    let stream = [chat("so, "), chat("alice"), chat(&"x".repeat(100))];
+    let (out, failed) = rest(pass(&small, Script::of(stream)).await).await;
+    assert_eq!(
+        (joined(&out).as_str(), failed),
+        ("so, ", Some(ErrorKind::EventTooLarge))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn passage_says_whether_its_text_is_complete() {
+    for (end, at_end) in [(None, true), (Some(Step::Error), false)] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let judged = Arc::clone(&seen);
+        let window = Window::new(move |passage: &Passage| {
+            let passage = passage.clone();
+            judged
+                .lock()
+                .unwrap()
+                .push((passage.text, passage.complete));
+            Judgement::Pass
+        });
+        let steps = [
+            chat("a text that is longer than the window, which is sixty-four bytes."),
+            finished(),
+            "data: {\"note\":\"alone\"}\n\n".to_owned(),
+            delta(1, "more"),
+        ];
+        let steps = steps.into_iter().map(|event| Step::Data(event.into()));
+        let body = Script::new(steps.chain(end));
+        rest(pass(&layer(window.overlap(4)), body).await).await;
+        let seen = seen.lock().unwrap();
+        let complete = |text: &str| {
+            let mut of = seen.iter().filter(|(seen, _)| seen.contains(text));
+            of.next_back().unwrap().1
+        };
+        assert!(
+            complete("sixty-four") && complete("stop") && complete("alone"),
+            "{seen:?}"
+        );
+        assert_eq!(complete("more"), at_end, "{seen:?}");
+        assert!(seen.iter().any(|(_, complete)| !complete) || at_end);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_text_leaves_when_its_text_is_finished() {
+    let (mut upstream, mut body) = open(&layer(emails())).await;
+    let begun = Instant::now();
+    upstream
+        .send_data(chat("alice@example.co").into())
+        .await
+        .unwrap();
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(finished().into()).await.unwrap();
+    assert_eq!(get(&mut body).await, chat(EMAIL) + &finished());
+    // A text that goes on after its end is the same text.
+    upstream.send_data(chat("m, bob").into()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(chat(" said").into()).await.unwrap();
+    assert_eq!(get(&mut body).await, chat(", bob"));
+    drop(upstream);
+    assert_eq!(get(&mut body).await, chat(" said"));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn blocked_text_that_goes_on_after_its_finish_is_still_blocked() {
+    let stream = [chat("my secret"), finished(), chat(" PLAN"), chat(" is")];
+    let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream)).await).await;
+    assert_eq!(joined(&out), "my secret");
+    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+}
+
+#[tokio::test]
+async fn block_ends_the_stream_after_the_clean_events_before_the_match() {
+    let events = [
+        chat("a s"),
+        chat("up, a se"),
+        chat("t of sec"),
+        chat("ret pl"),
+        chat("an"),
+        chat("!"),
+    ];
+    let one_chunk = vec![events.concat()];
+    let chunk_each = events.to_vec();
+    for chunks in [one_chunk, chunk_each] {
+        let body = pass(&layer(no_plans()), Script::of(chunks.clone())).await;
+        let (out, failed) = rest(body).await;
+        assert_eq!(out, events[..2].concat());
+        assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+
+        let said = no_plans().on_block(|| vec![Event::new("blocked")]);
+        let (out, failed) = rest(pass(&layer(said), Script::of(chunks)).await).await;
+        assert_eq!(out, events[..2].concat() + "data: blocked\n\n");
+        assert_eq!(failed, None);
+    }
+}
+
+#[tokio::test]
+async fn block_cuts_also_where_events_become_free_with_the_match() {
+    // The first event waits for what follows it, and is clean.
+    let stream = [chat("a sec"), chat("tor; secret plan")];
+    let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream.clone())).await).await;
+    assert_eq!(out, stream[0]);
+    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+}
+
+#[tokio::test]
+async fn match_is_found_in_any_string_and_in_any_spelling() {
+    let layer = layer(emails());
+    for (sent, came) in [
+        (
+            r#"{"note":"to bob@example.com."}"#,
+            r#"{"note":"to [e-mail]."}"#,
+        ),
+        (
+            r#"{"note":["bob@example.com"]}"#,
+            r#"{"note":["[e-mail]"]}"#,
+        ),
+        (
+            r#"{"note":"b\u006fb\u0040example.com"}"#,
+            r#"{"note":"[e-mail]"}"#,
+        ),
+        ("to bob@example.com.", "to [e-mail]."),
+    ] {
+        let body = pass(&layer, Script::of([event(sent)])).await;
+        assert_eq!(
+            rest(body).await,
+            (String::from_utf8(event(came).to_vec()).unwrap(), None)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_side_by_side_are_not_joined_and_keep_their_order() {
+    let (mut upstream, mut body) = open(&layer(emails())).await;
+    for (index, text) in [(0, "alice"), (1, "so, "), (1, "a@b.c")] {
+        upstream.send_data(delta(index, text).into()).await.unwrap();
+        assert!(is_silent(&mut body).await);
+    }
+    upstream.send_data(": ping\n\n".into()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(delta(0, ", ").into()).await.unwrap();
+    assert_eq!(get(&mut body).await, delta(0, "alice") + &delta(1, "so, "));
+    upstream.send_data(delta(1, "om, ").into()).await.unwrap();
+    let rest = delta(1, EMAIL) + ": ping\n\n" + &delta(0, ", ") + &delta(1, ", ");
+    assert_eq!(get(&mut body).await, rest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn size_bound_releases_the_oldest_text_counts_it_and_masks_the_rest() {
+    let event = chat("aaaa");
+    let window = emails().max_bytes(3 * event.len());
+    let counts = window.clone();
+    let (mut upstream, mut body) = open(&layer(window)).await;
+    for _ in 0..3 {
+        upstream.send_data(event.clone().into()).await.unwrap();
+        assert!(is_silent(&mut body).await);
+    }
+    upstream.send_data(event.clone().into()).await.unwrap();
+    assert_eq!(get(&mut body).await, event);
+    let early = counts.early_releases();
+    assert_eq!((early.by_size, early.by_time, early.bytes), (1, 0, 4));
+    upstream.send_data(chat("@b.cd ").into()).await.unwrap();
+    drop(upstream);
+    let (out, failed) = rest(body).await;
+    assert_eq!((joined(&out).as_str(), failed), (" ", None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
+    let window = emails().time(Duration::from_millis(100));
+    let counts = window.clone();
+    let (mut upstream, mut body) = open(&layer(window)).await;
+    upstream
+        .send_data(chat("bob@example.co").into())
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    assert_eq!(get(&mut body).await, chat(EMAIL));
+    assert_eq!(begun.elapsed().as_millis(), 100);
+    assert_eq!(counts.early_releases(), Default::default());
+    upstream.send_data(chat("m.").into()).await.unwrap();
+    upstream.send_data(chat(" alice").into()).await.unwrap();
+    assert_eq!(get(&mut body).await, chat("."));
+    assert_eq!(get(&mut body).await, chat(" alice"));
+    let early = counts.early_releases();
+    assert_eq!((early.by_size, early.by_time, early.bytes), (0, 1, 5));
+    // Of what has left in part, the rest is masked.
+    upstream
+        .send_data(chat("@example.com ").into())
+        .await
+        .unwrap();
+    assert_eq!(get(&mut body).await, chat(" "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_bound_does_not_release_what_would_be_blocked() {
+    let guard = patterns([Pattern::card_number().block()]).unwrap();
+    let window = Window::new(guard).time(Duration::from_millis(100));
+    let (mut upstream, body) = open(&layer(window)).await;
+    let clean = chat("card ");
+    upstream.send_data(clean.clone().into()).await.unwrap();
+    upstream
+        .send_data(chat("4111111111111111").into())
+        .await
+        .unwrap();
+    let (out, failed) = rest(body).await;
+    assert_eq!((out, failed), (clean, Some(ErrorKind::InterceptorFailed)));
+    drop(upstream);
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_release_is_logged_with_its_size_and_without_its_text() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for (window, warnings) in [
+        (emails().time(Duration::from_millis(100)), 1),
+        // A judge that does not say what may be a match.
+        (Window::new(|_: &Passage| Judgement::Pass), 0),
+    ] {
+        let counts = window.clone();
+        let (mut upstream, mut body) = open(&layer(window)).await;
+        for _ in 0..2 {
+            upstream.send_data(chat("alice").into()).await.unwrap();
+            assert_eq!(get(&mut body).await, chat("alice"));
+        }
+        assert_eq!(counts.early_releases().by_time, 2);
+        let shown = String::from_utf8(std::mem::take(&mut *logged.0.lock().unwrap())).unwrap();
+        assert_eq!(shown.matches("WARN").count(), warnings, "{shown}");
+        assert_eq!(
+            shown.matches("bytes=5 bound=\"time\"").count(),
+            warnings,
+            "{shown}"
+        );
+        assert!(!shown.contains("alice"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
+    use std::error::Error;
+    let wrong = |_: &Passage| Judgement::Pass.hold_from(9);
+    let body = pass(
+        &layer(Window::new(wrong).overlap(0)),
+        Script::of([chat("abc")]),
+    )
+    .await;
+    let error = http_body_util::BodyExt::collect(body).await.unwrap_err();
+    let why = error.source().unwrap().to_string();
+    assert!(why.contains("passage of 3 bytes from byte 9"), "{why}");
+}
+
+#[tokio::test]
+async fn patterns_can_be_asked_by_another_judge() {
+    let guard = patterns([Pattern::email().mask(EMAIL)]).unwrap();
+    let emails_only = move |passage: &Passage| match guard.judge(passage.clone()) {
+        Ruling::Now(judgement) => judgement,
+        Ruling::Later(_) => panic!("patterns answer at once"),
+    };
+    let window = Window::new(emails_only).overlap(0).time(Duration::MAX);
+    let stream = ["so, al", "ice@exam", "ple.co", "m, bye"].map(chat);
+    let (out, failed) = rest(pass(&layer(window), Script::of(stream)).await).await;
+    assert_eq!((joined(&out).as_str(), failed), ("so, [e-mail], bye", None));
+}
+
+#[tokio::test]
+async fn mask_that_has_begun_to_leave_covers_the_rest_of_a_match_of_any_size() {
+    let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
+    let ask = guard.clone();
+    let asked = move |passage: &Passage| match ask.judge(passage.clone()) {
+        Ruling::Now(judgement) => judgement,
+        Ruling::Later(_) => panic!("patterns answer at once"),
+    };
+    let asked = Window::new(asked).overlap(0).time(Duration::MAX);
+    for window in [asked, Window::new(guard)] {
+        let long = "x".repeat(1000);
+        let stream = [chat("a <"), chat(&long), chat("y> and <b"), chat("c> d")];
+        let (out, failed) = rest(pass(&layer(window), Script::of(stream)).await).await;
+        assert_eq!((joined(&out).as_str(), failed), ("a # and # d", None));
+    }
+}
+
+#[test]
+fn pattern_that_is_of_no_use_is_an_error_that_names_it() {
+    for (pattern, why) in [
+        (Pattern::regex("(a"), "unclosed group"),
+        (Pattern::regex("a*"), "matches the empty text"),
+        (Pattern::regex(r"(?-u:\b)"), "matches the empty text"),
+        (Pattern::phrase(""), "matches the empty text"),
+        (Pattern::regex("a^b"), "cannot match any text"),
+        (Pattern::regex(r"\bab\b"), r"write (?-u:\b)"),
+        (
+            Pattern::regex(r"(?-u:\w){1,3000}x(?-u:\w){1,3000}"),
+            "needs more than 8 MiB",
+        ),
+        (Pattern::regex(r"a{1,1000000}"), "needs more than 8 MiB"),
+    ] {
+        let error = patterns([Pattern::email(), pattern]).unwrap_err();
+        assert_eq!(error.index(), 1);
+        let shown = error.to_string();
+        assert!(
+            shown.starts_with("pattern 1: ") && shown.contains(why),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn phrase_is_taken_letter_by_letter_and_ignores_case_if_asked_to() {
+    let phrase = r"a.b*\(Stra\u{df}e)";
+    for (pattern, text, masked) in [
+        (
+            Pattern::phrase(phrase),
+            r"x a.b*\(Stra\u{df}e) axb",
+            "x *** axb",
+        ),
+        (Pattern::phrase("\u{e4}B"), "\u{c4}b \u{e4}B", "\u{c4}b ***"),
+        (
+            Pattern::phrase("\u{e4}B").ignore_case(),
+            "\u{c4}b \u{e4}B",
+            "*** ***",
+        ),
+    ] {
+        let window = Window::new(patterns([pattern]).unwrap());
+        let body = pass(&layer(window), Script::of([chat(text)])).await;
+        assert_eq!(joined(&rest(body).await.0), masked);
+    }
+}
