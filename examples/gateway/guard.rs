@@ -1,14 +1,11 @@
 //! The interceptors: what is dropped, rewritten, or never decided.
 
-use std::time::Duration;
-
-use memchr::memmem::Finder;
 use tower_sse_proxy::{
     Event, Policy,
     codec::Block,
     intercept::{
         EachEvent, Head, InterceptExt, Interceptor, Verdict,
-        window::{Judgement, Passage, Window},
+        window::{Pattern, PatternError, Window, patterns},
     },
 };
 
@@ -17,26 +14,25 @@ use crate::{settings::Settings, text::Text};
 /// What stands in place of a masked text.
 const MASK: &str = "***";
 
+/// How many bytes of events a window holds behind one of the largest size.
+const HELD_BYTES: usize = 1 << 20;
+
 /// Installs what the settings ask for, in the order of severity.
-pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
+///
+/// # Errors
+/// A text for a window that is too long to be looked for: the error names the setting.
+pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
         policy = policy.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
     }
     if let Some(text) = &settings.window_deny {
-        policy = policy.intercept(window(text, |found| {
-            if found.is_empty() {
-                Judgement::Pass
-            } else {
-                Judgement::Block
-            }
-        }));
+        let window = window(Pattern::phrase(text).block(), settings);
+        policy = policy.intercept(window.map_err(|error| format!("SSEP_WINDOW_DENY: {error}"))?);
     }
     if let Some(text) = &settings.window_mask {
-        let len = text.len();
-        policy = policy.intercept(window(text, move |found| {
-            Judgement::mask(found.into_iter().map(|at| at..at + len), MASK)
-        }));
+        let window = window(Pattern::phrase(text).mask(MASK), settings);
+        policy = policy.intercept(window.map_err(|error| format!("SSEP_WINDOW_MASK: {error}"))?);
     }
     if let Some(text) = &settings.panic {
         let text = Text::new(text);
@@ -68,17 +64,14 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Policy {
             event
         });
     }
-    policy
+    Ok(policy)
 }
 
-/// A window that decides by where the text begins. Every event waits until its texts are known to begin no occurrence.
-fn window(text: &str, decide: impl Fn(Vec<usize>) -> Judgement + Send + Sync + 'static) -> Window {
-    let finder = Finder::new(text).into_owned();
-    let judge =
-        move |passage: &Passage| decide(finder.find_iter(passage.text.as_bytes()).collect());
-    Window::new(judge)
-        .overlap(text.len().saturating_sub(1))
-        .time(Duration::MAX)
+/// A window for one pattern. An event waits only while its texts may begin an occurrence.
+fn window(pattern: Pattern, settings: &Settings) -> Result<Window, PatternError> {
+    // An event of the largest size that ends with the beginning of an occurrence waits for its continuation, too.
+    let max_bytes = settings.max_event_bytes.saturating_add(HELD_BYTES);
+    Ok(Window::new(patterns([pattern])?).max_bytes(max_bytes))
 }
 
 /// Drops whatever carries a text, whether a client would dispatch it or not.

@@ -68,6 +68,7 @@ fn in_one_line(error: &clap::Error) -> String {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
+    let policy = policy(&settings)?;
     let listener = server::bind(&settings.listen)?;
     let listen = listener.local_addr()?;
     let upstream = match upstream {
@@ -79,21 +80,21 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     };
     tracing::info!("listening on {listen}, in front of {upstream}");
-    let layer = routes::layer(policy(&settings), &settings, listen, &upstream);
+    let layer = routes::layer(policy, &settings, listen, &upstream);
     let service = layer.layer(Upstream::new(&upstream)?);
     server::serve(listener, service, &settings).await?;
     Ok(())
 }
 
 /// What is done with every event stream.
-fn policy(settings: &Settings) -> Policy {
+fn policy(settings: &Settings) -> Result<Policy, String> {
     // Streams are read even if nothing else is set, so that each frame ends between two blocks.
     let policy = Policy::default()
         .overflow(Overflow::Fail)
         .max_event_bytes(settings.max_event_bytes);
-    let mut policy = guard::install(policy, settings);
+    let mut policy = guard::install(policy, settings)?;
     if let Some(interval) = settings.keepalive() {
         policy = policy.keep_alive(KeepAlive::every(interval));
     }
-    policy
+    Ok(policy)
 }

@@ -2,6 +2,8 @@
 
 #[path = "../../examples/guardrail/ending.rs"]
 mod ending;
+#[path = "../../examples/gateway/guard.rs"]
+mod gateway_guard;
 #[path = "../../examples/guardrail/guard.rs"]
 mod guard;
 #[path = "../../examples/gateway/half_close.rs"]
@@ -43,3 +45,4 @@ mod routing;
 mod search;
 mod stalling;
 mod upstream;
+mod window;
