@@ -14,7 +14,7 @@ use proptest::{
 use tower_sse_proxy::{
     ErrorKind,
     codec::{Decoder, Piece},
-    intercept::window::{Judgement, Passage, Window},
+    intercept::window::{Judgement, Passage, Pattern, Window, patterns},
 };
 
 use crate::support::{Script, layer, pass, rest};
@@ -28,7 +28,8 @@ fn holding(window: Window, text: &str) -> Window {
         .max_bytes(usize::MAX)
 }
 
-fn deny(text: &'static str) -> Window {
+/// Windows that end a stream at this text: with a function as the judge, and with a pattern.
+fn deny(text: &'static str) -> [Window; 2] {
     let judge = move |passage: &Passage| {
         if passage.text.contains(text) {
             Judgement::Block
@@ -36,15 +37,20 @@ fn deny(text: &'static str) -> Window {
             Judgement::Pass
         }
     };
-    holding(Window::new(judge), text)
+    let pattern = patterns([Pattern::phrase(text).block()]).unwrap();
+    let pattern = Window::new(pattern).max_bytes(usize::MAX);
+    [holding(Window::new(judge), text), pattern]
 }
 
-fn mask(text: &'static str) -> Window {
+/// Windows that mask this text: with a function as the judge, and with a pattern.
+fn mask(text: &'static str) -> [Window; 2] {
     let judge = move |passage: &Passage| {
         let found = passage.text.match_indices(text);
         Judgement::mask(found.map(|(at, _)| at..at + text.len()), "***")
     };
-    holding(Window::new(judge), text)
+    let pattern = patterns([Pattern::phrase(text).mask("***")]).unwrap();
+    let pattern = Window::new(pattern).max_bytes(usize::MAX);
+    [holding(Window::new(judge), text), pattern]
 }
 
 fn wire(data: &[String]) -> String {
@@ -65,7 +71,12 @@ fn data_of(stream: &str) -> Vec<String> {
     data
 }
 
-fn through(window: Window, stream: &str) -> (String, Option<ErrorKind>) {
+/// What each of the windows makes of the stream.
+fn through(windows: [Window; 2], stream: &str) -> [(String, Option<ErrorKind>); 2] {
+    windows.map(|window| through_one(window, stream))
+}
+
+fn through_one(window: Window, stream: &str) -> (String, Option<ErrorKind>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -78,9 +89,14 @@ fn through(window: Window, stream: &str) -> (String, Option<ErrorKind>) {
 /// The stream is cut, and what has left shows no letter of the text; or it has nothing of it, and all of it has left.
 fn check_deny(data: &[String]) {
     let all = wire(data);
-    let (out, failed) = through(deny(SECRET), &all);
-    let left = data_of(&out);
-    assert!(all.starts_with(&out), "{data:?}");
+    for (out, failed) in through(deny(SECRET), &all) {
+        check_denied(data, &all, &out, failed);
+    }
+}
+
+fn check_denied(data: &[String], all: &str, out: &str, failed: Option<ErrorKind>) {
+    let left = data_of(out);
+    assert!(all.starts_with(out), "{data:?}");
     if !is_in(data, &units(SECRET)) {
         assert_eq!((out, failed), (all, None), "{data:?}");
         return;
@@ -104,13 +120,18 @@ fn check_deny(data: &[String]) {
 /// The text is nowhere; nothing else has changed.
 fn check_mask(data: &[String]) {
     let all = wire(data);
-    let (out, failed) = through(mask(SECRET), &all);
+    for (out, failed) in through(mask(SECRET), &all) {
+        check_masked(data, &all, &out, failed);
+    }
+}
+
+fn check_masked(data: &[String], all: &str, out: &str, failed: Option<ErrorKind>) {
     assert_eq!(failed, None, "{data:?}");
     if !is_in(data, &units(SECRET)) {
         assert_eq!(out, all, "{data:?}");
         return;
     }
-    let left = data_of(&out);
+    let left = data_of(out);
     assert_eq!(left.len(), data.len(), "{data:?}: {left:?}");
     for text in readable(&left) {
         assert!(!contains(&text, &units(SECRET)), "{data:?}: {left:?}");
@@ -177,12 +198,13 @@ proptest! {
 /// Each of these data, alone in a stream, has the text in it.
 fn denied(data: &[&str]) {
     for data in data {
-        let (out, failed) = through(deny("secret"), &format!("data: {data}\n\n"));
-        assert_eq!(
-            (out.as_str(), failed),
-            ("", Some(ErrorKind::InterceptorFailed)),
-            "{data}"
-        );
+        for (out, failed) in through(deny("secret"), &format!("data: {data}\n\n")) {
+            assert_eq!(
+                (out.as_str(), failed),
+                ("", Some(ErrorKind::InterceptorFailed)),
+                "{data}"
+            );
+        }
     }
 }
 
@@ -193,24 +215,24 @@ fn denied_over_events(streams: &[&[&str]]) {
             .iter()
             .map(|data| format!("data: {data}\n\n"))
             .collect();
-        let (out, failed) = through(deny("secret"), &stream);
-        assert_eq!(
-            (out.as_str(), failed),
-            ("", Some(ErrorKind::InterceptorFailed)),
-            "{data:?}"
-        );
+        for (out, failed) in through(deny("secret"), &stream) {
+            assert_eq!(
+                (out.as_str(), failed),
+                ("", Some(ErrorKind::InterceptorFailed)),
+                "{data:?}"
+            );
+        }
     }
 }
 
 fn clean(data: &[&str]) {
     for data in data {
         let stream = format!("data: {data}\n\n");
-        assert_eq!(
-            through(deny("secret"), &stream),
-            (stream.clone(), None),
-            "{data}"
-        );
-        assert_eq!(through(mask("secret"), &stream), (stream, None), "{data}");
+        for windows in [deny("secret"), mask("secret")] {
+            for (out, failed) in through(windows, &stream) {
+                assert_eq!((out, failed), (stream.clone(), None), "{data}");
+            }
+        }
     }
 }
 
@@ -276,17 +298,20 @@ fn an_index_is_the_number_that_it_says() {
     denied_over_events(&[&[&chat("1.0", "sec"), &chat("0", "x"), &chat("10e-1", "ret")]]);
     for other in [chat("1", "ret"), chat("-1", "ret")] {
         let stream = format!("data: {}\n\ndata: {other}\n\n", chat("0", "sec"));
-        assert_eq!(through(deny("secret"), &stream), (stream.clone(), None));
+        for (out, failed) in through(deny("secret"), &stream) {
+            assert_eq!((out, failed), (stream.clone(), None));
+        }
     }
     // To JavaScript it is 0, to Python it is not: neither reading is safe.
     for other in ["\"0\"", "true", "[0]"] {
         let stream = format!("data: {}\n\n", chat(other, "x"));
-        let (out, failed) = through(deny("secret"), &stream);
-        assert_eq!(
-            (out.as_str(), failed),
-            ("", Some(ErrorKind::InterceptorFailed)),
-            "{other}"
-        );
+        for (out, failed) in through(deny("secret"), &stream) {
+            assert_eq!(
+                (out.as_str(), failed),
+                ("", Some(ErrorKind::InterceptorFailed)),
+                "{other}"
+            );
+        }
     }
 }
 
@@ -311,7 +336,9 @@ fn deltas_are_joined_by_their_place_and_by_their_item() {
         delta(r#""output_index":0"#, "sec"),
         delta(r#""content_index":0"#, "ret"),
     );
-    assert_eq!(through(deny("secret"), &stream), (stream.clone(), None));
+    for (out, failed) in through(deny("secret"), &stream) {
+        assert_eq!((out, failed), (stream.clone(), None));
+    }
 }
 
 #[test]
@@ -320,15 +347,18 @@ fn halves_of_a_character_in_two_events_are_one_character() {
     let data = [chat(r"ab\uD83D"), chat(r"\udd11ab-1 c \ud83d"), chat("d")];
     check_deny(&data);
     let data_2 = [chat(r"a\ud83d"), chat(r"\udd11b")];
-    let (out, _) = through(mask("\u{1f511}b"), &wire(&data_2));
-    assert_eq!(data_of(&out), [chat("a"), chat("***")]);
-    let (out, failed) = through(deny("\u{1f511}b"), &wire(&data_2));
-    assert_eq!(
-        (out.as_str(), failed),
-        ("", Some(ErrorKind::InterceptorFailed))
-    );
-    let (out, _) = through(mask(SECRET), &wire(&data));
-    assert_eq!(data_of(&out), [chat("***"), chat(r" c \ud83d"), chat("d")]);
+    for (out, _) in through(mask("\u{1f511}b"), &wire(&data_2)) {
+        assert_eq!(data_of(&out), [chat("a"), chat("***")]);
+    }
+    for (out, failed) in through(deny("\u{1f511}b"), &wire(&data_2)) {
+        assert_eq!(
+            (out.as_str(), failed),
+            ("", Some(ErrorKind::InterceptorFailed))
+        );
+    }
+    for (out, _) in through(mask(SECRET), &wire(&data)) {
+        assert_eq!(data_of(&out), [chat("***"), chat(r" c \ud83d"), chat("d")]);
+    }
 }
 
 #[test]
@@ -353,8 +383,9 @@ fn a_mask_changes_the_text_and_no_other_byte() {
             "{\"n\":NaN,\"s\":\"***\"}",
         ),
     ] {
-        let (out, failed) = through(mask("secret"), &format!("data: {data}\n\n"));
-        assert_eq!((out, failed), (format!("data: {masked}\n\n"), None));
+        for (out, failed) in through(mask("secret"), &format!("data: {data}\n\n")) {
+            assert_eq!((out, failed), (format!("data: {masked}\n\n"), None));
+        }
     }
 }
 
@@ -364,9 +395,11 @@ fn a_text_that_goes_on_after_its_end_is_the_same_text() {
         format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":{finish}}}]}}"#)
     };
     let begins = format!("data: {}\n\n", chat("a sec", "\"stop\""));
-    let (out, failed) = through(
-        deny("secret"),
-        &format!("{begins}data: {}\n\n", chat("ret", "null")),
-    );
-    assert_eq!((out, failed), (begins, Some(ErrorKind::InterceptorFailed)));
+    let stream = format!("{begins}data: {}\n\n", chat("ret", "null"));
+    for (out, failed) in through(deny("secret"), &stream) {
+        assert_eq!(
+            (out.as_str(), failed),
+            (begins.as_str(), Some(ErrorKind::InterceptorFailed))
+        );
+    }
 }
