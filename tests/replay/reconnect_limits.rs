@@ -153,7 +153,7 @@ async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone());
     let subscriber = subscriber.with_max_level(tracing::Level::TRACE).finish();
-    let _log = tracing::subscriber::set_default(subscriber);
+    let _log = crate::support::subscribe(subscriber);
     let calls = Arc::new(Mutex::new(0));
     let upstream = service_fn(move |_: Request<String>| {
         let mut calls = calls.lock().unwrap();

@@ -58,7 +58,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
         .with_env_filter(EnvFilter::new("trace"))
         .with_writer(log.clone())
         .finish();
-    let _log = tracing::subscriber::set_default(subscriber);
+    let _log = crate::support::subscribe(subscriber);
     tracing::trace!("the log works");
 
     let rules = || Mcp::sessions().in_data("/id");

@@ -28,7 +28,7 @@ pub use memory::{
 };
 pub use origin::{Asked, Call, Client, Fed, Feed, Front, Origin, data, field, staged};
 pub use proxy::{forward, proxy, serve};
-pub use reports::{Report, Reports, reports};
+pub use reports::{Report, Reports, reports, subscribe};
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};
 pub use witness::{Deny, Note, Notes, SECRET, Witness, witness, witnessed};

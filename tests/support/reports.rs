@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use tracing::{
-    Event, Level, Subscriber,
+    Dispatch, Event, Level, Subscriber,
     field::{Field, Visit},
     subscriber::DefaultGuard,
 };
@@ -43,8 +43,20 @@ pub fn reports() -> Reports {
     let subscriber = tracing_subscriber::registry().with(collector);
     Reports {
         seen,
-        _guard: tracing::subscriber::set_default(subscriber),
+        _guard: subscribe(subscriber),
     }
+}
+
+/// Sends the events of this thread to a subscriber until the guard is dropped.
+///
+/// A subscriber for the whole process, which records nothing, keeps all events enabled. Without it, a thread that has no subscriber
+/// can disable an event for the others at the moment in which it is first used.
+pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
+    static ENABLE: Once = Once::new();
+    ENABLE.call_once(|| {
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+    });
+    tracing::dispatcher::set_default(&subscriber.into())
 }
 
 impl Reports {

@@ -329,7 +329,7 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = crate::support::subscribe(subscriber);
     for (window, warnings) in [
         (emails().time(Duration::from_millis(100)), 1),
         // A judge that does not say what may be a match.
