@@ -84,7 +84,10 @@ fn through(window: Window, wire: &str) -> (Vec<String>, String, bool) {
 
 fuzz_target!(|bytes: &[u8]| {
     let data = stream(&mut Choices(bytes));
-    let wire: String = data.iter().map(|data| format!("data: {data}\n\n")).collect();
+    let wire: String = data
+        .iter()
+        .map(|data| format!("data: {data}\n\n"))
+        .collect();
     let is_in = is_in(&data, &units(SECRET));
     let shows = |data: &[String]| {
         let mut texts = readable(data).into_iter();
