@@ -553,4 +553,20 @@ mod tests {
         // A small one at the end of a chunk does not take so much.
         assert!(carried(&[100]) < 1000);
     }
+
+    #[test]
+    fn renewed_decoder_names_no_open_end_again() {
+        let late = |decoder: &mut Decoder| {
+            decoder.push("data: 1\r\r".into());
+            assert!(matches!(decoder.next_piece(), Ok(Some(Piece::Event(_)))));
+            decoder.push("\n".into());
+            let Ok(Some(Piece::LateLineFeed(late))) = decoder.next_piece() else {
+                panic!("the LF belongs to the CR before it");
+            };
+            late
+        };
+        let mut decoder = Decoder::new(100);
+        let first = late(&mut decoder);
+        assert_ne!(late(&mut decoder.renewed()), first);
+    }
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ended;
 mod every_json;
 mod failing;
 mod no_bypass;

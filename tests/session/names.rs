@@ -1,0 +1,28 @@
+//! Which names of headers and parameters stand for that of a session rule, and which do not.
+
+use http::StatusCode;
+use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+
+use crate::proxy::{Proxy, answer, ask, by_header, header, opens, with};
+
+#[tokio::test]
+async fn header_of_the_same_length_with_another_name_is_left_alone() {
+    // The rule is for `X-Session`. Only `_` may stand for its `-`.
+    let proxy = Proxy::new(by_header(), |_| with(answer(""), "xasession", "theirs"));
+    let response = proxy.send(ask("/").header("xbsession", "ours")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(proxy.asked.header("xbsession").as_deref(), Some("ours"));
+    assert_eq!(header(&response, "xasession").as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
+async fn parameter_with_a_plus_is_mapped_if_either_reading_of_it_is_the_name() {
+    for name in ["session id", "session+id"] {
+        let rules = Sessions::header("x-session").in_query(name);
+        let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens);
+        let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
+        let response = proxy.send(ask(&format!("/?session+id={id}"))).await;
+        assert_eq!(response.status(), StatusCode::OK, "{name}");
+        assert_eq!(proxy.asked.last().uri().query(), Some("session+id=UP-1"));
+    }
+}
