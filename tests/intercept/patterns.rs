@@ -147,7 +147,7 @@ fn run(window: &Window, sent: &[Sent], breaks: bool) -> (String, Option<ErrorKin
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 1000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
+    #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
 
     #[test]
     fn any_text_in_any_pieces_at_any_time_is_masked_as_the_whole_text(
