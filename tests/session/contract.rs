@@ -134,6 +134,22 @@ async fn lost_owners() {
 }
 
 #[tokio::test]
+async fn anonymous_owners_that_are_mistaken() {
+    is_found_out(
+        "the owner is not the one that was bound: Lookup",
+        |request, all| {
+            let mut found = all.answer(request.clone())?;
+            let lookup = matches!(request, SessionRequest::Lookup(_));
+            if lookup && found.owner == Owner::ANONYMOUS {
+                found.owner = Owner::from_bytes([1; 32]);
+            }
+            Some(found)
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn lost_upstream_keys() {
     is_found_out(
         "the upstream key is not the one that was bound: Bind",

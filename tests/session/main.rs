@@ -20,6 +20,7 @@ mod properties;
 mod proxy;
 mod rules;
 mod secrets;
+mod shown;
 mod sockets;
 mod store_failure;
 mod stores;

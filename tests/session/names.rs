@@ -16,6 +16,19 @@ async fn header_of_the_same_length_with_another_name_is_left_alone() {
 }
 
 #[tokio::test]
+async fn only_a_max_age_of_zero_or_less_takes_a_cookie_back() {
+    for attributes in ["Max-Age=3600", "Version=0", "Max-Age=9; Version=-1"] {
+        let cookie = format!("sid=UP-1; {attributes}");
+        let layer = SseProxyLayer::default().sessions(Sessions::none().in_cookie("sid"));
+        let proxy = Proxy::new(layer, move |_| with(answer(""), "set-cookie", &cookie));
+        let given = header(&proxy.send(ask("/")).await, "set-cookie").unwrap();
+        let id = given.strip_prefix("sid=").unwrap();
+        let id = id.strip_suffix(&format!("; {attributes}")).unwrap();
+        assert!(!id.is_empty() && id != "UP-1", "{given}");
+    }
+}
+
+#[tokio::test]
 async fn parameter_with_a_plus_is_mapped_if_either_reading_of_it_is_the_name() {
     for name in ["session id", "session+id"] {
         let rules = Sessions::header("x-session").in_query(name);

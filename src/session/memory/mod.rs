@@ -277,6 +277,9 @@ impl fmt::Debug for MemoryStore {
 }
 
 #[cfg(test)]
+mod expired;
+
+#[cfg(test)]
 mod tests {
     use std::thread;
 

@@ -5,6 +5,8 @@ mod revoked;
 mod token;
 
 #[cfg(test)]
+mod source;
+#[cfg(test)]
 mod tests;
 
 use std::{

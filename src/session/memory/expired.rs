@@ -1,0 +1,45 @@
+//! Tests of what a shard forgets while it binds, and of what is too long to be bound.
+
+use std::{iter, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    MemoryStore,
+    shard::{Lifetime, Shard},
+};
+use crate::session::{NewSession, Owner, SessionId, SessionRequest, UpstreamId, UpstreamKey};
+
+fn new(upstream_id: &str) -> NewSession {
+    NewSession::new(UpstreamId::new(upstream_id), Owner::ANONYMOUS)
+}
+
+#[test]
+fn binding_forgets_sessions_from_the_moment_they_expire() {
+    let idle = Duration::from_secs(60);
+    let lifetime = Lifetime {
+        idle,
+        age: Duration::MAX,
+    };
+    let (mut shard, begun) = (Shard::default(), Instant::now());
+    for upstream_id in ["a", "b", "c"] {
+        shard.bind(new(upstream_id), SessionId::random, begun, lifetime);
+    }
+    assert_eq!(shard.len(), 3);
+    shard.bind(new("d"), SessionId::random, begun + idle, lifetime);
+    assert_eq!(shard.len(), 1);
+}
+
+#[test]
+fn upstream_id_and_key_are_limited_by_the_sum_of_their_lengths() {
+    let bound = |id_len: usize, key_len: Option<usize>| {
+        let text = |len| iter::repeat_n('x', len).collect::<String>();
+        let mut new = new(&text(id_len));
+        new.upstream = key_len.map(|len| UpstreamKey::new(text(len)));
+        let request = SessionRequest::Bind(new);
+        MemoryStore::default().answer(request).is_some()
+    };
+    let most = MemoryStore::MAX_UPSTREAM_LEN;
+    assert!(bound(most, None) && !bound(most + 1, None));
+    assert!(bound(most - 100, Some(100)) && !bound(most - 100, Some(101)));
+}
