@@ -23,7 +23,7 @@ use tower_sse_proxy::is_event_stream;
 use crate::{server::WRITE_STALL, socket::Socket};
 
 /// How long a response may keep silent in which nothing can be sent, and how often a silent event stream sends a comment.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
