@@ -48,10 +48,11 @@ const STATELESS: &str = "2026-07-28";
 ///
 /// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
 /// a `POST` began; what is no longer kept, or is no event of the session, is answered with 400 (404 would end the session); a
-/// stream is complete with the JSON-RPC response, and until then its server may end an answer and be asked to go on (2025-11-25,
-/// polling; with an older revision only after a cut, unless [`Replay::continue_after_end`] is set). From 2025-11-25 on, streams begin with an event that has an id and no data, so that they can be resumed from the
-/// start. These rules take the place of the `gap`, the `complete_when`, the `only_own_ids` (unless the ids are the upstream's) and,
-/// from 2025-11-25 on, the `prime` and the `continue_after_end` of the policy's [`Replay`]; what else it says holds.
+/// stream is complete with the JSON-RPC response, and until then its server may end an answer and is asked to continue by `GET`
+/// (polling, 2025-11-25; servers do it whatever revision a client names). From 2025-11-25 on, streams begin with an event that has
+/// an id and no data, so that they can be resumed from the start. These rules take the place of the `gap`, the `complete_when`, the
+/// `only_own_ids` (unless the ids are the upstream's), the `continue_after_end` and, from 2025-11-25 on, the `prime` of the policy's
+/// [`Replay`]; what else it says holds.
 ///
 /// ```
 /// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
@@ -108,10 +109,11 @@ impl Mcp {
                 .complete_when(is_json_rpc_response)
                 .only_own_ids(only_own)
                 .continues_by_get()
+                .continue_after_end(true)
         });
         Self {
             resumable: kept(replay.clone()),
-            polling: kept(replay.map(|replay| replay.prime(None).continue_after_end(true))),
+            polling: kept(replay.map(|replay| replay.prime(None))),
             stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
             ambiguous: refused(

@@ -170,7 +170,7 @@ impl Replay {
     /// events is then forwarded, with the last id that the upstream gave, and its answer continues the same stream. If the upstream
     /// gave no id, the request is forwarded as one that comes for the first time, and its answer is a new stream: whatever the
     /// upstream sends again then, the client gets again. Neither happens once the stream is [complete](Self::complete_when).
-    /// Only a stream that was opened by `GET` is continued. (The [`Mcp`](crate::profile::Mcp) profile sets this from 2025-11-25 on,
+    /// Only a stream that was opened by `GET` is continued. (The [`Mcp`](crate::profile::Mcp) profile sets this,
     /// for streams of `POST` too.)
     pub fn continue_after_end(mut self, again: bool) -> Self {
         self.continues_after_end = again;
