@@ -14,13 +14,11 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use crate::{
+    downstream::{keep_alive::KeepAlive, stream::Stream, unread::Unread},
     error::{Error, ErrorKind},
-    keep_alive::KeepAlive,
-    replay::Reader,
-    report::StreamReport,
+    log::Reader,
+    observe::report::StreamReport,
     session::{Lease, Sessions},
-    stream::Stream,
-    unread::Unread,
     upstream::Pull,
 };
 

@@ -17,11 +17,13 @@ use sync_wrapper::SyncWrapper;
 use tower::BoxError;
 
 use crate::{
-    answer::Asking,
     body::SseBody,
-    call::{Behind, Outcome},
+    exchange::{
+        handle::{Behind, Outcome},
+        respond::Asking,
+    },
     policy::Policy,
-    refusal::Refusal,
+    rejection::Refusal,
 };
 
 pin_project! {

@@ -7,15 +7,14 @@ use tower_layer::Layer;
 
 use crate::{
     codec::Overflow,
+    downstream::keep_alive::KeepAlive,
     intercept::IntoIntercept,
-    keep_alive::KeepAlive,
+    log::Token,
     policy::Policy,
     reconnect::{Once, Reconnect},
-    recording::Recording,
-    replay::{ClosedStreams, Logs, Quota, Replay, Token},
+    replay::{ClosedStreams, Logs, Quota, Replay, coalesce::Shared, recorded_stream::Recording},
     service::SseProxy,
     session::{AnyStore, Credentials, Keeper, Owner, Owners, SessionStore, Sessions},
-    share::Shared,
 };
 
 /// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
@@ -373,7 +372,7 @@ impl<R> SseProxyLayer<R> {
         self.config.logs.bytes()
     }
 
-    /// Closes a recorded stream, by the token in the [ids](crate::replay::EventId) of its events. Returns false if there is no such
+    /// Closes a recorded stream, by the token in the [ids](crate::log::EventId) of its events. Returns false if there is no such
     /// stream.
     ///
     /// The request to the upstream is cancelled, and the bodies of its clients fail with [`Aborted`](crate::ErrorKind::Aborted). The

@@ -6,10 +6,10 @@ use http::{StatusCode, response};
 
 use crate::{
     codec::{Decoder, Overflow},
-    detect::is_event_stream,
+    downstream::keep_alive::KeepAlive,
+    headers::content_type::is_event_stream,
     intercept::{Intercept, IntoIntercept},
-    keep_alive::KeepAlive,
-    refusal::Refusal,
+    rejection::Refusal,
     replay::Replay,
     session::Sessions,
 };

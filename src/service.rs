@@ -14,14 +14,16 @@ use tower_service::Service;
 
 use crate::{
     body::SseBody,
-    call::{Behind, Call},
+    exchange::{
+        handle::{Behind, Call},
+        record::Asked,
+        resume::{has_parameter, names_an_event},
+    },
     future::ResponseFuture,
-    head,
-    keep::Asked,
+    headers::event_stream,
     layer::Config,
     reconnect::{Once, Reconnects, Repeat},
-    recording::{Target, Whose},
-    resume::{has_parameter, names_an_event},
+    replay::recorded_stream::{Target, Whose},
 };
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
@@ -97,7 +99,7 @@ where
         let seen = policy.inspects().then(|| Box::new(parts.clone()));
         let repeat = self.reconnect.again(&self.inner, &parts);
         if policy.inspects() || repeat.is_some() {
-            head::narrow_accept_encoding(&mut parts);
+            event_stream::narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
         let comes_back = replay.is_some_and(|replay| {

@@ -5,9 +5,9 @@ use std::{borrow::Cow, fmt, ops::Range, time::Duration};
 use bytes::Bytes;
 
 use super::{
+    block_meta::{OpenEnd, Shape},
+    chunk_slice::Raw,
     lines::{Line, LineRanges, Lines, parse_retry, value_of},
-    raw::Raw,
-    shape::{OpenEnd, Shape},
     text::lossy,
 };
 

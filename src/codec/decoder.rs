@@ -6,14 +6,14 @@ use bytes::Bytes;
 use memchr::memchr2;
 
 use super::{
-    ahead::Unfinished,
     block::Block,
+    block_meta::{OpenEnd, Shape},
+    chunk_slice::Raw,
     event::Event,
     input::Input,
+    item::{BOM, LateLineFeed, Piece, TooLarge},
     lines::{ends_piece, line_end_len, stands_alone},
-    piece::{BOM, LateLineFeed, Piece, TooLarge},
-    raw::Raw,
-    shape::{OpenEnd, Shape},
+    lookahead::Unfinished,
 };
 
 /// Cuts an event stream into [`Piece`]s, whatever chunks it arrives in.

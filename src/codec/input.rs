@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ahead::{Ahead, Cut, Unfinished},
     block::Block,
+    block_meta::Shape,
     chunk::Chunk,
-    raw::{Place, Raw},
-    shape::Shape,
+    chunk_slice::{Place, Raw},
+    lookahead::{Ahead, Cut, Unfinished},
 };
 
 /// Input that is not taken yet, and the blocks in it.

@@ -24,28 +24,28 @@
 //! # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
 //! ```
 
-mod ahead;
 mod block;
+mod block_meta;
 mod chunk;
+mod chunk_slice;
 mod decoder;
 mod encode;
 mod event;
 mod input;
+mod item;
 mod lines;
-mod piece;
-mod raw;
-mod shape;
+mod lookahead;
 mod text;
 
 pub use block::Block;
 pub use decoder::{Decoder, Overflow};
 pub use encode::FieldError;
 pub use event::Event;
+pub use item::{LateLineFeed, Piece, TooLarge};
 pub use lines::Line;
-pub use piece::{LateLineFeed, Piece, TooLarge};
 
+pub(crate) use block_meta::OpenEnd;
+pub(crate) use chunk_slice::Raw;
 pub(crate) use encode::{with_id, without_id};
+pub(crate) use item::BOM;
 pub(crate) use lines::id_of;
-pub(crate) use piece::BOM;
-pub(crate) use raw::Raw;
-pub(crate) use shape::OpenEnd;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, request};
 
-use super::{OriginCheck, origin::Foreign};
+use super::{OriginCheck, origin_check::Foreign};
 use crate::{
-    head::LAST_EVENT_ID,
+    exchange::resume::names_one_of_ours,
+    headers::event_stream::LAST_EVENT_ID,
     policy::Policy,
     replay::{Gap, Replay},
-    resume::names_one_of_ours,
     session::Sessions,
-    terminal::is_json_rpc_response,
+    upstream::terminal::is_json_rpc_response,
 };
 
 const SESSION: &str = "mcp-session-id";

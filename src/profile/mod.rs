@@ -16,7 +16,7 @@
 //! ```
 
 mod mcp;
-mod origin;
+mod origin_check;
 
 pub use mcp::Mcp;
-pub use origin::{CheckedOrigin, CheckedOriginFuture, OriginCheck};
+pub use origin_check::{CheckedOrigin, CheckedOriginFuture, OriginCheck};

@@ -32,11 +32,11 @@
 //!
 //! See [`Reconnect`] for what is asked again, and when.
 
-mod again;
 mod backoff;
-mod rules;
+mod config;
+mod driver;
 
 pub use backoff::Backoff;
-pub use rules::{Attempt, Once, Reconnect, Reconnects};
+pub use config::{Attempt, Once, Reconnect, Reconnects};
 
-pub(crate) use again::{Again, Readable, Repeat};
+pub(crate) use driver::{Again, Readable, Repeat};

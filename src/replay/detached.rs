@@ -12,7 +12,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Channel, quota::Quota};
+use super::quota::Quota;
+use crate::log::Channel;
 
 /// All detached streams of a layer. Above a limit the oldest one of the owner ends whose stream came last.
 pub(crate) struct Detached<K> {

@@ -56,32 +56,27 @@
 //! assert!(matches!(log.locate(two), Located::After(again) if again == cursor));
 //! ```
 
-mod channel;
-mod closed;
+pub(crate) mod closed_streams;
+pub(crate) mod coalesce;
+pub(crate) mod config;
+pub(crate) mod continuation_rules;
 mod detached;
-mod id;
-mod log;
-mod logs;
+pub(crate) mod driver;
+pub(crate) mod on_demand;
+mod quota;
+pub(crate) mod recorded_stream;
+mod registry;
+pub(crate) mod resume_gate;
+
 #[cfg(loom)]
 #[doc(hidden)]
-pub mod model;
-mod quota;
-mod reader;
-mod rules;
-mod stamp;
-mod sync;
-#[cfg(test)]
-mod tests;
+pub use crate::log::model;
+pub use crate::log::{
+    Bounds, Cursor, EventId, Join, Located, Log, MalformedEventId, Position, Read, State, Token,
+};
+pub use config::{Gap, Replay};
 
-pub use channel::Join;
-pub use id::{EventId, MalformedEventId, Position, Token};
-pub use log::{Bounds, Cursor, Located, Log, Read, State};
-pub use rules::{Gap, Replay};
-
-pub(crate) use channel::{Channel, Demand, Ending, Place};
-pub(crate) use closed::ClosedStreams;
+pub(crate) use closed_streams::ClosedStreams;
 pub(crate) use detached::{Detached, DetachedSlot};
-pub(crate) use logs::{Logs, Record};
 pub(crate) use quota::{Account, Quota};
-pub(crate) use reader::Reader;
-pub(crate) use stamp::Stamp;
+pub(crate) use registry::{Logs, Record};

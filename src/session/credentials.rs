@@ -7,7 +7,7 @@ use http::{
     header::{AUTHORIZATION, COOKIE},
 };
 
-use super::place::trimmed;
+use super::location::trimmed;
 
 /// The fields in which HTTP clients commonly send credentials (RFC 9110 11.6.2 for `Authorization`; the others by custom).
 const COMMON: [HeaderName; 6] = [

@@ -47,11 +47,11 @@
 mod credentials;
 mod endpoint;
 mod id;
-mod keeper;
+mod keep_alive;
+mod location;
+mod mapping;
 mod memory;
 mod owner;
-mod place;
-mod rules;
 #[cfg(feature = "sealed")]
 mod sealed;
 mod store;
@@ -62,14 +62,14 @@ pub mod testing;
 
 pub use credentials::{Credentials, InvalidCookieName};
 pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
+pub use mapping::Sessions;
 pub use memory::MemoryStore;
-pub use rules::Sessions;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 pub use streams::StreamCount;
 
-pub(crate) use keeper::{Keeper, Lease};
+pub(crate) use keep_alive::{Keeper, Lease};
 pub(crate) use owner::Owners;
 pub(crate) use store::AnyStore;
 pub(crate) use streams::OpenStream;

@@ -1,16 +1,19 @@
 //! The upstream's side of a stream: its body, decoded, cut into blocks and sent through the interceptors.
 
-pub(crate) mod coding;
+pub(crate) mod body;
+pub(crate) mod byte_order_mark;
+mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]
 mod decompression;
 mod pipeline;
 mod progress;
 mod pull;
-mod sequel;
-mod translation;
+mod session_stage;
+pub(crate) mod sink;
+pub(crate) mod terminal;
 
+pub(crate) use continuation::{Over, Sequel};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use progress::{Entrance, Progress};
 pub(crate) use pull::Pull;
-pub(crate) use sequel::{Over, Sequel};
-pub(crate) use translation::Translation;
+pub(crate) use session_stage::Translation;

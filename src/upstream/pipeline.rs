@@ -13,9 +13,8 @@ use crate::{
     codec::{Block, Decoder, LateLineFeed, OpenEnd, Piece},
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
-    report::{Outcome, StreamReport},
-    source::Sink,
-    terminal::TerminalWatch,
+    observe::report::{Outcome, StreamReport},
+    upstream::{sink::Sink, terminal::TerminalWatch},
 };
 
 /// So many blocks are taken in between two looks at the clock.

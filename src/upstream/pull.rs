@@ -14,19 +14,21 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::{
-    coding::Plain,
+    body::Plain,
+    continuation::{Over, Sequel},
     pipeline::{Pipeline, Turn},
-    sequel::{Over, Sequel},
 };
 use crate::{
-    bom::FirstBytes,
     codec::Decoder,
+    downstream::{
+        frame_buffer::Frames,
+        source::{Source, Step},
+    },
     error::{Error, ErrorKind},
-    frames::Frames,
     intercept::Finish,
-    report::{Outcome, StreamReport},
-    source::{Sink, Source, Step},
+    observe::report::{Outcome, StreamReport},
     timer::Timer,
+    upstream::{byte_order_mark::FirstBytes, sink::Sink},
 };
 
 /// The work of one poll: so many bytes of input, or so many frames, even if nothing comes of them. Then other

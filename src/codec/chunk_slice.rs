@@ -1,0 +1,201 @@
+//! The bytes of a block: a part of the chunk it came in.
+
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+
+use bytes::{Buf, Bytes};
+
+use crate::codec::{chunk::Chunk, text::lossy};
+
+/// Where a block stands in its chunk, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// A part of a chunk, which keeps all of it.
+///
+/// That it keeps the chunk and not a slice of it is what makes a block cheap: to slice and to let go are an atomic
+/// operation each, while a chunk that was lent can be [given back](super::Decoder::give_back) and lent again.
+#[derive(Clone)]
+#[repr(C)] // See `Block`.
+pub(crate) struct Raw {
+    pub(super) place: Place,
+    pub(super) chunk: Arc<Chunk>,
+}
+
+impl Raw {
+    const SMALL: usize = 4 << 10;
+
+    /// The memory of a chunk beside its bytes.
+    pub(crate) const CHUNK: usize = size_of::<Chunk>() + 2 * size_of::<usize>();
+
+    /// Bytes in a chunk of their own, and whether they are well-formed UTF-8.
+    pub(super) fn checked(bytes: Bytes) -> (Self, bool) {
+        let (chunk, well_formed) = Chunk::checked(bytes, 0);
+        let all = well_formed == chunk.len();
+        (Self::whole(chunk), all)
+    }
+
+    fn whole(chunk: Chunk) -> Self {
+        let (start, end) = (0, chunk.len());
+        Self {
+            place: Place { start, end },
+            chunk: Arc::new(chunk),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.chunk[self.place.start..self.place.end]
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.place.end - self.place.start
+    }
+
+    /// Whether much more is kept than is here. Chunks themselves may be parts of a larger buffer, so what is small is
+    /// always thought to be a small part.
+    pub(crate) fn is_small_part(&self) -> bool {
+        self.len() < Self::SMALL || self.chunk.len() / 4 > self.len()
+    }
+
+    /// Whether this is all of its chunk.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.len() == self.chunk.len()
+    }
+
+    /// The same bytes in a buffer of their own, if the one they are in is much larger.
+    pub(super) fn detached(self) -> Self {
+        if self.is_small_part() {
+            Bytes::copy_from_slice(self.bytes()).into()
+        } else {
+            self
+        }
+    }
+
+    /// This part of it.
+    pub(crate) fn part(&self, part: Range<usize>) -> Self {
+        let place = Place {
+            start: self.place.start + part.start,
+            end: self.place.start + part.end,
+        };
+        let chunk = Arc::clone(&self.chunk);
+        Self { place, chunk }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        self.chunk.slice(self.place.start..self.place.end)
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        let Self { place, chunk } = self;
+        let mut bytes = match Arc::try_unwrap(chunk) {
+            Ok(chunk) => chunk.into(),
+            Err(chunk) => Bytes::clone(&chunk),
+        };
+        bytes.truncate(place.end);
+        bytes.advance(place.start);
+        bytes
+    }
+
+    /// A part, as the text that a client reads in it.
+    #[inline]
+    pub(super) fn text(&self, part: Range<usize>) -> Cow<'_, str> {
+        let in_chunk = self.place.start + part.start..self.place.start + part.end;
+        match self.chunk.text(in_chunk) {
+            Some(text) => Cow::Borrowed(text),
+            None => self.doubtful_text(part),
+        }
+    }
+
+    /// The same where nobody has looked yet whether it is text.
+    #[inline(never)]
+    fn doubtful_text(&self, part: Range<usize>) -> Cow<'_, str> {
+        lossy(&self.bytes()[part])
+    }
+
+    /// Takes in what stands right behind this in the same chunk. Says whether it does.
+    #[inline]
+    pub(crate) fn extend(&mut self, next: &Self) -> bool {
+        let follows = self.place.end == next.place.start && Arc::ptr_eq(&self.chunk, &next.chunk);
+        if follows {
+            self.place.end = next.place.end;
+        }
+        follows
+    }
+}
+
+impl Raw {
+    /// The parts of a chunk that end there.
+    pub(crate) fn parts(
+        chunk: Bytes,
+        ends: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = Self> {
+        let chunk = Arc::new(Chunk::new(chunk));
+        let mut start = 0;
+        ends.into_iter().map(move |end| {
+            let place = Place { start, end };
+            start = end;
+            let chunk = Arc::clone(&chunk);
+            Self { place, chunk }
+        })
+    }
+}
+
+impl From<Bytes> for Raw {
+    fn from(bytes: Bytes) -> Self {
+        Self::whole(Chunk::new(bytes))
+    }
+}
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Raw")
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_small_for_its_chunk_or_at_all_is_a_small_part() {
+        let part = |len: usize, chunk: usize| {
+            let place = Place {
+                start: 1,
+                end: 1 + len,
+            };
+            let chunk = Arc::new(Chunk::new(vec![b'x'; chunk].into()));
+            Raw { place, chunk }
+        };
+        assert!(part(4095, 4096).is_small_part());
+        assert!(!part(4096, 4097).is_small_part());
+        assert!(!part(5000, 20_003).is_small_part());
+        assert!(part(5000, 20_004).is_small_part());
+        let detached = part(5000, 20_004).detached();
+        assert_eq!((detached.len(), detached.chunk.len()), (5000, 5000));
+        assert_eq!(part(4096, 4097).detached().chunk.len(), 4097);
+    }
+
+    #[test]
+    fn only_what_stands_right_behind_in_the_same_chunk_is_taken_in() {
+        let chunk = |text: &'static [u8]| Arc::new(Chunk::new(text.into()));
+        let (one, other) = (chunk(b"abcdef"), chunk(b"abcdef"));
+        let part = |chunk: &Arc<Chunk>, start, end| Raw {
+            place: Place { start, end },
+            chunk: Arc::clone(chunk),
+        };
+        let mut raw = part(&one, 0, 2);
+        assert!(!raw.extend(&part(&one, 3, 4)));
+        assert!(!raw.extend(&part(&other, 2, 4)));
+        assert_eq!(raw.bytes(), b"ab");
+        assert!(raw.extend(&part(&one, 2, 4)));
+        assert_eq!(raw.bytes(), b"abcd");
+        assert!(!raw.is_whole() && part(&one, 0, 6).is_whole());
+    }
+}

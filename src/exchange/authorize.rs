@@ -1,0 +1,37 @@
+//! Whether a client may have a stream that is there already.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use http::{Request, StatusCode, request};
+use tower::ServiceExt;
+
+use crate::{rejection::Refusal, replay::Replay};
+
+/// Asks the service of [`Replay::authorize`]. Fails closed: if it gives no answer, the client is refused.
+pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Result<(), Refusal> {
+    let Some(authorize) = &replay.authorize else {
+        return Ok(());
+    };
+    // Cloned and called inside of the future, where a panic is caught.
+    let answer = async {
+        let request = Request::from_parts(client.clone(), ());
+        authorize.clone().oneshot(request).await
+    };
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    let why = match tokio::time::timeout(replay.authorize_timeout, answer).await {
+        Ok(Ok(Ok(status))) if status.is_success() => return Ok(()),
+        Ok(Ok(Ok(status))) if !status.is_informational() => {
+            return Err(Refusal::new(status, "this stream cannot be resumed\n"));
+        }
+        Ok(Ok(Ok(status))) => format!("it answered {status}, which is no final status"),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) => "it panicked".to_owned(),
+        Err(_) => format!("it took longer than {:?}", replay.authorize_timeout),
+    };
+    tracing::warn!("the service that authorizes clients to resume streams failed: {why}");
+    Err(Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "streams cannot be resumed now\n",
+    ))
+}

@@ -1,0 +1,344 @@
+//! Is this response an event stream? By its header alone: the body is never touched to decide.
+
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE, response};
+
+use crate::headers::list::{Member, is_token_byte, members, quoted_string_end, trim};
+
+/// The media type of event streams (WHATWG HTML 9.2.5).
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// The default detection: returns whether the essence of a `Content-Type` value is `text/event-stream`, in any case.
+/// Status, method and `Accept` do not matter.
+///
+/// The essence is what stands before the first `;` (RFC 9110 8.3.1). Parameters never decide, and neither commas nor semicolons
+/// inside their quoted strings separate anything (RFC 9110 5.6.4). If there are several values, in a list or in several fields,
+/// one of them is enough (RFC 9110 5.3): clients differ in which one they believe.
+///
+/// It returns false for a malformed value, such as `text /event-stream`, although some clients read one as an event stream. While
+/// interceptors are installed, the layer answers such a response with 502; see [`Policy::intercept`](crate::Policy::intercept).
+///
+/// ```
+/// use tower_sse_proxy::is_event_stream;
+///
+/// let typed = |value| http::Response::builder().header("content-type", value).body(()).unwrap().into_parts().0;
+/// assert!(is_event_stream(&typed("Text/Event-Stream; charset=utf-8")));
+/// assert!(is_event_stream(&typed("application/json, text/event-stream")));
+/// assert!(!is_event_stream(&typed("application/json; note=\"text/event-stream\"")));
+/// assert!(!is_event_stream(&typed("text/event-streaming")));
+/// ```
+pub fn is_event_stream(response: &response::Parts) -> bool {
+    declared(&response.headers) == Declared::EventStream
+}
+
+/// What the `Content-Type` of a response says of event streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declared {
+    EventStream,
+    /// A value is malformed, and some recipients may read the type in it.
+    Ambiguous,
+    Other,
+}
+
+/// Reads the `Content-Type` of a response.
+pub(crate) fn declared(headers: &HeaderMap) -> Declared {
+    let mut fields = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(first), more) = (fields.next(), fields.next().is_some()) else {
+        return Declared::Other;
+    };
+    if !more {
+        return declared_by(first.as_bytes());
+    }
+    let fields: Vec<&[u8]> = headers
+        .get_all(CONTENT_TYPE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let each = || fields.iter().map(|field| declared_by(field));
+    if each().any(|one| one == Declared::Ambiguous) {
+        Declared::Ambiguous
+    } else if each().any(|one| one == Declared::EventStream) {
+        Declared::EventStream
+    } else if declared_by(&fields.join(&b", "[..])) == Declared::Other {
+        Declared::Other
+    } else {
+        // Recipients may join fields (RFC 9110 5.3), and here a quoted string of one field would end in another.
+        Declared::Ambiguous
+    }
+}
+
+fn declared_by(value: &[u8]) -> Declared {
+    let mut declared = Declared::Other;
+    for member in members(value) {
+        if member.is_malformed() {
+            if names_event_stream(member) {
+                return Declared::Ambiguous;
+            }
+        } else if is_of_event_stream(member) {
+            declared = Declared::EventStream;
+        }
+    }
+    declared
+}
+
+fn is_of_event_stream(member: Member<'_>) -> bool {
+    member.essence().eq_ignore_ascii_case(EVENT_STREAM)
+}
+
+/// Whether the subtype occurs in a malformed value, also if a recipient leaves out blanks, quotes, or bytes that no token has.
+fn names_event_stream(member: Member<'_>) -> bool {
+    const SUBTYPE: &[u8] = b"event-stream";
+    let bytes = member.as_bytes().iter().copied();
+    let letters: Vec<u8> = bytes.filter(|&byte| is_token_byte(byte)).collect();
+    let mut windows = letters.windows(SUBTYPE.len());
+    windows.any(|window| window.eq_ignore_ascii_case(SUBTYPE))
+}
+
+/// The `charset` of an event stream that is not UTF-8, as a client may believe it.
+///
+/// Clients look for it in many ways: by parameter, in quotes, in the extended form of RFC 2231 (`charset*=`), or for the
+/// word anywhere. So the word counts wherever it stands, except inside the quoted string that is another parameter's value. The
+/// price of a wrong yes is a refusal.
+pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
+    let fields = headers.get_all(CONTENT_TYPE).iter();
+    let members = fields.flat_map(|field| members(field.as_bytes()));
+    members
+        // A charset may be all that follows on a malformed essence.
+        .flat_map(|member| std::iter::once(member.essence()).chain(member.parameters()))
+        .flat_map(charsets)
+        .find(|charset| {
+            let utf8 = [&b""[..], b"utf-8", b"utf8"];
+            !utf8.iter().any(|label| charset.eq_ignore_ascii_case(label))
+        })
+        .map(|charset| shown(&charset))
+}
+
+/// The values that the word `charset` gives a name to in a parameter.
+fn charsets(parameter: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    const CHARSET: &[u8] = b"charset";
+    let value = quoted_value(parameter);
+    let places = parameter.windows(CHARSET.len()).enumerate();
+    let places = places.filter(|(_, word)| word.eq_ignore_ascii_case(CHARSET));
+    let outside = places.filter(move |(at, _)| !value.contains(at));
+    outside.filter_map(|(at, _)| charset_named(&parameter[at + CHARSET.len()..]))
+}
+
+/// Where the quoted string stands that is the value of a parameter; nowhere if its value is none.
+fn quoted_value(parameter: &[u8]) -> std::ops::Range<usize> {
+    let Some(equals) = parameter.iter().position(|&byte| byte == b'=') else {
+        return 0..0;
+    };
+    let value = trim(&parameter[equals + 1..]);
+    // Blanks behind the parameter are trimmed already.
+    let start = parameter.len() - value.len();
+    match quoted_string_end(value) {
+        Some(end) => start..start + end,
+        None => 0..0,
+    }
+}
+
+/// The value that follows on the name; `None` if it names nothing.
+fn charset_named(after: &[u8]) -> Option<Vec<u8>> {
+    if after.starts_with(b"*") {
+        return Some(after.to_vec());
+    }
+    let is_quote = |b: &u8| b"\"' \t".contains(b);
+    let from = after.iter().position(|b| !is_quote(b))?;
+    let value = trim(after[from..].strip_prefix(b"=")?);
+    if quoted_string_end(value) == Some(value.len()) {
+        return Some(unquoted(&value[1..value.len() - 1]));
+    }
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    Some(trim(value.strip_suffix(b"\"").unwrap_or(value)).to_vec())
+}
+
+/// The text of a quoted string, without the blanks around it.
+fn unquoted(inside: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(inside.len());
+    let mut bytes = inside.iter().copied();
+    while let Some(byte) = bytes.next() {
+        let byte = if byte == b'\\' {
+            bytes.next()
+        } else {
+            Some(byte)
+        };
+        text.extend(byte);
+    }
+    trim(&text).to_vec()
+}
+
+/// A value that an upstream sent, as it may stand in a log.
+pub(crate) fn shown(value: &[u8]) -> String {
+    value[..value.len().min(40)].escape_ascii().to_string()
+}
+
+/// Leaves one `Content-Type`: a client must not believe another one than was acted on.
+pub(crate) fn settle_content_type(headers: &mut HeaderMap) {
+    let settled = {
+        let fields = headers.get_all(CONTENT_TYPE).iter();
+        let mut members = fields.flat_map(|field| members(field.as_bytes()));
+        members
+            .find(|&member| is_of_event_stream(member))
+            .and_then(|member| HeaderValue::from_bytes(member.as_bytes()).ok())
+    };
+    let mut fields = headers.get_all(CONTENT_TYPE).iter();
+    let first = fields.next().map(|field| trim(field.as_bytes()));
+    let is_alone = first == settled.as_ref().map(HeaderValue::as_bytes) && fields.next().is_none();
+    if let Some(settled) = settled.filter(|_| !is_alone) {
+        headers.insert(CONTENT_TYPE, settled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(CONTENT_TYPE, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers
+    }
+
+    fn detected(values: &[&[u8]]) -> bool {
+        let mut response = http::Response::new(()).into_parts().0;
+        response.headers = headers(values);
+        is_event_stream(&response)
+    }
+
+    #[test]
+    fn the_essence_decides() {
+        for (values, expected) in [
+            (&["text/event-stream"][..], Declared::EventStream),
+            (&["TEXT/EVENT-STREAM"], Declared::EventStream),
+            (&[" \ttext/event-stream \t; x=y"], Declared::EventStream),
+            (&["text/event-stream;"], Declared::EventStream),
+            (&["text/event-stream,"], Declared::EventStream),
+            (&["text/event-stream; x=\"\u{e9}\""], Declared::EventStream),
+            (&["text/event-stream; x=\"a, b; c\""], Declared::EventStream),
+            (&["text/event-stream, text/plain"], Declared::EventStream),
+            (
+                &["text/plain; x=\",\", text/event-stream"],
+                Declared::EventStream,
+            ),
+            (&["text/html", "text/event-stream"], Declared::EventStream),
+            (&["garbage", "text/event-stream"], Declared::EventStream),
+            (&["text/plain; text/event-stream"], Declared::Other),
+            (&["text/plain; x=text/event-stream"], Declared::Other),
+            (
+                &["text/plain; x=\"a, text/event-stream; b\""],
+                Declared::Other,
+            ),
+            (
+                &["text/plain; x=\"\\\", text/event-stream\""],
+                Declared::Other,
+            ),
+            (
+                &["text/plain", "text/html; y=\"text/event-stream\""],
+                Declared::Other,
+            ),
+            (&["text/event-streamX"], Declared::Other),
+            (&["text/event-stream+json"], Declared::Other),
+            (&["xtext/event-stream"], Declared::Other),
+            (&["text/event stream"], Declared::Other),
+            (&["text/plain; x=\"unclosed"], Declared::Other),
+            (&["garbage"], Declared::Other),
+            (&[""], Declared::Other),
+            (&[], Declared::Other),
+            (&["text /event-stream"], Declared::Ambiguous),
+            (&["text/ event-stream; x=y"], Declared::Ambiguous),
+            (&["text/event-\tstream"], Declared::Ambiguous),
+            (&["t e x t / e v e n t - s t r e a m"], Declared::Ambiguous),
+            (&["text/event-stream charset=utf-8"], Declared::Ambiguous),
+            (&["text/event-stream\u{a0}"], Declared::Ambiguous),
+            (&["text/event-stream/"], Declared::Ambiguous),
+            (&["\"text/event-stream\""], Declared::Ambiguous),
+            (&["event-stream"], Declared::Ambiguous),
+            (&["; x=text/event-stream"], Declared::Ambiguous),
+            (&["text/event-stream; x=\"unclosed"], Declared::Ambiguous),
+            (
+                &["text/plain; x=\"a, text/event-stream"],
+                Declared::Ambiguous,
+            ),
+            (
+                &["text/event-stream, text /event-stream"],
+                Declared::Ambiguous,
+            ),
+            (&["text/plain", "text /Event-Stream"], Declared::Ambiguous),
+            // Joined, the type stands outside of the quoted strings.
+            (
+                &["a/b; x=\"", "a/b; y=\", text/event-stream; z=\""],
+                Declared::Ambiguous,
+            ),
+        ] {
+            let fields: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+            assert_eq!(declared(&headers(&fields)), expected, "{values:?}");
+            let is_stream = expected == Declared::EventStream;
+            assert_eq!(detected(&fields), is_stream, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn only_utf_8_is_utf_8() {
+        for fine in [
+            &b"a/b"[..],
+            b"a/b; charset=UTF-8",
+            b"a/b;charset=\"utf8\"",
+            b"a/b; charset=",
+            b"a/b; charset",
+            b"a/b; profile=charset; charset=utf-8",
+            b"a/b; charset=\" utf\\-8 \"",
+            b"a/b; profile=\"charset=utf-16\"",
+            b"a/b; x=\"a, b; charset=utf-16; c\"; charset=utf-8",
+            b"a/b; x = \"\\\"; charset=utf-16\"",
+        ] {
+            assert_eq!(foreign_charset(&headers(&[fine])), None);
+        }
+        for (foreign, found) in [
+            (&b"a/b; charset=utf-16le"[..], "utf-16le"),
+            (b"a/b; x=1; Charset = \"latin1\"", "latin1"),
+            (b"a/b; charset=utf-8; charset=utf-7", "utf-7"),
+            (b"a/b; charset*=utf-16", "*=utf-16"),
+            (b"a/b; charset*0=utf-; charset*1=16", "*0=utf-"),
+            (b"a/b; \"charset\"=utf-16", "utf-16"),
+            (b"a/b charset=utf-16", "utf-16"),
+            (b"a/b; x-charset=utf-16", "utf-16"),
+            (b"a/b; x=\"y\" charset=utf-16", "utf-16"),
+            (b"a/b; x=charset=utf-16", "utf-16"),
+            (b"a/b; x=\"a;b\"; charset=\"utf-16\"", "utf-16"),
+            (b"a/b; charset=\"utf-8\" x", "utf-8\\\" x"),
+        ] {
+            assert_eq!(
+                foreign_charset(&headers(&[foreign])).as_deref(),
+                Some(found)
+            );
+        }
+    }
+
+    #[test]
+    fn several_types_become_one() {
+        for several in [
+            &[&b"text/html"[..], b"text/event-stream; a=b"][..],
+            &[b"text/html, text/event-stream; a=b"],
+            &[b"text/html; x=\"text/event-stream, y\", text/event-stream; a=b"],
+            &[b"text/event-stream; a=b,"],
+        ] {
+            let mut headers = headers(several);
+            settle_content_type(&mut headers);
+            let left: Vec<_> = headers.get_all(CONTENT_TYPE).iter().collect();
+            assert_eq!(left, ["text/event-stream; a=b"]);
+        }
+    }
+
+    #[test]
+    fn one_type_stays_as_it_is() {
+        for value in [
+            &b"text/event-stream; x=\"a, b\"; charset=utf-8"[..],
+            b"application/x-ndjson, text/plain",
+        ] {
+            let mut headers = headers(&[value]);
+            settle_content_type(&mut headers);
+            assert_eq!(headers[CONTENT_TYPE].as_bytes(), value);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Header fields and URIs: one parser for each.
+
+pub(crate) mod content_type;
+pub(crate) mod event_stream;
+pub(crate) mod list;
+pub(crate) mod query;
+pub(crate) mod stored;

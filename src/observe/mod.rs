@@ -1,0 +1,3 @@
+//! Reports of how streams ended.
+
+pub(crate) mod report;

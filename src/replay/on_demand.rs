@@ -1,0 +1,136 @@
+//! What follows on the last answer of an upstream, where that depends on a client that comes back.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use crate::{
+    error::Error,
+    log::{Channel, Ending},
+    replay::continuation_rules::Continuation,
+    upstream::{Over, Progress, Sequel, body::Plain},
+};
+
+/// Waits for a client to come back, by whose request the upstream is asked to go on.
+pub(crate) struct Waiting<B> {
+    channel: Arc<Channel>,
+    progress: Arc<Progress>,
+    continuation: Continuation,
+    next: Arc<Next<B>>,
+    over: Option<Over>,
+    /// What readers are to be told of it.
+    untold: Option<Ending>,
+}
+
+impl<B> Waiting<B> {
+    /// And the place for what it waits for.
+    pub(crate) fn new(
+        channel: Arc<Channel>,
+        progress: Arc<Progress>,
+        continuation: Continuation,
+    ) -> (Arc<Next<B>>, Self) {
+        let next = Arc::<Next<B>>::default();
+        let waiting = Self {
+            channel,
+            progress,
+            continuation,
+            next: Arc::clone(&next),
+            over: None,
+            untold: None,
+        };
+        (next, waiting)
+    }
+
+    fn tell(&mut self) {
+        if let Some(ending) = self.untold.take() {
+            self.channel.suspend(ending);
+        }
+    }
+}
+
+impl<B: Send> Sequel<B> for Waiting<B> {
+    fn handle_over(&mut self, over: Over) -> Result<(), Over> {
+        let may_continue = match over {
+            Over::Clean(_) => self.continuation.after_end,
+            Over::Broken(_) => self.continuation.after_break,
+        };
+        if !(may_continue && self.progress.wait()) {
+            self.progress.give_up();
+            return Err(match over {
+                // All was sent before, and an end is an end.
+                Over::Broken(_) if self.progress.is_complete() => Over::Clean(None),
+                over => over,
+            });
+        }
+        let (over, ending) = match over {
+            Over::Clean(trailers) => (Over::Clean(trailers.clone()), Ending::Clean(trailers)),
+            Over::Broken(error) => {
+                let error = Arc::new(error);
+                (Over::Broken(Error::shared(&error)), Ending::Broken(error))
+            }
+        };
+        self.over = Some(over);
+        self.untold = Some(ending);
+        Ok(())
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
+        self.tell();
+        let Some(answer) = ready!(self.next.poll_take(cx)) else {
+            self.progress.give_up();
+            // However its last answer ended: that was all.
+            return Poll::Ready(Err(match self.over.take() {
+                Some(Over::Clean(trailers)) => Over::Clean(trailers),
+                _ => Over::Clean(None),
+            }));
+        };
+        self.progress.begin_again();
+        self.over = None;
+        Poll::Ready(Ok(answer))
+    }
+
+    fn give_up(&mut self) -> Option<Over> {
+        self.tell();
+        if !self.channel.stop_waiting() {
+            // An answer is on its way.
+            return None;
+        }
+        self.progress.give_up();
+        self.over.take()
+    }
+}
+
+/// A place for what follows, and who waits for it. (A channel would take more room than the rest of a stream.)
+pub(crate) struct Next<B>(Mutex<(Option<Follows<B>>, Option<Waker>)>);
+
+/// Another answer, or the news that there is none.
+type Follows<B> = Option<Plain<B>>;
+
+impl<B> Next<B> {
+    pub(crate) fn put(&self, answer: Follows<B>) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        place.0 = Some(answer);
+        let waker = place.1.take();
+        drop(place);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Follows<B>> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, waker) = &mut *place;
+        if let Some(answer) = answer.take() {
+            return Poll::Ready(answer);
+        }
+        *waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl<B> Default for Next<B> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}

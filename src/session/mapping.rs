@@ -1,0 +1,462 @@
+//! The rules: where ids live, and when a session is over.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
+
+use crate::headers::query::{escaped, set_target};
+use crate::session::{
+    MalformedId, Session, SessionId, UpstreamId,
+    endpoint::{self, EndpointError},
+    location::Place,
+};
+
+/// Where session ids live, so that the layer can put its own in the place of the upstream's and the other way round.
+///
+/// ```
+/// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+///
+/// let layer = SseProxyLayer::new(MemoryStore::default()).sessions(Sessions::header("x-session"));
+/// ```
+///
+/// * Towards the upstream an id is translated in the head of a request: in [headers](Self::in_header),
+///   [cookies](Self::in_cookie) and the [query](Self::in_query). Request bodies are never changed.
+/// * Towards the client it is translated in the head of every response, event stream or not, and inside an event stream where
+///   a rule names a place in its data: [a member of JSON](Self::in_data), or the [URL of an `endpoint`](Self::in_endpoint). All
+///   other data is data.
+///
+/// The first id that an upstream gives is bound in the [store](super::SessionStore). A request with an id that is malformed,
+/// with two that differ, or with one twice in the same place is answered 400; one with an id that is not known, or belongs to another
+/// [owner](crate::SseProxyLayer::owner), 404, and the upstream is not asked. If the store fails the answer is 503.
+#[derive(Clone)]
+pub struct Sessions {
+    places: Vec<Place>,
+    pointers: Vec<Arc<str>>,
+    endpoint: bool,
+    hidden: Vec<Place>,
+    origins: Vec<String>,
+    prefix: String,
+    forgets_unknown: bool,
+    ends: Ends,
+    store_timeout: Duration,
+}
+
+type Ends = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
+
+impl Sessions {
+    /// No sessions: a start for rules of your own.
+    pub fn none() -> Self {
+        Self {
+            places: Vec::new(),
+            pointers: Vec::new(),
+            endpoint: false,
+            hidden: Vec::new(),
+            origins: Vec::new(),
+            prefix: String::new(),
+            forgets_unknown: false,
+            ends: Arc::new(|_, _| false),
+            store_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// Sessions whose id is in a header of this name, both ways.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn header(name: &str) -> Self {
+        Self::none().in_header(name)
+    }
+
+    /// Sessions whose id is in a cookie of this name; see [`in_cookie`](Self::in_cookie).
+    pub fn cookie(name: impl Into<Box<str>>) -> Self {
+        Self::none().in_cookie(name)
+    }
+
+    /// Ids are in a header of this name, both ways.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn in_header(mut self, name: &str) -> Self {
+        self.places.push(Place::Header(header_name(name)));
+        self
+    }
+
+    /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
+    ///
+    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown). Say also who
+    /// the [owner](crate::SseProxyLayer::owner) is: cookies are not part of it unless they are
+    /// [named](super::Credentials::cookie), so all requests without an `Authorization` or an API key have the same owner.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+    ///
+    /// /// What a layer further out puts into the extensions of a request when it has proved who sent it.
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// let sessions = Sessions::none()
+    ///     .in_cookie("sid")
+    ///     .forget_unknown()
+    ///     .ends_when(|request, response| request.uri.path() == "/logout" && response.status.is_success());
+    /// let layer = SseProxyLayer::new(MemoryStore::default())
+    ///     .sessions(sessions)
+    ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
+    /// ```
+    ///
+    /// # Panics
+    /// If no cookie can have this name.
+    pub fn in_cookie(mut self, name: impl Into<Box<str>>) -> Self {
+        let name = name.into();
+        let fine = |byte| u8::is_ascii_graphic(&byte) && !b"=;".contains(&byte);
+        assert!(
+            !name.is_empty() && name.bytes().all(fine),
+            "`{name}` is no name of a cookie"
+        );
+        self.places.push(Place::Cookie(name));
+        self
+    }
+
+    /// Ids are in a parameter of the query of this name, in any case, in requests.
+    ///
+    /// # Panics
+    /// If the name is empty.
+    pub fn in_query(mut self, name: impl Into<Box<str>>) -> Self {
+        let name = name.into();
+        assert!(!name.is_empty(), "a parameter of a query has a name");
+        self.places.push(Place::Query(name));
+        self
+    }
+
+    /// Ids are in the JSON data of events, at this [pointer](https://www.rfc-editor.org/rfc/rfc6901) (`/session/id`), as a string.
+    /// Data without one stays as it is, and so does the rest of data that has one.
+    ///
+    /// # Panics
+    /// If it is no JSON Pointer.
+    pub fn in_data(mut self, pointer: impl Into<Arc<str>>) -> Self {
+        let pointer = pointer.into();
+        let mut escapes = pointer.split('~').skip(1);
+        assert!(
+            (pointer.is_empty() || pointer.starts_with('/'))
+                && escapes.all(|escape| escape.starts_with(['0', '1'])),
+            "`{pointer}` is no JSON Pointer, as `/session/id`"
+        );
+        self.pointers.push(pointer);
+        self
+    }
+
+    /// The session is the URL in the data of an `endpoint` event, as in the first transport of MCP (2024-11-05, HTTP with SSE).
+    ///
+    /// The client gets a URL of its own: an absolute path, which is that of the stream, with the id as the parameter
+    /// `sessionId`. What it sends there goes to the upstream's URL, whatever form that has and wherever in it the upstream's id is.
+    /// A URL of another origin, that is not [named](Self::upstream_origin) either, ends the stream with an error. The session is
+    /// forgotten when the stream closes.
+    ///
+    /// A request thus leaves the layer with another path than it came with. Where the service inside is an axum router with a route
+    /// for each, the layer goes around the router, as in [`mounted_at`](Self::mounted_at): what `Router::layer` adds runs when the
+    /// route is chosen already, and the client's POST is answered 405.
+    pub fn in_endpoint(mut self) -> Self {
+        self.endpoint = true;
+        self.places.extend(endpoint_parameters());
+        self
+    }
+
+    /// An origin, as `http://10.0.0.7:9000`, by which an `endpoint` event may name the upstream. A relative URL needs none, nor
+    /// does one with the host that the client has asked.
+    ///
+    /// # Panics
+    /// If it is no origin.
+    pub fn upstream_origin(mut self, origin: impl Into<String>) -> Self {
+        let origin = origin.into();
+        match endpoint::origin(&origin) {
+            Some(origin) => self.origins.push(origin),
+            None => panic!("`{origin}` is no origin, as http://host:port"),
+        }
+        self
+    }
+
+    /// The path under which the layer is mounted, as `/tools`, if the requests it sees have lost it, as they have inside of
+    /// `Router::nest` of axum: for the URL that a client gets in an `endpoint` event.
+    ///
+    /// ```
+    /// use axum::{Router, routing::{get, post}};
+    /// use tower::Layer;
+    /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+    /// # async fn stream() {}
+    /// # async fn message() {}
+    ///
+    /// let tools = Router::new().route("/sse", get(stream)).route("/messages", post(message));
+    /// let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint().mounted_at("/tools"));
+    /// let app: Router = Router::new().nest_service("/tools", layer.layer(tools));
+    /// ```
+    ///
+    /// # Panics
+    /// If it is no path.
+    pub fn mounted_at(mut self, prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
+        assert!(
+            (prefix.is_empty() || prefix.starts_with('/')) && !prefix.contains(['?', '#']),
+            "`{prefix}` is no path, as `/tools`"
+        );
+        self.prefix = prefix.trim_end_matches('/').to_owned();
+        self
+    }
+
+    /// Takes a header away from requests and responses: for a header that would carry an id where there are no sessions.
+    ///
+    /// # Panics
+    /// If it is no name of a header.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.hidden.push(Place::Header(header_name(name)));
+        self
+    }
+
+    /// Takes the parameters that name the session of an [endpoint](Self::in_endpoint) away from requests.
+    pub fn without_endpoint(mut self) -> Self {
+        self.hidden.extend(endpoint_parameters());
+        self
+    }
+
+    /// A request with an unknown id, or another owner's, goes on without it instead of being answered 404, and so does one whose
+    /// ids are malformed or differ instead of 400; the upstream then opens a session as if it were the first. For cookies: a
+    /// browser cannot know that one has expired, or is from before there was a proxy, and sends it until it gets another.
+    pub fn forget_unknown(mut self) -> Self {
+        self.forgets_unknown = true;
+        self
+    }
+
+    /// Says by a request and its response whether the session of the request is over: it is then forgotten, and its id answered
+    /// 404. Asked of requests that have one. Never, unless set: sessions end by the times of the store.
+    ///
+    /// It sees both as they came: the request with the client's ids, the response with the upstream's.
+    pub fn ends_when(
+        mut self,
+        ends: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.ends = Arc::new(ends);
+        self
+    }
+
+    /// Sessions end with a `DELETE` that succeeds, and with a 404 of the upstream: where the session is what a request with its
+    /// id is about, as in MCP. Not with a 404 to a `GET`, which is also what servers answer that have no such route; if the session
+    /// is over, the next `POST` shows it. See [`ends_when`](Self::ends_when).
+    pub fn end_by_delete_and_404(self) -> Self {
+        self.ends_when(|request, response| {
+            let gone = response.status == StatusCode::NOT_FOUND;
+            (gone && request.method != Method::GET)
+                || (request.method == Method::DELETE && response.status.is_success())
+        })
+    }
+
+    /// How long a call of the store may take; 2 s unless set. Needs tokio's timer.
+    pub fn store_timeout(mut self, limit: Duration) -> Self {
+        self.store_timeout = limit;
+        self
+    }
+
+    pub(crate) fn store_limit(&self) -> Duration {
+        self.store_timeout
+    }
+
+    pub(crate) fn forgets_unknown(&self) -> bool {
+        self.forgets_unknown
+    }
+
+    /// Whether ids are looked for in events.
+    pub(crate) fn reads_events(&self) -> bool {
+        self.endpoint || !self.pointers.is_empty()
+    }
+
+    pub(crate) fn pointers(&self) -> &[Arc<str>] {
+        &self.pointers
+    }
+
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.endpoint
+    }
+
+    /// Whether the session id is in the header of this name.
+    pub(crate) fn has_header(&self, name: &HeaderName) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| matches!(place, Place::Header(header) if header == name))
+    }
+
+    /// Whether the session id is in the cookie of this name.
+    pub(super) fn has_cookie(&self, name: &str) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| matches!(place, Place::Cookie(cookie) if **cookie == *name))
+    }
+
+    /// The id that a request has, wherever it is.
+    pub(crate) fn id_of(&self, request: &request::Parts) -> Result<Option<SessionId>, NoId> {
+        let mut found = None;
+        for place in &self.places {
+            let ids = place.in_request(request);
+            // A browser may have the same cookie for several paths.
+            if ids.len() > 1 && !matches!(place, Place::Cookie(_)) {
+                return Err(NoId::Several);
+            }
+            for id in ids {
+                let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
+                if *found.get_or_insert_with(|| id.clone()) != id {
+                    return Err(NoId::Several);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes away what may not reach the upstream whatever it is.
+    pub(crate) fn hide(&self, request: &mut request::Parts) {
+        for place in &self.hidden {
+            place.set_in_request(request, None);
+        }
+    }
+
+    pub(crate) fn hide_in_answer(&self, headers: &mut HeaderMap) {
+        for place in &self.hidden {
+            place.set_in_answer(headers, |_| None);
+        }
+    }
+
+    /// Takes ids away from trailers: no client looks for one there, and a body cannot ask the store.
+    pub(crate) fn hide_in_trailers(&self, trailers: &mut HeaderMap) {
+        for place in self.places.iter().chain(&self.hidden) {
+            place.set_in_answer(trailers, |_| None);
+        }
+    }
+
+    /// Sends a request on without its id.
+    pub(crate) fn forget(&self, request: &mut request::Parts) {
+        for place in &self.places {
+            place.set_in_request(request, None);
+        }
+    }
+
+    /// Puts the upstream's id where the client's is. False if the session is not of the kind whose id stands there.
+    pub(crate) fn translate(&self, request: &mut request::Parts, session: &Session) -> bool {
+        if let Some(target) = endpoint::of_id(&session.upstream_id) {
+            let elsewhere = |place: &&Place| !matches!(place, Place::Query(_));
+            let mut others = self.places.iter().filter(elsewhere);
+            return self.endpoint
+                && others.all(|place| place.in_request(request).is_empty())
+                && set_target(&mut request.uri, target);
+        }
+        if self.endpoint && endpoint_parameters().any(|place| !place.in_request(request).is_empty())
+        {
+            return false;
+        }
+        for place in &self.places {
+            if !place.in_request(request).is_empty() {
+                place.set_in_request(request, Some(session.upstream_id.as_str()));
+                // A URI has an end somewhere, and our id is not for the upstream.
+                let ours = session.id.as_str().as_bytes();
+                if place.in_request(request).iter().any(|id| id == ours) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The ids that a response gives.
+    pub(crate) fn ids_in_answer(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Vec<UpstreamId>, MalformedId> {
+        let ids = self
+            .places
+            .iter()
+            .flat_map(|place| place.in_answer(headers));
+        let ids = ids.map(|id| {
+            let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
+            Ok(UpstreamId::new(id.as_str()))
+        });
+        ids.collect()
+    }
+
+    /// Puts the client's ids where the upstream's are.
+    pub(crate) fn translate_answer(&self, headers: &mut HeaderMap, sessions: &[Session]) {
+        for place in &self.places {
+            place.set_in_answer(headers, |id| {
+                let session = sessions
+                    .iter()
+                    .find(|session| session.upstream_id.as_str().as_bytes() == id)?;
+                Some(session.id.as_str())
+            });
+        }
+    }
+
+    pub(crate) fn is_over(&self, request: &request::Parts, response: &response::Parts) -> bool {
+        (self.ends)(request, response)
+    }
+
+    /// The id of an endpoint that an upstream tells in a stream, of which this is the number.
+    pub(crate) fn endpoint(
+        &self,
+        data: &str,
+        request: &request::Parts,
+        stream: u64,
+    ) -> Result<UpstreamId, EndpointError> {
+        let target = endpoint::target(data, &request.uri, &request.headers, &self.origins)?;
+        Ok(endpoint::as_id(&target, stream))
+    }
+
+    /// The endpoint that a client gets.
+    pub(crate) fn own_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
+        let path = format!("{}{}", self.prefix, stream.uri.path());
+        // More than one slash would be the beginning of another host.
+        let path = path.trim_start_matches(['/', '\\']);
+        let (parameter, id) = (endpoint::PARAMETER, escaped(session.id.as_str()));
+        format!("/{path}?{parameter}={id}")
+    }
+}
+
+fn endpoint_parameters() -> impl Iterator<Item = Place> {
+    endpoint::SPELLINGS
+        .iter()
+        .map(|name| Place::Query((*name).into()))
+}
+
+/// Why a request cannot be told the session of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoId {
+    Malformed(MalformedId),
+    Several,
+}
+
+impl From<MalformedId> for NoId {
+    fn from(malformed: MalformedId) -> Self {
+        NoId::Malformed(malformed)
+    }
+}
+
+impl fmt::Display for NoId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoId::Malformed(why) => write!(f, "{why}"),
+            NoId::Several => f.write_str("a request has one session id"),
+        }
+    }
+}
+
+fn header_name(name: &str) -> HeaderName {
+    match name.parse() {
+        Ok(name) => name,
+        Err(_) => panic!("`{name}` is no name of a header"),
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions")
+            .field("places", &self.places)
+            .field("in_data", &self.pointers)
+            .field("in_endpoint", &self.endpoint)
+            .field("upstream_origins", &self.origins)
+            .field("mounted_at", &self.prefix)
+            .field("without", &self.hidden)
+            .field("forget_unknown", &self.forgets_unknown)
+            .field("store_timeout", &self.store_timeout)
+            .finish_non_exhaustive()
+    }
+}

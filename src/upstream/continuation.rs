@@ -1,0 +1,28 @@
+//! What may follow on an answer of the upstream that is over.
+
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use crate::error::Error;
+use crate::upstream::body::Plain;
+
+/// How an answer ended.
+#[derive(Debug)]
+pub(crate) enum Over {
+    Clean(Option<Box<HeaderMap>>),
+    Broken(Error),
+}
+
+/// Where another answer comes from that goes on with the stream. The interceptors do not learn of the seam.
+pub(crate) trait Sequel<B>: Send {
+    /// An answer is over. Given back if that is the end. What came of it may still be on its way: that it has arrived is sure with
+    /// the first call of [`poll_next`](Self::poll_next).
+    fn handle_over(&mut self, over: Over) -> Result<(), Over>;
+
+    /// The next one, or how the last one ended if there is none.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>>;
+
+    /// There will be none. How the last one ended.
+    fn give_up(&mut self) -> Option<Over>;
+}
