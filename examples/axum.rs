@@ -44,7 +44,7 @@ fn mask_cards(mut event: Event) -> Event {
 async fn main() -> Result<(), Box<dyn Error>> {
     let layer = SseProxyLayer::default()
         .intercept(mask_cards)
-        .keep_alive(KeepAlive::every(Duration::from_secs(15)));
+        .keep_alive(KeepAlive::new(Duration::from_secs(15)));
     let app = Router::new()
         .route("/chat", get(chat).layer(layer))
         .route("/raw/chat", get(chat));

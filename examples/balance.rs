@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{MemoryStore, Sessions, UpstreamKey},
+    session::{MemoryStore, SessionMapping, UpstreamKey},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     });
     let proxy = SseProxyLayer::new(MemoryStore::default())
-        .sessions(Sessions::header("x-session"))
+        .sessions(SessionMapping::header("x-session"))
         .layer(balancer);
 
     let mut sessions = Vec::new();

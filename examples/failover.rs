@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .map_or(0, |Attempt(number)| *number);
         Ok::<_, Infallible>(upstream(upstreams[attempt as usize % 2], &request))
     });
-    let backoff = Backoff::default().first(Duration::from_millis(200));
+    let backoff = Backoff::default().initial(Duration::from_millis(200));
     let proxy = SseProxyLayer::default().reconnect(backoff).layer(failover);
 
     let request = Request::get("/feed").body(String::new())?;

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -41,7 +41,7 @@ pub async fn serve_all(listener: TcpListener, upstream: String) -> Result<(), Bo
     let upstream = service_fn(move |request| forward(client.clone(), upstream.clone(), request));
 
     let proxy = SseProxyLayer::default()
-        .intercept(|head: &Head<'_>| Some(Meter::of(head)))
+        .intercept(|head: &StreamHead<'_>| Some(Meter::of(head)))
         .layer(upstream);
 
     loop {
@@ -118,7 +118,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn of(head: &Head<'_>) -> Self {
+    fn of(head: &StreamHead<'_>) -> Self {
         Self {
             path: head.request.uri.path().to_owned(),
             events: 0,
@@ -134,7 +134,7 @@ impl Interceptor for Meter {
         event.into()
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let Self {
             path,
             events,

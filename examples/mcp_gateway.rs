@@ -15,7 +15,7 @@ use hyper_util::{
 use tower::service_fn;
 use tower_sse_proxy::{
     Event, Policy, SseProxyLayer,
-    profile::{Mcp, OriginCheck},
+    profile::{Mcp, OriginCheckLayer},
     session::MemoryStore,
 };
 
@@ -26,11 +26,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: mcp_gateway LISTEN UPSTREAM, both as host:port".into());
     };
     // Which upstream the sessions of an `endpoint` event may name, and who may ask for us.
-    let sessions = Mcp::sessions().upstream_origin(format!("http://{upstream}"));
+    let sessions = Mcp::sessions().allow_upstream_origin(format!("http://{upstream}"));
     let port = listen.rsplit(':').next().unwrap_or_default();
     let hosts = [listen.clone(), format!("localhost:{port}")];
     let origins = hosts.clone().map(|host| format!("http://{host}"));
-    let check = OriginCheck::new(hosts, origins);
+    let check = OriginCheckLayer::new(hosts, origins);
     let guarded = Policy::default().intercept(|event: Event| {
         let fine = !event.data().contains("ignore previous instructions");
         fine.then_some(event)

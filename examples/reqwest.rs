@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tower::service_fn;
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 /// Counts the events of one stream and says so at its end.
@@ -29,7 +29,7 @@ impl Interceptor for Count {
         event.into()
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         println!("{}: {} events, {end:?}", self.of, self.events);
         Verdict::Drop
     }
@@ -87,7 +87,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }))
         }
     });
-    let layer = SseProxyLayer::default().intercept(|head: &Head<'_>| {
+    let layer = SseProxyLayer::default().intercept(|head: &StreamHead<'_>| {
         Some(Count {
             of: head.request.uri.path().to_owned(),
             events: 0,

@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
 use tower_sse_proxy::{
     SseProxyLayer,
-    replay::{Bounds, EventId, Replay},
+    replay::{EventId, Replay, Retention},
 };
 
 /// Who asks, as `login` has found.
@@ -57,7 +57,7 @@ async fn chat() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
 /// The body is an id of any event of the stream. Whoever knows one may stop it.
 async fn stop(State(layer): State<SseProxyLayer>, id: String) -> StatusCode {
     match id.parse::<EventId>() {
-        Ok(id) if layer.abort(id.token) => StatusCode::NO_CONTENT,
+        Ok(id) if layer.abort(id.stream) => StatusCode::NO_CONTENT,
         _ => StatusCode::NOT_FOUND,
     }
 }
@@ -65,8 +65,8 @@ async fn stop(State(layer): State<SseProxyLayer>, id: String) -> StatusCode {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let replay = Replay::default()
-        .bounds(Bounds::default().events(500))
-        .linger(Duration::from_secs(30));
+        .retention(Retention::default().events(500))
+        .grace_period(Duration::from_secs(30));
     let layer = SseProxyLayer::default()
         .owner(|request| Some(request.extensions.get::<User>()?.0.clone()))
         .replay(replay);

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, ErrorKind},
     log::Reader,
     observe::report::StreamReport,
-    session::{Lease, Sessions},
+    session::{SessionLease, SessionMapping},
     upstream::Pull,
 };
 
@@ -64,7 +64,7 @@ pin_project! {
     pub struct SseBody<B> {
         #[pin]
         kind: Kind<B>,
-        sessions: Option<Arc<Sessions>>,
+        sessions: Option<Arc<SessionMapping>>,
     }
 }
 
@@ -75,7 +75,7 @@ pin_project! {
         // An event stream that the layer does not read.
         Unread { #[pin] stream: Unread<B> },
         // Boxed: most responses are not streams and should not carry the room for one.
-        Stream { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<Lease> },
+        Stream { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<SessionLease> },
         Kept { stream: Pin<Box<Stream<Reader>>> },
         Own { body: Full<Bytes> },
     }
@@ -110,7 +110,7 @@ impl<B> SseBody<B> {
     pub(crate) fn stream(
         pull: Pull<B>,
         keep_alive: Option<KeepAlive>,
-        lease: Option<Lease>,
+        lease: Option<SessionLease>,
     ) -> Self {
         let stream = Box::pin(Stream::new(pull, keep_alive));
         Self {
@@ -132,7 +132,7 @@ impl<B> SseBody<B> {
     }
 
     /// Lets no id out in the trailers.
-    pub(crate) fn in_sessions(mut self, sessions: Option<Arc<Sessions>>) -> Self {
+    pub(crate) fn in_sessions(mut self, sessions: Option<Arc<SessionMapping>>) -> Self {
         self.sessions = sessions;
         self
     }

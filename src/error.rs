@@ -9,7 +9,7 @@ use tower::BoxError;
 /// On a response that is not an event stream this is the upstream body's own error, to be had by
 /// [`source`](std::error::Error::source). Of its own it holds no event data and no ids.
 ///
-/// It is for the code around the layer and for [`End::Failed`](crate::intercept::End::Failed); the client only sees a
+/// It is for the code around the layer and for [`StreamEnd::Failed`](crate::intercept::StreamEnd::Failed); the client only sees a
 /// cut connection or a reset stream. Boxed bodies wrap it: in an `axum::Error` it is the
 /// [`source`](std::error::Error::source), to be had by `downcast_ref`.
 ///
@@ -52,8 +52,8 @@ pub enum ErrorKind {
     /// The client was too slow: what it had not taken yet is no longer kept. It can go on from the last event it has, and is told
     /// that some are missing.
     Lagged,
-    /// The stream was ended from here: by [`abort`](crate::SseProxyLayer::abort), or since it [lived](crate::replay::Replay::lifetime)
-    /// as long as it may, or went on without a client for [longer](crate::replay::Replay::linger) than it may.
+    /// The stream was ended from here: by [`abort`](crate::SseProxyLayer::abort), or since it [lived](crate::replay::Replay::max_age)
+    /// as long as it may, or went on without a client for [longer](crate::replay::Replay::grace_period) than it may.
     Aborted,
 }
 

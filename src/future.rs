@@ -23,7 +23,7 @@ use crate::{
         respond::Asking,
     },
     policy::Policy,
-    rejection::Refusal,
+    rejection::Rejection,
 };
 
 pin_project! {
@@ -54,7 +54,7 @@ pin_project! {
         /// That of the service inside, in a session, or what is kept of a stream.
         Called { call: SyncWrapper<Called<F>> },
         /// The layer's own.
-        Refused { refusal: Option<Refusal> },
+        Refused { refusal: Option<Rejection> },
     }
 }
 
@@ -90,7 +90,7 @@ impl<F: TryFuture> ResponseFuture<F> {
         }
     }
 
-    pub(crate) fn refused(refusal: Refusal, policy: Arc<Policy>) -> Self {
+    pub(crate) fn refused(refusal: Rejection, policy: Arc<Policy>) -> Self {
         let refusal = Some(refusal);
         Self {
             answer: Answer::Refused { refusal },

@@ -6,15 +6,20 @@ use http::{request, response};
 use tower_layer::Layer;
 
 use crate::{
-    codec::Overflow,
+    codec::OversizedEvent,
     downstream::keep_alive::KeepAlive,
-    intercept::IntoIntercept,
-    log::Token,
+    intercept::IntoMakeInterceptor,
+    log::StreamId,
     policy::Policy,
-    reconnect::{Once, Reconnect},
-    replay::{ClosedStreams, Logs, Quota, Replay, coalesce::Shared, recorded_stream::Recording},
+    reconnect::{NoReconnect, Reconnect},
+    replay::{
+        ClosedStreams, LogRegistry, Quota, Replay, coalesce::Coalescer,
+        recorded_stream::RecordedStream,
+    },
     service::SseProxy,
-    session::{AnyStore, Credentials, Keeper, Owner, Owners, SessionStore, Sessions},
+    session::{
+        AnyStore, Credentials, Owner, Owners, SessionKeepAlive, SessionMapping, SessionStore,
+    },
 };
 
 /// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
@@ -44,7 +49,7 @@ use crate::{
 /// let layer = SseProxyLayer::default()
 ///     .intercept(redact)                                     // run in this order, per event
 ///     .intercept(|event: Event| (event.data() != "password").then_some(event))
-///     .keep_alive(KeepAlive::every(Duration::from_secs(15)))
+///     .keep_alive(KeepAlive::new(Duration::from_secs(15)))
 ///     .max_event_bytes(1 << 20);
 /// let app: Router = Router::new().route("/chat", get(chat)).layer(layer);
 /// # use tower::ServiceExt;
@@ -96,7 +101,7 @@ use crate::{
 ///
 /// | `reason` | level | when |
 /// |---|---|---|
-/// | `client_left` | debug | the response body was dropped before its end, or no client came back within the [grace period](Replay::linger) |
+/// | `client_left` | debug | the response body was dropped before its end, or no client came back within the [grace period](Replay::grace_period) |
 /// | `truncated` | warn | the upstream ended the body inside an event |
 /// | `upstream_error` | warn | the upstream's body failed, and no other response continued it |
 /// | `overflow` | warn | an event was larger than [`max_event_bytes`](Self::max_event_bytes) |
@@ -104,7 +109,7 @@ use crate::{
 /// | `interceptor_failed` | warn | an interceptor failed, panicked, or took longer than its time limit |
 /// | `session_error` | warn | a session id could not be translated |
 /// | `rejected` | warn | it was answered with 502, as interceptors could not read it |
-/// | `expired` | warn | a recorded stream reached its [maximum age](Replay::lifetime) |
+/// | `expired` | warn | a recorded stream reached its [maximum age](Replay::max_age) |
 /// | `cancelled` | warn | [`abort`](Self::abort) ended a recorded stream |
 /// | `shutdown` | warn | the task of a recorded stream was dropped, as its runtime ended |
 /// | `lagged` | warn | a client of a recorded stream was too slow, and was cut; the stream goes on |
@@ -123,7 +128,7 @@ use crate::{
 ///
 /// [error]: crate::Error
 #[derive(Clone)]
-pub struct SseProxyLayer<R = Once> {
+pub struct SseProxyLayer<R = NoReconnect> {
     config: Arc<Config>,
     reconnect: R,
 }
@@ -135,12 +140,12 @@ pub(crate) struct Config {
     choose: Option<Choose>,
     store: AnyStore,
     owners: Owners,
-    keeper: Arc<Keeper>,
+    keeper: Arc<SessionKeepAlive>,
     quota: Quota,
-    logs: Arc<Logs<Recording>>,
+    logs: Arc<LogRegistry<RecordedStream>>,
     closed: Arc<ClosedStreams>,
     upstream_buffer: usize,
-    shared: Arc<Shared>,
+    shared: Arc<Coalescer>,
 }
 
 impl Default for Config {
@@ -152,7 +157,7 @@ impl Default for Config {
             owners: Owners::default(),
             keeper: Arc::default(),
             quota: Quota::default(),
-            logs: Arc::new(Logs::new(Quota::default())),
+            logs: Arc::new(LogRegistry::new(Quota::default())),
             closed: Arc::default(),
             upstream_buffer: READ_BUFFER,
             shared: Arc::default(),
@@ -175,11 +180,11 @@ impl Config {
         &self.store
     }
 
-    pub(crate) fn keeper(&self) -> &Keeper {
+    pub(crate) fn keeper(&self) -> &SessionKeepAlive {
         &self.keeper
     }
 
-    pub(crate) fn logs(&self) -> &Arc<Logs<Recording>> {
+    pub(crate) fn logs(&self) -> &Arc<LogRegistry<RecordedStream>> {
         &self.logs
     }
 
@@ -188,9 +193,9 @@ impl Config {
     }
 
     /// Closes a recorded stream for good: it ends, and so does every stream that follows on it or that it follows on.
-    pub(crate) fn close(&self, recording: &Arc<Recording>) {
+    pub(crate) fn close(&self, recording: &Arc<RecordedStream>) {
         let streams = self.logs.all_of(&recording.whose);
-        let leads_here = |stream: &Arc<Recording>| {
+        let leads_here = |stream: &Arc<RecordedStream>| {
             let mut streams = iter::successors(Some(Arc::clone(stream)), |next| next.successor());
             streams.any(|stream| Arc::ptr_eq(&stream, recording))
         };
@@ -208,11 +213,15 @@ impl Config {
         self.upstream_buffer
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Coalescer> {
         &self.shared
     }
 
-    pub(crate) fn owner(&self, request: &request::Parts, sessions: Option<&Sessions>) -> Owner {
+    pub(crate) fn owner(
+        &self,
+        request: &request::Parts,
+        sessions: Option<&SessionMapping>,
+    ) -> Owner {
         self.owners.owner(request, sessions)
     }
 }
@@ -221,7 +230,7 @@ impl Default for SseProxyLayer {
     fn default() -> Self {
         Self {
             config: Arc::default(),
-            reconnect: Once,
+            reconnect: NoReconnect,
         }
     }
 }
@@ -250,7 +259,7 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Maps the sessions of clients to those of the upstream, by these rules. See [`session`](crate::session).
-    pub fn sessions(self, sessions: Sessions) -> Self {
+    pub fn sessions(self, sessions: SessionMapping) -> Self {
         self.with(|policy| policy.sessions(sessions))
     }
 
@@ -266,13 +275,13 @@ impl<R> SseProxyLayer<R> {
     /// This and [`credentials`](Self::credentials) replace each other: the one that is called last holds.
     ///
     /// ```
-    /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+    /// use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
     ///
     /// #[derive(Clone)]
     /// struct User(String); // put into the extensions by a layer further out
     ///
     /// let layer = SseProxyLayer::default()
-    ///     .sessions(Sessions::header("x-session"))
+    ///     .sessions(SessionMapping::header("x-session"))
     ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
     /// ```
     pub fn owner<P: Into<Vec<u8>>>(
@@ -303,9 +312,9 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Appends an interceptor to the chain: a function of an event, a function of the
-    /// [`Head`](crate::intercept::Head) that opens one with a state for each stream, or any
-    /// [`Intercept`](crate::intercept::Intercept). See [`Policy::intercept`].
-    pub fn intercept<M>(self, interceptor: impl IntoIntercept<M>) -> Self {
+    /// [`StreamHead`](crate::intercept::StreamHead) that opens one with a state for each stream, or any
+    /// [`MakeInterceptor`](crate::intercept::MakeInterceptor). See [`Policy::intercept`].
+    pub fn intercept<M>(self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
         self.with(|policy| policy.intercept(interceptor))
     }
 
@@ -326,24 +335,24 @@ impl<R> SseProxyLayer<R> {
     /// has not read is never evicted for another stream, nor is anything of its stream for a newer one. If nothing can be
     /// evicted, a stream is still served, but holds no more than its clients have still to read: its upstream is held back until
     /// they have, and a client that resumes it is told of a [gap](crate::replay::Gap).
-    pub fn replay_bytes(self, bytes: usize) -> Self {
+    pub fn max_replay_bytes(self, bytes: usize) -> Self {
         self.with_quota(|quota| quota.bytes = bytes)
     }
 
-    /// How many bytes are kept of all streams of one [owner](Self::owner); half of [`replay_bytes`](Self::replay_bytes) unless
+    /// How many bytes are kept of all streams of one [owner](Self::owner); half of [`replay_bytes`](Self::max_replay_bytes) unless
     /// set, so that no single owner can fill the layer. All anonymous requests have one owner.
-    pub fn replay_bytes_per_owner(self, bytes: usize) -> Self {
+    pub fn max_replay_bytes_per_owner(self, bytes: usize) -> Self {
         self.with_quota(|quota| quota.bytes_per_owner = Some(bytes))
     }
 
-    /// How many streams may [live on](Replay::linger) without a client; 4096 unless set. Above it, the oldest stream of the same
+    /// How many streams may [live on](Replay::grace_period) without a client; 4096 unless set. Above it, the oldest stream of the same
     /// owner ends that is without a client, and if there is no other, the stream that a client has just left.
     pub fn max_detached(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached = streams)
     }
 
     /// How many streams of one [owner](Self::owner) may live on without a client; 256 unless set. Above it the oldest of them ends,
-    /// as after its [`linger`](Replay::linger): what it has sent can still be resumed.
+    /// as after its [`linger`](Replay::grace_period): what it has sent can still be resumed.
     pub fn max_detached_per_owner(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached_per_owner = streams)
     }
@@ -351,13 +360,13 @@ impl<R> SseProxyLayer<R> {
     fn with_quota(mut self, set: impl FnOnce(&mut Quota)) -> Self {
         let config = Arc::make_mut(&mut self.config);
         set(&mut config.quota);
-        config.logs = Arc::new(Logs::new(config.quota));
+        config.logs = Arc::new(LogRegistry::new(config.quota));
         self
     }
 
     /// The largest read buffer, in bytes, of a connection of the service to its upstream; 417,792 unless set, which is the default
     /// of hyper's HTTP/1 client. A stream that goes on without a client keeps it allocated. The layer cannot see its size: it
-    /// counts the largest burst of the stream, and this at most, against [`replay_bytes`](Self::replay_bytes).
+    /// counts the largest burst of the stream, and this at most, against [`replay_bytes`](Self::max_replay_bytes).
     ///
     /// Set it to what the client is configured with (`http1_max_buf_size` of hyper). With a smaller buffer more streams can go on
     /// without a client in the same memory; below 64 KiB large events cost more system calls.
@@ -367,7 +376,7 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// How much memory the recorded streams of this layer and its clones hold now, in bytes: what is counted against
-    /// [`replay_bytes`](Self::replay_bytes).
+    /// [`replay_bytes`](Self::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {
         self.config.logs.bytes()
     }
@@ -379,7 +388,7 @@ impl<R> SseProxyLayer<R> {
     /// stream cannot be resumed from then on, also if it has ended: a `GET` with one of its ids is answered with 204, at which an
     /// `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that continued this one, or that it continued,
     /// are closed with it. To other owners the ids are unknown, as they were before. (A client that has not received an id yet sends
-    /// none, and its next request is a new one; with [`prime`](Replay::prime) every client has an id at once.)
+    /// none, and its next request is a new one; with [`prime`](Replay::priming_event) every client has an id at once.)
     ///
     /// The layer remembers the last 16,384 closed streams, in 2 MiB at the most. When there are more, the oldest of the owner with
     /// the most closed streams is forgotten, and its ids are answered as [unknown](crate::replay::Gap).
@@ -394,10 +403,10 @@ impl<R> SseProxyLayer<R> {
     /// let layer = SseProxyLayer::default().replay(Replay::default());
     /// // Somebody has pressed "stop", in a client that knows this id.
     /// let id: EventId = last_event_id.parse()?;
-    /// layer.abort(id.token);
+    /// layer.abort(id.stream);
     /// # Ok(()) }
     /// ```
-    pub fn abort(&self, stream: Token) -> bool {
+    pub fn abort(&self, stream: StreamId) -> bool {
         let found = self.config.logs.find(stream);
         if let Some(recording) = &found {
             self.config.close(recording);
@@ -410,9 +419,9 @@ impl<R> SseProxyLayer<R> {
         self.with(|policy| policy.max_event_bytes(bytes))
     }
 
-    /// What an event above the limit comes to; unless set, the stream is cut. See [`Policy::overflow`].
-    pub fn overflow(self, overflow: Overflow) -> Self {
-        self.with(|policy| policy.overflow(overflow))
+    /// What an event above the limit comes to; unless set, the stream is cut. See [`Policy::oversized_event`].
+    pub fn oversized_event(self, overflow: OversizedEvent) -> Self {
+        self.with(|policy| policy.oversized_event(overflow))
     }
 
     /// Sends comments while a stream is silent. Off unless set. See [`Policy::keep_alive`].

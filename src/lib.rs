@@ -55,7 +55,7 @@
 //! 3. Each client sees each event at most once, in order; with [`replay`], exactly once over any pattern of disconnects within what
 //!    is kept, and beyond that it is told of a gap.
 //! 4. One request to the layer is one request to the service, unless [`reconnect`] is on, and a client that leaves cancels it, unless it is to be
-//!    [kept](replay::Replay::linger).
+//!    [kept](replay::Replay::grace_period).
 //! 5. Memory is bounded by configuration, for any upstream and any reader.
 //! 6. Another owner's ids of sessions and events are indistinguishable from unknown ones.
 //! 7. Nothing an upstream or a client sends can make it panic or spin.

@@ -5,13 +5,13 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{StatusCode, response};
 
 use crate::{
-    codec::{Decoder, Overflow},
+    codec::{Decoder, OversizedEvent},
     downstream::keep_alive::KeepAlive,
     headers::content_type::is_event_stream,
-    intercept::{Intercept, IntoIntercept},
-    rejection::Refusal,
+    intercept::{IntoMakeInterceptor, MakeInterceptor},
+    rejection::Rejection,
     replay::Replay,
-    session::Sessions,
+    session::SessionMapping,
 };
 
 /// How the streams of a request are dealt with.
@@ -33,17 +33,17 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Policy {
-    pub(crate) intercepts: Vec<Arc<dyn Intercept>>,
+    pub(crate) intercepts: Vec<Arc<dyn MakeInterceptor>>,
     pub(crate) max_event_bytes: usize,
     /// A limit was set, so that it applies to streams with which nothing else is done.
     pub(crate) limits_events: bool,
-    pub(crate) overflow: Overflow,
+    pub(crate) overflow: OversizedEvent,
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) strip_comments: bool,
     pub(crate) detect: Detect,
-    pub(crate) sessions: Option<Arc<Sessions>>,
+    pub(crate) sessions: Option<Arc<SessionMapping>>,
     pub(crate) replay: Option<Arc<Replay>>,
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) rejection: Option<Rejection>,
     pub(crate) route: Option<Arc<str>>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 impl Policy {
     /// Appends an interceptor to the chain: it sees what those before it let through.
     ///
-    /// Takes an [`Intercept`], or a function `Fn(Event) -> impl Into<Verdict>`; see
+    /// Takes an [`MakeInterceptor`], or a function `Fn(Event) -> impl Into<Verdict>`; see
     /// [`intercept`](crate::intercept). A closure has its argument annotated: `|event: Event|`.
     ///
     /// With at least one installed, an event stream that cannot be read is refused with 502 instead of passed on unseen: one in
@@ -60,13 +60,13 @@ impl Policy {
     /// `Content-Type` is malformed such that some clients read `text/event-stream` in it (`text /event-stream`), unless
     /// [`detect`](Self::detect) says that it is an event stream, and the interceptors see it. A body that begins with a byte order
     /// mark of UTF-16, UTF-32 or UTF-7 is cut before its first byte, with [`NotUtf8`](crate::ErrorKind::NotUtf8).
-    pub fn intercept<M>(mut self, interceptor: impl IntoIntercept<M>) -> Self {
+    pub fn intercept<M>(mut self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
         self.intercepts.push(Arc::new(interceptor.into_intercept()));
         self
     }
 
     /// The limit, in bytes, for one event and for one line, every byte counted; 16 MiB unless set. It bounds
-    /// what an unfinished event can make a stream keep. See also [`overflow`](Self::overflow).
+    /// what an unfinished event can make a stream keep. See also [`overflow`](Self::oversized_event).
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
         self.limits_events = true;
@@ -75,7 +75,7 @@ impl Policy {
 
     /// What an event above the limit comes to; unless set, the stream ends there with an error. It never
     /// passes the interceptors unseen.
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
+    pub fn oversized_event(mut self, overflow: OversizedEvent) -> Self {
         self.overflow = overflow;
         self.limits_events = true;
         self
@@ -107,7 +107,7 @@ impl Policy {
 
     /// Maps sessions by these rules; there are none unless set. The layer's store keeps them:
     /// [`SseProxyLayer::new`](crate::SseProxyLayer::new).
-    pub fn sessions(mut self, sessions: Sessions) -> Self {
+    pub fn sessions(mut self, sessions: SessionMapping) -> Self {
         self.sessions = Some(Arc::new(sessions));
         self
     }
@@ -141,21 +141,21 @@ impl Policy {
     /// use http::StatusCode;
     /// use tower_sse_proxy::{Policy, SseProxyLayer};
     ///
-    /// let closed = Arc::new(Policy::refuse(StatusCode::FORBIDDEN, "not for everybody\n"));
+    /// let closed = Arc::new(Policy::reject(StatusCode::FORBIDDEN, "not for everybody\n"));
     /// let layer = SseProxyLayer::default().policy(move |request| {
     ///     request.uri.path().starts_with("/admin").then(|| Arc::clone(&closed))
     /// });
     /// ```
-    pub fn refuse(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+    pub fn reject(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            refusal: Some(Refusal::new(status, text)),
+            rejection: Some(Rejection::new(status, text)),
             ..Self::default()
         }
     }
 
     pub(crate) fn decoder(&self) -> Decoder {
         Decoder::new(self.max_event_bytes)
-            .overflow(self.overflow)
+            .oversized_event(self.overflow)
             .check_utf8(self.inspects())
     }
 
@@ -187,13 +187,13 @@ impl Default for Policy {
             intercepts: Vec::new(),
             limits_events: false,
             max_event_bytes: Decoder::DEFAULT_LIMIT,
-            overflow: Overflow::default(),
+            overflow: OversizedEvent::default(),
             keep_alive: None,
             strip_comments: false,
             detect: Arc::new(is_event_stream),
             sessions: None,
             replay: None,
-            refusal: None,
+            rejection: None,
             route: None,
         }
     }
@@ -209,7 +209,7 @@ impl fmt::Debug for Policy {
             .field("strip_comments", &self.strip_comments)
             .field("sessions", &self.sessions)
             .field("replay", &self.replay)
-            .field("refusal", &self.refusal)
+            .field("refusal", &self.rejection)
             .field("route", &self.route)
             .finish_non_exhaustive()
     }

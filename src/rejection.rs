@@ -8,7 +8,7 @@ use crate::body::SseBody;
 
 /// An answer of the layer's own to a request that is not passed on, or whose answer cannot be.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Rejection {
     status: StatusCode,
     text: Cow<'static, str>,
     retry: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Refusal {
 /// The longest `Retry-After` of a refusal, in seconds. Each is random up to it, so that clients do not come back together.
 const RETRY_AFTER: u32 = 10;
 
-impl Refusal {
+impl Rejection {
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -27,14 +27,14 @@ impl Refusal {
     }
 
     /// Tells a client that it has all of a stream. An `EventSource` comes back no more (WHATWG HTML 9.2.3).
-    pub(crate) fn no_more() -> Self {
+    pub(crate) fn no_content() -> Self {
         Self::new(StatusCode::NO_CONTENT, "")
     }
 
     /// Tells a client that its stream was closed.
     pub(crate) fn closed(method: &Method) -> Self {
         match *method {
-            Method::GET | Method::HEAD => Self::no_more(),
+            Method::GET | Method::HEAD => Self::no_content(),
             _ => Self::new(StatusCode::GONE, "the stream was closed\n"),
         }
     }

@@ -22,8 +22,8 @@ use crate::{
     future::ResponseFuture,
     headers::event_stream,
     layer::Config,
-    reconnect::{Once, Reconnects, Repeat},
-    replay::recorded_stream::{Target, Whose},
+    reconnect::{NoReconnect, ReconnectPolicy, RetryRequest},
+    replay::recorded_stream::{StreamKey, StreamOwner},
 };
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
@@ -48,7 +48,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct SseProxy<S, R = Once> {
+pub struct SseProxy<S, R = NoReconnect> {
     inner: S,
     config: Arc<Config>,
     reconnect: R,
@@ -71,7 +71,7 @@ impl<S, R> SseProxy<S, R> {
 
 impl<S, R, ReqB, B> Service<Request<ReqB>> for SseProxy<S, R>
 where
-    R: Reconnects<S, ReqB> + Clone + Send + 'static,
+    R: ReconnectPolicy<S, ReqB> + Clone + Send + 'static,
     S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
@@ -90,7 +90,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let policy = self.config.policy(&parts);
-        if let Some(refusal) = &policy.refusal {
+        if let Some(refusal) = &policy.rejection {
             self.let_go();
             return ResponseFuture::refused(refusal.clone(), policy);
         }
@@ -109,11 +109,11 @@ where
         });
         let asked = replay.map(|replay| {
             let owner = self.config.owner(&parts, None);
-            let whose = Whose {
+            let whose = StreamOwner {
                 owner,
                 session: None,
             };
-            let target = Target::of(&parts, replay);
+            let target = StreamKey::of(&parts, replay);
             Box::new(Asked::new(&self.config, replay, whose, target))
         });
         let request = Request::from_parts(parts, body);
@@ -126,7 +126,7 @@ where
             let answer = Box::pin(call.run(self.let_go(), request));
             return ResponseFuture::called(answer, policy, seen, &method);
         }
-        let repeat = repeat.map(|asks| Box::new(Repeat::new(asks)));
+        let repeat = repeat.map(|asks| Box::new(RetryRequest::new(asks)));
         let behind = Behind {
             in_session: None,
             asked,

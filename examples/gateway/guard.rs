@@ -4,8 +4,8 @@ use tower_sse_proxy::{
     Event, Policy,
     codec::Block,
     intercept::{
-        EachEvent, Head, InterceptExt, Interceptor, Verdict,
-        window::{Pattern, PatternError, Window, patterns},
+        Interceptor, MakeInterceptorExt, StreamHead, Verdict, event_fn,
+        window::{Pattern, PatternError, TextWindow, patterns},
     },
 };
 
@@ -24,7 +24,7 @@ const HELD_BYTES: usize = 1 << 20;
 pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
-        policy = policy.intercept(move |_: &Head<'_>| Some(Deny(text.clone())));
+        policy = policy.intercept(move |_: &StreamHead<'_>| Some(Deny(text.clone())));
     }
     if let Some(text) = &settings.window_deny {
         let window = window(Pattern::phrase(text).block(), settings);
@@ -43,7 +43,7 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
     }
     if let Some(text) = &settings.hang {
         let text = Text::new(text);
-        let hang = EachEvent::new(move |event: Event| {
+        let hang = event_fn(move |event: Event| {
             if text.is_in(&event) {
                 Verdict::defer(std::future::pending::<Result<Verdict, _>>())
             } else {
@@ -68,10 +68,10 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
 }
 
 /// A window for one pattern. An event waits only while its texts may begin an occurrence.
-fn window(pattern: Pattern, settings: &Settings) -> Result<Window, PatternError> {
+fn window(pattern: Pattern, settings: &Settings) -> Result<TextWindow, PatternError> {
     // An event of the largest size that ends with the beginning of an occurrence waits for its continuation, too.
     let max_bytes = settings.max_event_bytes.saturating_add(HELD_BYTES);
-    Ok(Window::new(patterns([pattern])?).max_bytes(max_bytes))
+    Ok(TextWindow::new(patterns([pattern])?).max_held_bytes(max_bytes))
 }
 
 /// Drops whatever carries a text, whether a client would dispatch it or not.

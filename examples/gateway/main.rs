@@ -27,7 +27,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::Parser;
 use tower::Layer;
-use tower_sse_proxy::{KeepAlive, Policy, codec::Overflow};
+use tower_sse_proxy::{KeepAlive, Policy, codec::OversizedEvent};
 
 use crate::{proxy::Upstream, settings::Settings};
 
@@ -90,11 +90,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 fn policy(settings: &Settings) -> Result<Policy, String> {
     // Streams are read even if nothing else is set, so that each frame ends between two blocks.
     let policy = Policy::default()
-        .overflow(Overflow::Fail)
+        .oversized_event(OversizedEvent::Fail)
         .max_event_bytes(settings.max_event_bytes);
     let mut policy = guard::install(policy, settings)?;
     if let Some(interval) = settings.keepalive() {
-        policy = policy.keep_alive(KeepAlive::every(interval));
+        policy = policy.keep_alive(KeepAlive::new(interval));
     }
     Ok(policy)
 }

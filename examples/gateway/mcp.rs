@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use http::Uri;
 use tower_sse_proxy::{
     Policy,
-    profile::{Mcp, OriginCheck},
+    profile::{Mcp, OriginCheckLayer},
 };
 
 use crate::settings::Settings;
 
 /// The rules of MCP, on top of this policy.
 pub fn rules(policy: Policy, settings: &Settings, listen: SocketAddr, upstream: &Uri) -> Mcp {
-    let sessions = Mcp::sessions().upstream_origin(upstream.to_string());
-    let check = OriginCheck::new(hosts(settings, listen), origins(settings, listen));
+    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string());
+    let check = OriginCheckLayer::new(hosts(settings, listen), origins(settings, listen));
     Mcp::with_sessions(policy, sessions).check(check)
 }
 

@@ -6,7 +6,7 @@ use http::{Method, Uri, header::COOKIE, request};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     reconnect::Reconnect,
-    replay::{Bounds, Replay},
+    replay::{Replay, Retention},
     session::{MemoryStore, SealedStore},
 };
 
@@ -33,7 +33,7 @@ pub fn layer(
     let shared = policy.clone().route("/f").replay(shared(settings));
     // No client of this route has an id of the upstream's.
     let resumed = policy.clone().route("/r");
-    let resumed = resumed.replay(replay(settings).only_own_ids(true));
+    let resumed = resumed.replay(replay(settings).reject_foreign_ids(true));
     let (plain, resumed, shared) = (
         Arc::new(policy.route("/s")),
         Arc::new(resumed),
@@ -54,11 +54,11 @@ pub fn layer(
         request.method == Method::GET && request.uri.path().starts_with("/r/")
     };
     let layer = match settings.log_bytes {
-        Some(bytes) => layer.replay_bytes(bytes),
+        Some(bytes) => layer.max_replay_bytes(bytes),
         None => layer,
     };
     let layer = layer.upstream_buffer(proxy::READ_BUFFER);
-    let layer = layer.reconnect(Reconnect::default().only(again));
+    let layer = layer.reconnect(Reconnect::default().retry_if(again));
     layer.policy(move |request| {
         let path = request.uri.path();
         Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
@@ -75,12 +75,12 @@ pub fn layer(
 
 /// What is kept of streams.
 fn replay(settings: &Settings) -> Replay {
-    let mut replay = Replay::default().lifetime(settings.max_age());
+    let mut replay = Replay::default().max_age(settings.max_age());
     if let Some(events) = settings.replay_events {
-        replay = replay.bounds(Bounds::default().events(events));
+        replay = replay.retention(Retention::default().events(events));
     }
     if let Some(time) = settings.linger() {
-        replay = replay.linger(time);
+        replay = replay.grace_period(time);
     }
     replay
 }
@@ -96,6 +96,6 @@ fn shared(settings: &Settings) -> Replay {
     };
     Replay::default()
         .share_by(key)
-        .linger(AWAY)
-        .lifetime(settings.max_age())
+        .grace_period(AWAY)
+        .max_age(settings.max_age())
 }

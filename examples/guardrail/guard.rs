@@ -3,8 +3,8 @@
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     intercept::{
-        Head,
-        window::{Pattern, PatternError, Window, patterns},
+        StreamHead,
+        window::{Pattern, PatternError, TextWindow, patterns},
     },
 };
 
@@ -17,9 +17,9 @@ pub fn layer(phrase: &str) -> Result<SseProxyLayer, PatternError> {
         Pattern::card_number().mask("[card]"),
         Pattern::email().mask("[e-mail]"),
     ])?;
-    let window = Window::new(judge).on_block(|| vec![Event::new(ending::BLOCKED)]);
+    let window = TextWindow::new(judge).on_block(|| vec![Event::new(ending::BLOCKED)]);
     let layer = SseProxyLayer::default()
         .intercept(window)
-        .intercept(|head: &Head<'_>| Some(Ending::of(head.request.uri.path())));
+        .intercept(|head: &StreamHead<'_>| Some(Ending::of(head.request.uri.path())));
     Ok(layer)
 }

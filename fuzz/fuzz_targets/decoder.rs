@@ -14,7 +14,7 @@ use bytes::Bytes;
 use client::Client;
 use libfuzzer_sys::fuzz_target;
 use reference::{Reference, Whole, cut, whole};
-use tower_sse_proxy::codec::{Decoder, Piece};
+use tower_sse_proxy::codec::{Decoder, Item};
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -24,13 +24,13 @@ struct Input<'a> {
 }
 
 /// The pieces of a stream, and whether the limit ended it.
-fn pieces(chunks: &[&[u8]], limit: usize) -> (Vec<Piece>, bool) {
+fn pieces(chunks: &[&[u8]], limit: usize) -> (Vec<Item>, bool) {
     let mut decoder = Decoder::new(limit);
     let mut pieces = Vec::new();
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
         loop {
-            match decoder.next_piece() {
+            match decoder.next_item() {
                 Ok(Some(piece)) => pieces.push(piece),
                 Ok(None) => break,
                 Err(_) => return (pieces, true),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tower_sse_proxy::{
     Event,
-    codec::{Block, Decoder, Line, Piece},
+    codec::{Block, Decoder, Item, Line},
 };
 
 #[derive(Arbitrary, Debug)]
@@ -39,7 +39,7 @@ struct Read {
 fn read(event: &Event) -> Read {
     Read {
         data: event.data().into_owned(),
-        event: event.event().map(Into::into),
+        event: event.event_field().map(Into::into),
         id: event.id().map(Into::into),
         retry: event.retry(),
     }
@@ -67,10 +67,10 @@ fn decode(stream: &[u8]) -> (Vec<Event>, Vec<Block>) {
     let mut decoder = Decoder::default();
     let (mut events, mut blocks) = (Vec::new(), Vec::new());
     decoder.push(Bytes::copy_from_slice(stream));
-    while let Some(piece) = decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
+    while let Some(piece) = decoder.next_item().unwrap().or_else(|| decoder.finish()) {
         match piece {
-            Piece::Event(event) => events.push(event),
-            Piece::Block(block) => blocks.push(block),
+            Item::Event(event) => events.push(event),
+            Item::Block(block) => blocks.push(block),
             _ => {}
         }
     }

@@ -20,7 +20,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     codec::Block,
-    intercept::{Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamHead, Verdict},
 };
 
 const WORD: &[u8] = b"BAD";
@@ -112,7 +112,7 @@ fuzz_target!(|input: Input| {
         async move { Ok::<_, Infallible>(response.body(chunks).unwrap()) }
     });
     let proxy = SseProxyLayer::default()
-        .intercept(|_: &Head<'_>| Some(Deny))
+        .intercept(|_: &StreamHead<'_>| Some(Deny))
         .strip_comments(input.strip_comments)
         .layer(upstream);
     let response = proxy.oneshot(http::Request::new(())).now_or_never();

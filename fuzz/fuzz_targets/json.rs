@@ -13,8 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    codec::{Decoder, Piece},
-    intercept::window::{Judgement, Passage, Window},
+    codec::{Decoder, Item},
+    intercept::window::{Decision, TextSegment, TextWindow},
 };
 
 #[path = "../../tests/intercept/every_json/reader.rs"]
@@ -26,25 +26,25 @@ mod streams;
 use reader::{contains, is_in, parse, readable, units};
 use streams::{Choices, SECRET, stream};
 
-fn deny(passage: &Passage) -> Judgement {
+fn deny(passage: &TextSegment) -> Decision {
     if passage.text.contains(SECRET) {
-        Judgement::Block
+        Decision::Block
     } else {
-        Judgement::Pass
+        Decision::Pass
     }
 }
 
-fn mask(passage: &Passage) -> Judgement {
+fn mask(passage: &TextSegment) -> Decision {
     let found = passage.text.match_indices(SECRET);
-    Judgement::mask(found.map(|(at, found)| at..at + found.len()), "***")
+    Decision::mask(found.map(|(at, found)| at..at + found.len()), "***")
 }
 
 /// The data of the events that come out, all bytes of them, and whether the stream was cut.
-fn through(window: Window, wire: &str) -> (Vec<String>, String, bool) {
+fn through(window: TextWindow, wire: &str) -> (Vec<String>, String, bool) {
     let window = window
         .overlap(SECRET.len() - 1)
-        .time(Duration::MAX)
-        .max_bytes(usize::MAX);
+        .max_delay(Duration::MAX)
+        .max_held_bytes(usize::MAX);
     let chunk = Bytes::from(wire.to_owned());
     let upstream = service_fn(move |_: http::Request<()>| {
         let frame = Ok::<_, Infallible>(Frame::data(chunk.clone()));
@@ -74,8 +74,8 @@ fn through(window: Window, wire: &str) -> (Vec<String>, String, bool) {
     let mut decoder = Decoder::default();
     decoder.push(out.clone().into());
     let mut data = Vec::new();
-    while let Some(piece) = decoder.next_piece().unwrap() {
-        if let Piece::Event(event) = piece {
+    while let Some(piece) = decoder.next_item().unwrap() {
+        if let Item::Event(event) = piece {
             data.push(event.data().into_owned());
         }
     }
@@ -94,13 +94,13 @@ fuzz_target!(|bytes: &[u8]| {
         texts.any(|text| contains(&text, &units(SECRET)))
     };
 
-    let (left, out, cut) = through(Window::new(deny), &wire);
+    let (left, out, cut) = through(TextWindow::new(deny), &wire);
     assert!(wire.starts_with(&out));
     assert_eq!(cut, is_in, "{data:?}");
     assert!(!shows(&left), "{data:?}: {left:?}");
     assert!(cut || out == wire, "{data:?}");
 
-    let (left, out, cut) = through(Window::new(mask), &wire);
+    let (left, out, cut) = through(TextWindow::new(mask), &wire);
     assert!(!cut);
     assert!(!shows(&left), "{data:?}: {left:?}");
     assert_eq!(is_in, out != wire, "{data:?}: {left:?}");

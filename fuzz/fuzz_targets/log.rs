@@ -10,7 +10,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use model::{Op, check_all};
-use tower_sse_proxy::replay::{Bounds, State};
+use tower_sse_proxy::replay::{LogState, Retention};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -59,16 +59,16 @@ impl From<Step> for Op {
             },
             Step::Expire => Op::Expire,
             Step::TakeOver(by) => Op::TakeOver { by: by.into() },
-            Step::Live => Op::Set(State::Live),
-            Step::Suspended => Op::Set(State::Suspended),
-            Step::Complete => Op::Set(State::Complete),
-            Step::Failed => Op::Set(State::Failed),
+            Step::Live => Op::Set(LogState::Live),
+            Step::Suspended => Op::Set(LogState::Suspended),
+            Step::Complete => Op::Set(LogState::Complete),
+            Step::Failed => Op::Set(LogState::Failed),
         }
     }
 }
 
 fuzz_target!(|input: Input| {
-    let bounds = Bounds::default()
+    let bounds = Retention::default()
         .events(input.events.into())
         .bytes(input.bytes.into())
         .age(Duration::from_secs(input.age.into()));

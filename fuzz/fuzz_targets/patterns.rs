@@ -10,8 +10,8 @@ use tower_sse_proxy::{
     Event,
     codec::Block,
     intercept::{
-        End, Head, Intercept, Interceptor, Verdict,
-        window::{Pattern, Window, patterns},
+        Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict,
+        window::{Pattern, TextWindow, patterns},
     },
 };
 
@@ -142,8 +142,8 @@ fuzz_target!(|input: Input| {
 
     let (request, _) = http::Request::new(()).into_parts();
     let (response, _) = http::Response::new(()).into_parts();
-    let window = Window::new(judge);
-    let mut stream = window.open(&Head::new(&request, &response)).unwrap();
+    let window = TextWindow::new(judge);
+    let mut stream = window.open(&StreamHead::new(&request, &response)).unwrap();
     let mut out = String::new();
     let mut rest = &text[..];
     for cut in input
@@ -163,6 +163,6 @@ fuzz_target!(|input: Input| {
             "{expressions:?}: {out:?} of {expected:?}"
         );
     }
-    read(stream.end(End::Complete), &mut out);
+    read(stream.end(StreamEnd::Complete), &mut out);
     assert_eq!(out, expected, "{expressions:?}");
 });

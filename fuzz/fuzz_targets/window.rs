@@ -13,10 +13,10 @@ use libfuzzer_sys::fuzz_target;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    codec::{Decoder, Piece},
+    codec::{Decoder, Item},
     intercept::{
         Json,
-        window::{Judgement, Passage, Window},
+        window::{Decision, TextSegment, TextWindow},
     },
 };
 
@@ -118,9 +118,9 @@ impl Text {
     }
 }
 
-fn found(passage: &Passage) -> Judgement {
+fn found(passage: &TextSegment) -> Decision {
     let found = passage.text.match_indices(WORD);
-    Judgement::mask(found.map(|(at, word)| at..at + word.len()), "[-]")
+    Decision::mask(found.map(|(at, word)| at..at + word.len()), "[-]")
 }
 
 /// What comes out of a layer, and whether the stream was cut.
@@ -168,31 +168,31 @@ fuzz_target!(|input: Input| {
     }
     chunks.push(rest.into());
 
-    let set = |window: Window| {
+    let set = |window: TextWindow| {
         window
             .overlap(usize::from(input.overlap))
-            .size(usize::from(input.size))
-            .max_bytes(usize::from(input.max_bytes))
-            .time(Duration::from_millis(u64::from(input.time_ms)))
+            .min_batch(usize::from(input.size))
+            .max_held_bytes(usize::from(input.max_bytes))
+            .max_delay(Duration::from_millis(u64::from(input.time_ms)))
     };
     let (all, _) = through(
         &SseProxyLayer::default().intercept(|event: Event| event),
         &chunks,
     );
-    let passing = set(Window::new(|_: &Passage| Judgement::Pass)).fail_open();
+    let passing = set(TextWindow::new(|_: &TextSegment| Decision::Pass)).fail_open();
     assert_eq!(
         through(&SseProxyLayer::default().intercept(passing), &chunks),
         (all.clone(), false)
     );
-    let strict = set(Window::new(|_: &Passage| Judgement::Pass));
+    let strict = set(TextWindow::new(|_: &TextSegment| Decision::Pass));
     let (out, cut) = through(&SseProxyLayer::default().intercept(strict), &chunks);
     assert!(all.starts_with(&out) && (cut || out == all));
 
-    let masking = set(Window::new(found));
+    let masking = set(TextWindow::new(found));
     let (out, _) = through(&SseProxyLayer::default().intercept(masking), &chunks);
     let mut decoder = Decoder::default();
     decoder.push(out.into());
-    while let Some(Piece::Event(event)) = decoder.next_piece().unwrap_or_default() {
+    while let Some(Item::Event(event)) = decoder.next_item().unwrap_or_default() {
         let data = event.data();
         let Ok(json) = Json::parse(&*data) else {
             assert!(!data.contains(WORD), "{data}");

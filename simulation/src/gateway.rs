@@ -23,7 +23,7 @@ use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSync
 use tower_sse_proxy::{
     Event, KeepAlive, SseProxyLayer,
     codec::Block,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
     reconnect::Backoff,
     replay::{Gap, Replay},
 };
@@ -41,9 +41,9 @@ pub const PARAMETER: &str = "lastEventId";
 fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     let tasks = Arc::clone(world);
     let mut replay = Replay::default()
-        .bounds(plan.bounds)
-        .linger(plan.linger)
-        .detached_bytes(plan.detached_bytes)
+        .retention(plan.bounds)
+        .grace_period(plan.linger)
+        .max_detached_bytes(plan.detached_bytes)
         .continue_after_end(plan.continues)
         .complete_when(|event| {
             Told::read(&event.data()).is_some_and(|told| told.done && told.is_whole)
@@ -57,23 +57,23 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
             });
         });
     if let Some(lifetime) = plan.lifetime {
-        replay = replay.lifetime(lifetime);
+        replay = replay.max_age(lifetime);
     }
     if !plan.is_detached {
-        replay = replay.detach(|_, _| false);
+        replay = replay.detach_when(|_, _| false);
     }
     if plan.gap_status {
-        replay = replay.gap(Gap::Status(StatusCode::BAD_REQUEST));
+        replay = replay.on_gap(Gap::Status(StatusCode::BAD_REQUEST));
     }
     if plan.prime {
-        replay = replay.prime(Some(Duration::from_millis(20)));
+        replay = replay.priming_event(Some(Duration::from_millis(20)));
     }
     if plan.by_query {
-        replay = replay.query(PARAMETER);
+        replay = replay.query_param(PARAMETER);
     }
     if let Some(join) = plan.shares {
         let path = |request: &http::request::Parts| Some(request.uri.path().to_owned());
-        replay = replay.share_by(path).join(join);
+        replay = replay.share_by(path).share_from(join);
     }
     if let Some(takes) = plan.authorize {
         replay = replay.authorize(service_fn(move |_: Request<()>| async move {
@@ -85,11 +85,11 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     let witness = Arc::clone(world);
     let mut layer = SseProxyLayer::default()
         .replay(replay)
-        .replay_bytes(plan.all_bytes)
+        .max_replay_bytes(plan.all_bytes)
         .strip_comments(plan.strip_comments)
-        .intercept(move |_: &Head<'_>| Some(Witness::new(&witness)));
+        .intercept(move |_: &StreamHead<'_>| Some(Witness::new(&witness)));
     if plan.hold {
-        layer = layer.intercept(|_: &Head<'_>| Some(Hold::default()));
+        layer = layer.intercept(|_: &StreamHead<'_>| Some(Hold::default()));
     }
     layer = layer.intercept(|event: Event| {
         let denied = event.data().contains(SECRET);
@@ -105,7 +105,7 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
         });
     }
     if plan.keep_alive {
-        layer = layer.keep_alive(KeepAlive::every(Duration::from_secs(2)));
+        layer = layer.keep_alive(KeepAlive::new(Duration::from_secs(2)));
     }
     layer
 }
@@ -264,7 +264,7 @@ impl Interceptor for Witness {
         event.into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         self.world.count(|counts| counts.ended += 1);
         if std::mem::replace(&mut self.ended, true) {
             self.world.fault("an interceptor is told of the end twice");
@@ -312,7 +312,7 @@ impl Interceptor for Hold {
         Verdict::Release(std::mem::take(&mut self.held))
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::Release(std::mem::take(&mut self.held))
     }
 }

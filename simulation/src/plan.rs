@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_sse_proxy::replay::{Bounds, Join};
+use tower_sse_proxy::replay::{Retention, StartAt};
 
 use crate::net::Weather;
 
@@ -11,7 +11,7 @@ pub struct Plan {
     pub chaos: Duration,
     /// All is kept, and for longer than anything lasts: then no gap is an excuse.
     pub is_roomy: bool,
-    pub bounds: Bounds,
+    pub bounds: Retention,
     pub all_bytes: usize,
     pub linger: Duration,
     pub detached_bytes: u64,
@@ -32,7 +32,7 @@ pub struct Plan {
     pub to_upstream: Roughness,
     pub thieves: bool,
     /// Requests of one owner for one stream ride on one of the upstream, and begin there if this is set.
-    pub shares: Option<Join>,
+    pub shares: Option<StartAt>,
     /// An upstream that breaks off is asked to go on.
     pub reconnects: bool,
     /// The upstream is asked again after a clean end.
@@ -220,10 +220,10 @@ impl Plan {
             .collect();
         let seconds = |rng: &mut fastrand::Rng, most: u64| Duration::from_secs(rng.u64(1..most));
         let (bounds, linger) = if is_roomy {
-            let bounds = Bounds::default().events(100_000).bytes(1 << 30);
+            let bounds = Retention::default().events(100_000).bytes(1 << 30);
             (bounds.age(A_DAY), A_DAY)
         } else {
-            let bounds = Bounds::default()
+            let bounds = Retention::default()
                 .events(pick(rng, &[0, 1, 2, 5, 30, 1000]))
                 .bytes(pick(rng, &[0, 500, 5000, 100_000, 1 << 20]))
                 .age(pick(rng, &[1, 10, 60, 600]).into_seconds());
@@ -261,7 +261,7 @@ impl Plan {
             clients,
             to_upstream: Roughness::new(rng),
             thieves: rng.bool(),
-            shares: maybe(rng, 4).then(|| pick(rng, &[Join::Live, Join::Oldest])),
+            shares: maybe(rng, 4).then(|| pick(rng, &[StartAt::Live, StartAt::Oldest])),
             reconnects: maybe(rng, 4),
             continues: rng.bool(),
         }

@@ -5,8 +5,8 @@ use std::{borrow::Cow, fmt, ops::Range, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    block_meta::{OpenEnd, Shape},
-    chunk_slice::Raw,
+    block_meta::{BlockMeta, PendingLf},
+    chunk_slice::ChunkSlice,
     lines::{Line, LineRanges, Lines, parse_retry, value_of},
     text::lossy,
 };
@@ -21,28 +21,28 @@ use super::{
 /// unknown fields) is never dispatched by a client but is part of the stream all the same.
 ///
 /// ```
-/// use tower_sse_proxy::codec::{Decoder, Piece};
+/// use tower_sse_proxy::codec::{Decoder, Item};
 ///
 /// let mut decoder = Decoder::default();
 /// decoder.push("id: 7\n\n".into());
-/// let Ok(Some(Piece::Block(block))) = decoder.next_piece() else { panic!() };
+/// let Ok(Some(Item::Block(block))) = decoder.next_item() else { panic!() };
 /// assert_eq!(block.id().as_deref(), Some("7"));
-/// assert_eq!(block.event(), None);
+/// assert_eq!(block.event_field(), None);
 /// assert!(!block.is_event());
 /// ```
 #[derive(Clone)]
-// In this order, for speed: what is copied from `Cut` first, and what is passed from block to block last. A processor
+// In this order, for speed: what is copied from `BlockSpan` first, and what is passed from block to block last. A processor
 // that has just written two words apart has to wait before it can move them as one.
 #[repr(C)]
 pub struct Block {
-    pub(super) shape: Shape,
-    pub(super) raw: Raw,
+    pub(super) shape: BlockMeta,
+    pub(super) raw: ChunkSlice,
 }
 
 impl Block {
     /// Reads `raw` anew, after an edit.
     pub(super) fn rebuilt(raw: Vec<u8>, terminated: bool) -> Self {
-        let mut shape = Shape::of(&raw);
+        let mut shape = BlockMeta::of(&raw);
         shape.set_terminated(terminated);
         Self {
             raw: Bytes::from(raw).into(),
@@ -99,7 +99,7 @@ impl Block {
     /// The same block in a buffer of its own, where the one it came in is much larger: for a block that is kept for long.
     ///
     /// A block shares the chunk that it was read from with its neighbours, and keeps all of it.
-    pub fn detached(self) -> Self {
+    pub fn into_owned(self) -> Self {
         Self {
             shape: self.shape,
             raw: self.raw.detached(),
@@ -128,7 +128,7 @@ impl Block {
 
     /// The `event` field, the last one if there are several; `None` if it was not sent.
     #[inline]
-    pub fn event(&self) -> Option<Cow<'_, str>> {
+    pub fn event_field(&self) -> Option<Cow<'_, str>> {
         self.shape.has_event().then(|| self.event_sent()).flatten()
     }
 
@@ -170,13 +170,13 @@ impl Block {
 
     /// Where the bytes are.
     #[inline]
-    pub(crate) fn part(&self) -> &Raw {
+    pub(crate) fn part(&self) -> &ChunkSlice {
         &self.raw
     }
 
     /// Where the bytes are.
     #[inline]
-    pub(crate) fn into_part(self) -> Raw {
+    pub(crate) fn into_part(self) -> ChunkSlice {
         self.raw
     }
 
@@ -187,8 +187,8 @@ impl Block {
     }
 
     #[inline]
-    pub(crate) fn open_end(&self) -> Option<OpenEnd> {
-        self.shape.open_end()
+    pub(crate) fn pending_lf(&self) -> Option<PendingLf> {
+        self.shape.pending_lf()
     }
 
     /// Makes the block valid UTF-8: each ill-formed sequence is the U+FFFD that a client which follows
@@ -203,10 +203,10 @@ impl Block {
     fn repair_utf8_of_doubt(&mut self) {
         // A line end is never part of an ill-formed sequence, so the lines stay what they are.
         if let Cow::Owned(text) = lossy(self.as_bytes()) {
-            let open_end = self.open_end();
+            let open_end = self.pending_lf();
             *self = Self::rebuilt(text.into_bytes(), self.is_terminated());
             if let Some(open_end) = open_end {
-                self.shape.set_open_end(open_end);
+                self.shape.set_pending_lf(open_end);
             }
         }
         self.shape.set_well_formed(true);
@@ -262,14 +262,14 @@ impl fmt::Debug for Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Decoder, Event, Piece};
+    use crate::codec::{Decoder, Event, Item};
 
     fn block(raw: &'static [u8]) -> Block {
         let mut decoder = Decoder::default();
         decoder.push(raw.into());
-        match decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
-            Some(Piece::Event(event)) => event.into_block(),
-            Some(Piece::Block(block)) => block,
+        match decoder.next_item().unwrap().or_else(|| decoder.finish()) {
+            Some(Item::Event(event)) => event.into_block(),
+            Some(Item::Block(block)) => block,
             other => panic!("{other:?}"),
         }
     }
@@ -277,11 +277,11 @@ mod tests {
     #[test]
     fn what_is_ill_formed_is_repaired_and_nothing_else() {
         let mut bad = block(b"data: a\xffb\r\r");
-        let open_end = bad.open_end();
+        let open_end = bad.pending_lf();
         assert!(open_end.is_some());
         bad.repair_utf8();
         assert_eq!(bad.as_bytes(), "data: a\u{fffd}b\r\r".as_bytes());
-        assert_eq!(bad.open_end(), open_end);
+        assert_eq!(bad.pending_lf(), open_end);
         let mut good = block("data: \u{e4}\n\n".as_bytes());
         let before = good.as_bytes().as_ptr();
         good.repair_utf8();
@@ -342,7 +342,7 @@ mod tests {
         );
         let mut decoder = Decoder::new(100);
         decoder.push("data: half".into());
-        let _ = decoder.next_piece();
+        let _ = decoder.next_item();
         let shown = format!("{decoder:?}");
         assert!(
             shown.contains("limit: 100") && shown.contains("unfinished: 10"),
@@ -357,7 +357,7 @@ mod tests {
             error.contains("`id`") && error.contains("without CR, LF and NUL"),
             "{error}"
         );
-        let error = crate::codec::TooLarge { limit: 7 }.to_string();
+        let error = crate::codec::EventTooLarge { limit: 7 }.to_string();
         assert!(error.contains("7 bytes"), "{error}");
     }
 
@@ -373,11 +373,11 @@ mod tests {
         let wire = b"\xef\xbb\xbfdata: a\r\r";
         decoder.push(wire[..].into());
         let mut raw = Vec::new();
-        while let Some(piece) = decoder.next_piece().unwrap() {
+        while let Some(piece) = decoder.next_item().unwrap() {
             raw.extend_from_slice(&piece.into_raw());
         }
         decoder.push("\n: b\n".into());
-        while let Some(piece) = decoder.next_piece().unwrap() {
+        while let Some(piece) = decoder.next_item().unwrap() {
             raw.extend_from_slice(&piece.into_raw());
         }
         assert_eq!(raw, [&wire[..], b"\n: b\n"].concat());

@@ -7,7 +7,7 @@ use crate::codec::lines::{LineRanges, value_of};
 /// What the decoder notes in passing. Words only: what is smaller is written by itself, and then to be moved with its
 /// neighbours, which costs a wait at each move.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shape {
+pub(super) struct BlockMeta {
     /// Where the value of the first `data` line begins, and above it where it ends.
     first_data: u64,
     /// The name of an open end, if there is one, and a few flags; and above them the number of `data` lines.
@@ -27,9 +27,9 @@ const HALF: u32 = 32;
 ///
 /// Names come round again after a hundred million; the block that had it first is long gone. (A word for the same reason.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OpenEnd(u64);
+pub(crate) struct PendingLf(u64);
 
-impl OpenEnd {
+impl PendingLf {
     pub(super) const FIRST: Self = Self(1);
 
     pub(super) fn next(self) -> Self {
@@ -37,7 +37,7 @@ impl OpenEnd {
     }
 }
 
-impl Shape {
+impl BlockMeta {
     pub(super) fn of(raw: &[u8]) -> Self {
         let mut shape = Self::default();
         for line in LineRanges::new(raw) {
@@ -131,12 +131,12 @@ impl Shape {
 
     /// Ends in a CR at the end of the input, whose LF may still come.
     #[inline]
-    pub(super) fn open_end(&self) -> Option<OpenEnd> {
+    pub(super) fn pending_lf(&self) -> Option<PendingLf> {
         let name = u64::from(self.counts as u32) >> OPEN_END;
-        (name != 0).then_some(OpenEnd(name))
+        (name != 0).then_some(PendingLf(name))
     }
 
-    pub(super) fn set_open_end(&mut self, OpenEnd(name): OpenEnd) {
+    pub(super) fn set_pending_lf(&mut self, PendingLf(name): PendingLf) {
         self.counts |= name << OPEN_END;
     }
 }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn of(raw: &str) -> (usize, bool, bool, bool) {
-        let shape = Shape::of(raw.as_bytes());
+        let shape = BlockMeta::of(raw.as_bytes());
         let (lines, id) = (shape.data_lines(), shape.has_id());
         (lines, id, shape.has_event(), shape.is_repeated())
     }
@@ -169,13 +169,13 @@ mod tests {
 
     #[test]
     fn what_else_is_noted_leaves_the_fields_as_they_are() {
-        let mut shape = Shape::of(b"id: 1\ndata: abc\ndata\n\n");
-        assert_eq!((shape.open_end(), shape.is_terminated()), (None, true));
-        let name = OpenEnd(u64::from(u32::MAX) >> OPEN_END);
-        shape.set_open_end(name);
+        let mut shape = BlockMeta::of(b"id: 1\ndata: abc\ndata\n\n");
+        assert_eq!((shape.pending_lf(), shape.is_terminated()), (None, true));
+        let name = PendingLf(u64::from(u32::MAX) >> OPEN_END);
+        shape.set_pending_lf(name);
         shape.set_well_formed(true);
         shape.set_terminated(false);
-        assert_eq!(shape.open_end(), Some(name));
+        assert_eq!(shape.pending_lf(), Some(name));
         assert!(shape.is_well_formed() && !shape.is_terminated() && shape.has_id());
         assert!(!shape.has_event() && !shape.is_repeated());
         assert_eq!((shape.data_lines(), shape.first_data()), (2, 12..15));
@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn names_of_open_ends_differ_until_there_are_no_more() {
-        let last = OpenEnd(u64::from(u32::MAX) >> OPEN_END);
-        assert_eq!(OpenEnd::FIRST.next(), OpenEnd(2));
-        assert_eq!(OpenEnd(last.0 - 1).next(), last);
-        assert_eq!(last.next(), OpenEnd::FIRST);
+        let last = PendingLf(u64::from(u32::MAX) >> OPEN_END);
+        assert_eq!(PendingLf::FIRST.next(), PendingLf(2));
+        assert_eq!(PendingLf(last.0 - 1).next(), last);
+        assert_eq!(last.next(), PendingLf::FIRST);
     }
 }

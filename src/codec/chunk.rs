@@ -81,7 +81,7 @@ fn well_formed(bytes: &[u8]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Decoder, Event, Piece};
+    use crate::codec::{Decoder, Event, Item};
 
     #[test]
     fn the_beginning_up_to_the_first_ill_formed_byte_is_text() {
@@ -134,8 +134,8 @@ mod tests {
             let mut data = Vec::new();
             for chunk in stream.chunks(chunk) {
                 decoder.push(Bytes::copy_from_slice(chunk));
-                while let Some(piece) = decoder.next_piece().unwrap() {
-                    if let Piece::Event(event) = piece {
+                while let Some(piece) = decoder.next_item().unwrap() {
+                    if let Item::Event(event) = piece {
                         let alone = Event::new(event.data()).data().into_owned();
                         assert_eq!(alone, event.data());
                         data.push(event.data().into_owned());

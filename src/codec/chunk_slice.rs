@@ -8,7 +8,7 @@ use crate::codec::{chunk::Chunk, text::lossy};
 
 /// Where a block stands in its chunk, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
 }
@@ -16,15 +16,15 @@ pub(super) struct Place {
 /// A part of a chunk, which keeps all of it.
 ///
 /// That it keeps the chunk and not a slice of it is what makes a block cheap: to slice and to let go are an atomic
-/// operation each, while a chunk that was lent can be [given back](super::Decoder::give_back) and lent again.
+/// operation each, while a chunk that was lent can be [given back](super::Decoder::recycle) and lent again.
 #[derive(Clone)]
 #[repr(C)] // See `Block`.
-pub(crate) struct Raw {
-    pub(super) place: Place,
+pub(crate) struct ChunkSlice {
+    pub(super) place: Span,
     pub(super) chunk: Arc<Chunk>,
 }
 
-impl Raw {
+impl ChunkSlice {
     const SMALL: usize = 4 << 10;
 
     /// The memory of a chunk beside its bytes.
@@ -40,7 +40,7 @@ impl Raw {
     fn whole(chunk: Chunk) -> Self {
         let (start, end) = (0, chunk.len());
         Self {
-            place: Place { start, end },
+            place: Span { start, end },
             chunk: Arc::new(chunk),
         }
     }
@@ -78,7 +78,7 @@ impl Raw {
 
     /// This part of it.
     pub(crate) fn part(&self, part: Range<usize>) -> Self {
-        let place = Place {
+        let place = Span {
             start: self.place.start + part.start,
             end: self.place.start + part.end,
         };
@@ -128,7 +128,7 @@ impl Raw {
     }
 }
 
-impl Raw {
+impl ChunkSlice {
     /// The parts of a chunk that end there.
     pub(crate) fn parts(
         chunk: Bytes,
@@ -137,7 +137,7 @@ impl Raw {
         let chunk = Arc::new(Chunk::new(chunk));
         let mut start = 0;
         ends.into_iter().map(move |end| {
-            let place = Place { start, end };
+            let place = Span { start, end };
             start = end;
             let chunk = Arc::clone(&chunk);
             Self { place, chunk }
@@ -145,13 +145,13 @@ impl Raw {
     }
 }
 
-impl From<Bytes> for Raw {
+impl From<Bytes> for ChunkSlice {
     fn from(bytes: Bytes) -> Self {
         Self::whole(Chunk::new(bytes))
     }
 }
 
-impl fmt::Debug for Raw {
+impl fmt::Debug for ChunkSlice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Raw")
             .field("bytes", &self.len())
@@ -166,12 +166,12 @@ mod tests {
     #[test]
     fn what_is_small_for_its_chunk_or_at_all_is_a_small_part() {
         let part = |len: usize, chunk: usize| {
-            let place = Place {
+            let place = Span {
                 start: 1,
                 end: 1 + len,
             };
             let chunk = Arc::new(Chunk::new(vec![b'x'; chunk].into()));
-            Raw { place, chunk }
+            ChunkSlice { place, chunk }
         };
         assert!(part(4095, 4096).is_small_part());
         assert!(!part(4096, 4097).is_small_part());
@@ -186,8 +186,8 @@ mod tests {
     fn only_what_stands_right_behind_in_the_same_chunk_is_taken_in() {
         let chunk = |text: &'static [u8]| Arc::new(Chunk::new(text.into()));
         let (one, other) = (chunk(b"abcdef"), chunk(b"abcdef"));
-        let part = |chunk: &Arc<Chunk>, start, end| Raw {
-            place: Place { start, end },
+        let part = |chunk: &Arc<Chunk>, start, end| ChunkSlice {
+            place: Span { start, end },
             chunk: Arc::clone(chunk),
         };
         let mut raw = part(&one, 0, 2);

@@ -7,16 +7,16 @@ use memchr::memchr2;
 
 use super::{
     block::Block,
-    block_meta::{OpenEnd, Shape},
-    chunk_slice::Raw,
+    block_meta::{BlockMeta, PendingLf},
+    chunk_slice::ChunkSlice,
     event::Event,
     input::Input,
-    item::{BOM, LateLineFeed, Piece, TooLarge},
+    item::{BOM, EventTooLarge, Item, SplitLineFeed},
     lines::{ends_piece, line_end_len, stands_alone},
     lookahead::Unfinished,
 };
 
-/// Cuts an event stream into [`Piece`]s, whatever chunks it arrives in.
+/// Cuts an event stream into [`Item`]s, whatever chunks it arrives in.
 ///
 /// The decoder does no I/O and has no clock. It looks at every byte once, so a stream dripped byte by byte
 /// costs as much as the same stream whole; it copies only a block that crosses chunks; and it keeps at most
@@ -26,28 +26,28 @@ use super::{
 /// without waiting for an LF that may or may not come (WHATWG HTML 9.2.5).
 ///
 /// ```
-/// use tower_sse_proxy::codec::{Decoder, Piece};
+/// use tower_sse_proxy::codec::{Decoder, Item};
 ///
 /// let mut decoder = Decoder::default();
 /// decoder.push(": hi\ndata: on".into());
 ///
 /// // A comment stands by itself as soon as its line ends ...
-/// assert!(matches!(decoder.next_piece()?, Some(Piece::Block(b)) if b.raw() == ": hi\n"));
+/// assert!(matches!(decoder.next_item()?, Some(Item::Block(b)) if b.raw() == ": hi\n"));
 /// // ... an event needs its blank line.
-/// assert!(decoder.next_piece()?.is_none());
+/// assert!(decoder.next_item()?.is_none());
 /// decoder.push("e\n\ndata: tail".into());
-/// assert!(matches!(decoder.next_piece()?, Some(Piece::Event(e)) if e.data() == "one"));
-/// assert!(decoder.next_piece()?.is_none());
+/// assert!(matches!(decoder.next_item()?, Some(Item::Event(e)) if e.data() == "one"));
+/// assert!(decoder.next_item()?.is_none());
 ///
 /// // What is left at the end was never complete.
-/// let Some(Piece::Event(tail)) = decoder.finish() else { panic!() };
+/// let Some(Item::Event(tail)) = decoder.finish() else { panic!() };
 /// assert!(!tail.is_terminated());
-/// # Ok::<(), tower_sse_proxy::codec::TooLarge>(())
+/// # Ok::<(), tower_sse_proxy::codec::EventTooLarge>(())
 /// ```
 #[repr(C)] // See `Stream`.
 pub struct Decoder {
     at: At,
-    overflow: Overflow,
+    overflow: OversizedEvent,
     /// Whether to look for ill-formed UTF-8.
     check_utf8: bool,
     limit: usize,
@@ -58,16 +58,16 @@ pub struct Decoder {
     last_carried: usize,
     /// Where the line that is being read begins, counted from the beginning of its block.
     line: usize,
-    shape: Shape,
+    shape: BlockMeta,
     /// The name of the last piece that ended in a CR at the end of the input.
-    open_end: OpenEnd,
+    open_end: PendingLf,
 }
 
 /// What to do with a block that is larger than the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Overflow {
-    /// The stream is over: [`TooLarge`]. Nobody mistakes the rest for the whole.
+pub enum OversizedEvent {
+    /// The stream is over: [`EventTooLarge`]. Nobody mistakes the rest for the whole.
     #[default]
     Fail,
     /// That block is dropped, unseen by anyone, and the stream goes on with the next one.
@@ -129,20 +129,20 @@ impl Decoder {
     pub fn new(limit: usize) -> Self {
         Self {
             limit: limit.clamp(16, u32::MAX as usize - 2),
-            overflow: Overflow::Fail,
+            overflow: OversizedEvent::Fail,
             input: Input::default(),
             check_utf8: false,
             carry: Vec::new(),
             last_carried: 0,
             line: 0,
-            shape: Shape::default(),
+            shape: BlockMeta::default(),
             at: At::Start,
-            open_end: OpenEnd::FIRST,
+            open_end: PendingLf::FIRST,
         }
     }
 
-    /// Says what happens to a block above the limit; [`Overflow::Fail`] unless set.
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
+    /// Says what happens to a block above the limit; [`OversizedEvent::Fail`] unless set.
+    pub fn oversized_event(mut self, overflow: OversizedEvent) -> Self {
         self.overflow = overflow;
         self
     }
@@ -160,12 +160,12 @@ impl Decoder {
             // The same place is not to be found twice.
             open_end: self.open_end,
             ..Self::new(self.limit)
-                .overflow(self.overflow)
+                .oversized_event(self.overflow)
                 .check_utf8(self.check_utf8)
         }
     }
 
-    /// Hands in the next bytes. Take the pieces with [`next_piece`](Self::next_piece) before the next call:
+    /// Hands in the next bytes. Take the pieces with [`next_piece`](Self::next_item) before the next call:
     /// input that is still waiting is copied together with the new.
     pub fn push(&mut self, chunk: Bytes) {
         self.input.push(chunk, self.check_utf8);
@@ -174,7 +174,7 @@ impl Decoder {
     /// Takes back a block that is needed no more, which makes the next one of the same chunk cheaper by half. Nothing depends
     /// on it.
     #[inline(always)]
-    pub fn give_back(&mut self, block: impl Into<Block>) {
+    pub fn recycle(&mut self, block: impl Into<Block>) {
         self.input.give_back(block.into());
     }
 
@@ -191,10 +191,10 @@ impl Decoder {
     /// The next piece, or `None` when more input is needed.
     ///
     /// # Errors
-    /// [`TooLarge`], once; the decoder then takes no more input and has no more pieces.
+    /// [`EventTooLarge`], once; the decoder then takes no more input and has no more pieces.
     #[inline]
-    pub fn next_piece(&mut self) -> Result<Option<Piece>, TooLarge> {
-        if let Some(block) = self.next_plain() {
+    pub fn next_item(&mut self) -> Result<Option<Item>, EventTooLarge> {
+        if let Some(block) = self.next_event_block() {
             return Ok(Some(piece(block)));
         }
         while !self.input.is_empty() {
@@ -225,7 +225,7 @@ impl Decoder {
                 At::OuterCr => {
                     self.at = At::Block;
                     if self.take_line_feed() {
-                        return Ok(Some(Piece::LateLineFeed(LateLineFeed(self.open_end))));
+                        return Ok(Some(Item::SplitLineFeed(SplitLineFeed(self.open_end))));
                     }
                 }
                 At::Discard { one_line, blank } => self.discard(one_line, blank),
@@ -247,11 +247,11 @@ impl Decoder {
     }
 
     /// Ends the input: what is left of an unfinished block, if anything is. Take the pieces before with
-    /// [`next_piece`](Self::next_piece), until there is none: input that still waits is not looked at here.
+    /// [`next_piece`](Self::next_item), until there is none: input that still waits is not looked at here.
     ///
     /// Clients that follow the standard discard it (WHATWG HTML 9.2.6, end of file); it must never be
     /// completed, only passed on as it is or dropped.
-    pub fn finish(&mut self) -> Option<Piece> {
+    pub fn finish(&mut self) -> Option<Item> {
         if self.carry.is_empty() {
             return None;
         }
@@ -262,7 +262,7 @@ impl Decoder {
     }
 
     /// The start of the stream: a BOM is a piece of its own, also when its bytes arrive one by one.
-    fn start(&mut self) -> Option<Piece> {
+    fn start(&mut self) -> Option<Item> {
         while let Some(&byte) = self.input.rest().first() {
             if byte != BOM[self.carry.len()] {
                 self.at = At::Block;
@@ -273,7 +273,7 @@ impl Decoder {
             if self.carry.len() == BOM.len() {
                 self.carry.clear();
                 self.at = At::Block;
-                return Some(Piece::Bom);
+                return Some(Item::Bom);
             }
         }
         None
@@ -281,7 +281,7 @@ impl Decoder {
 
     /// The next block, if there is nothing special about it: the way most of any stream takes.
     #[inline(always)]
-    pub(crate) fn next_plain(&mut self) -> Option<Block> {
+    pub(crate) fn next_event_block(&mut self) -> Option<Block> {
         let at_its_start = self.at == At::Block && self.carry.is_empty();
         if at_its_start {
             self.input.next_block(self.limit)
@@ -291,7 +291,7 @@ impl Decoder {
     }
 
     /// Reads on in a block, whatever it is like.
-    fn next_block(&mut self) -> Result<Option<Piece>, TooLarge> {
+    fn next_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
         if let Some(Unfinished { shape, line }) = self.input.unfinished() {
             (self.shape, self.line) = (shape, line);
         } else if let Some((size, counted)) = self.find_end() {
@@ -307,7 +307,7 @@ impl Decoder {
     }
 
     /// Reads on in a block that began in an earlier chunk.
-    fn carried_block(&mut self) -> Result<Option<Piece>, TooLarge> {
+    fn carried_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
         // First the line that began there.
         let rest = self.input.rest();
         let Some(found) = memchr2(b'\n', b'\r', rest) else {
@@ -357,7 +357,7 @@ impl Decoder {
     }
 
     /// Keeps the rest of the input, of which no line ends.
-    fn carry_rest(&mut self) -> Result<Option<Piece>, TooLarge> {
+    fn carry_rest(&mut self) -> Result<Option<Item>, EventTooLarge> {
         self.carry.extend_from_slice(self.input.rest());
         self.input.clear();
         self.check_carry()?;
@@ -372,12 +372,16 @@ impl Decoder {
             let raw = bytes.into();
             return Block { shape, raw };
         }
-        let (raw, well_formed) = Raw::checked(bytes);
+        let (raw, well_formed) = ChunkSlice::checked(bytes);
         shape.set_well_formed(well_formed);
         Block { shape, raw }
     }
 
-    fn emit_from_chunk(&mut self, size: usize, counted: usize) -> Result<Option<Piece>, TooLarge> {
+    fn emit_from_chunk(
+        &mut self,
+        size: usize,
+        counted: usize,
+    ) -> Result<Option<Item>, EventTooLarge> {
         let shape = std::mem::take(&mut self.shape);
         match self.input.take_block(size, shape) {
             Some(block) => self.emit(block, counted),
@@ -387,7 +391,7 @@ impl Decoder {
 
     /// Hands out a complete piece. `counted` is its size up to the first byte of its last line end, which is
     /// what the limit is about: CR and CRLF, early or late, then count alike.
-    fn emit(&mut self, mut block: Block, counted: usize) -> Result<Option<Piece>, TooLarge> {
+    fn emit(&mut self, mut block: Block, counted: usize) -> Result<Option<Item>, EventTooLarge> {
         self.line = 0;
         let open = self.input.is_empty() && block.as_bytes().last() == Some(&b'\r');
         if counted > self.limit {
@@ -398,13 +402,13 @@ impl Decoder {
         if open {
             self.at = At::OuterCr;
             self.open_end = self.open_end.next();
-            block.shape.set_open_end(self.open_end);
+            block.shape.set_pending_lf(self.open_end);
         }
         Ok(Some(piece(block)))
     }
 
     /// Looks at the unfinished block at the end of a chunk: is it still within the limit?
-    fn check_carry(&mut self) -> Result<(), TooLarge> {
+    fn check_carry(&mut self) -> Result<(), EventTooLarge> {
         let cr = self.carry.last() == Some(&b'\r');
         if self.carry.len() <= self.limit {
             if cr {
@@ -422,19 +426,19 @@ impl Decoder {
             }
         };
         self.carry = Vec::new();
-        self.shape = Shape::default();
+        self.shape = BlockMeta::default();
         self.line = 0;
         Ok(())
     }
 
-    fn too_large(&mut self) -> Result<(), TooLarge> {
-        if self.overflow == Overflow::Discard {
+    fn too_large(&mut self) -> Result<(), EventTooLarge> {
+        if self.overflow == OversizedEvent::Discard {
             return Ok(());
         }
         self.at = At::Failed;
         self.input.clear();
         self.carry = Vec::new();
-        Err(TooLarge { limit: self.limit })
+        Err(EventTooLarge { limit: self.limit })
     }
 
     /// Passes over the rest of a block that is too large.
@@ -473,11 +477,11 @@ impl Decoder {
 }
 
 #[inline(always)]
-fn piece(block: Block) -> Piece {
+fn piece(block: Block) -> Item {
     if block.is_event() {
-        Piece::Event(Event::of(block))
+        Item::Event(Event::of(block))
     } else {
-        Piece::Block(block)
+        Item::Block(block)
     }
 }
 
@@ -497,14 +501,14 @@ mod tests {
     #[test]
     fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
         let mut decoder = decoder("data: 1\n\ndata: 2\n\ndata: 3\n\n");
-        let first = decoder.next_plain().unwrap();
+        let first = decoder.next_event_block().unwrap();
         assert!(first.shape.is_well_formed());
         let shared = Arc::strong_count(&first.raw.chunk);
-        let second = decoder.next_plain().unwrap();
-        decoder.give_back(second);
+        let second = decoder.next_event_block().unwrap();
+        decoder.recycle(second);
         assert_eq!(Arc::strong_count(&first.raw.chunk), shared + 1);
-        let third = decoder.next_piece();
-        assert!(matches!(third, Ok(Some(Piece::Event(_)))));
+        let third = decoder.next_item();
+        assert!(matches!(third, Ok(Some(Item::Event(_)))));
         // The third took the place of the second, and the decoder has let go.
         assert_eq!(Arc::strong_count(&first.raw.chunk), shared);
     }
@@ -516,10 +520,10 @@ mod tests {
             let mut decoder = Decoder::new(1 << 20).check_utf8(true);
             let (head, tail) = whole.split_at(1000);
             decoder.push(head.to_vec().into());
-            assert_eq!(decoder.next_piece(), Ok(None));
+            assert_eq!(decoder.next_item(), Ok(None));
             decoder.push(tail.to_vec().into());
-            match decoder.next_piece() {
-                Ok(Some(Piece::Event(event))) => event.into_block(),
+            match decoder.next_item() {
+                Ok(Some(Item::Event(event))) => event.into_block(),
                 other => panic!("{other:?}"),
             }
         };
@@ -540,11 +544,11 @@ mod tests {
         let mut carried = |chunks: &[usize]| {
             for size in chunks {
                 decoder.push("x".repeat(*size).into());
-                assert_eq!(decoder.next_piece(), Ok(None));
+                assert_eq!(decoder.next_item(), Ok(None));
             }
             let room = decoder.carry.capacity();
             decoder.push("\ndata\n\n".into());
-            assert!(matches!(decoder.next_piece(), Ok(Some(Piece::Event(_)))));
+            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
             room
         };
         carried(&[30_000, 34_000]);
@@ -558,9 +562,9 @@ mod tests {
     fn renewed_decoder_names_no_open_end_again() {
         let late = |decoder: &mut Decoder| {
             decoder.push("data: 1\r\r".into());
-            assert!(matches!(decoder.next_piece(), Ok(Some(Piece::Event(_)))));
+            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
             decoder.push("\n".into());
-            let Ok(Some(Piece::LateLineFeed(late))) = decoder.next_piece() else {
+            let Ok(Some(Item::SplitLineFeed(late))) = decoder.next_item() else {
                 panic!("the LF belongs to the CR before it");
             };
             late

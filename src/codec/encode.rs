@@ -163,16 +163,16 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Decoder, Piece};
+    use crate::codec::{Decoder, Item};
 
     fn blocks(stream: &str) -> Vec<Block> {
         let mut decoder = Decoder::default().check_utf8(true);
         decoder.push(stream.to_owned().into());
         let pieces =
-            std::iter::from_fn(|| decoder.next_piece().unwrap().or_else(|| decoder.finish()));
+            std::iter::from_fn(|| decoder.next_item().unwrap().or_else(|| decoder.finish()));
         let blocks = pieces.filter_map(|piece| match piece {
-            Piece::Event(event) => Some(event.into_block()),
-            Piece::Block(block) => Some(block),
+            Item::Event(event) => Some(event.into_block()),
+            Item::Block(block) => Some(block),
             _ => None,
         });
         blocks.collect()

@@ -92,7 +92,7 @@ impl Event {
 
     /// The type a client dispatches: the `event` field, or `message` where it is absent or empty.
     pub fn event_type(&self) -> Cow<'_, str> {
-        match self.0.event() {
+        match self.0.event_field() {
             Some(name) if !name.is_empty() => name,
             _ => Cow::Borrowed("message"),
         }
@@ -136,9 +136,9 @@ impl Event {
         });
     }
 
-    /// The same event in a buffer of its own; see [`Block::detached`].
-    pub fn detached(self) -> Self {
-        Self(self.0.detached())
+    /// The same event in a buffer of its own; see [`Block::into_owned`].
+    pub fn into_owned(self) -> Self {
+        Self(self.0.into_owned())
     }
 
     /// Takes the block.

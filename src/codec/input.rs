@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::{
     block::Block,
-    block_meta::Shape,
+    block_meta::BlockMeta,
     chunk::Chunk,
-    chunk_slice::{Place, Raw},
-    lookahead::{Ahead, Cut, Unfinished},
+    chunk_slice::{ChunkSlice, Span},
+    lookahead::{BlockSpan, Lookahead, Unfinished},
 };
 
 /// Input that is not taken yet, and the blocks in it.
@@ -26,7 +26,7 @@ pub(super) struct Input {
     well_formed: usize,
     /// The chunk once more, to lend to the next block.
     spare: Option<Arc<Chunk>>,
-    ahead: Ahead,
+    ahead: Lookahead,
 }
 
 /// A chunk is shared only once there is a block in it: most chunks of a stream that drips have none.
@@ -112,9 +112,9 @@ impl Input {
         if self.ahead.is_empty() {
             self.look_ahead(limit);
         }
-        let Cut { shape, place } = self.ahead.next()?;
+        let BlockSpan { shape, place } = self.ahead.next()?;
         let chunk = self.lend(place.end)?;
-        let raw = Raw { place, chunk };
+        let raw = ChunkSlice { place, chunk };
         Some(Block { shape, raw })
     }
 
@@ -140,15 +140,15 @@ impl Input {
     }
 
     /// Takes a block of this size, of which is known what is in it.
-    pub(super) fn take_block(&mut self, size: usize, mut shape: Shape) -> Option<Block> {
+    pub(super) fn take_block(&mut self, size: usize, mut shape: BlockMeta) -> Option<Block> {
         if self.check_utf8 {
             self.check();
         }
         let (start, end) = (self.taken, self.taken + size);
         shape.set_well_formed(end <= self.well_formed);
-        let place = Place { start, end };
+        let place = Span { start, end };
         let chunk = self.lend(end)?;
-        let raw = Raw { place, chunk };
+        let raw = ChunkSlice { place, chunk };
         Some(Block { shape, raw })
     }
 
@@ -272,14 +272,14 @@ mod tests {
         input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
         assert!(
             input
-                .take_block(9, Shape::default())
+                .take_block(9, BlockMeta::default())
                 .unwrap()
                 .shape
                 .is_well_formed()
         );
         assert!(
             !input
-                .take_block(9, Shape::default())
+                .take_block(9, BlockMeta::default())
                 .unwrap()
                 .shape
                 .is_well_formed()

@@ -3,17 +3,17 @@
 use memchr::memchr2;
 
 use crate::codec::{
-    block_meta::Shape,
-    chunk_slice::Place,
+    block_meta::BlockMeta,
+    chunk_slice::Span,
     lines::{ends_piece, line_end_len},
 };
 
 /// A block that has been found.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)] // As in `Block`, so that it is copied there as it is.
-pub(super) struct Cut {
-    pub(super) shape: Shape,
-    pub(super) place: Place,
+pub(super) struct BlockSpan {
+    pub(super) shape: BlockMeta,
+    pub(super) place: Span,
 }
 
 /// The next few blocks of a chunk, about which there is nothing special: most of any stream.
@@ -22,23 +22,23 @@ pub(super) struct Cut {
 /// the two, what was written word by word has come to rest, and can be moved as a whole.)
 #[derive(Debug, Default)]
 #[repr(C)] // See `Stream`.
-pub(super) struct Ahead {
+pub(super) struct Lookahead {
     next: usize,
     found: usize,
     /// What follows on them, if it is known that it does not end in this chunk.
     unfinished: Option<Unfinished>,
-    cuts: [Cut; 8],
+    cuts: [BlockSpan; 8],
 }
 
 /// A block of which all that has come has been searched.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unfinished {
-    pub(super) shape: Shape,
+    pub(super) shape: BlockMeta,
     /// Where its last line begins, counted from the beginning of the block.
     pub(super) line: usize,
 }
 
-impl Ahead {
+impl Lookahead {
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.next == self.found
@@ -56,14 +56,14 @@ impl Ahead {
 
     /// Notes which of the blocks are text, of a chunk of which so much is.
     pub(super) fn set_well_formed(&mut self, well_formed: usize) {
-        for Cut { shape, place } in &mut self.cuts[..self.found] {
+        for BlockSpan { shape, place } in &mut self.cuts[..self.found] {
             shape.set_well_formed(place.end <= well_formed);
         }
     }
 
     /// Takes what was found first.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Cut> {
+    pub(super) fn next(&mut self) -> Option<BlockSpan> {
         if self.is_empty() {
             return None;
         }
@@ -82,7 +82,7 @@ impl Ahead {
     ) {
         self.clear();
         let (mut line, mut from) = (start, start);
-        let mut shape = Shape::default();
+        let mut shape = BlockMeta::default();
         while self.found < self.cuts.len() {
             let Some(found) = memchr2(b'\n', b'\r', &chunk[from..]) else {
                 let line = line - start;
@@ -107,9 +107,9 @@ impl Ahead {
                 return;
             }
             shape.set_well_formed(from <= well_formed);
-            self.cuts[self.found] = Cut {
+            self.cuts[self.found] = BlockSpan {
                 shape: std::mem::take(&mut shape),
-                place: Place { start, end: from },
+                place: Span { start, end: from },
             };
             self.found += 1;
             (start, line) = (from, from);
@@ -129,11 +129,11 @@ mod tests {
         limit: usize,
         text: usize,
     ) -> Vec<(usize, usize, usize, bool)> {
-        let mut ahead = Ahead::default();
+        let mut ahead = Lookahead::default();
         // What was found before is forgotten.
         ahead.look(b"data: before\n\n\n", 0, 100, 0);
         ahead.look(chunk.as_bytes(), start, limit, text);
-        let found = std::iter::from_fn(|| ahead.next()).map(|Cut { shape, place }| {
+        let found = std::iter::from_fn(|| ahead.next()).map(|BlockSpan { shape, place }| {
             let (lines, known) = (shape.data_lines(), shape.is_well_formed());
             (place.start, place.end, lines, known)
         });
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn what_has_been_read_of_an_unfinished_block_is_remembered() {
         let unfinished = |chunk: &str, start, limit| {
-            let mut ahead = Ahead::default();
+            let mut ahead = Lookahead::default();
             ahead.look(chunk.as_bytes(), start, limit, 0);
             let unfinished = ahead.unfinished();
             unfinished.map(|Unfinished { shape, line }| (shape.data_lines(), shape.has_id(), line))
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(unfinished(&"data\n\n".repeat(8), 0, 100), None);
         assert_eq!(unfinished(chunk, 0, 8), None);
 
-        let mut ahead = Ahead::default();
+        let mut ahead = Lookahead::default();
         ahead.look(b"data: half", 0, 100, 0);
         ahead.look(b"data\r\r", 0, 100, 0);
         assert!(ahead.unfinished().is_none());
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_text_can_be_told_later() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Lookahead::default();
         ahead.look(b"data\n\ndata\n\n", 0, 100, 0);
         ahead.set_well_formed(11);
         let known: Vec<_> = std::iter::from_fn(|| ahead.next())

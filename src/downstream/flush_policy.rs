@@ -6,17 +6,17 @@
 /// a server a fraction of many. Where it sends an event now and then, to ask again costs time and brings nothing: then the
 /// next ones are handed out at once, the more of them the longer that goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct FlushPolicy {
     /// Polls in a row that brought nothing new.
-    futile: u8,
+    empty_polls: u8,
     /// Whether more has come since there was something to hand out.
     rewarded: bool,
     /// How many times nothing is waited for, and how many times it was when that was last decided.
-    spared: u8,
+    skips_left: u8,
     sparing: u8,
 }
 
-impl Patience {
+impl FlushPolicy {
     /// A burst that comes when nobody waits for more leaves in so many frames more than it needs.
     const MOST_SPARED: u8 = 16;
 
@@ -24,17 +24,17 @@ impl Patience {
     /// `now`. Only after so many `polls` without anything new is there none to be expected.
     pub(crate) fn waits(&mut self, before: usize, now: usize, polls: u8) -> bool {
         if before == 0 {
-            (self.futile, self.rewarded) = (0, false);
-            if self.spared > 0 {
-                self.spared -= 1;
+            (self.empty_polls, self.rewarded) = (0, false);
+            if self.skips_left > 0 {
+                self.skips_left -= 1;
                 return false;
             }
         } else if now > before {
-            (self.futile, self.rewarded) = (0, true);
+            (self.empty_polls, self.rewarded) = (0, true);
         } else {
-            self.futile += 1;
+            self.empty_polls += 1;
         }
-        if self.futile < polls {
+        if self.empty_polls < polls {
             return true;
         }
         self.sparing = match self.sparing {
@@ -42,7 +42,7 @@ impl Patience {
             0 => 1,
             sparing => Self::MOST_SPARED.min(2 * sparing),
         };
-        self.spared = self.sparing;
+        self.skips_left = self.sparing;
         false
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     /// Hands out an event that comes alone; how often more was asked for.
-    fn lonely(patience: &mut Patience) -> usize {
+    fn lonely(patience: &mut FlushPolicy) -> usize {
         let mut before = 0;
         let asked =
             std::iter::repeat_with(|| patience.waits(std::mem::replace(&mut before, 1), 1, 2));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     /// Hands out a burst, of which each poll brings one more as long as there is any; in how many frames.
-    fn burst(patience: &mut Patience, events: usize) -> usize {
+    fn burst(patience: &mut FlushPolicy, events: usize) -> usize {
         let (mut frames, mut before, mut left) = (0, 0, events);
         while left > 0 || before > 0 {
             let now = before + usize::from(left > 0);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_burst_leaves_at_once_and_after_lonely_events_soon_again() {
-        let mut patience = Patience::default();
+        let mut patience = FlushPolicy::default();
         assert_eq!(burst(&mut patience, 64), 1);
         assert_eq!(burst(&mut patience, 64), 1);
         for _ in 0..100 {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn lonely_events_wait_the_less_the_more_there_are() {
-        let mut patience = Patience::default();
+        let mut patience = FlushPolicy::default();
         let asked: Vec<_> = (0..50).map(|_| lonely(&mut patience)).collect();
         let waited: Vec<_> = (0..50).filter(|n| asked[*n] > 0).collect();
         assert_eq!(waited, [0, 2, 5, 10, 19, 36]);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn who_has_no_patience_never_waits() {
-        let mut patience = Patience::default();
+        let mut patience = FlushPolicy::default();
         for _ in 0..9 {
             assert!(!patience.waits(0, 1, 0));
         }

@@ -5,7 +5,7 @@ use std::{cmp::max, collections::VecDeque};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    codec::{BOM, Block, Raw},
+    codec::{BOM, Block, ChunkSlice},
     upstream::{byte_order_mark, sink::Sink},
 };
 
@@ -21,13 +21,13 @@ const LARGE: usize = 8 << 10;
 /// Blocks that stood side by side in the upstream's buffer are one slice of it; others are copied together. A
 /// server writes each frame by itself, so this is what makes a burst cheap.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct FrameBuffer {
     /// Complete frames, in order.
     ready: VecDeque<Bytes>,
     /// The frame in the making: a copy of blocks that stood apart ...
     copy: BytesMut,
     /// ... and behind it neighbouring blocks, as a part of the chunk they stand in.
-    run: Option<Raw>,
+    run: Option<ChunkSlice>,
     /// The unfinished rest of the stream. It can only be the last thing sent: whatever came after it would
     /// be read as part of it.
     tail: Option<Bytes>,
@@ -37,7 +37,7 @@ pub(crate) struct Frames {
     begun: bool,
 }
 
-impl Frames {
+impl FrameBuffer {
     /// How much waits; the number grows with each block, until [`next`](Self::next) hands them out.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
@@ -46,7 +46,7 @@ impl Frames {
     /// The next frame, if anything waits.
     pub(crate) fn next(&mut self) -> Option<Bytes> {
         if self.ready.is_empty() && !self.copy.is_empty() {
-            self.settle_run();
+            self.flush_span();
             self.flush_copy();
         }
         // Mostly there are neighbours and nothing else, which need no queue.
@@ -61,22 +61,22 @@ impl Frames {
     /// The stream has ended: the unfinished rest may leave.
     pub(crate) fn finish(&mut self) {
         if let Some(tail) = self.tail.take() {
-            self.append_apart(tail.into());
+            self.push_separate(tail.into());
         }
     }
 
     /// Adds a comment of our own.
     pub(crate) fn keep_alive(&mut self, comment: Bytes) {
-        self.append_apart(comment.into());
+        self.push_separate(comment.into());
     }
 
     /// Adds blocks that are to leave as they are.
-    pub(crate) fn run(&mut self, blocks: Raw) {
-        self.append_apart(blocks);
+    pub(crate) fn push_span(&mut self, blocks: ChunkSlice) {
+        self.push_separate(blocks);
     }
 
     /// Adds bytes that do not follow on the last ones in their chunk.
-    fn append_apart(&mut self, raw: Raw) {
+    fn push_separate(&mut self, raw: ChunkSlice) {
         self.waiting += max(raw.len(), LEAST);
         if !std::mem::replace(&mut self.begun, true)
             && (raw.bytes().starts_with(&BOM) || byte_order_mark::is_utf7(raw.bytes()))
@@ -85,7 +85,7 @@ impl Frames {
             // mark, and what the interceptors took for an unknown field would be another one.
             self.copy.extend_from_slice(b":\n\n");
         }
-        self.settle_run();
+        self.flush_span();
         if !self.copy.is_empty() && raw.len() < LARGE && raw.is_whole() {
             // Nothing can follow on it in its chunk.
             self.copy.extend_from_slice(raw.bytes());
@@ -95,7 +95,7 @@ impl Frames {
     }
 
     /// Puts the run where another one may follow it: into the copy, or, where it is worth it, into a frame of its own.
-    fn settle_run(&mut self) {
+    fn flush_span(&mut self) {
         let Some(run) = self.run.take() else { return };
         // A server may keep a frame for long, and a small part of a chunk would keep all of it.
         if run.len() >= LARGE && !run.is_small_part() {
@@ -120,7 +120,7 @@ impl Frames {
 }
 
 /// A run in a frame of its own.
-fn alone(run: Raw) -> Bytes {
+fn alone(run: ChunkSlice) -> Bytes {
     if run.is_small_part() {
         Bytes::copy_from_slice(run.bytes())
     } else {
@@ -128,11 +128,11 @@ fn alone(run: Raw) -> Bytes {
     }
 }
 
-impl Sink for Frames {
+impl Sink for FrameBuffer {
     fn byte_order_mark(&mut self) {
         if !self.begun {
             self.begun = true;
-            self.append_apart(Bytes::from_static(&BOM).into());
+            self.push_separate(Bytes::from_static(&BOM).into());
         }
     }
 
@@ -141,7 +141,7 @@ impl Sink for Frames {
         // end of the stream. It must not run into what follows.
         self.tail = None;
         if block.is_terminated() {
-            self.append_apart(block.into_part());
+            self.push_separate(block.into_part());
         } else {
             self.tail = Some(block.into_raw());
         }
@@ -162,8 +162,8 @@ impl Sink for Frames {
         follows
     }
 
-    fn late_line_feed(&mut self) {
-        self.append_apart(Bytes::from_static(b"\n").into());
+    fn split_line_feed(&mut self) {
+        self.push_separate(Bytes::from_static(b"\n").into());
     }
 
     fn is_full(&self) -> bool {
@@ -174,29 +174,29 @@ impl Sink for Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Decoder, Piece};
+    use crate::codec::{Decoder, Item};
 
     fn blocks(chunk: &Bytes) -> Vec<Block> {
         let mut decoder = Decoder::default();
         decoder.push(chunk.clone());
         let mut blocks = Vec::new();
-        while let Some(piece) = decoder.next_piece().unwrap().or_else(|| decoder.finish()) {
+        while let Some(piece) = decoder.next_item().unwrap().or_else(|| decoder.finish()) {
             match piece {
-                Piece::Event(event) => blocks.push(event.into_block()),
-                Piece::Block(block) => blocks.push(block),
+                Item::Event(event) => blocks.push(event.into_block()),
+                Item::Block(block) => blocks.push(block),
                 _ => {}
             }
         }
         blocks
     }
 
-    fn add(sink: &mut Frames, block: Block) {
+    fn add(sink: &mut FrameBuffer, block: Block) {
         if !sink.extend(&block) {
             sink.block(block);
         }
     }
 
-    fn frames(of: &mut Frames) -> Vec<Bytes> {
+    fn frames(of: &mut FrameBuffer) -> Vec<Bytes> {
         std::iter::from_fn(|| of.next()).collect()
     }
 
@@ -204,7 +204,7 @@ mod tests {
     fn neighbours_leave_as_one_slice_of_their_buffer() {
         let whole = "data: 1\n\ndata: 2\n\n: c\ndata: 3\n\n".repeat(200);
         let chunk = Bytes::from(format!("{whole}data: half"));
-        let mut sink = Frames::default();
+        let mut sink = FrameBuffer::default();
         for block in blocks(&chunk) {
             add(&mut sink, block);
         }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn blocks_of_several_buffers_leave_as_one_copy_and_large_ones_uncopied() {
-        let mut sink = Frames::default();
+        let mut sink = FrameBuffer::default();
         let large = Bytes::from(format!("data: {}\n\n", "x".repeat(LARGE)));
         for chunk in [
             "data: 1\n\n".into(),
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_block_that_stands_apart_does_not_make_its_neighbours_be_copied() {
-        let mut sink = Frames::default();
+        let mut sink = FrameBuffer::default();
         let many = Bytes::from("data: 2\n\n".repeat(LARGE / 8));
         for chunk in ["data: 1\n\n".into(), many.clone(), "data: 3\n\n".into()] {
             blocks(&chunk).into_iter().for_each(|b| add(&mut sink, b));
@@ -252,7 +252,7 @@ mod tests {
         for (allowed, denied) in [(1, 1 << 20), (1, 16), (16 << 10, 1 << 20)] {
             let (allowed, denied) = ("a".repeat(allowed), "d".repeat(denied));
             let chunk = Bytes::from(format!("data: {allowed}\n\ndata: {denied}\n\n"));
-            let mut sink = Frames::default();
+            let mut sink = FrameBuffer::default();
             add(&mut sink, blocks(&chunk).swap_remove(0));
             let out = frames(&mut sink);
             assert_eq!(out, [format!("data: {allowed}\n\n")]);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn an_unfinished_block_is_dropped_if_anything_follows_it() {
         let tail = Bytes::from_static(b"data: half");
-        let mut sink = Frames::default();
+        let mut sink = FrameBuffer::default();
         blocks(&tail).into_iter().for_each(|b| add(&mut sink, b));
         add(&mut sink, crate::Event::new("after").into());
         sink.finish();
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn text_never_becomes_a_byte_order_mark() {
         let chunk = Bytes::from("data: 1\n\n\u{feff}data: unknown field\n\n");
-        let mut sink = Frames::default();
+        let mut sink = FrameBuffer::default();
         add(&mut sink, blocks(&chunk).pop().unwrap());
         sink.byte_order_mark();
         assert_eq!(frames(&mut sink), [":\n\n\u{feff}data: unknown field\n\n"]);

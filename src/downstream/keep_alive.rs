@@ -19,7 +19,7 @@ use crate::codec::Block;
 /// use tower_sse_proxy::{KeepAlive, SseProxyLayer};
 ///
 /// let layer = SseProxyLayer::default()
-///     .keep_alive(KeepAlive::every(Duration::from_secs(15)).comment("still here"));
+///     .keep_alive(KeepAlive::new(Duration::from_secs(15)).text("still here"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct KeepAlive {
@@ -30,7 +30,7 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     /// A comment after each `interval` of silence towards the client; at least a millisecond.
-    pub fn every(interval: Duration) -> Self {
+    pub fn new(interval: Duration) -> Self {
         Self {
             interval: interval.clamp(Duration::from_millis(1), LONGEST),
             comment: Bytes::from_static(b":\n\n"),
@@ -39,13 +39,13 @@ impl KeepAlive {
     }
 
     /// The text of the comment; empty unless set. Line ends make several comment lines.
-    pub fn comment(mut self, text: &str) -> Self {
+    pub fn text(mut self, text: &str) -> Self {
         self.comment = Block::comment(text).into_raw();
         self
     }
 
     /// Whether the first comment goes out with the head. It does unless set.
-    pub fn at_once(mut self, at_once: bool) -> Self {
+    pub fn immediate(mut self, at_once: bool) -> Self {
         self.at_once = at_once;
         self
     }

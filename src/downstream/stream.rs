@@ -15,13 +15,13 @@ use tokio::time::Instant;
 
 use crate::{
     downstream::{
-        flush_policy::Patience,
-        frame_buffer::Frames,
+        flush_policy::FlushPolicy,
+        frame_buffer::FrameBuffer,
         keep_alive::{Idle, KeepAlive},
         source::{Source, Step},
     },
     error::Error,
-    observe::report::{Outcome, StreamReport},
+    observe::report::{StreamOutcome, StreamReport},
     timer::Timer,
 };
 
@@ -31,12 +31,12 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(5);
 
 /// A frame that tells by its end that it has been sent.
-pub(crate) struct OnTheWay {
+pub(crate) struct InFlightFrame {
     bytes: Bytes,
     _counted: Arc<()>,
 }
 
-impl OnTheWay {
+impl InFlightFrame {
     pub(crate) fn frame(bytes: Bytes, counted: &Arc<()>) -> Bytes {
         Bytes::from_owner(Self {
             bytes,
@@ -45,7 +45,7 @@ impl OnTheWay {
     }
 }
 
-impl AsRef<[u8]> for OnTheWay {
+impl AsRef<[u8]> for InFlightFrame {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -60,11 +60,11 @@ pin_project! {
     pub(crate) struct Stream<S> {
         // What is collected leaves, before anything else is looked at.
         handing_out: bool,
-        patience: Patience,
+        patience: FlushPolicy,
         // Shared with the frames that the server has not sent yet.
         on_the_way: Arc<()>,
-        frames: Frames,
-        over: Option<Over>,
+        frames: FrameBuffer,
+        over: Option<Closing>,
         timer: Timer,
         idle: Option<Idle>,
         #[pin]
@@ -76,7 +76,7 @@ pin_project! {
 
 /// What is left to do once the last block is known.
 #[derive(Debug)]
-enum Over {
+enum Closing {
     End(Option<Box<HeaderMap>>),
     Failed(Error),
     Failing(Failing),
@@ -129,11 +129,11 @@ impl<S> Stream<S> {
     pub(crate) fn new(source: S, keep_alive: Option<KeepAlive>) -> Self {
         Self {
             source: Some(source),
-            frames: Frames::default(),
+            frames: FrameBuffer::default(),
             on_the_way: Arc::default(),
             idle: keep_alive.map(|keep_alive| Idle::new(keep_alive, Instant::now())),
             timer: Timer::default(),
-            patience: Patience::default(),
+            patience: FlushPolicy::default(),
             handing_out: false,
             over: None,
             report: None,
@@ -142,7 +142,7 @@ impl<S> Stream<S> {
 
     /// Whether all of it, its end too, has been handed out.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.over, Some(Over::Done))
+        matches!(self.over, Some(Closing::Done))
     }
 }
 
@@ -163,7 +163,7 @@ impl<S: Source> Stream<S> {
                         frame
                     } else {
                         // When this has been sent, so have those before it.
-                        OnTheWay::frame(frame, this.on_the_way)
+                        InFlightFrame::frame(frame, this.on_the_way)
                     };
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
@@ -187,28 +187,28 @@ impl<S: Source> Stream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
-        match this.over.replace(Over::Done) {
-            Some(Over::End(trailers)) => {
+        match this.over.replace(Closing::Done) {
+            Some(Closing::End(trailers)) => {
                 if let Some(mut report) = this.report.take() {
-                    report.close(Outcome::Completed);
+                    report.close(StreamOutcome::Completed);
                 }
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
-            Some(Over::Failed(error)) => {
+            Some(Closing::Failed(error)) => {
                 // First a wake, for a server that flushes when a body is pending, then a pause, for one whose
                 // connection is a task of its own.
-                *this.over = Some(Over::Failing(Failing::new(error)));
+                *this.over = Some(Closing::Failing(Failing::new(error)));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Some(Over::Failing(mut failing)) => {
+            Some(Closing::Failing(mut failing)) => {
                 if failing.poll(cx, this.timer, this.on_the_way).is_ready() {
                     return Poll::Ready(Some(Err(failing.into_error())));
                 }
-                *this.over = Some(Over::Failing(failing));
+                *this.over = Some(Closing::Failing(failing));
                 Poll::Pending
             }
-            Some(Over::Done) | None => Poll::Ready(None),
+            Some(Closing::Done) | None => Poll::Ready(None),
         }
     }
 
@@ -226,8 +226,8 @@ impl<S: Source> Stream<S> {
                 cx.waker().wake_by_ref();
                 None
             }
-            Poll::Ready(Step::End(trailers)) => Some(Over::End(trailers)),
-            Poll::Ready(Step::Failed(error)) => Some(Over::Failed(error)),
+            Poll::Ready(Step::End(trailers)) => Some(Closing::End(trailers)),
+            Poll::Ready(Step::Failed(error)) => Some(Closing::Failed(error)),
         };
         if over.is_some() {
             if let Some(source) = this.source.as_mut().as_pin_mut() {

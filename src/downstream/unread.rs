@@ -12,9 +12,9 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use crate::{
-    downstream::stream::{Failing, OnTheWay},
+    downstream::stream::{Failing, InFlightFrame},
     error::{Error, ErrorKind},
-    observe::report::{Outcome, StreamReport},
+    observe::report::{StreamOutcome, StreamReport},
     timer::Timer,
 };
 
@@ -72,10 +72,14 @@ where
         }
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let frame = match frame {
-            Some(Ok(frame)) => frame.map_data(|bytes| OnTheWay::frame(bytes, &state.on_the_way)),
+            Some(Ok(frame)) => {
+                frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.on_the_way))
+            }
             Some(Err(error)) => {
                 state.over = true;
-                state.report.close(Outcome::Failed(ErrorKind::Upstream));
+                state
+                    .report
+                    .close(StreamOutcome::Failed(ErrorKind::Upstream));
                 let error = Error::with_source(ErrorKind::Upstream, error);
                 state.failing = Some(Failing::new(error));
                 cx.waker().wake_by_ref();
@@ -83,13 +87,13 @@ where
             }
             None => {
                 state.over = true;
-                state.report.close(Outcome::Completed);
+                state.report.close(StreamOutcome::Completed);
                 return Poll::Ready(None);
             }
         };
         if this.body.is_end_stream() {
             // A server that knows from this that no more comes does not ask again.
-            state.report.close(Outcome::Completed);
+            state.report.close(StreamOutcome::Completed);
         }
         Poll::Ready(Some(Ok(frame)))
     }

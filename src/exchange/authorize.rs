@@ -6,10 +6,10 @@ use futures_util::FutureExt;
 use http::{Request, StatusCode, request};
 use tower::ServiceExt;
 
-use crate::{rejection::Refusal, replay::Replay};
+use crate::{rejection::Rejection, replay::Replay};
 
 /// Asks the service of [`Replay::authorize`]. Fails closed: if it gives no answer, the client is refused.
-pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Result<(), Refusal> {
+pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Result<(), Rejection> {
     let Some(authorize) = &replay.authorize else {
         return Ok(());
     };
@@ -22,7 +22,7 @@ pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Resul
     let why = match tokio::time::timeout(replay.authorize_timeout, answer).await {
         Ok(Ok(Ok(status))) if status.is_success() => return Ok(()),
         Ok(Ok(Ok(status))) if !status.is_informational() => {
-            return Err(Refusal::new(status, "this stream cannot be resumed\n"));
+            return Err(Rejection::new(status, "this stream cannot be resumed\n"));
         }
         Ok(Ok(Ok(status))) => format!("it answered {status}, which is no final status"),
         Ok(Ok(Err(error))) => error.to_string(),
@@ -30,7 +30,7 @@ pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Resul
         Err(_) => format!("it took longer than {:?}", replay.authorize_timeout),
     };
     tracing::warn!("the service that authorizes clients to resume streams failed: {why}");
-    Err(Refusal::new(
+    Err(Rejection::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "streams cannot be resumed now\n",
     ))

@@ -18,14 +18,14 @@ use crate::{
         session::{InSession, Mapping},
     },
     layer::Config,
-    log::Join,
+    log::StartAt,
     policy::Policy,
-    reconnect::{Reconnects, Repeat},
-    rejection::Refusal,
+    reconnect::{ReconnectPolicy, RetryRequest},
+    rejection::Rejection,
     replay::{
         Replay,
-        coalesce::{Boarding, Ticket},
-        recorded_stream::{Target, Whose},
+        coalesce::{LeaderGuard, Role},
+        recorded_stream::{StreamKey, StreamOwner},
     },
     session::{OpenStream, Owner, Session},
 };
@@ -37,14 +37,14 @@ pub(crate) enum Outcome<R> {
     /// What is kept of a stream.
     Kept(Box<Rejoin>),
     /// The layer's own answer.
-    Refused(Refusal),
+    Refused(Rejection),
 }
 
 /// What the stream of an answer needs to know of its request.
 pub(crate) struct Behind<R> {
     pub(crate) in_session: Option<Box<InSession>>,
     pub(crate) asked: Option<Box<Asked>>,
-    pub(crate) repeat: Option<Box<Repeat<R>>>,
+    pub(crate) repeat: Option<Box<RetryRequest<R>>>,
 }
 
 /// A request, and what applies to it.
@@ -67,9 +67,9 @@ struct Forward<C, ReqB> {
     /// Keeps a store from evicting the session meanwhile.
     in_use: Option<OpenStream>,
     /// If its stream is to be kept.
-    target: Option<Target>,
+    target: Option<StreamKey>,
     rejoins: Option<Rejoins>,
-    ticket: Option<Ticket>,
+    ticket: Option<LeaderGuard>,
 }
 
 impl<C> Call<C> {
@@ -82,7 +82,7 @@ impl<C> Call<C> {
         request: Request<ReqB>,
     ) -> Result<Outcome<Response<B>>, S::Error>
     where
-        C: Reconnects<S, ReqB> + Send + 'static,
+        C: ReconnectPolicy<S, ReqB> + Send + 'static,
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Send,
@@ -110,8 +110,8 @@ impl<C> Call<C> {
         let (mut target, mut rejoins, mut share) = (None, None, None);
         if let Some(replay) = &self.policy.replay {
             let session = session.as_ref().map(|session| session.id.clone());
-            let whose = Whose { owner, session };
-            let at = Target::of(&client, replay);
+            let whose = StreamOwner { owner, session };
+            let at = StreamKey::of(&client, replay);
             let resumption = Resumption {
                 logs: self.config.logs(),
                 closed: self.config.closed(),
@@ -127,7 +127,7 @@ impl<C> Call<C> {
             }
             // Others have no use for what begins in the middle, nor who has an event of the upstream's for what they are sent.
             let rides = rejoins.is_none() && !names_an_event(&parts, replay);
-            if rides && matches!(at, Target::Shared(..)) && comes_for_a_stream(&client.method) {
+            if rides && matches!(at, StreamKey::Shared(..)) && comes_for_a_stream(&client.method) {
                 share = Some(((whose, at.clone()), Arc::clone(replay)));
             }
             target = Some(at);
@@ -156,7 +156,7 @@ impl<C, ReqB> Forward<C, ReqB> {
     /// Asks the service.
     async fn run<S, B>(self, service: S) -> Result<Outcome<Response<B>>, S::Error>
     where
-        C: Reconnects<S, ReqB>,
+        C: ReconnectPolicy<S, ReqB>,
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         B: 'static,
@@ -197,7 +197,7 @@ impl<C, ReqB> Forward<C, ReqB> {
         let asked = call.policy.replay.as_ref().zip(target);
         let asked = asked.map(|(replay, target)| {
             let session = session.as_ref().map(|session| session.id.clone());
-            let whose = Whose { owner, session };
+            let whose = StreamOwner { owner, session };
             Box::new(Asked {
                 rejoins,
                 ticket,
@@ -217,7 +217,7 @@ impl<C, ReqB> Forward<C, ReqB> {
         let behind = Behind {
             in_session,
             asked,
-            repeat: repeat.map(|asks| Box::new(Repeat::new(asks))),
+            repeat: repeat.map(|asks| Box::new(RetryRequest::new(asks))),
         };
         Ok(Outcome::Answer(Response::from_parts(parts, body), behind))
     }
@@ -228,11 +228,11 @@ impl<C, ReqB> Forward<C, ReqB> {
     async fn share<S, B>(
         mut self,
         service: S,
-        key: (Whose, Target),
+        key: (StreamOwner, StreamKey),
         replay: &Replay,
     ) -> Result<Outcome<Response<B>>, S::Error>
     where
-        C: Reconnects<S, ReqB> + Send + 'static,
+        C: ReconnectPolicy<S, ReqB> + Send + 'static,
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Send,
@@ -240,28 +240,31 @@ impl<C, ReqB> Forward<C, ReqB> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let join = replay.share.as_ref().map_or(Join::Live, |share| share.join);
+        let join = replay
+            .share
+            .as_ref()
+            .map_or(StartAt::Live, |share| share.join);
         let shared = Arc::clone(self.call.config.shared());
         let mut waits = 0;
         let mut authorized = replay.authorize.is_none();
         let (ticket, interest, nobody) = loop {
-            match shared.board(key.clone(), join, authorized) {
-                Boarding::Unauthorized(interest) => {
+            match shared.assign_role(key.clone(), join, authorized) {
+                Role::Unauthorized(interest) => {
                     drop(interest);
                     if let Err(refusal) = authorize(replay, &self.client).await {
                         return Ok(Outcome::Refused(refusal));
                     }
                     authorized = true;
                 }
-                Boarding::Open(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
-                Boarding::Wait(wait, _interest) => match wait.await {
+                Role::Join(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
+                Role::Follow(wait, _interest) => match wait.await {
                     Ok(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
                     // The upstream was not there: those who have waited try it together once more.
                     Err(_) if waits == 0 => waits += 1,
                     // It was no stream, or nobody else's: there is nothing to share.
                     Err(_) => return self.run(service).await,
                 },
-                Boarding::Lead(ticket, interest, nobody) => break (ticket, interest, nobody),
+                Role::Lead(ticket, interest, nobody) => break (ticket, interest, nobody),
             }
         };
         self.ticket = Some(ticket);
@@ -283,7 +286,7 @@ impl<C, ReqB> Forward<C, ReqB> {
             tokio::select! {
                 biased;
                 kept = kept => drop(tell.send(kept)),
-                () = nobody.wants_it() => {}
+                () = nobody.wait() => {}
             }
         }));
         let outcome = told.await;
@@ -291,7 +294,7 @@ impl<C, ReqB> Forward<C, ReqB> {
         outcome.unwrap_or_else(|_| {
             // The task was dropped: its runtime ends, or whoever asked the service panicked.
             let text = "the upstream was not asked\n";
-            Ok(Outcome::Refused(Refusal::new(
+            Ok(Outcome::Refused(Rejection::new(
                 StatusCode::BAD_GATEWAY,
                 text,
             )))

@@ -14,45 +14,47 @@ use crate::{
     headers::event_stream,
     intercept::Chain,
     layer::Config,
-    log::{Channel, Place, Reader, Stamp, Token},
-    observe::report::{Outcome, StreamReport},
-    reconnect::{Again, Readable, Repeat},
+    log::{CursorLookup, LogEncoder, Reader, SharedLog, StreamId},
+    observe::report::{StreamOutcome, StreamReport},
+    reconnect::{ContentCheck, Reconnecting, RetryRequest},
     replay::{
         Replay,
-        coalesce::Ticket,
-        continuation_rules::Continuation,
-        driver::{Limits, Pump},
-        recorded_stream::{Recording, Target, Whose},
-        resume_gate::Turn,
+        coalesce::LeaderGuard,
+        continuation_rules::ContinuationRules,
+        driver::{Limits, RecordDriver},
+        recorded_stream::{RecordedStream, StreamKey, StreamOwner},
+        resume_gate::ResumePermit,
     },
-    session::{Lease, Sessions},
-    upstream::{Entrance, Pipeline, Pull, body::Plain, sink::Sink, terminal::TerminalWatch},
+    session::{SessionLease, SessionMapping},
+    upstream::{
+        Pipeline, ProgressStage, Pull, body::DecodedBody, sink::Sink, terminal::TerminalWatch,
+    },
 };
 
 /// What a stream was asked for by.
 pub(crate) struct Asked {
     pub(crate) config: Arc<Config>,
     pub(crate) replay: Arc<Replay>,
-    pub(crate) whose: Whose,
-    pub(crate) target: Target,
+    pub(crate) whose: StreamOwner,
+    pub(crate) target: StreamKey,
     /// The stream that the answer goes on with, and where its client is in it.
     pub(crate) rejoins: Option<Rejoins>,
     /// The stream that this one follows on, once that is known to be over.
-    pub(crate) follows: Option<Arc<Recording>>,
+    pub(crate) follows: Option<Arc<RecordedStream>>,
     /// For those who wait to share the stream.
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<LeaderGuard>,
 }
 
 /// A client that has read all there is of a stream, and has the upstream asked to go on.
 pub(crate) struct Rejoins {
-    pub(crate) recording: Arc<Recording>,
+    pub(crate) recording: Arc<RecordedStream>,
     pub(crate) reader: Reader,
     /// The id after which it was asked to.
     pub(crate) last_id: String,
     /// The client may be one that cannot read a status.
     pub(crate) by_event_source: bool,
     /// Nobody else asks, where the stream is shared.
-    pub(crate) turn: Turn,
+    pub(crate) turn: ResumePermit,
 }
 
 impl Rejoins {
@@ -62,7 +64,9 @@ impl Rejoins {
             // Who is told so comes back no more, and would miss what interceptors hold.
             Some(StatusCode::NO_CONTENT) => self.recording.finish::<B>(&self.reader, &self.last_id),
             // There is one answer at a time, and another client has it, or the same one that was cut off.
-            Some(StatusCode::CONFLICT) => self.recording.has_moved_on(&self.reader, &self.last_id),
+            Some(StatusCode::CONFLICT) => self
+                .recording
+                .has_advanced_past(&self.reader, &self.last_id),
             Some(status) if !status.is_server_error() => false,
             // On a status other than 200 an `EventSource` gives up for good (WHATWG HTML 9.2.3). At the end of a stream it comes
             // back after a while, and the upstream may be there again.
@@ -90,13 +94,13 @@ pub(crate) struct Kept<'a> {
     pub(crate) request: &'a request::Parts,
     /// As the client gets it.
     pub(crate) response: &'a response::Parts,
-    pub(crate) sessions: Option<&'a Sessions>,
+    pub(crate) sessions: Option<&'a SessionMapping>,
     pub(crate) chain: Chain,
     pub(crate) decoder: Decoder,
     pub(crate) strip_comments: bool,
     pub(crate) watch: Option<TerminalWatch>,
     pub(crate) report: StreamReport,
-    pub(crate) lease: Option<Lease>,
+    pub(crate) lease: Option<SessionLease>,
 }
 
 impl Asked {
@@ -104,8 +108,8 @@ impl Asked {
     pub(crate) fn new(
         config: &Arc<Config>,
         replay: &Arc<Replay>,
-        whose: Whose,
-        target: Target,
+        whose: StreamOwner,
+        target: StreamKey,
     ) -> Self {
         Self {
             config: Arc::clone(config),
@@ -128,20 +132,20 @@ impl Asked {
     /// it than there was, or another one follows on it. Gives back the answer if the stream is over.
     pub(crate) fn go_on<B: Send + 'static>(
         &mut self,
-        answer: Plain<B>,
-    ) -> Result<Reader, Plain<B>> {
+        answer: DecodedBody<B>,
+    ) -> Result<Reader, DecodedBody<B>> {
         let Some(rejoins) = self.rejoins.take() else {
             return Err(answer);
         };
         let (recording, last_id) = (rejoins.recording, rejoins.last_id);
-        let Err(answer) = recording.go_on(answer) else {
+        let Err(answer) = recording.resume_with(answer) else {
             return Ok(rejoins.reader);
         };
-        if recording.has_moved_on(&rejoins.reader, &last_id) {
+        if recording.has_advanced_past(&rejoins.reader, &last_id) {
             return Ok(rejoins.reader);
         }
         if let Some(next) = recording.successor()
-            && let Place::At(start) = next.channel.start()
+            && let CursorLookup::At(start) = next.channel.start()
         {
             return Ok(Reader::new(Arc::clone(&next.channel), start));
         }
@@ -152,25 +156,25 @@ impl Asked {
     /// Keeps a stream from now on. Its client is the first of those that read it.
     pub(crate) fn keep<B>(
         self,
-        answer: Plain<B>,
+        answer: DecodedBody<B>,
         kept: Kept<'_>,
-        repeat: Option<(Repeat<Response<B>>, Readable)>,
+        repeat: Option<(RetryRequest<Response<B>>, ContentCheck)>,
     ) -> Reader
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (replay, logs) = (self.replay, self.config.logs());
-        let token = Token::random();
+        let token = StreamId::random();
         let now = Instant::now();
-        let channel = Channel::new(replay.bounds, now);
+        let channel = SharedLog::new(replay.bounds, now);
         let account = logs.account_of(&self.whose.owner);
         let stamped = (self.whose, self.target);
         let before = self.follows;
         let progress = before.as_ref().map(|before| before.progress.followed());
         let by_get = repeat.as_ref().is_some_and(|(repeat, _)| repeat.is_get());
-        let continuation = Continuation::new(&replay, &kept.request.method, by_get);
-        let (recording, waiting) = Recording::new::<B>(
+        let continuation = ContinuationRules::new(&replay, &kept.request.method, by_get);
+        let (recording, waiting) = RecordedStream::new::<B>(
             token,
             stamped,
             (channel, account),
@@ -185,21 +189,24 @@ impl Asked {
         );
         let recording = Arc::new(recording);
         if let Some(before) = &before {
-            before.followed_by(&recording);
+            before.set_successor(&recording);
         }
 
         let mut chain = kept.chain;
-        let report = kept.report.if_dropped(Outcome::Shutdown);
+        let report = kept.report.if_dropped(StreamOutcome::Shutdown);
         let progress = Arc::clone(&recording.progress);
-        chain.put_first(Entrance::new(progress, Some(Arc::clone(&replay.completes))));
+        chain.put_first(ProgressStage::new(
+            progress,
+            Some(Arc::clone(&replay.completes)),
+        ));
         let pipeline = Pipeline::new(chain, kept.strip_comments, report).watched(kept.watch);
         let pull = Pull::new(answer, kept.decoder, pipeline).only_utf8(true);
         let pull = match repeat {
             Some((repeat, readable)) => {
                 let progress = Arc::clone(&recording.progress);
-                pull.followed_by(Again::new(repeat, progress, readable, Some(waiting)))
+                pull.continued_by(Reconnecting::new(repeat, progress, readable, Some(waiting)))
             }
-            None => pull.followed_by(waiting),
+            None => pull.continued_by(waiting),
         };
 
         if let Some(prime) = replay.prime.filter(|_| !replay.upstream_ids) {
@@ -207,7 +214,7 @@ impl Asked {
             if let Some(retry) = prime.retry {
                 event.set_retry(retry);
             }
-            let mut stamp = Stamp::new(Some(token));
+            let mut stamp = LogEncoder::new(Some(token));
             stamp.make_room(1, 0);
             stamp.block(event.into());
             let blocks = stamp.take(recording.channel.next_position());
@@ -228,9 +235,9 @@ impl Asked {
             self.config.close(&recording);
         }
         if let Some(ticket) = self.ticket {
-            ticket.land(&recording);
+            ticket.complete(&recording);
         }
-        let pump = Pump::new(pull, recording, &self.config, limits, kept.lease);
+        let pump = RecordDriver::new(pull, recording, &self.config, limits, kept.lease);
         (replay.executor)(Box::pin(pump));
         reader
     }

@@ -19,16 +19,16 @@ use crate::{
         content_type::{Declared, declared, foreign_charset},
         event_stream,
     },
-    intercept::{Chain, Head},
+    intercept::{Chain, StreamHead},
     observe::report::{StreamReport, rejected},
     policy::Policy,
-    reconnect::{Again, Readable},
-    rejection::Refusal,
-    replay::on_demand::Waiting,
-    session::Lease,
+    reconnect::{ContentCheck, Reconnecting},
+    rejection::Rejection,
+    replay::on_demand::ResumeOnDemand,
+    session::SessionLease,
     upstream::{
-        Entrance, Pipeline, Progress, Pull,
-        body::{Coding, Plain},
+        Pipeline, ProgressStage, Pull, UpstreamProgress,
+        body::{ContentCoding, DecodedBody},
         terminal::TerminalWatch,
     },
 };
@@ -102,13 +102,13 @@ impl Asking<'_> {
             return Outcome::Answer(Response::from_parts(parts, body), behind);
         };
         if asked.is_closed() {
-            return Outcome::Refused(Refusal::closed(&request.method));
+            return Outcome::Refused(Rejection::closed(&request.method));
         }
-        let coding = Coding::of(&parts.headers);
+        let coding = ContentCoding::of(&parts.headers);
         if let Some(why) = unreadable(&parts, &coding) {
             return Outcome::Refused(self.reject(&why));
         }
-        let reader = match asked.go_on(Plain::new(&coding, body)) {
+        let reader = match asked.go_on(DecodedBody::new(&coding, body)) {
             Ok(reader) => {
                 event_stream::of_event_stream(&mut parts.headers);
                 reader
@@ -163,12 +163,12 @@ impl Asking<'_> {
         if policy.is_transparent() && behind.repeat.is_none() || is_range && !policy.guards() {
             return self.unread(parts, body);
         }
-        let coding = Coding::of(&parts.headers);
+        let coding = ContentCoding::of(&parts.headers);
         if policy.inspects() {
             if let Some(why) = unreadable(&parts, &coding) {
                 return self.reject(&why).into_response();
             }
-        } else if let Coding::Opaque(_) = coding {
+        } else if let ContentCoding::Unsupported(_) = coding {
             return self.unread(parts, body);
         }
         if self.head_only {
@@ -183,16 +183,21 @@ impl Asking<'_> {
         // Upstreams go on with nothing but a success (WHATWG HTML 9.2.3).
         let again = behind.repeat.filter(|_| parts.status == StatusCode::OK);
         let again = again.map(|repeat| {
-            let progress = Arc::<Progress>::default();
-            chain.put_first(Entrance::new(Arc::clone(&progress), None));
-            Again::new(*repeat, progress, self.readable(), None::<Waiting<B>>)
+            let progress = Arc::<UpstreamProgress>::default();
+            chain.put_first(ProgressStage::new(Arc::clone(&progress), None));
+            Reconnecting::new(
+                *repeat,
+                progress,
+                self.readable(),
+                None::<ResumeOnDemand<B>>,
+            )
         });
         let pipeline =
             Pipeline::new(chain, policy.strip_comments, self.report()).watched(self.watch());
-        let mut pull = Pull::new(Plain::new(&coding, body), policy.decoder(), pipeline)
+        let mut pull = Pull::new(DecodedBody::new(&coding, body), policy.decoder(), pipeline)
             .only_utf8(policy.inspects());
         if let Some(again) = again {
-            pull = pull.followed_by(again);
+            pull = pull.continued_by(again);
         }
         event_stream::of_event_stream(&mut parts.headers);
         let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
@@ -215,18 +220,18 @@ impl Asking<'_> {
     }
 
     /// Answers in the place of a stream that may not pass unread.
-    fn reject(self, why: &Unreadable) -> Refusal {
+    fn reject(self, why: &Unreadable) -> Rejection {
         rejected(why.cause, self.policy.route.clone());
         let text = &why.text;
         let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
-        Refusal::new(StatusCode::BAD_GATEWAY, text)
+        Rejection::new(StatusCode::BAD_GATEWAY, text)
     }
 
     /// Whether another answer can go on with a stream, and in what coding it is.
-    fn readable(self) -> Readable {
+    fn readable(self) -> ContentCheck {
         let policy = Arc::clone(self.policy);
         Box::new(move |parts| {
-            let coding = Coding::of(&parts.headers);
+            let coding = ContentCoding::of(&parts.headers);
             let readable = (policy.detect)(parts) && unreadable(parts, &coding).is_none();
             readable.then_some(coding)
         })
@@ -247,9 +252,9 @@ impl Asking<'_> {
         self,
         parts: &response::Parts,
         in_session: Option<Box<InSession>>,
-    ) -> Result<(Chain, Option<Lease>), Refusal> {
+    ) -> Result<(Chain, Option<SessionLease>), Rejection> {
         let chain = match self.request {
-            Some(request) => Chain::open(&self.policy.intercepts, &Head::new(request, parts)),
+            Some(request) => Chain::open(&self.policy.intercepts, &StreamHead::new(request, parts)),
             None => Ok(Chain::default()),
         };
         let Ok(mut chain) = chain else {
@@ -288,8 +293,8 @@ const PANICKED: Unreadable = Unreadable {
     text: Cow::Borrowed("an interceptor panicked when it was opened"),
 };
 
-fn unreadable(parts: &response::Parts, coding: &Coding) -> Option<Unreadable> {
-    if let Coding::Opaque(coding) = coding {
+fn unreadable(parts: &response::Parts, coding: &ContentCoding) -> Option<Unreadable> {
+    if let ContentCoding::Unsupported(coding) = coding {
         let hint = if cfg!(feature = "decompression") {
             "only gzip, deflate, br and zstd can be decoded, one at a time"
         } else {

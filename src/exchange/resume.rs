@@ -12,12 +12,12 @@ use crate::{
         event_stream::LAST_EVENT_ID,
         query::{parameters, set_parameter},
     },
-    log::{EventId, Place, Position, Reader, State, Token},
-    rejection::Refusal,
+    log::{CursorLookup, EventId, LogState, Position, Reader, StreamId},
+    rejection::Rejection,
     replay::{
-        ClosedStreams, Gap, Logs, Replay,
-        recorded_stream::{Recording, Target, Whose, closed_key},
-        resume_gate::Turn,
+        ClosedStreams, Gap, LogRegistry, Replay,
+        recorded_stream::{RecordedStream, StreamKey, StreamOwner, closed_key},
+        resume_gate::ResumePermit,
     },
     session::Owner,
 };
@@ -37,7 +37,7 @@ pub(crate) enum Resumed {
     Kept(Box<Rejoin>),
     /// All that is kept has been read, and the upstream has to go on.
     AtTheUpstream(Rejoins),
-    Refused(Refusal),
+    Refused(Rejection),
 }
 
 /// What a request names.
@@ -70,7 +70,7 @@ fn is_preflight(request: &request::Parts) -> bool {
     request.method == Method::OPTIONS && !has_last_event_id(request)
 }
 
-/// Whether a request has the parameter of [`Replay::query`], which the service does not get to see even if it is empty.
+/// Whether a request has the parameter of [`Replay::query_param`], which the service does not get to see even if it is empty.
 pub(crate) fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
     let name = replay.query.as_deref();
     name.is_some_and(|name| parameters(&request.uri).any(|parameter| parameter.is(name)))
@@ -96,11 +96,11 @@ pub(crate) fn comes_for_a_stream(method: &Method) -> bool {
 
 /// A request's way to what is kept.
 pub(crate) struct Resumption<'a> {
-    pub(crate) logs: &'a Logs<Recording>,
+    pub(crate) logs: &'a LogRegistry<RecordedStream>,
     pub(crate) closed: &'a ClosedStreams,
     pub(crate) replay: &'a Replay,
-    pub(crate) whose: &'a Whose,
-    pub(crate) target: &'a Target,
+    pub(crate) whose: &'a StreamOwner,
+    pub(crate) target: &'a StreamKey,
 }
 
 impl Resumption<'_> {
@@ -130,13 +130,16 @@ impl Resumption<'_> {
         if let Err(refusal) = authorize(self.replay, client).await {
             return Resumed::Refused(refusal);
         }
-        if let Named::Ours(EventId { token, .. }) = &id
+        if let Named::Ours(EventId { stream: token, .. }) = &id
             && self.is_closed(*token)
         {
-            return Resumed::Refused(Refusal::closed(&client.method));
+            return Resumed::Refused(Rejection::closed(&client.method));
         }
         let found = match &id {
-            Named::Ours(EventId { token, position }) => {
+            Named::Ours(EventId {
+                stream: token,
+                position,
+            }) => {
                 let found = self.logs.find(*token).filter(|found| self.is_it(found));
                 found.map(|found| (found, *position))
             }
@@ -155,17 +158,17 @@ impl Resumption<'_> {
         let (mut recording, mut place) = place_of(&found, position);
         // Held until there is another: a stream without a reader may be given up.
         let mut seats = Vec::new();
-        while let Place::Tail(State::Suspended, cursor) = place
+        while let CursorLookup::Tail(LogState::Suspended, cursor) = place
             && is_get
         {
             // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
             let reader = Reader::new(Arc::clone(&recording.channel), cursor);
-            let turn = recording.turn().await;
+            let turn = recording.resume_permit().await;
             if recording.is_closed() {
-                return Resumed::Refused(Refusal::closed(&client.method));
+                return Resumed::Refused(Rejection::closed(&client.method));
             }
             let (now, there) = place_of(&found, position);
-            let still = matches!(there, Place::Tail(State::Suspended, _));
+            let still = matches!(there, CursorLookup::Tail(LogState::Suspended, _));
             if still && Arc::ptr_eq(&now, &recording) {
                 return self.at_the_upstream(client, upstream, recording, reader, turn);
             }
@@ -176,27 +179,32 @@ impl Resumption<'_> {
     }
 
     /// What is kept of a stream from there on, or what it has come to.
-    fn kept(&self, client: &request::Parts, recording: Arc<Recording>, place: Place) -> Resumed {
+    fn kept(
+        &self,
+        client: &request::Parts,
+        recording: Arc<RecordedStream>,
+        place: CursorLookup,
+    ) -> Resumed {
         let is_get = client.method == Method::GET;
         let cursor = match place {
-            Place::At(cursor) => cursor,
+            CursorLookup::At(cursor) => cursor,
             // A suspended stream gets here only by a method by which the upstream is never asked to continue.
-            Place::Tail(State::Failed | State::Suspended, _) => {
+            CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
                 return self.gap(client, "failed", None);
             }
             // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
             // have had.
-            Place::Tail(..)
+            CursorLookup::Tail(..)
                 if is_get && recording.continuation.anew && !recording.progress.is_complete() =>
             {
                 return Resumed::Not;
             }
-            Place::Tail(..) if is_get || client.method == Method::HEAD => {
-                return Resumed::Refused(Refusal::no_more());
+            CursorLookup::Tail(..) if is_get || client.method == Method::HEAD => {
+                return Resumed::Refused(Rejection::no_content());
             }
-            Place::Tail(_, cursor) => cursor,
-            Place::Evicted => return self.gap(client, "evicted", Some(recording)),
-            Place::Unknown => return self.gap(client, "unknown", None),
+            CursorLookup::Tail(_, cursor) => cursor,
+            CursorLookup::Evicted => return self.gap(client, "evicted", Some(recording)),
+            CursorLookup::Unknown => return self.gap(client, "unknown", None),
         };
         Resumed::Kept(Box::new(Rejoin {
             head: recording.head(),
@@ -210,9 +218,9 @@ impl Resumption<'_> {
         &self,
         client: &request::Parts,
         upstream: &mut request::Parts,
-        recording: Arc<Recording>,
+        recording: Arc<RecordedStream>,
         reader: Reader,
-        turn: Turn,
+        turn: ResumePermit,
     ) -> Resumed {
         let last_id = recording.progress.last_id();
         let value = last_id
@@ -237,17 +245,17 @@ impl Resumption<'_> {
         Resumed::AtTheUpstream(rejoins)
     }
 
-    fn is_closed(&self, stream: Token) -> bool {
+    fn is_closed(&self, stream: StreamId) -> bool {
         let key = closed_key(self.whose, self.target, stream);
         self.closed.contains(&self.whose.owner, &key)
     }
 
-    fn is_it(&self, found: &Recording) -> bool {
+    fn is_it(&self, found: &RecordedStream) -> bool {
         found.whose == *self.whose && found.target == *self.target
     }
 
     /// The stream with this id of the upstream's, and where it stands in it.
-    fn with_id(&self, id: &str) -> Option<(Arc<Recording>, Position)> {
+    fn with_id(&self, id: &str) -> Option<(Arc<RecordedStream>, Position)> {
         let mut all = self.logs.all_of(self.whose);
         all.retain(|found| self.is_it(found));
         all.sort_by_key(|found| std::cmp::Reverse(found.since));
@@ -269,7 +277,7 @@ impl Resumption<'_> {
     }
 
     /// The id of ours that the request names. It is taken out of the request.
-    fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
+    fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
         let in_query = self.id_in_query(request)?;
         let ids: Vec<_> = named_events(&request.headers).collect();
         let named = ids.iter().any(Option::is_some);
@@ -283,7 +291,7 @@ impl Resumption<'_> {
             }
             _ if named => {
                 let text = "a request has one Last-Event-ID\n";
-                Err(Refusal::new(StatusCode::BAD_REQUEST, text))
+                Err(Rejection::new(StatusCode::BAD_REQUEST, text))
             }
             _ => Ok(None),
         }
@@ -291,7 +299,7 @@ impl Resumption<'_> {
 
     /// Takes the parameter out of the query. Returns the id of ours that it holds; any other moves to `Last-Event-ID`, unless
     /// the client sends that itself.
-    fn id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Refusal> {
+    fn id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
         let Some(name) = self.replay.query.as_deref() else {
             return Ok(None);
         };
@@ -322,14 +330,19 @@ impl Resumption<'_> {
             Some(header) => headers.insert(LAST_EVENT_ID, header),
             None => {
                 let text = format!("the query parameter `{name}` must hold one event id\n");
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+                return Err(Rejection::new(StatusCode::BAD_REQUEST, text));
             }
         };
         Ok(None)
     }
 
     /// Tells a client that it cannot have all it missed, and then what there is.
-    fn gap(&self, client: &request::Parts, reason: &str, rest: Option<Arc<Recording>>) -> Resumed {
+    fn gap(
+        &self,
+        client: &request::Parts,
+        reason: &str,
+        rest: Option<Arc<RecordedStream>>,
+    ) -> Resumed {
         let status = match self.replay.gap {
             Gap::Status(status) => Some(status),
             Gap::Event if client.method != Method::GET => Some(StatusCode::GONE),
@@ -337,7 +350,7 @@ impl Resumption<'_> {
         };
         if let Some(status) = status {
             let text = format!("the stream cannot be resumed without a gap: {reason}\n");
-            return Resumed::Refused(Refusal::new(status, text));
+            return Resumed::Refused(Rejection::new(status, text));
         }
         let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
         // Nothing in these is more than a line.
@@ -345,9 +358,15 @@ impl Resumption<'_> {
         let head = rest.as_ref().map(|rest| rest.head());
         let reader = rest.map(|rest| {
             let (oldest, last) = rest.channel.oldest_or_last();
-            if let Some((token, position)) = rest.stamp().zip(last) {
+            if let Some((token, position)) = rest.id_prefix().zip(last) {
                 // No event is left that would tell the client where it is then, and it would be told the same for ever.
-                let _ = event.set_id(EventId { token, position }.to_string());
+                let _ = event.set_id(
+                    EventId {
+                        stream: token,
+                        position,
+                    }
+                    .to_string(),
+                );
             }
             Reader::new(Arc::clone(&rest.channel), oldest)
         });
@@ -366,10 +385,13 @@ impl Resumption<'_> {
 }
 
 /// Where the one is who has this event: in its stream, or in one that follows on it.
-fn place_of(recording: &Arc<Recording>, position: Position) -> (Arc<Recording>, Place) {
+fn place_of(
+    recording: &Arc<RecordedStream>,
+    position: Position,
+) -> (Arc<RecordedStream>, CursorLookup) {
     let mut recording = Arc::clone(recording);
     let mut place = recording.channel.locate(position);
-    while let Place::Tail(State::Suspended, _) = place
+    while let CursorLookup::Tail(LogState::Suspended, _) = place
         && let Some(next) = recording.successor()
     {
         place = next.channel.start();

@@ -6,13 +6,13 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
     layer::Config,
-    rejection::Refusal,
-    replay::recorded_stream::Whose,
+    rejection::Rejection,
+    replay::recorded_stream::StreamOwner,
     session::{
-        Lease, NewSession, OpenStream, Owner, Session, SessionRequest, Sessions, UpstreamId,
-        UpstreamKey,
+        NewSession, OpenStream, Owner, Session, SessionLease, SessionMapping, SessionRequest,
+        UpstreamKey, UpstreamSessionId,
     },
-    upstream::Translation,
+    upstream::SessionStage,
 };
 
 /// What the stream of an answer needs to know of sessions.
@@ -29,7 +29,7 @@ pub(crate) struct InSession {
 
 impl InSession {
     /// Keeps the session alive while the stream is.
-    pub(crate) fn lease(&self) -> Option<Lease> {
+    pub(crate) fn lease(&self) -> Option<SessionLease> {
         let Mapping { config, sessions } = &self.mapping;
         let session = self.session.as_ref()?;
         let limit = sessions.store_limit();
@@ -37,14 +37,14 @@ impl InSession {
     }
 
     /// The stage that translates ids in events, if a rule asks for it.
-    pub(crate) fn translation(self) -> Option<Translation> {
+    pub(crate) fn translation(self) -> Option<SessionStage> {
         let Mapping { config, sessions } = self.mapping;
         if !sessions.reads_events() {
             return None;
         }
         let (client, owner, upstream) = (self.client, self.owner, self.upstream);
         let session = self.session;
-        Some(Translation::new(
+        Some(SessionStage::new(
             config, sessions, client, owner, upstream, session,
         ))
     }
@@ -53,7 +53,7 @@ impl InSession {
 /// A request on its way through the mapping.
 pub(crate) struct Mapping {
     pub(crate) config: Arc<Config>,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) sessions: Arc<SessionMapping>,
 }
 
 impl Mapping {
@@ -64,7 +64,7 @@ impl Mapping {
         answer: &mut response::Parts,
         session: Option<Session>,
         owner: Owner,
-    ) -> Result<(Option<Session>, Option<UpstreamKey>), Refusal> {
+    ) -> Result<(Option<Session>, Option<UpstreamKey>), Rejection> {
         if let Some(session) = &session
             && self.sessions.is_over(client, answer)
         {
@@ -72,7 +72,9 @@ impl Mapping {
             // If the store fails it will learn of it by the next 404, or by the time.
             let _ = self.ask(gone).await;
             let session = Some(session.id.clone());
-            self.config.logs().remove_all_of(&Whose { owner, session });
+            self.config
+                .logs()
+                .remove_all_of(&StreamOwner { owner, session });
         }
         let upstream = answer.extensions.get::<UpstreamKey>().cloned();
         let upstream = upstream.or_else(|| session.as_ref()?.upstream.clone());
@@ -87,7 +89,7 @@ impl Mapping {
         &self,
         request: &mut request::Parts,
         owner: Owner,
-    ) -> Result<Option<Session>, Refusal> {
+    ) -> Result<Option<Session>, Rejection> {
         let sessions = &self.sessions;
         sessions.hide(request);
         let id = match sessions.id_of(request) {
@@ -97,7 +99,7 @@ impl Mapping {
                 sessions.forget(request);
                 return Ok(None);
             }
-            Err(why) => return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
+            Err(why) => return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
         };
         let session = self.ask(SessionRequest::Lookup(id)).await?;
         let session = session.filter(|session| session.owner == owner);
@@ -112,7 +114,7 @@ impl Mapping {
                 sessions.forget(request);
                 Ok(None)
             }
-            _ => Err(Refusal::new(
+            _ => Err(Rejection::new(
                 StatusCode::NOT_FOUND,
                 "there is no such session\n",
             )),
@@ -126,13 +128,13 @@ impl Mapping {
         session: Option<Session>,
         owner: Owner,
         upstream: &Option<UpstreamKey>,
-    ) -> Result<Option<Session>, Refusal> {
+    ) -> Result<Option<Session>, Rejection> {
         let sessions = &self.sessions;
         sessions.hide_in_answer(headers);
         let ids = sessions.ids_in_answer(headers).map_err(|why| {
             let why = format!("the upstream's session id cannot be passed on: {why}");
             tracing::warn!("{why}");
-            Refusal::new(StatusCode::BAD_GATEWAY, why + "\n")
+            Rejection::new(StatusCode::BAD_GATEWAY, why + "\n")
         })?;
         let mut known: Vec<Session> = session.into_iter().collect();
         for id in ids {
@@ -146,17 +148,17 @@ impl Mapping {
 
     async fn bound(
         &self,
-        id: UpstreamId,
+        id: UpstreamSessionId,
         upstream: Option<UpstreamKey>,
         owner: Owner,
-    ) -> Result<Session, Refusal> {
-        let new = NewSession::new(id, owner).on(upstream);
+    ) -> Result<Session, Rejection> {
+        let new = NewSession::new(id, owner).with_upstream(upstream);
         let limit = self.sessions.store_limit();
         let bound = self.config.store().bind(new, limit).await;
         bound.map_err(unavailable)
     }
 
-    async fn ask(&self, request: SessionRequest) -> Result<Option<Session>, Refusal> {
+    async fn ask(&self, request: SessionRequest) -> Result<Option<Session>, Rejection> {
         let answer = self
             .config
             .store()
@@ -165,9 +167,9 @@ impl Mapping {
     }
 }
 
-fn unavailable(why: &str) -> Refusal {
+fn unavailable(why: &str) -> Rejection {
     tracing::warn!("sessions are not available: {why}");
-    Refusal::new(
+    Rejection::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "sessions are not available\n",
     )

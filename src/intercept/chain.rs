@@ -14,7 +14,7 @@ use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::{End, Head, Intercept, Interceptor, Verdict, catch};
+use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict, catch};
 use crate::{
     codec::{Block, Event},
     error::{Error, ErrorKind},
@@ -85,11 +85,11 @@ pub(crate) enum Finish {
 }
 
 impl Finish {
-    fn as_end(&self) -> End<'_> {
+    fn as_end(&self) -> StreamEnd<'_> {
         match self {
-            Finish::Complete => End::Complete,
-            Finish::Truncated => End::Truncated,
-            Finish::Failed(error) => End::Failed(error),
+            Finish::Complete => StreamEnd::Complete,
+            Finish::Truncated => StreamEnd::Truncated,
+            Finish::Failed(error) => StreamEnd::Failed(error),
         }
     }
 }
@@ -104,7 +104,10 @@ impl Stage {
 
 impl Chain {
     /// Opens the interceptors that care for a stream with this head.
-    pub(crate) fn open(intercepts: &[Arc<dyn Intercept>], head: &Head<'_>) -> Result<Self, Error> {
+    pub(crate) fn open(
+        intercepts: &[Arc<dyn MakeInterceptor>],
+        head: &StreamHead<'_>,
+    ) -> Result<Self, Error> {
         let mut chain = Self::default();
         // Grown by and by it would take twice as much.
         chain.stages.reserve_exact(intercepts.len());
@@ -132,7 +135,7 @@ impl Chain {
     fn tell_of_failure(&mut self, error: &Error) {
         for mut stage in self.stages.drain(..) {
             let interceptor = stage.interceptor.get_mut();
-            let _ = catch(|| interceptor.end(End::Failed(error)));
+            let _ = catch(|| interceptor.end(StreamEnd::Failed(error)));
             let_go(stage);
         }
     }
@@ -463,7 +466,7 @@ impl Drop for Chain {
         let told = self.ending.as_ref().map_or(0, |ending| ending.next);
         for stage in self.stages.iter_mut().skip(told) {
             let interceptor = stage.interceptor.get_mut();
-            let _ = catch(|| interceptor.end(End::ClientGone));
+            let _ = catch(|| interceptor.end(StreamEnd::ClientGone));
         }
         self.stages.drain(..).for_each(let_go);
         self.deferred.drain(..).for_each(let_go);

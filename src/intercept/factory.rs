@@ -2,51 +2,51 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Head, Interceptor, Verdict};
+use super::{Interceptor, StreamHead, Verdict};
 use crate::codec::Event;
 
 /// Opens an [`Interceptor`] for each stream. One is shared by all streams of a layer.
 ///
-/// A function `Fn(&Head) -> Option<impl Interceptor>` is one.
+/// A function `Fn(&StreamHead) -> Option<impl Interceptor>` is one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `Intercept`",
     label = "not an `Intercept`",
     note = "for a function of an event: `EachEvent::new(function)` is one",
     note = "for an `Interceptor`: `|_: &Head<'_>| Some(MyInterceptor::new())` is one"
 )]
-pub trait Intercept: Send + Sync + 'static {
+pub trait MakeInterceptor: Send + Sync + 'static {
     /// An interceptor for the stream with this head, or `None` if it is none of its business.
     ///
     /// A panic here is answered with 502, since without the interceptor the stream must not flow.
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>>;
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>>;
 
     /// Whether a block goes on unchanged when the interceptor fails to judge it. By default it does not: the
-    /// stream is cut. Set it with [`fail_open`](InterceptExt::fail_open).
+    /// stream is cut. Set it with [`fail_open`](MakeInterceptorExt::fail_open).
     fn fails_open(&self) -> bool {
         false
     }
 
     /// How long a [deferred](Verdict::Defer) verdict may take. By default as long as it likes. Set it with
-    /// [`time_limit`](InterceptExt::time_limit).
+    /// [`time_limit`](MakeInterceptorExt::time_limit).
     fn deferral_limit(&self) -> Option<Duration> {
         None
     }
 }
 
-impl<F, I> Intercept for F
+impl<F, I> MakeInterceptor for F
 where
-    F: Fn(&Head<'_>) -> Option<I> + Send + Sync + 'static,
+    F: Fn(&StreamHead<'_>) -> Option<I> + Send + Sync + 'static,
     I: Interceptor,
 {
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(self(head)?))
     }
 }
 
 macro_rules! pointer {
     ($($pointer:ident),*) => {$(
-        impl Intercept for $pointer<dyn Intercept> {
-            fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+        impl MakeInterceptor for $pointer<dyn MakeInterceptor> {
+            fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
                 (**self).open(head)
             }
 
@@ -64,11 +64,11 @@ macro_rules! pointer {
 // The one to choose at run time, the other to share between two policies.
 pointer!(Box, Arc);
 
-/// Adapters for every [`Intercept`]. (For a function of an event, wrap it first: [`EachEvent::new`].)
+/// Adapters for every [`MakeInterceptor`]. (For a function of an event, wrap it first: [`event_fn`].)
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{InterceptExt, ServiceInterceptor}};
+/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{MakeInterceptorExt, ServiceInterceptor}};
 ///
 /// // A classifier that is nice to have: if it is slow or down, events go on without it.
 /// let classify = ServiceInterceptor::new(tower::service_fn(|event: Event| async move {
@@ -77,7 +77,7 @@ pointer!(Box, Arc);
 /// let layer = SseProxyLayer::default()
 ///     .intercept(classify.time_limit(Duration::from_millis(200)).fail_open());
 /// ```
-pub trait InterceptExt: Intercept + Sized {
+pub trait MakeInterceptorExt: MakeInterceptor + Sized {
     /// Lets a block go on unchanged when the interceptor fails to judge it: a deferred verdict that is an
     /// error, or that takes too long. It goes on at once, before what the interceptor holds. A panic fails
     /// closed all the same: nobody knows what state it left.
@@ -95,14 +95,14 @@ pub trait InterceptExt: Intercept + Sized {
     }
 }
 
-impl<T: Intercept> InterceptExt for T {}
+impl<T: MakeInterceptor> MakeInterceptorExt for T {}
 
-/// See [`InterceptExt::fail_open`].
+/// See [`MakeInterceptorExt::fail_open`].
 #[derive(Clone, Debug)]
 pub struct FailOpen<I>(I);
 
-impl<I: Intercept> Intercept for FailOpen<I> {
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+impl<I: MakeInterceptor> MakeInterceptor for FailOpen<I> {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         self.0.open(head)
     }
 
@@ -115,15 +115,15 @@ impl<I: Intercept> Intercept for FailOpen<I> {
     }
 }
 
-/// See [`InterceptExt::time_limit`].
+/// See [`MakeInterceptorExt::time_limit`].
 #[derive(Clone, Debug)]
 pub struct TimeLimit<I> {
     intercept: I,
     limit: Duration,
 }
 
-impl<I: Intercept> Intercept for TimeLimit<I> {
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+impl<I: MakeInterceptor> MakeInterceptor for TimeLimit<I> {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         self.intercept.open(head)
     }
 
@@ -137,11 +137,11 @@ impl<I: Intercept> Intercept for TimeLimit<I> {
     }
 }
 
-/// What [`SseProxyLayer::intercept`](crate::SseProxyLayer::intercept) takes: an [`Intercept`], or a function
+/// What [`SseProxyLayer::intercept`](crate::SseProxyLayer::intercept) takes: an [`MakeInterceptor`], or a function
 /// of an event, `Fn(Event) -> impl Into<Verdict>`.
 ///
 /// `M` only tells the two apart and is always inferred. For a function of an event that needs the
-/// [adapters](InterceptExt), say [`EachEvent::new`].
+/// [adapters](MakeInterceptorExt), say [`event_fn`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be installed as an interceptor",
     label = "neither an `Intercept` nor a function of an event",
@@ -150,18 +150,18 @@ impl<I: Intercept> Intercept for TimeLimit<I> {
     note = "the argument of a closure has to be annotated, as above",
     note = "for async code: `Verdict::defer`, or `ServiceInterceptor` around a service that is `Clone + Send + Sync`"
 )]
-pub trait IntoIntercept<M> {
+pub trait IntoMakeInterceptor<M> {
     /// What it becomes.
-    type Intercept: Intercept;
+    type Intercept: MakeInterceptor;
 
     /// Makes it one.
     fn into_intercept(self) -> Self::Intercept;
 }
 
-/// Tell the forms of [`IntoIntercept`] apart.
+/// Tell the forms of [`IntoMakeInterceptor`] apart.
 #[doc(hidden)]
 pub mod marker {
-    /// An [`Intercept`](super::Intercept) already.
+    /// An [`MakeInterceptor`](super::MakeInterceptor) already.
     #[derive(Debug)]
     pub enum Factory {}
     /// A function of an event.
@@ -169,7 +169,7 @@ pub mod marker {
     pub enum Function {}
 }
 
-impl<I: Intercept> IntoIntercept<marker::Factory> for I {
+impl<I: MakeInterceptor> IntoMakeInterceptor<marker::Factory> for I {
     type Intercept = I;
 
     fn into_intercept(self) -> I {
@@ -177,50 +177,48 @@ impl<I: Intercept> IntoIntercept<marker::Factory> for I {
     }
 }
 
-impl<F, V> IntoIntercept<(marker::Function, V)> for F
+impl<F, V> IntoMakeInterceptor<(marker::Function, V)> for F
 where
     F: Fn(Event) -> V + Send + Sync + 'static,
     V: Into<Verdict>,
 {
-    type Intercept = EachEvent<F>;
+    type Intercept = EventFn<F>;
 
-    fn into_intercept(self) -> EachEvent<F> {
-        EachEvent::new(self)
+    fn into_intercept(self) -> EventFn<F> {
+        event_fn(self)
     }
 }
 
-/// A function as an interceptor without a state: the same for every event of every stream.
+/// Makes a [`MakeInterceptor`] from a function of an event, for use with [adapters](MakeInterceptorExt).
 ///
-/// It sees events. Comments, bare ids and unknown fields pass it by; what must see every byte implements
-/// [`Interceptor::block`].
+/// The function takes `&self`, so it has no state for one stream. It sees events only; comments, blocks without data and unknown
+/// fields pass. An interceptor that has to see every byte implements [`Interceptor::block`].
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sse_proxy::{Event, intercept::{EachEvent, InterceptExt, Verdict}};
+/// use tower_sse_proxy::{Event, intercept::{MakeInterceptorExt, Verdict, event_fn}};
 ///
-/// let ask = EachEvent::new(|event: Event| Verdict::defer(async { Ok(event) }))
+/// let ask = event_fn(|event: Event| Verdict::defer(async { Ok(event) }))
 ///     .time_limit(Duration::from_secs(1));
 /// ```
-#[derive(Clone, Debug)]
-pub struct EachEvent<F>(Arc<F>);
-
-impl<F> EachEvent<F> {
-    /// Makes an [`Intercept`] of a function `Fn(Event) -> impl Into<Verdict>`.
-    pub fn new<V>(function: F) -> Self
-    where
-        F: Fn(Event) -> V + Send + Sync + 'static,
-        V: Into<Verdict>,
-    {
-        Self(Arc::new(function))
-    }
-}
-
-impl<F, V> Intercept for EachEvent<F>
+pub fn event_fn<F, V>(function: F) -> EventFn<F>
 where
     F: Fn(Event) -> V + Send + Sync + 'static,
     V: Into<Verdict>,
 {
-    fn open(&self, _head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+    EventFn(Arc::new(function))
+}
+
+/// The [`MakeInterceptor`] that [`event_fn`] returns.
+#[derive(Clone, Debug)]
+pub struct EventFn<F>(Arc<F>);
+
+impl<F, V> MakeInterceptor for EventFn<F>
+where
+    F: Fn(Event) -> V + Send + Sync + 'static,
+    V: Into<Verdict>,
+{
+    fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         let function = Arc::clone(&self.0);
         Some(Box::new(move |event: Event| function(event)))
     }

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// ```
 /// use tokio::time::{Duration, Instant};
-/// use tower_sse_proxy::{Event, codec::Block, intercept::{End, Interceptor, Verdict}};
+/// use tower_sse_proxy::{Event, codec::Block, intercept::{StreamEnd, Interceptor, Verdict}};
 ///
 /// /// Blocks a phrase that is split over two events: holds each event until the next one, but never longer
 /// /// than 100 ms.
@@ -60,7 +60,7 @@ use crate::{
 ///         Verdict::Release(std::mem::take(&mut self.held))
 ///     }
 ///
-///     fn end(&mut self, _end: End<'_>) -> Verdict {
+///     fn end(&mut self, _end: StreamEnd<'_>) -> Verdict {
 ///         Verdict::Release(std::mem::take(&mut self.held))
 ///     }
 /// }
@@ -109,8 +109,8 @@ pub trait Interceptor: Send + 'static {
     /// own it is not, so that the failure can be told in the terms of the API; a guard must not let go here of
     /// what it holds unjudged.
     ///
-    /// With [`End::ClientGone`] nobody is left to send to: the verdict is ignored.
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    /// With [`StreamEnd::ClientGone`] nobody is left to send to: the verdict is ignored.
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let _ = end;
         Verdict::Drop
     }
@@ -143,7 +143,7 @@ impl Interceptor for Box<dyn Interceptor> {
         (**self).timeout(now)
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         (**self).end(end)
     }
 }
@@ -151,7 +151,7 @@ impl Interceptor for Box<dyn Interceptor> {
 /// How a stream ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum End<'a> {
+pub enum StreamEnd<'a> {
     /// The upstream ended it between two blocks, or an interceptor by [`Verdict::End`].
     Complete,
     /// The upstream ended it as if it were complete, and it is not: inside a block, whose rest has gone through the chain as an
@@ -172,14 +172,14 @@ pub enum End<'a> {
 /// What is known of a stream when it opens.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Head<'a> {
+pub struct StreamHead<'a> {
     /// The request as it reached the layer, extensions included.
     pub request: &'a request::Parts,
     /// The response as it came from the upstream service.
     pub response: &'a response::Parts,
 }
 
-impl<'a> Head<'a> {
+impl<'a> StreamHead<'a> {
     /// A head, to open an interceptor in a test.
     pub fn new(request: &'a request::Parts, response: &'a response::Parts) -> Self {
         Self { request, response }

@@ -1,6 +1,6 @@
 //! Interceptors: code that sees, and may change, every event while it streams.
 //!
-//! An [`Intercept`] is installed once and opens an [`Interceptor`] for each stream; the interceptor gets one
+//! An [`MakeInterceptor`] is installed once and opens an [`Interceptor`] for each stream; the interceptor gets one
 //! block after the other and answers each with a [`Verdict`]. Interceptors form a chain: a later one sees
 //! what the earlier ones let through, and the client sees what the last one let through. Nothing passes
 //! around the chain, and nothing overtakes a block that waits in it.
@@ -12,14 +12,14 @@
 //! From the simplest to the most able:
 //!
 //! * a function `Fn(Event) -> impl Into<Verdict>`, for what needs no memory;
-//! * a function `Fn(&Head) -> Option<impl Interceptor>`, which chooses by request and response and gives
+//! * a function `Fn(&StreamHead) -> Option<impl Interceptor>`, which chooses by request and response and gives
 //!   each stream a state of its own (an `FnMut(Event)` is an interceptor);
 //! * a tower service of events, as a [`ServiceInterceptor`], for what needs I/O;
-//! * a [`Window`], for what looks for words in a text that comes in pieces, with patterns or a judge of your own;
+//! * a [`TextWindow`], for what looks for words in a text that comes in pieces, with patterns or a judge of your own;
 //! * the traits themselves, for what holds events back or wants to know how the stream ended.
 //!
 //! ```
-//! use tower_sse_proxy::{Event, SseProxyLayer, intercept::{Head, Interceptor, Verdict}};
+//! use tower_sse_proxy::{Event, SseProxyLayer, intercept::{StreamHead, Interceptor, Verdict}};
 //!
 //! // No memory: drop what must not pass.
 //! fn no_secrets(event: Event) -> Verdict {
@@ -27,7 +27,7 @@
 //! }
 //!
 //! // A state for each stream, in a closure: let ten events pass.
-//! fn first_ten(_: &Head<'_>) -> Option<impl Interceptor + use<>> {
+//! fn first_ten(_: &StreamHead<'_>) -> Option<impl Interceptor + use<>> {
 //!     let mut seen = 0;
 //!     Some(move |event: Event| {
 //!         seen += 1;
@@ -48,7 +48,7 @@
 //! let layer = SseProxyLayer::default()
 //!     .intercept(no_secrets)
 //!     .intercept(first_ten)
-//!     .intercept(|head: &Head<'_>| head.request.uri.path().starts_with("/numbered").then_some(Number(0)));
+//!     .intercept(|head: &StreamHead<'_>| head.request.uri.path().starts_with("/numbered").then_some(Number(0)));
 //! ```
 
 //!
@@ -59,16 +59,16 @@
 //!
 //! ```
 //! use http::{Request, Response};
-//! use tower_sse_proxy::{Event, codec::Block, intercept::{EachEvent, Head, Intercept, Verdict}};
+//! use tower_sse_proxy::{Event, codec::Block, intercept::{event_fn, StreamHead, MakeInterceptor, Verdict}};
 //!
-//! let upper = EachEvent::new(|mut event: Event| {
+//! let upper = event_fn(|mut event: Event| {
 //!     event.set_data(event.data().to_uppercase());
 //!     event
 //! });
 //!
 //! let (request, _) = Request::get("/chat").body(()).unwrap().into_parts();
 //! let (response, _) = Response::new(()).into_parts();
-//! let mut stream = upper.open(&Head::new(&request, &response)).unwrap();
+//! let mut stream = upper.open(&StreamHead::new(&request, &response)).unwrap();
 //! assert!(matches!(stream.event(Event::new("hi")), Verdict::Forward(event) if event.raw() == "data: HI\n\n"));
 //! assert!(matches!(stream.block(Block::comment("hi")), Verdict::Forward(_)));
 //! ```
@@ -83,12 +83,14 @@ pub(crate) mod unescape;
 mod verdict;
 pub mod window;
 
-pub use factory::{EachEvent, FailOpen, Intercept, InterceptExt, IntoIntercept, TimeLimit, marker};
-pub use interceptor::{End, Head, Interceptor};
+pub use factory::{
+    FailOpen, IntoMakeInterceptor, MakeInterceptor, MakeInterceptorExt, TimeLimit, event_fn, marker,
+};
+pub use interceptor::{Interceptor, StreamEnd, StreamHead};
 pub use json::{Json, JsonError, JsonValue};
 pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
-pub use window::Window;
+pub use window::TextWindow;
 
 pub(crate) use catch::catch;
 pub(crate) use chain::{Chain, Finish, Output};

@@ -2,7 +2,7 @@
 
 use tower::{BoxError, Service, util::Oneshot};
 
-use super::{Head, Intercept, Interceptor, Verdict};
+use super::{Interceptor, MakeInterceptor, StreamHead, Verdict};
 use crate::codec::Event;
 
 /// Asks a tower service about every event: `Service<Event>` whose response converts into a [`Verdict`].
@@ -10,19 +10,19 @@ use crate::codec::Event;
 /// The service can wear whatever tower offers: `Timeout`, `ConcurrencyLimit`, `LoadShed`, `Buffer`, `Retry`.
 /// Each event is one call of a clone, and the stream waits for its answer; other streams do not. An error is
 /// a failure of the interceptor: the stream is cut, or the event goes on unchanged under
-/// [`fail_open`](super::InterceptExt::fail_open). A call is dropped when the stream ends.
+/// [`fail_open`](super::MakeInterceptorExt::fail_open). A call is dropped when the stream ends.
 ///
 /// Tower's `Timeout` counts from the call: the wait for a permit or for a place in a queue comes before it and has no
-/// bound. [`time_limit`](super::InterceptExt::time_limit) bounds both.
+/// bound. [`time_limit`](super::MakeInterceptorExt::time_limit) bounds both.
 ///
 /// The service sees events only: comments, bare ids and unknown fields pass it by. A judge that needs to know who asked
-/// is an [`Interceptor`] that takes it from the [`Head`] and answers with [`Verdict::defer`]. The service is `Sync`:
+/// is an [`Interceptor`] that takes it from the [`StreamHead`] and answers with [`Verdict::defer`]. The service is `Sync`:
 /// of tower's boxes, `BoxCloneSyncService` is.
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{InterceptExt, ServiceInterceptor}};
+/// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{MakeInterceptorExt, ServiceInterceptor}};
 ///
 /// let judge = service_fn(|event: Event| async move {
 ///     let fine = !event.data().contains("bad");
@@ -44,14 +44,14 @@ impl<S> ServiceInterceptor<S> {
     }
 }
 
-impl<S> Intercept for ServiceInterceptor<S>
+impl<S> MakeInterceptor for ServiceInterceptor<S>
 where
     S: Service<Event> + Clone + Send + Sync + 'static,
     S::Response: Into<Verdict>,
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    fn open(&self, _head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+    fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         let service = self.service.clone();
         Some(Box::new(move |event: Event| {
             let answer = Oneshot::new(service.clone(), event);

@@ -44,7 +44,7 @@ pub enum Verdict {
     Drop,
     /// Nothing goes on yet: the interceptor keeps the block and gives it up in a later verdict
     /// ([`Release`](Self::Release)), in [`timeout`](super::Interceptor::timeout) or in [`end`](super::Interceptor::end).
-    /// It keeps the buffer that it came in with it, unless it is [detached](Block::detached).
+    /// It keeps the buffer that it came in with it, unless it is [detached](Block::into_owned).
     Hold,
     /// These go on: blocks that were [held](Self::Hold), with or without the one that is asked about, which is held if it is
     /// not among them. No id moves.
@@ -54,7 +54,7 @@ pub enum Verdict {
     End(Vec<Block>),
     /// The verdict is not known yet. Until it is, nothing after this block is looked at or sent; what came
     /// before is sent. An error, or running out of the interceptor's
-    /// [time limit](super::InterceptExt::time_limit), is a failure of the interceptor.
+    /// [time limit](super::MakeInterceptorExt::time_limit), is a failure of the interceptor.
     ///
     /// The future is dropped when the stream ends for another reason, at any await point.
     Defer(BoxFuture<'static, Result<Verdict, BoxError>>),
@@ -76,7 +76,7 @@ impl Verdict {
     }
 
     /// The interceptor cannot judge this block. It fails, and what that means is up to its
-    /// [failure mode](super::InterceptExt::fail_open): by default the stream is cut, visibly.
+    /// [failure mode](super::MakeInterceptorExt::fail_open): by default the stream is cut, visibly.
     pub fn fail(error: impl Into<BoxError>) -> Self {
         let error = error.into();
         Verdict::Defer(Box::pin(std::future::ready(Err(error))))

@@ -4,9 +4,9 @@ use std::{borrow::Cow, collections::VecDeque, io::Write};
 
 use bytes::Bytes;
 
-use crate::log::{EventId, Position, Token, event_log::BLOCK};
+use crate::log::{EventId, Position, StreamId, event_log::BLOCK};
 use crate::{
-    codec::{BOM, Block, Raw, with_id, without_id},
+    codec::{BOM, Block, ChunkSlice, with_id, without_id},
     upstream::sink::Sink,
 };
 
@@ -22,9 +22,9 @@ const ID: usize = 80;
 
 /// Collects blocks until they are written.
 #[derive(Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct LogEncoder {
     /// Of the ids; without one, events keep those that they have.
-    token: Option<Token>,
+    token: Option<StreamId>,
     blocks: VecDeque<Block>,
     /// What they will take.
     bytes: u64,
@@ -35,8 +35,8 @@ pub(crate) struct Stamp {
     last_id: Option<String>,
 }
 
-impl Stamp {
-    pub(crate) fn new(token: Option<Token>) -> Self {
+impl LogEncoder {
+    pub(crate) fn new(token: Option<StreamId>) -> Self {
         Self {
             token,
             blocks: VecDeque::new(),
@@ -90,7 +90,7 @@ impl Stamp {
 
     /// What has been collected, as it is to be kept, and whether it is an event; the first of it stands there. So much as there is
     /// room for, and one block in any case.
-    pub(crate) fn take(&mut self, mut next: Position) -> Vec<(Raw, bool)> {
+    pub(crate) fn take(&mut self, mut next: Position) -> Vec<(ChunkSlice, bool)> {
         let (most, room) = self.room;
         let (mut number, mut bytes) = (0, 0);
         for size in self.blocks.iter().take(most.max(1) as usize).map(size) {
@@ -124,11 +124,11 @@ impl Stamp {
             left -= size;
             let is_event = block.is_terminated() && (block.is_event() || block.has_id());
             match self.token {
-                Some(token) if is_event => {
+                Some(stream) if is_event => {
                     id.clear();
                     let position = next;
                     // Into memory: it cannot fail.
-                    let _ = write!(id, "{}", EventId { token, position });
+                    let _ = write!(id, "{}", EventId { stream, position });
                     with_id(&mut chunk, &block, &id);
                 }
                 _ => {
@@ -140,7 +140,7 @@ impl Stamp {
                 }
             }
             ends.push((chunk.len(), is_event));
-            next.number += 1;
+            next.sequence += 1;
         }
         cut(&mut written, &mut chunk, &mut ends);
         written
@@ -152,16 +152,16 @@ fn size(block: &Block) -> u64 {
     (block.as_bytes().len() + ID + BLOCK) as u64
 }
 
-fn cut(written: &mut Vec<(Raw, bool)>, chunk: &mut Vec<u8>, ends: &mut Vec<(usize, bool)>) {
+fn cut(written: &mut Vec<(ChunkSlice, bool)>, chunk: &mut Vec<u8>, ends: &mut Vec<(usize, bool)>) {
     let mut chunk = std::mem::take(chunk);
     // What is kept for long leaves no room behind.
     chunk.shrink_to_fit();
-    let parts = Raw::parts(Bytes::from(chunk), ends.iter().map(|(end, _)| *end));
+    let parts = ChunkSlice::parts(Bytes::from(chunk), ends.iter().map(|(end, _)| *end));
     written.extend(parts.zip(ends.iter().map(|(_, is_event)| *is_event)));
     ends.clear();
 }
 
-impl Sink for Stamp {
+impl Sink for LogEncoder {
     /// It stands at the start of a stream only, and nobody knows who will read this from where.
     fn byte_order_mark(&mut self) {}
 
@@ -177,7 +177,7 @@ impl Sink for Stamp {
     }
 
     /// The CR before it has ended the line.
-    fn late_line_feed(&mut self) {}
+    fn split_line_feed(&mut self) {}
 
     fn is_full(&self) -> bool {
         let (blocks, bytes) = self.room;
@@ -190,19 +190,19 @@ mod tests {
     use super::*;
     use crate::{
         Event,
-        codec::{Decoder, Piece},
+        codec::{Decoder, Item},
     };
 
     fn first() -> Position {
         Position {
             epoch: 0,
-            number: 1,
+            sequence: 1,
         }
     }
 
     /// One that has taken events of so many bytes.
-    fn with(sizes: &[usize]) -> Stamp {
-        let mut stamp = Stamp::new(None);
+    fn with(sizes: &[usize]) -> LogEncoder {
+        let mut stamp = LogEncoder::new(None);
         for &size in sizes {
             stamp.block(Event::new("x".repeat(size - "data: \n\n".len())).into());
         }
@@ -258,14 +258,17 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_stream_loses_its_id_where_ids_are_ours() {
-        for (token, left) in [(Some(Token::random()), "data: x"), (None, "id: 1\ndata: x")] {
+        for (token, left) in [
+            (Some(StreamId::random()), "data: x"),
+            (None, "id: 1\ndata: x"),
+        ] {
             let mut decoder = Decoder::default();
             decoder.push("id: 1\ndata: x".into());
-            assert!(decoder.next_piece().unwrap().is_none());
-            let Some(Piece::Event(rest)) = decoder.finish() else {
+            assert!(decoder.next_item().unwrap().is_none());
+            let Some(Item::Event(rest)) = decoder.finish() else {
                 panic!("there is a rest");
             };
-            let mut stamp = Stamp::new(token);
+            let mut stamp = LogEncoder::new(token);
             stamp.block(rest.into());
             assert_eq!(stamp.waiting(), 0, "something may follow");
             stamp.finish();

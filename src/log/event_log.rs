@@ -5,24 +5,24 @@ use std::{collections::VecDeque, fmt, ops::Range, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::codec::Raw;
+use crate::codec::ChunkSlice;
 use crate::log::Position;
 
 /// Retention of one stream: how much of it its log keeps. The oldest blocks are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Bounds {
+pub struct Retention {
     /// The number of events. Comments between them do not count. `usize::MAX`, the default, is no limit.
     pub events: usize,
     /// Bytes of events and comments, and 40 more for each, which is what the log needs to store it. (The last few KiB of a stream
     /// whose events come one by one need more: at most 16 KiB for each stream, which count for all streams together, in
-    /// [`replay_bytes`](crate::SseProxyLayer::replay_bytes).)
+    /// [`replay_bytes`](crate::SseProxyLayer::max_replay_bytes).)
     pub bytes: usize,
     /// For so long; and longer what a client that is connected has still to read.
     pub age: Duration,
 }
 
-impl Bounds {
+impl Retention {
     /// Keeps at most so many events; no limit unless set.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events;
@@ -42,7 +42,7 @@ impl Bounds {
     }
 }
 
-impl Default for Bounds {
+impl Default for Retention {
     fn default() -> Self {
         Self {
             events: usize::MAX,
@@ -55,7 +55,7 @@ impl Default for Bounds {
 /// Whether more is to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum LogState {
     /// The upstream is sending.
     #[default]
     Live,
@@ -70,9 +70,9 @@ pub enum State {
 /// What one stream has sent, as far as it is kept.
 ///
 /// It has no clock and does no I/O. A block is there for readers once it is [committed](Self::commit): at once, unless the log
-/// [waits](Self::commit_later) for another store to have it too.
+/// [waits](Self::manual_commit) for another store to have it too.
 pub struct Log {
-    bounds: Bounds,
+    bounds: Retention,
     /// The blocks that are kept, oldest first ...
     entries: VecDeque<Entry>,
     /// ... and the memory that they are in.
@@ -97,7 +97,7 @@ pub struct Log {
     evicted: Option<Position>,
     /// ... and the place behind it.
     gap: u64,
-    state: State,
+    state: LogState,
 }
 
 /// One block: its number is its place in the stream, and its bytes begin where those of the block before it end.
@@ -113,7 +113,7 @@ struct Entry {
 /// Blocks that are written together come in a buffer of their own. Those that come one by one are merged, or the buffers would
 /// take more memory than the blocks.
 struct Segment {
-    run: Raw,
+    run: ChunkSlice,
     /// The number of its first block. (In the first segment, some blocks may have been evicted.)
     first: u64,
     epoch: u64,
@@ -129,7 +129,7 @@ const ENTRY: usize = size_of::<Entry>() * 5 / 4;
 
 /// The memory of a segment beside its bytes: itself, the chunk, the handle by which its bytes are shared, and what an allocator
 /// needs for them.
-const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + Raw::CHUNK + 3 * 16 + 32;
+const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + ChunkSlice::CHUNK + 3 * 16 + 32;
 
 /// The memory that a block takes beside its bytes, if it was written alone.
 #[cfg(test)]
@@ -151,7 +151,7 @@ pub struct Cursor(u64);
 /// Where a client is that has an event, and wants what comes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Located {
+pub enum ResumePoint {
     /// Here: everything after its event is there, or still to come.
     After(Cursor),
     /// Something after its event is no longer kept.
@@ -162,29 +162,29 @@ pub enum Located {
 
 /// Neighbouring blocks, or what there is instead.
 pub(crate) enum RawRead {
-    Blocks(Raw, Cursor),
+    Blocks(ChunkSlice, Cursor),
     /// The next block is larger than what was asked for.
     NoRoom,
-    Nothing(Read),
+    Nothing(ReadResult),
 }
 
 /// What there is to read at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Read {
+pub enum ReadResult {
     /// This block, and then the place behind it.
     Block(Bytes, Cursor),
     /// Nothing yet; more may come.
     Wait,
     /// What was here is no longer kept.
     Evicted,
-    /// Nothing, and nothing more will come, for the stream is [`Complete`](State::Complete) or [`Failed`](State::Failed).
-    End(State),
+    /// Nothing, and nothing more will come, for the stream is [`Complete`](LogState::Complete) or [`Failed`](LogState::Failed).
+    End(LogState),
 }
 
 impl Log {
     /// The log of a stream that has sent nothing yet.
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Retention) -> Self {
         Self {
             bounds,
             entries: VecDeque::new(),
@@ -200,16 +200,16 @@ impl Log {
             events: 0,
             next: Position {
                 epoch: 0,
-                number: 0,
+                sequence: 0,
             },
             evicted: None,
             gap: 0,
-            state: State::Live,
+            state: LogState::Live,
         }
     }
 
     /// Blocks wait to be [committed](Self::commit).
-    pub fn commit_later(mut self) -> Self {
+    pub fn manual_commit(mut self) -> Self {
         self.commits_at_once = false;
         self
     }
@@ -220,7 +220,7 @@ impl Log {
     }
 
     /// Goes on in this epoch, in which somebody else has taken over. An epoch that is not later changes nothing.
-    pub fn take_over(&mut self, epoch: u64) {
+    pub fn begin_epoch(&mut self, epoch: u64) {
         self.next.epoch = self.next.epoch.max(epoch);
     }
 
@@ -233,14 +233,14 @@ impl Log {
     }
 
     /// Keeps what is no event: comments, a `retry`. Nobody misses it if it is let go.
-    pub fn append_aside(&mut self, block: Bytes, now: Instant) -> Position {
+    pub fn append_non_event(&mut self, block: Bytes, now: Instant) -> Position {
         self.keep(block.into(), false, now, 1)
     }
 
     /// Keeps a block, and at least so many of the last with it.
     pub(crate) fn keep(
         &mut self,
-        block: Raw,
+        block: ChunkSlice,
         is_event: bool,
         now: Instant,
         hold: usize,
@@ -249,7 +249,7 @@ impl Log {
         if self.is_over() {
             return position;
         }
-        self.next.number += 1;
+        self.next.sequence += 1;
         self.push(block, is_event, now);
         self.events += usize::from(is_event);
         if self.commits_at_once {
@@ -259,7 +259,7 @@ impl Log {
         position
     }
 
-    fn push(&mut self, block: Raw, is_event: bool, since: Instant) {
+    fn push(&mut self, block: ChunkSlice, is_event: bool, since: Instant) {
         let (len, epoch) = (block.len(), self.next.epoch);
         let follows = self
             .segments
@@ -397,7 +397,10 @@ impl Log {
 
     /// Readers may have the blocks up to this position.
     pub fn commit(&mut self, position: Position) {
-        let Position { epoch, number } = position;
+        let Position {
+            epoch,
+            sequence: number,
+        } = position;
         let behind = self
             .segments
             .partition_point(|segment| (segment.epoch, segment.first) <= (epoch, number));
@@ -431,14 +434,14 @@ impl Log {
     }
 
     /// What the stream has come to. Its end is for good.
-    pub fn set_state(&mut self, state: State) {
+    pub fn set_state(&mut self, state: LogState) {
         if !self.is_over() {
             self.state = state;
         }
     }
 
     /// What the stream has come to.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> LogState {
         self.state
     }
 
@@ -453,31 +456,31 @@ impl Log {
     }
 
     /// The place before everything there was, if all of it is kept.
-    pub(crate) fn start(&self) -> Located {
+    pub(crate) fn start(&self) -> ResumePoint {
         match self.evicted {
-            None => Located::After(Cursor(self.first)),
-            Some(_) => Located::Evicted,
+            None => ResumePoint::After(Cursor(self.first)),
+            Some(_) => ResumePoint::Evicted,
         }
     }
 
     /// Finds the place after an event, strictly: that event itself is not read again.
-    pub fn locate(&self, position: Position) -> Located {
+    pub fn locate(&self, position: Position) -> ResumePoint {
         if let Some(evicted) = self.evicted
             && position <= evicted
         {
             return if position == evicted {
-                Located::After(Cursor(self.first))
+                ResumePoint::After(Cursor(self.first))
             } else {
-                Located::Evicted
+                ResumePoint::Evicted
             };
         }
-        let at = position.number;
+        let at = position.sequence;
         // What is not committed has been sent to nobody.
         let is_kept = (self.first..self.committed).contains(&at);
         if is_kept && self.segments[self.segment_of(at)].epoch == position.epoch {
-            return Located::After(Cursor(at + 1));
+            return ResumePoint::After(Cursor(at + 1));
         }
-        Located::Unknown
+        ResumePoint::Unknown
     }
 
     /// The last event that this is true of. Not of what is not committed, which was sent to nobody.
@@ -488,7 +491,10 @@ impl Log {
                 let is_event = self.entries[(at - self.first) as usize].is_event;
                 if is_event && is_it(&segment.run.bytes()[self.place(n, at, at + 1)]) {
                     let (epoch, number) = (segment.epoch, at);
-                    return Some(Position { epoch, number });
+                    return Some(Position {
+                        epoch,
+                        sequence: number,
+                    });
                 }
             }
         }
@@ -496,11 +502,11 @@ impl Log {
     }
 
     /// Reads at a place.
-    pub fn read(&self, cursor: Cursor) -> Read {
+    pub fn read(&self, cursor: Cursor) -> ReadResult {
         match self.read_raw(cursor, 0, true) {
-            RawRead::Blocks(block, next) => Read::Block(block.to_bytes(), next),
+            RawRead::Blocks(block, next) => ReadResult::Block(block.to_bytes(), next),
             RawRead::Nothing(read) => read,
-            RawRead::NoRoom => Read::Wait,
+            RawRead::NoRoom => ReadResult::Wait,
         }
     }
 
@@ -508,7 +514,7 @@ impl Log {
     /// has to be one.
     pub(crate) fn read_raw(&self, Cursor(at): Cursor, most: usize, one: bool) -> RawRead {
         if at < self.gap {
-            return RawRead::Nothing(Read::Evicted);
+            return RawRead::Nothing(ReadResult::Evicted);
         }
         // Between there and here were only comments.
         let at = at.max(self.first);
@@ -543,15 +549,15 @@ impl Log {
         RawRead::Blocks(self.segments[n].run.part(place), Cursor(next))
     }
 
-    fn read_end(&self, at: u64) -> Read {
+    fn read_end(&self, at: u64) -> ReadResult {
         // Its end is what comes after all it has, also what is not committed yet.
         if self.is_over() && at >= self.end() {
-            return Read::End(self.state);
+            return ReadResult::End(self.state);
         }
-        Read::Wait
+        ReadResult::Wait
     }
 
-    /// How many bytes it keeps, as [`Bounds::bytes`] counts them.
+    /// How many bytes it keeps, as [`Retention::bytes`] counts them.
     pub fn bytes(&self) -> usize {
         self.text() + self.entries.len() * BLOCK
     }
@@ -583,7 +589,7 @@ impl Log {
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.state, State::Complete | State::Failed)
+        matches!(self.state, LogState::Complete | LogState::Failed)
     }
 
     /// The place behind the last block.
@@ -673,7 +679,10 @@ impl Log {
         if oldest.is_event {
             self.events -= 1;
             let (epoch, number) = (segment.epoch, self.first);
-            self.evicted = Some(Position { epoch, number });
+            self.evicted = Some(Position {
+                epoch,
+                sequence: number,
+            });
             self.gap = self.first + 1;
         }
         self.first += 1;

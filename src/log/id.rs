@@ -6,9 +6,9 @@ use std::{error::Error, fmt, str::FromStr};
 ///
 /// `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(u128);
+pub struct StreamId(u128);
 
-impl Token {
+impl StreamId {
     /// A new one, of random bits from the operating system.
     ///
     /// # Panics
@@ -30,7 +30,7 @@ pub struct Position {
     /// Whose turn it was.
     pub epoch: u64,
     /// The how manieth block of the stream it is, from 0.
-    pub number: u64,
+    pub sequence: u64,
 }
 
 /// The id of an event in a stream that is kept: `<token>.<epoch>.<number>`.
@@ -39,9 +39,9 @@ pub struct Position {
 /// ends), and there is one way to write it: what reads as an id and is not what [`Display`](fmt::Display) writes is none of ours.
 ///
 /// ```
-/// use tower_sse_proxy::replay::{EventId, Position, Token};
+/// use tower_sse_proxy::replay::{EventId, Position, StreamId};
 ///
-/// let id = EventId { token: Token::random(), position: Position { epoch: 0, number: 7 } };
+/// let id = EventId { stream: StreamId::random(), position: Position { epoch: 0, sequence: 7 } };
 /// let text = id.to_string();
 /// assert!(text.ends_with(".0.7"));
 /// assert_eq!(text.parse(), Ok(id));
@@ -50,7 +50,7 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId {
     /// The stream.
-    pub token: Token,
+    pub stream: StreamId,
     /// Where in it.
     pub position: Position,
 }
@@ -58,18 +58,21 @@ pub struct EventId {
 impl EventId {
     /// That of no event, for a client that is to begin anew. (No stream has this token: it is one of 2^128.)
     pub(crate) const NONE: Self = Self {
-        token: Token(0),
+        stream: StreamId(0),
         position: Position {
             epoch: 0,
-            number: 0,
+            sequence: 0,
         },
     };
 }
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Position { epoch, number } = self.position;
-        write!(f, "{:032x}.{epoch}.{number}", self.token.0)
+        let Position {
+            epoch,
+            sequence: number,
+        } = self.position;
+        write!(f, "{:032x}.{epoch}.{number}", self.stream.0)
     }
 }
 
@@ -86,12 +89,15 @@ impl FromStr for EventId {
             return Err(MalformedEventId(()));
         };
         let malformed = |_| MalformedEventId(());
-        let token = Token(u128::from_str_radix(token, 16).map_err(malformed)?);
+        let token = StreamId(u128::from_str_radix(token, 16).map_err(malformed)?);
         let position = Position {
             epoch: epoch.parse().map_err(malformed)?,
-            number: number.parse().map_err(malformed)?,
+            sequence: number.parse().map_err(malformed)?,
         };
-        let id = Self { token, position };
+        let id = Self {
+            stream: token,
+            position,
+        };
         // No signs, no leading zeros, no capitals.
         if id.to_string() != text {
             return Err(MalformedEventId(()));
@@ -100,7 +106,7 @@ impl FromStr for EventId {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
@@ -126,7 +132,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_id_reads_as_it_was_written(token: u128, epoch: u64, number: u64) {
-            let id = EventId { token: Token(token), position: Position { epoch, number } };
+            let id = EventId { stream: StreamId(token), position: Position { epoch, sequence: number } };
             let text = id.to_string();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert_eq!(text.parse(), Ok(id));
@@ -162,14 +168,17 @@ mod tests {
 
     #[test]
     fn a_later_turn_is_later_whatever_its_numbers() {
-        let at = |epoch, number| Position { epoch, number };
+        let at = |epoch, number| Position {
+            epoch,
+            sequence: number,
+        };
         assert!(at(0, 9) < at(1, 3) && at(1, 3) < at(1, 4));
     }
 
     #[test]
     fn tokens_differ_and_are_not_shown() {
-        let token = Token::random();
-        assert_ne!(token, Token::random());
+        let token = StreamId::random();
+        assert_ne!(token, StreamId::random());
         assert_eq!(format!("{token:?}"), "Token(..)");
     }
 }

@@ -12,10 +12,10 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use event_log::{Bounds, Cursor, Located, Log, Read, State};
-pub use id::{EventId, MalformedEventId, Position, Token};
-pub use shared_log::Join;
+pub use event_log::{Cursor, Log, LogState, ReadResult, ResumePoint, Retention};
+pub use id::{EventId, MalformedEventId, Position, StreamId};
+pub use shared_log::StartAt;
 
-pub(crate) use encoder::Stamp;
+pub(crate) use encoder::LogEncoder;
 pub(crate) use reader::Reader;
-pub(crate) use shared_log::{Channel, Demand, Ending, Place};
+pub(crate) use shared_log::{CursorLookup, Ending, SharedLog, WriteDemand};

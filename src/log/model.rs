@@ -15,18 +15,18 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::log::{
-    Bounds, Channel, Cursor, Demand, Ending, Join, Place, Position, State,
-    shared_log::{Got, Spare},
+    Cursor, CursorLookup, Ending, LogState, Position, Retention, SharedLog, StartAt, WriteDemand,
+    shared_log::{ReadOutcome, Spare},
 };
 use crate::{
-    codec::Raw,
+    codec::ChunkSlice,
     error::{Error, ErrorKind},
 };
 
 /// A stream of numbers: 0, 1, 2 ...
 #[derive(Clone)]
 pub struct Stream {
-    channel: Arc<Channel>,
+    channel: Arc<SharedLog>,
     /// There is no time here.
     now: Instant,
 }
@@ -63,9 +63,9 @@ pub enum Read {
 impl Stream {
     /// Keeps so many numbers.
     pub fn new(events: usize) -> Self {
-        let bounds = Bounds::default().events(events).age(Duration::MAX);
+        let bounds = Retention::default().events(events).age(Duration::MAX);
         let now = Instant::now();
-        let channel = Arc::new(Channel::new(bounds, now));
+        let channel = Arc::new(SharedLog::new(bounds, now));
         Self { channel, now }
     }
 
@@ -78,16 +78,20 @@ impl Stream {
 
     /// The next so many numbers.
     pub fn write(&self, numbers: u64) {
-        let next = self.channel.next_position().number;
-        let blocks = (next..next + numbers)
-            .map(|number| (Raw::from(Bytes::from(format!("data: {number}\n\n"))), true));
+        let next = self.channel.next_position().sequence;
+        let blocks = (next..next + numbers).map(|number| {
+            (
+                ChunkSlice::from(Bytes::from(format!("data: {number}\n\n"))),
+                true,
+            )
+        });
         self.channel.write(blocks, self.now);
     }
 
     /// Writes until there are so many, never more than is asked for. Whether it came to that.
     pub async fn write_until(&self, numbers: u64) -> bool {
         loop {
-            let written = self.channel.next_position().number;
+            let written = self.channel.next_position().sequence;
             if written >= numbers {
                 return true;
             }
@@ -101,14 +105,14 @@ impl Stream {
     /// How much may be written; none if the writer is to give up.
     pub fn poll_demand(&self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
         match self.channel.poll_demand(cx, 0) {
-            Demand::Write { blocks, .. } => Poll::Ready(Some(blocks)),
-            Demand::Wait => Poll::Pending,
-            Demand::Stop => Poll::Ready(None),
+            WriteDemand::Write { blocks, .. } => Poll::Ready(Some(blocks)),
+            WriteDemand::Wait => Poll::Pending,
+            WriteDemand::Stop => Poll::Ready(None),
         }
     }
 
     pub fn complete(&self) {
-        self.channel.end(State::Complete, Ending::Clean(None));
+        self.channel.end(LogState::Complete, Ending::Clean(None));
     }
 
     pub fn suspend(&self) {
@@ -117,11 +121,11 @@ impl Stream {
 
     pub fn fail(&self) {
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        self.channel.end(State::Failed, Ending::Broken(aborted));
+        self.channel.end(LogState::Failed, Ending::Broken(aborted));
     }
 
     pub fn go_on(&self) -> bool {
-        self.channel.go_on()
+        self.channel.resume()
     }
 
     pub fn abort(&self) {
@@ -139,17 +143,20 @@ impl Stream {
 
     /// Where somebody is who has this number.
     pub fn after(&self, number: u64) -> Found {
-        match self.channel.locate(Position { epoch: 0, number }) {
-            Place::At(cursor) => Found::At(At(cursor)),
-            Place::Tail(State::Suspended, cursor) => Found::Suspended(At(cursor)),
-            Place::Tail(_, cursor) => Found::Over(At(cursor)),
-            Place::Evicted | Place::Unknown => Found::Gap,
+        match self.channel.locate(Position {
+            epoch: 0,
+            sequence: number,
+        }) {
+            CursorLookup::At(cursor) => Found::At(At(cursor)),
+            CursorLookup::Tail(LogState::Suspended, cursor) => Found::Suspended(At(cursor)),
+            CursorLookup::Tail(_, cursor) => Found::Over(At(cursor)),
+            CursorLookup::Evicted | CursorLookup::Unknown => Found::Gap,
         }
     }
 
     /// From what is written next, if anything is.
     pub fn read_live(&self) -> Option<Reader> {
-        let seat = self.channel.join_live(Join::Live)?;
+        let seat = self.channel.join_live(StartAt::Live)?;
         let stream = self.clone();
         Some(Reader { stream, seat })
     }
@@ -169,10 +176,10 @@ impl Reader {
         channel
             .poll_read(self.seat, cx, usize::MAX, &mut blocks)
             .map(|got| match got {
-                Got::Blocks => Read::Numbers(blocks.iter().flat_map(numbers).collect()),
-                Got::End(_) => Read::End,
-                Got::Failed(error) if error.kind() == ErrorKind::Lagged => Read::Lagged,
-                Got::Failed(_) => Read::Aborted,
+                ReadOutcome::Blocks => Read::Numbers(blocks.iter().flat_map(numbers).collect()),
+                ReadOutcome::End(_) => Read::End,
+                ReadOutcome::Failed(error) if error.kind() == ErrorKind::Lagged => Read::Lagged,
+                ReadOutcome::Failed(_) => Read::Aborted,
             })
     }
 
@@ -199,7 +206,7 @@ impl Drop for Reader {
 }
 
 /// What stands in blocks that lie side by side.
-fn numbers(blocks: &Raw) -> Vec<u64> {
+fn numbers(blocks: &ChunkSlice) -> Vec<u64> {
     let text = String::from_utf8(blocks.bytes().to_vec()).expect("numbers");
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
     lines

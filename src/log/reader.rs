@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 use crate::log::{
     event_log::Cursor,
-    shared_log::{Channel, Got},
+    shared_log::{ReadOutcome, SharedLog},
 };
 use crate::{
-    codec::Raw,
+    codec::ChunkSlice,
     downstream::{
-        frame_buffer::Frames,
+        frame_buffer::FrameBuffer,
         source::{Source, Step},
     },
     error::ErrorKind,
-    observe::report::{Outcome, StreamReport},
+    observe::report::{StreamOutcome, StreamReport},
 };
 
 /// What is read in one go.
@@ -29,22 +29,22 @@ const BYTES_A_READ: usize = 256 << 10;
 /// A seat at a log, given up when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    channel: Arc<Channel>,
+    channel: Arc<SharedLog>,
     seat: usize,
     /// What this reader alone is told, before anything else.
     first: Option<Bytes>,
-    blocks: Vec<Raw>,
+    blocks: Vec<ChunkSlice>,
     route: Option<Arc<str>>,
 }
 
 impl Reader {
-    pub(crate) fn new(channel: Arc<Channel>, from: Cursor) -> Self {
+    pub(crate) fn new(channel: Arc<SharedLog>, from: Cursor) -> Self {
         let seat = channel.join(from);
         Self::seated(channel, seat)
     }
 
     /// On a seat that was taken.
-    pub(crate) fn seated(channel: Arc<Channel>, seat: usize) -> Self {
+    pub(crate) fn seated(channel: Arc<SharedLog>, seat: usize) -> Self {
         Self {
             channel,
             seat,
@@ -79,26 +79,28 @@ impl Source for Reader {
     fn poll_frames(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        frames: &mut Frames,
+        frames: &mut FrameBuffer,
     ) -> Poll<Step> {
         let this = &mut *self;
         if let Some(first) = this.first.take() {
-            frames.run(first.into());
+            frames.push_span(first.into());
             return Poll::Ready(Step::Full);
         }
         let got = this
             .channel
             .poll_read(this.seat, cx, BYTES_A_READ, &mut this.blocks);
         Poll::Ready(match ready!(got) {
-            Got::Blocks => {
-                this.blocks.drain(..).for_each(|blocks| frames.run(blocks));
+            ReadOutcome::Blocks => {
+                this.blocks
+                    .drain(..)
+                    .for_each(|blocks| frames.push_span(blocks));
                 Step::Full
             }
-            Got::End(trailers) => Step::End(trailers),
-            Got::Failed(error) => {
+            ReadOutcome::End(trailers) => Step::End(trailers),
+            ReadOutcome::Failed(error) => {
                 // Other failures are those of the stream, which its writer reports once for all readers.
                 if error.kind() == ErrorKind::Lagged {
-                    let outcome = Outcome::Failed(ErrorKind::Lagged);
+                    let outcome = StreamOutcome::Failed(ErrorKind::Lagged);
                     StreamReport::unread(this.route.take()).close(outcome);
                 }
                 Step::Failed(error)

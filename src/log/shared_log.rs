@@ -10,12 +10,12 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::log::{
-    Position, State,
-    event_log::{Bounds, Cursor, Located, Log, RawRead, Read},
+    LogState, Position,
+    event_log::{Cursor, Log, RawRead, ReadResult, ResumePoint, Retention},
     sync::{Mutex, MutexGuard},
 };
 use crate::{
-    codec::{Raw, id_of},
+    codec::{ChunkSlice, id_of},
     error::{Error, ErrorKind},
 };
 
@@ -27,15 +27,15 @@ const BYTES_A_GO: u64 = 256 << 10;
 ///
 /// Nobody is woken while the lock is held, for who is woken may come for it at once.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub(crate) struct SharedLog {
     shared: Mutex<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     log: Log,
-    bounds: Bounds,
-    readers: Slab<Seat>,
+    bounds: Retention,
+    readers: Slab<Subscriber>,
     /// The place of the reader that has read the most.
     furthest: Cursor,
     writer: Option<Waker>,
@@ -58,7 +58,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct Subscriber {
     cursor: Cursor,
     waker: Option<Waker>,
 }
@@ -72,7 +72,7 @@ pub(crate) enum Ending {
 
 /// What the writer is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
+pub(crate) enum WriteDemand {
     /// Go on, with so much before it looks again.
     Write { blocks: u64, bytes: u64 },
     /// Wait until somebody has read.
@@ -83,7 +83,7 @@ pub(crate) enum Demand {
 
 /// What a reader gets.
 #[derive(Debug)]
-pub(crate) enum Got {
+pub(crate) enum ReadOutcome {
     /// What was put among the others.
     Blocks,
     End(Option<Box<HeaderMap>>),
@@ -92,11 +92,11 @@ pub(crate) enum Got {
 
 /// Where somebody is who wants to read on.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CursorLookup {
     /// There is something to read, or it is on its way.
     At(Cursor),
     /// All that there is has been read, and this is what the stream has come to.
-    Tail(State, Cursor),
+    Tail(LogState, Cursor),
     Evicted,
     Unknown,
 }
@@ -115,7 +115,7 @@ pub(crate) enum Spare {
 /// Where a client begins that joins a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Join {
+pub enum StartAt {
     /// With what comes next.
     #[default]
     Live,
@@ -123,8 +123,8 @@ pub enum Join {
     Oldest,
 }
 
-impl Channel {
-    pub(crate) fn new(bounds: Bounds, now: Instant) -> Self {
+impl SharedLog {
+    pub(crate) fn new(bounds: Retention, now: Instant) -> Self {
         let log = Log::new(bounds);
         let shared = Shared {
             bounds,
@@ -151,13 +151,13 @@ impl Channel {
     }
 
     /// Where the one is who has this event.
-    pub(crate) fn locate(&self, position: Position) -> Place {
+    pub(crate) fn locate(&self, position: Position) -> CursorLookup {
         let shared = self.lock();
         shared.place(shared.log.locate(position))
     }
 
     /// Where the one is who has nothing of it.
-    pub(crate) fn start(&self) -> Place {
+    pub(crate) fn start(&self) -> CursorLookup {
         let shared = self.lock();
         shared.place(shared.log.start())
     }
@@ -193,18 +193,18 @@ impl Channel {
     /// Whether a client can join now. Joining may fail all the same, if the stream ends first.
     pub(crate) fn is_joinable(&self) -> bool {
         let shared = self.lock();
-        !shared.closed && shared.log.state() == State::Live
+        !shared.closed && shared.log.state() == LogState::Live
     }
 
     /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
-    pub(crate) fn join_live(&self, join: Join) -> Option<usize> {
+    pub(crate) fn join_live(&self, join: StartAt) -> Option<usize> {
         let mut shared = self.lock();
-        if shared.closed || shared.log.state() != State::Live {
+        if shared.closed || shared.log.state() != LogState::Live {
             return None;
         }
         let cursor = match join {
-            Join::Live => shared.log.live_edge(),
-            Join::Oldest => shared.log.oldest(),
+            StartAt::Live => shared.log.live_edge(),
+            StartAt::Oldest => shared.log.oldest(),
         };
         let (seat, writer) = shared.join(cursor);
         drop(shared);
@@ -247,7 +247,7 @@ impl Channel {
         reader.is_some_and(|reader| {
             let lost = matches!(
                 shared.log.read_raw(reader.cursor, 0, true),
-                RawRead::Nothing(Read::Evicted)
+                RawRead::Nothing(ReadResult::Evicted)
             );
             lost || shared.log.has_events_from(reader.cursor)
         })
@@ -259,12 +259,12 @@ impl Channel {
         seat: usize,
         cx: &mut Context<'_>,
         most: usize,
-        blocks: &mut Vec<Raw>,
-    ) -> Poll<Got> {
+        blocks: &mut Vec<ChunkSlice>,
+    ) -> Poll<ReadOutcome> {
         let mut shared = self.lock();
         let Shared { log, readers, .. } = &mut *shared;
         let Some(reader) = readers.get_mut(seat) else {
-            return Poll::Ready(Got::End(None));
+            return Poll::Ready(ReadOutcome::End(None));
         };
         let mut bytes = 0;
         let nothing = loop {
@@ -286,11 +286,13 @@ impl Channel {
             let writer = waits.then(|| shared.writer.take()).flatten();
             drop(shared);
             wake(writer);
-            return Poll::Ready(Got::Blocks);
+            return Poll::Ready(ReadOutcome::Blocks);
         }
         match nothing {
-            Some(Read::Evicted) => Poll::Ready(Got::Failed(Error::new(ErrorKind::Lagged))),
-            Some(Read::Wait) if shared.log.state() != State::Suspended => {
+            Some(ReadResult::Evicted) => {
+                Poll::Ready(ReadOutcome::Failed(Error::new(ErrorKind::Lagged)))
+            }
+            Some(ReadResult::Wait) if shared.log.state() != LogState::Suspended => {
                 let waker = &mut shared.readers[seat].waker;
                 match waker {
                     Some(waker) => waker.clone_from(cx.waker()),
@@ -299,26 +301,26 @@ impl Channel {
                 Poll::Pending
             }
             _ => Poll::Ready(match &shared.ending {
-                Ending::Clean(trailers) => Got::End(trailers.clone()),
-                Ending::Broken(error) => Got::Failed(Error::shared(error)),
+                Ending::Clean(trailers) => ReadOutcome::End(trailers.clone()),
+                Ending::Broken(error) => ReadOutcome::Failed(Error::shared(error)),
             }),
         }
     }
 
     /// What the writer is to do, that has a block of so many bytes to write next, or none yet. It is woken when that changes.
-    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next: u64) -> Demand {
+    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next: u64) -> WriteDemand {
         let mut shared = self.lock();
         match &mut shared.writer {
             Some(writer) => writer.clone_from(cx.waker()),
             writer => *writer = Some(cx.waker().clone()),
         }
         let demand = shared.demand(next);
-        shared.writer_waits = demand == Demand::Wait;
+        shared.writer_waits = demand == WriteDemand::Wait;
         demand
     }
 
     /// Since when nobody reads.
-    pub(crate) fn alone_since(&self) -> Option<Instant> {
+    pub(crate) fn without_readers_since(&self) -> Option<Instant> {
         let shared = self.lock();
         shared.readers.is_empty().then_some(shared.alone_since)
     }
@@ -331,7 +333,7 @@ impl Channel {
     /// Writes blocks, each an event or not. Returns how many bytes are kept now, and how many were before.
     pub(crate) fn write(
         &self,
-        blocks: impl IntoIterator<Item = (Raw, bool)>,
+        blocks: impl IntoIterator<Item = (ChunkSlice, bool)>,
         now: Instant,
     ) -> (usize, usize) {
         let mut shared = self.lock();
@@ -351,15 +353,15 @@ impl Channel {
 
     /// The upstream's answer is over. The stream goes on if there is another one.
     pub(crate) fn suspend(&self, ending: Ending) {
-        self.end_as(State::Suspended, ending, false);
+        self.end_as(LogState::Suspended, ending, false);
     }
 
     /// Nothing more will be written.
-    pub(crate) fn end(&self, state: State, ending: Ending) {
+    pub(crate) fn end(&self, state: LogState, ending: Ending) {
         self.end_as(state, ending, true);
     }
 
-    fn end_as(&self, state: State, ending: Ending, closed: bool) {
+    fn end_as(&self, state: LogState, ending: Ending, closed: bool) {
         let mut shared = self.lock();
         shared.closed |= closed;
         shared.log.set_state(state);
@@ -370,11 +372,11 @@ impl Channel {
     }
 
     /// There is another answer to go on with. Whether it was waited for.
-    pub(crate) fn go_on(&self) -> bool {
+    pub(crate) fn resume(&self) -> bool {
         let mut shared = self.lock();
-        let waited = shared.log.state() == State::Suspended && !shared.closed;
+        let waited = shared.log.state() == LogState::Suspended && !shared.closed;
         if waited {
-            shared.log.set_state(State::Live);
+            shared.log.set_state(LogState::Live);
         }
         waited
     }
@@ -382,16 +384,16 @@ impl Channel {
     /// No other answer is waited for. False if one has come. What interceptors hold is on its way then, up to the [end](Self::end).
     pub(crate) fn stop_waiting(&self) -> bool {
         let mut shared = self.lock();
-        let waited = shared.log.state() == State::Suspended;
+        let waited = shared.log.state() == LogState::Suspended;
         if waited {
             shared.closed = true;
-            shared.log.set_state(State::Live);
+            shared.log.set_state(LogState::Live);
         }
         waited
     }
 
     /// What the stream has come to.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> LogState {
         self.lock().log.state()
     }
 
@@ -419,7 +421,7 @@ impl Channel {
     }
 
     /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
-    pub(crate) fn poll_kept(&self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
         let mut shared = self.lock();
         shared.writer = Some(cx.waker().clone());
         !shared.aborted && !shared.log.is_empty()
@@ -509,17 +511,17 @@ impl Channel {
 }
 
 impl Shared {
-    fn place(&self, located: Located) -> Place {
+    fn place(&self, located: ResumePoint) -> CursorLookup {
         match located {
-            Located::After(cursor) => match self.log.state() {
+            ResumePoint::After(cursor) => match self.log.state() {
                 // Who is sent comments alone comes back for ever, as it learns of no other place by them.
-                state if state != State::Live && !self.log.has_events_from(cursor) => {
-                    Place::Tail(state, cursor)
+                state if state != LogState::Live && !self.log.has_events_from(cursor) => {
+                    CursorLookup::Tail(state, cursor)
                 }
-                _ => Place::At(cursor),
+                _ => CursorLookup::At(cursor),
             },
-            Located::Evicted => Place::Evicted,
-            Located::Unknown => Place::Unknown,
+            ResumePoint::Evicted => CursorLookup::Evicted,
+            ResumePoint::Unknown => CursorLookup::Unknown,
         }
     }
 
@@ -532,7 +534,7 @@ impl Shared {
         let writer = ahead.then(|| self.writer.take()).flatten();
         self.furthest = self.furthest.max(cursor);
         let waker = None;
-        (self.readers.insert(Seat { cursor, waker }), writer)
+        (self.readers.insert(Subscriber { cursor, waker }), writer)
     }
 
     /// How many blocks those who read have not read, none of them.
@@ -555,13 +557,13 @@ impl Shared {
         }
     }
 
-    fn demand(&self, next: u64) -> Demand {
+    fn demand(&self, next: u64) -> WriteDemand {
         if self.aborted {
-            return Demand::Stop;
+            return WriteDemand::Stop;
         }
         if self.readers.is_empty() {
             let (blocks, bytes) = (BLOCKS_A_GO, BYTES_A_GO);
-            return Demand::Write { blocks, bytes };
+            return WriteDemand::Write { blocks, bytes };
         }
         // Of what the one who is ahead of all others has not read nothing may be let go of: it would have a gap without having
         // been slow.
@@ -569,9 +571,9 @@ impl Shared {
         let room = (self.bounds.events as u64).max(1).saturating_sub(blocks);
         let room_bytes = (self.bounds.bytes as u64).saturating_sub(bytes);
         if blocks > 0 && (room == 0 || room_bytes < next.max(1)) {
-            return Demand::Wait;
+            return WriteDemand::Wait;
         }
-        Demand::Write {
+        WriteDemand::Write {
             blocks: room.min(BLOCKS_A_GO),
             bytes: room_bytes.clamp(1, BYTES_A_GO),
         }

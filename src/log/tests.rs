@@ -14,37 +14,39 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::codec::Raw;
+use crate::codec::ChunkSlice;
 use crate::log::{
-    Bounds, Channel, Demand, Ending, Join, Log, State,
+    Ending, Log, LogState, Retention, SharedLog, StartAt, WriteDemand,
     event_log::BLOCK,
-    shared_log::{Got, Spare},
+    shared_log::{ReadOutcome, Spare},
 };
 
-fn channel(bounds: Bounds) -> Channel {
-    Channel::new(bounds, Instant::now())
+fn channel(bounds: Retention) -> SharedLog {
+    SharedLog::new(bounds, Instant::now())
 }
 
-fn write(channel: &Channel, blocks: &[&'static [u8]]) {
+fn write(channel: &SharedLog, blocks: &[&'static [u8]]) {
     let blocks = blocks
         .iter()
-        .map(|block| (Raw::from(Bytes::from_static(block)), true));
+        .map(|block| (ChunkSlice::from(Bytes::from_static(block)), true));
     channel.write(blocks, Instant::now());
 }
 
 /// What comes of one read.
-fn read(channel: &Channel, seat: usize, most: usize) -> Option<Vec<u8>> {
+fn read(channel: &SharedLog, seat: usize, most: usize) -> Option<Vec<u8>> {
     let mut blocks = Vec::new();
     let cx = &mut Context::from_waker(Waker::noop());
     match channel.poll_read(seat, cx, most, &mut blocks) {
-        Poll::Ready(Got::Blocks) => Some(blocks.iter().flat_map(Raw::bytes).copied().collect()),
+        Poll::Ready(ReadOutcome::Blocks) => {
+            Some(blocks.iter().flat_map(ChunkSlice::bytes).copied().collect())
+        }
         _ => None,
     }
 }
 
 #[test]
 fn a_read_is_so_much_and_at_least_a_block() {
-    let channel = channel(Bounds::default());
+    let channel = channel(Retention::default());
     let seat = channel.join(channel.oldest());
     write(&channel, &[b"aaaa", b"bb", b"cc", b"dd"]);
     assert_eq!(read(&channel, seat, 3).as_deref(), Some(&b"aaaa"[..]));
@@ -56,34 +58,34 @@ fn a_read_is_so_much_and_at_least_a_block() {
 #[test]
 fn nobody_joins_what_does_not_go_on() {
     for ends in [
-        |channel: &Channel| channel.abort(),
-        |channel: &Channel| assert!(channel.retire() == 0),
-        |channel: &Channel| assert!(channel.abandon()),
-        |channel: &Channel| channel.suspend(Ending::Clean(None)),
-        |channel: &Channel| channel.end(State::Complete, Ending::Clean(None)),
+        |channel: &SharedLog| channel.abort(),
+        |channel: &SharedLog| assert!(channel.retire() == 0),
+        |channel: &SharedLog| assert!(channel.abandon()),
+        |channel: &SharedLog| channel.suspend(Ending::Clean(None)),
+        |channel: &SharedLog| channel.end(LogState::Complete, Ending::Clean(None)),
     ] {
-        let channel = channel(Bounds::default());
-        let seat = channel.join_live(Join::Live).expect("it goes on");
+        let channel = channel(Retention::default());
+        let seat = channel.join_live(StartAt::Live).expect("it goes on");
         assert!(!channel.abandon(), "somebody reads");
         channel.leave(seat, Instant::now());
-        assert!(channel.join_live(Join::Oldest).is_some());
+        assert!(channel.join_live(StartAt::Oldest).is_some());
         channel.leave(0, Instant::now());
         ends(&channel);
-        assert_eq!(channel.join_live(Join::Live), None);
-        assert_eq!(channel.join_live(Join::Oldest), None);
+        assert_eq!(channel.join_live(StartAt::Live), None);
+        assert_eq!(channel.join_live(StartAt::Oldest), None);
     }
 }
 
 #[test]
 fn the_writer_heeds_the_one_who_has_read_the_most() {
-    let channel = channel(Bounds::default().events(2));
+    let channel = channel(Retention::default().events(2));
     let cx = &mut Context::from_waker(Waker::noop());
     let (one, two) = (
         channel.join(channel.oldest()),
         channel.join(channel.oldest()),
     );
-    let room = |channel: &Channel, cx: &mut Context<'_>| match channel.poll_demand(cx, 0) {
-        Demand::Write { blocks, .. } => blocks,
+    let room = |channel: &SharedLog, cx: &mut Context<'_>| match channel.poll_demand(cx, 0) {
+        WriteDemand::Write { blocks, .. } => blocks,
         _ => 0,
     };
     assert_eq!(room(&channel, cx), 2);
@@ -107,76 +109,85 @@ fn the_writer_heeds_the_one_who_has_read_the_most() {
 
 #[test]
 fn who_is_alone_is_so_since_the_last_one_left() {
-    let channel = channel(Bounds::default());
-    let begun = channel.alone_since().expect("nobody is there");
+    let channel = channel(Retention::default());
+    let begun = channel.without_readers_since().expect("nobody is there");
     let (one, two) = (
         channel.join(channel.oldest()),
         channel.join(channel.oldest()),
     );
-    assert_eq!(channel.alone_since(), None);
+    assert_eq!(channel.without_readers_since(), None);
     channel.leave(one, begun + Duration::from_secs(1));
-    assert_eq!(channel.alone_since(), None);
+    assert_eq!(channel.without_readers_since(), None);
     channel.leave(two, begun + Duration::from_secs(2));
-    assert_eq!(channel.alone_since(), Some(begun + Duration::from_secs(2)));
+    assert_eq!(
+        channel.without_readers_since(),
+        Some(begun + Duration::from_secs(2))
+    );
 }
 
 #[test]
 fn the_writer_heeds_what_the_next_block_takes() {
-    let channel = channel(Bounds::default().bytes(200));
+    let channel = channel(Retention::default().bytes(200));
     let cx = &mut Context::from_waker(Waker::noop());
     let seat = channel.join(channel.oldest());
     let mut demand = |next| channel.poll_demand(cx, next);
     // With nothing unread one is written, however large.
-    assert!(matches!(demand(1000), Demand::Write { bytes: 200, .. }));
+    assert!(matches!(
+        demand(1000),
+        WriteDemand::Write { bytes: 200, .. }
+    ));
     write(&channel, &[b"a"]);
-    let Demand::Write { bytes: room, .. } = demand(0) else {
+    let WriteDemand::Write { bytes: room, .. } = demand(0) else {
         panic!("there is room");
     };
     assert!(room < 199, "what it takes to keep a block counts");
-    assert!(matches!(demand(room), Demand::Write { .. }));
-    assert_eq!(demand(room + 1), Demand::Wait);
+    assert!(matches!(demand(room), WriteDemand::Write { .. }));
+    assert_eq!(demand(room + 1), WriteDemand::Wait);
     write(&channel, &[b"b", b"c", b"d", b"e"]);
-    assert_eq!(demand(0), Demand::Wait, "there is no room at all");
+    assert_eq!(demand(0), WriteDemand::Wait, "there is no room at all");
     assert!(read(&channel, seat, 5).is_some());
-    assert!(matches!(demand(1000), Demand::Write { bytes: 200, .. }));
+    assert!(matches!(
+        demand(1000),
+        WriteDemand::Write { bytes: 200, .. }
+    ));
     channel.abort();
-    assert_eq!(demand(0), Demand::Stop);
+    assert_eq!(demand(0), WriteDemand::Stop);
 }
 
 #[test]
 fn another_answer_is_taken_once_and_only_while_it_is_waited_for() {
     let suspended = || {
-        let channel = channel(Bounds::default());
-        assert!(!channel.go_on(), "the first goes on");
+        let channel = channel(Retention::default());
+        assert!(!channel.resume(), "the first goes on");
         assert!(!channel.stop_waiting());
         channel.suspend(Ending::Clean(None));
         channel
     };
     let channel = suspended();
-    assert!(channel.go_on());
-    assert!(!channel.go_on());
+    assert!(channel.resume());
+    assert!(!channel.resume());
     assert!(!channel.stop_waiting(), "one has come");
     for stops in [
-        |channel: &Channel| assert!(channel.stop_waiting()),
-        |channel: &Channel| channel.abort(),
-        |channel: &Channel| assert_eq!(channel.retire(), 0),
-        |channel: &Channel| channel.end(State::Suspended, Ending::Clean(None)),
+        |channel: &SharedLog| assert!(channel.stop_waiting()),
+        |channel: &SharedLog| channel.abort(),
+        |channel: &SharedLog| assert_eq!(channel.retire(), 0),
+        |channel: &SharedLog| channel.end(LogState::Suspended, Ending::Clean(None)),
     ] {
         let channel = suspended();
         stops(&channel);
-        assert!(!channel.go_on());
+        assert!(!channel.resume());
     }
 }
 
 #[test]
 fn what_is_over_counts_with_all_that_it_takes() {
-    let channel = channel(Bounds::default());
+    let channel = channel(Retention::default());
     write(&channel, &[b"a"]);
     let kept = channel.shrink(0, Spare::Connected);
     assert_eq!(kept, 0);
     assert_eq!(channel.count_rest(500), (500, 0));
     assert_eq!(channel.count_rest(700), (700, 500));
-    channel.end(State::Complete, Ending::Clean(None));
+    channel.end(LogState::Complete, Ending::Clean(None));
     let all = channel.shrink(usize::MAX, Spare::Connected);
     assert!(all > 700, "the block, and what the stream takes");
     write(&channel, &[b"b"]);
@@ -190,7 +201,7 @@ fn what_is_over_counts_with_all_that_it_takes() {
 
 #[test]
 fn writes_are_counted() {
-    let channel = channel(Bounds::default());
+    let channel = channel(Retention::default());
     write(&channel, &[b"a", b"b"]);
     write(&channel, &[b"c"]);
     assert_eq!(channel.writes(), 2);
@@ -212,44 +223,50 @@ fn the_writer_is_woken_when_it_waits_for_what_is_read_and_not_otherwise() {
     let waker = Waker::from(Arc::clone(&wakes));
     let cx = &mut Context::from_waker(&waker);
     let woken = || wakes.0.swap(0, Ordering::Relaxed);
-    let channel = channel(Bounds::default().events(4));
+    let channel = channel(Retention::default().events(4));
     let (one, two) = (
         channel.join(channel.oldest()),
         channel.join(channel.oldest()),
     );
     // It takes room while it is unread, and is no event.
     channel.write(
-        [(Raw::from(Bytes::from_static(b":")), false)],
+        [(ChunkSlice::from(Bytes::from_static(b":")), false)],
         Instant::now(),
     );
     write(&channel, &[b"a", b"b", b"c"]);
-    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
+    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
     assert!(read(&channel, one, 1).is_some());
     assert_eq!(woken(), 1);
     // It does not wait: there is room.
-    assert!(matches!(channel.poll_demand(cx, 0), Demand::Write { .. }));
+    assert!(matches!(
+        channel.poll_demand(cx, 0),
+        WriteDemand::Write { .. }
+    ));
     write(&channel, &[b"d"]);
-    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
+    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
     // Those who are behind make no room, and come no farther by what they read.
     assert!(read(&channel, two, 1).is_some());
     let beside = channel.join(channel.oldest());
     assert_eq!(woken(), 0);
     channel.leave(beside, Instant::now());
     assert_eq!(woken(), 1, "who leaves may have been the last");
-    assert_eq!(channel.poll_demand(cx, 0), Demand::Wait);
-    channel.join_live(Join::Live).expect("it goes on");
+    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
+    channel.join_live(StartAt::Live).expect("it goes on");
     assert_eq!(woken(), 1, "who joins ahead has read all, as it were");
-    assert!(matches!(channel.poll_demand(cx, 0), Demand::Write { .. }));
-    channel.join_live(Join::Live).expect("it goes on");
+    assert!(matches!(
+        channel.poll_demand(cx, 0),
+        WriteDemand::Write { .. }
+    ));
+    channel.join_live(StartAt::Live).expect("it goes on");
     write(&channel, &[b"e"]);
-    channel.join_live(Join::Live).expect("it goes on");
+    channel.join_live(StartAt::Live).expect("it goes on");
     assert_eq!(woken(), 0, "it does not wait");
 }
 
 #[test]
 fn what_is_found_is_the_last_that_was_sent() {
     let now = Instant::now();
-    let mut log = Log::new(Bounds::default().events(3)).commit_later();
+    let mut log = Log::new(Retention::default().events(3)).manual_commit();
     let positions: Vec<_> = (0..4)
         .map(|_| {
             let position = log.append("data: same\n\n".into(), now);
@@ -269,7 +286,7 @@ fn bytes_are_let_go_of_when_they_are_more_than_there_is_room_for() {
     let event = |log: &mut Log| log.append("data: 1\n\n".into(), Instant::now());
     let size = "data: 1\n\n".len() + BLOCK;
     for (bytes, left) in [(2 * size, 2), (2 * size - 1, 1)] {
-        let mut log = Log::new(Bounds::default().bytes(bytes));
+        let mut log = Log::new(Retention::default().bytes(bytes));
         event(&mut log);
         event(&mut log);
         assert_eq!(log.bytes(), left * size);

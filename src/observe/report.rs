@@ -8,7 +8,7 @@ use crate::error::ErrorKind;
 
 /// How an event stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum StreamOutcome {
     /// The upstream ended it between two blocks, or an interceptor did by its verdict.
     Completed,
     /// The upstream ended it inside a block.
@@ -22,15 +22,15 @@ pub(crate) enum Outcome {
     Shutdown,
 }
 
-impl Outcome {
+impl StreamOutcome {
     fn reason(self) -> Option<&'static str> {
         Some(match self {
-            Outcome::Completed => return None,
-            Outcome::Truncated => "truncated",
-            Outcome::ClientLeft => "client_left",
-            Outcome::Expired => "expired",
-            Outcome::Shutdown => "shutdown",
-            Outcome::Failed(kind) => match kind {
+            StreamOutcome::Completed => return None,
+            StreamOutcome::Truncated => "truncated",
+            StreamOutcome::ClientLeft => "client_left",
+            StreamOutcome::Expired => "expired",
+            StreamOutcome::Shutdown => "shutdown",
+            StreamOutcome::Failed(kind) => match kind {
                 ErrorKind::Upstream => "upstream_error",
                 ErrorKind::EventTooLarge => "overflow",
                 ErrorKind::NotUtf8 => "not_utf8",
@@ -53,7 +53,7 @@ pub(crate) struct StreamReport {
     /// The events that went through the whole chain; `None` where the stream is passed on unread.
     pub(crate) events: Option<u64>,
     closed: bool,
-    if_dropped: Outcome,
+    if_dropped: StreamOutcome,
     opened: Instant,
     route: Option<Arc<str>>,
 }
@@ -64,7 +64,7 @@ impl StreamReport {
         Self {
             events: Some(0),
             closed: false,
-            if_dropped: Outcome::ClientLeft,
+            if_dropped: StreamOutcome::ClientLeft,
             opened: Instant::now(),
             route,
         }
@@ -78,23 +78,23 @@ impl StreamReport {
     }
 
     /// Sets what is reported if this is dropped before the stream is closed.
-    pub(crate) fn if_dropped(mut self, outcome: Outcome) -> Self {
+    pub(crate) fn if_dropped(mut self, outcome: StreamOutcome) -> Self {
         self.if_dropped = outcome;
         self
     }
 
     /// Reports how the stream ended, unless that has been reported.
-    pub(crate) fn close(&mut self, outcome: Outcome) {
+    pub(crate) fn close(&mut self, outcome: StreamOutcome) {
         self.close_because(outcome, None);
     }
 
     /// The same with a cause, which is a text of the crate's own.
-    pub(crate) fn close_because(&mut self, outcome: Outcome, cause: Option<&str>) {
+    pub(crate) fn close_because(&mut self, outcome: StreamOutcome, cause: Option<&str>) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         if let Some(reason) = outcome.reason() {
-            let quiet = outcome == Outcome::ClientLeft;
+            let quiet = outcome == StreamOutcome::ClientLeft;
             emit(quiet, reason, cause, self);
         }
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, request};
 
-use super::{OriginCheck, origin_check::Foreign};
+use super::{OriginCheckLayer, origin_check::Foreign};
 use crate::{
     exchange::resume::names_one_of_ours,
     headers::event_stream::LAST_EVENT_ID,
     policy::Policy,
     replay::{Gap, Replay},
-    session::Sessions,
+    session::SessionMapping,
     upstream::terminal::is_json_rpc_response,
 };
 
@@ -29,11 +29,11 @@ const STATELESS: &str = "2026-07-28";
 /// use http::{Request, Response};
 /// use http_body_util::Full;
 /// use tower::{Layer, service_fn};
-/// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheck}, session::MemoryStore};
+/// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheckLayer}, session::MemoryStore};
 ///
 /// let guarded = Policy::default().intercept(|event: Event| (!event.data().contains("secret")).then_some(event));
 /// let mcp = Mcp::new(guarded)
-///     .check(OriginCheck::new(["mcp.example.com"], ["https://app.example.com"]));
+///     .check(OriginCheckLayer::new(["mcp.example.com"], ["https://app.example.com"]));
 /// let layer = SseProxyLayer::new(MemoryStore::default())
 ///     .policy(move |request| request.uri.path().starts_with("/mcp").then(|| mcp.policy(request)));
 /// # let upstream = service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::default())) });
@@ -75,7 +75,7 @@ pub struct Mcp {
     ambiguous: Arc<Policy>,
     foreign_origin: Arc<Policy>,
     foreign_host: Arc<Policy>,
-    check: Option<OriginCheck>,
+    check: Option<OriginCheckLayer>,
 }
 
 impl Mcp {
@@ -85,13 +85,13 @@ impl Mcp {
     }
 
     /// As [`new`](Self::new), with rules that differ from [`sessions`](Self::sessions) for the revisions that have them: with the
-    /// [origins](Sessions::upstream_origin) of an upstream, say, or where the layer is [mounted](Sessions::mounted_at).
-    pub fn with_sessions(policy: Policy, sessions: Sessions) -> Self {
-        let none = Sessions::none()
-            .without_header(SESSION)
-            .without_header(LAST_EVENT_ID.as_str())
+    /// [origins](SessionMapping::allow_upstream_origin) of an upstream, say, or where the layer is [mounted](SessionMapping::mount_path).
+    pub fn with_sessions(policy: Policy, sessions: SessionMapping) -> Self {
+        let none = SessionMapping::none()
+            .strip_header(SESSION)
+            .strip_header(LAST_EVENT_ID.as_str())
             .without_endpoint();
-        let refused = |status, text| Arc::new(Policy::refuse(status, text));
+        let refused = |status, text| Arc::new(Policy::reject(status, text));
         let (policy, replay) = policy.without_replay();
         let stateful = policy.clone().sessions(sessions);
         let kept = |replay: Option<Replay>| match replay {
@@ -105,15 +105,15 @@ impl Mcp {
             // events, from a server that looks ids up among those of all sessions.
             let only_own = replay.only_own_ids || !replay.upstream_ids;
             replay
-                .gap(gap)
+                .on_gap(gap)
                 .complete_when(is_json_rpc_response)
-                .only_own_ids(only_own)
+                .reject_foreign_ids(only_own)
                 .continues_by_get()
                 .continue_after_end(true)
         });
         Self {
             resumable: kept(replay.clone()),
-            polling: kept(replay.map(|replay| replay.prime(None))),
+            polling: kept(replay.map(|replay| replay.priming_event(None))),
             stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
             ambiguous: refused(
@@ -127,17 +127,17 @@ impl Mcp {
     }
 
     /// Refuses requests of other origins, and to other hosts, with 403 before anything else.
-    pub fn check(mut self, check: OriginCheck) -> Self {
+    pub fn check(mut self, check: OriginCheckLayer) -> Self {
         self.check = Some(check);
         self
     }
 
     /// Where the sessions of MCP live, up to revision 2025-11-25: in `Mcp-Session-Id`, or in the URL of an `endpoint` event. They
     /// end with a `DELETE`, or when the upstream knows them no more.
-    pub fn sessions() -> Sessions {
-        Sessions::header(SESSION)
+    pub fn sessions() -> SessionMapping {
+        SessionMapping::header(SESSION)
             .in_endpoint()
-            .end_by_delete_and_404()
+            .end_on_delete_or_404()
     }
 
     /// The policy for a request.

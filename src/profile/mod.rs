@@ -1,7 +1,7 @@
 //! Policies for protocols that are spoken over event streams, made of what the rest of the crate has to offer.
 //!
 //! * [`Mcp`]: the Model Context Protocol, each request by the revision that it names.
-//! * [`OriginCheck`]: the check of `Origin` and `Host` that MCP demands, of use for any server that browsers must not be tricked
+//! * [`OriginCheckLayer`]: the check of `Origin` and `Host` that MCP demands, of use for any server that browsers must not be tricked
 //!   into asking.
 //!
 //! ```
@@ -19,4 +19,4 @@ mod mcp;
 mod origin_check;
 
 pub use mcp::Mcp;
-pub use origin_check::{CheckedOrigin, CheckedOriginFuture, OriginCheck};
+pub use origin_check::{OriginCheck, OriginCheckFuture, OriginCheckLayer};

@@ -21,7 +21,7 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{body::SseBody, rejection::Refusal};
+use crate::{body::SseBody, rejection::Rejection};
 
 /// Which origins may send requests, and to which hosts: what keeps a web page from using a server on the reader's own machine or
 /// network, also by a name of its own that resolves to it (DNS rebinding). MCP demands it of servers (2025-03-26 and later,
@@ -38,25 +38,25 @@ use crate::{body::SseBody, rejection::Refusal};
 /// use tower::{Layer, ServiceExt, service_fn};
 /// use http::{Request, Response, StatusCode};
 /// use http_body_util::Full;
-/// use tower_sse_proxy::profile::OriginCheck;
+/// use tower_sse_proxy::profile::OriginCheckLayer;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let upstream = service_fn(|_: Request<()>| async {
 ///     Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::from("hi")))
 /// });
-/// let check = OriginCheck::new(["localhost:8080"], ["http://localhost:8080"]);
+/// let check = OriginCheckLayer::new(["localhost:8080"], ["http://localhost:8080"]);
 /// let request = Request::get("/").header("host", "localhost:8080").header("origin", "http://evil.example");
 /// let response = check.layer(upstream).oneshot(request.body(()).unwrap()).await.unwrap();
 /// assert_eq!(response.status(), StatusCode::FORBIDDEN);
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct OriginCheck {
+pub struct OriginCheckLayer {
     hosts: Arc<[String]>,
     origins: Arc<[String]>,
 }
 
-impl OriginCheck {
+impl OriginCheckLayer {
     /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`; with `[""]` none).
     pub fn new<H: Into<String>, O: Into<String>>(
         hosts: impl IntoIterator<Item = H>,
@@ -123,31 +123,31 @@ fn named<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Arc<[String]> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-impl<S> Layer<S> for OriginCheck {
-    type Service = CheckedOrigin<S>;
+impl<S> Layer<S> for OriginCheckLayer {
+    type Service = OriginCheck<S>;
 
-    fn layer(&self, inner: S) -> CheckedOrigin<S> {
-        CheckedOrigin {
+    fn layer(&self, inner: S) -> OriginCheck<S> {
+        OriginCheck {
             inner,
             check: self.clone(),
         }
     }
 }
 
-/// A service behind an [`OriginCheck`].
+/// A service behind an [`OriginCheckLayer`].
 #[derive(Clone)]
-pub struct CheckedOrigin<S> {
+pub struct OriginCheck<S> {
     inner: S,
-    check: OriginCheck,
+    check: OriginCheckLayer,
 }
 
-/// The future of [`CheckedOrigin`].
-pub type CheckedOriginFuture<F, B, E> = Either<
+/// The future of [`OriginCheck`].
+pub type OriginCheckFuture<F, B, E> = Either<
     Ready<Result<Response<SseBody<B>>, E>>,
     MapOk<F, fn(Response<B>) -> Response<SseBody<B>>>,
 >;
 
-impl<S, ReqB, B> Service<Request<ReqB>> for CheckedOrigin<S>
+impl<S, ReqB, B> Service<Request<ReqB>> for OriginCheck<S>
 where
     S: Service<Request<ReqB>, Response = Response<B>>,
     B: Body<Data = Bytes>,
@@ -155,7 +155,7 @@ where
 {
     type Response = Response<SseBody<B>>;
     type Error = S::Error;
-    type Future = CheckedOriginFuture<S::Future, B, S::Error>;
+    type Future = OriginCheckFuture<S::Future, B, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -164,7 +164,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (parts, body) = request.into_parts();
         if let Some(foreign) = self.check.foreign(&parts) {
-            let refusal = Refusal::new(StatusCode::FORBIDDEN, foreign.text());
+            let refusal = Rejection::new(StatusCode::FORBIDDEN, foreign.text());
             return ready(Ok(refusal.into_response())).left_future();
         }
         let passed: fn(Response<B>) -> Response<SseBody<B>> =
@@ -174,7 +174,7 @@ where
     }
 }
 
-impl<S> fmt::Debug for CheckedOrigin<S> {
+impl<S> fmt::Debug for OriginCheck<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CheckedOrigin")
             .field("check", &self.check)
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_listed_may_pass() {
-        let check = OriginCheck::new(["here:1", ""], ["http://app"]);
+        let check = OriginCheckLayer::new(["here:1", ""], ["http://app"]);
         let allows = |host: &str, origin: Option<&str>| {
             let mut request = Request::get("/").header(HOST, host);
             if let Some(origin) = origin {

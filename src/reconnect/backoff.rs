@@ -20,9 +20,9 @@ const MIN_DELAY: Duration = Duration::from_millis(100);
 /// use tower_sse_proxy::reconnect::Backoff;
 ///
 /// let backoff = Backoff::default()
-///     .first(Duration::from_millis(500))
-///     .longest(Duration::from_secs(10))
-///     .attempts(5);
+///     .initial(Duration::from_millis(500))
+///     .max_delay(Duration::from_secs(10))
+///     .max_attempts(5);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -34,19 +34,19 @@ pub struct Backoff {
 
 impl Backoff {
     /// The most there is to wait before the first attempt; 3 s unless set.
-    pub fn first(mut self, time: Duration) -> Self {
+    pub fn initial(mut self, time: Duration) -> Self {
         self.first = time;
         self
     }
 
     /// The most there is to wait before any; 30 s unless set. A longer `retry` of the upstream's is cut to this.
-    pub fn longest(mut self, time: Duration) -> Self {
+    pub fn max_delay(mut self, time: Duration) -> Self {
         self.longest = time;
         self
     }
 
     /// So many attempts in a row, before the stream is given up; 10 unless set.
-    pub fn attempts(mut self, number: u32) -> Self {
+    pub fn max_attempts(mut self, number: u32) -> Self {
         self.attempts = number;
         self
     }
@@ -67,7 +67,7 @@ impl Backoff {
 
     /// The wait before an attempt, of which so many have failed in a row; none if it is over. `random` is from 0 to 1. Never less
     /// than 100 ms.
-    pub fn wait(&self, failed: u32, retry: Option<Duration>, random: f64) -> Option<Duration> {
+    pub fn delay(&self, failed: u32, retry: Option<Duration>, random: f64) -> Option<Duration> {
         if failed >= self.attempts {
             return None;
         }
@@ -103,34 +103,36 @@ mod tests {
 
     #[test]
     fn the_window_doubles_up_to_the_longest() {
-        let backoff = Backoff::default().first(millis(100)).longest(millis(500));
-        let most: Vec<_> = (0..5).map(|n| backoff.wait(n, None, 1.0)).collect();
+        let backoff = Backoff::default()
+            .initial(millis(100))
+            .max_delay(millis(500));
+        let most: Vec<_> = (0..5).map(|n| backoff.delay(n, None, 1.0)).collect();
         assert_eq!(most, [100, 200, 400, 500, 500].map(|n| Some(millis(n))));
-        assert_eq!(backoff.wait(3, None, 0.0), Some(millis(100)));
-        assert_eq!(backoff.wait(9, None, 1.0), Some(millis(500)));
-        assert_eq!(backoff.wait(10, None, 1.0), None);
+        assert_eq!(backoff.delay(3, None, 0.0), Some(millis(100)));
+        assert_eq!(backoff.delay(9, None, 1.0), Some(millis(500)));
+        assert_eq!(backoff.delay(10, None, 1.0), None);
     }
 
     #[test]
     fn the_upstreams_time_is_the_least() {
-        let backoff = Backoff::default().longest(millis(500));
-        assert_eq!(backoff.wait(0, Some(millis(150)), 0.0), Some(millis(150)));
-        assert_eq!(backoff.wait(0, Some(millis(150)), 1.0), Some(millis(300)));
-        assert_eq!(backoff.wait(1, Some(millis(150)), 1.0), Some(millis(450)));
-        assert_eq!(backoff.wait(0, Some(millis(5000)), 0.5), Some(millis(500)));
+        let backoff = Backoff::default().max_delay(millis(500));
+        assert_eq!(backoff.delay(0, Some(millis(150)), 0.0), Some(millis(150)));
+        assert_eq!(backoff.delay(0, Some(millis(150)), 1.0), Some(millis(300)));
+        assert_eq!(backoff.delay(1, Some(millis(150)), 1.0), Some(millis(450)));
+        assert_eq!(backoff.delay(0, Some(millis(5000)), 0.5), Some(millis(500)));
     }
 
     #[test]
     fn delay_is_never_below_the_floor_and_grows_from_it() {
         for retry in [None, Some(Duration::ZERO), Some(millis(99))] {
-            let backoff = Backoff::default().first(Duration::ZERO);
-            assert_eq!(backoff.wait(0, retry, 0.0), Some(millis(100)));
-            let most: Vec<_> = (0..3).map(|n| backoff.wait(n, retry, 1.0)).collect();
+            let backoff = Backoff::default().initial(Duration::ZERO);
+            assert_eq!(backoff.delay(0, retry, 0.0), Some(millis(100)));
+            let most: Vec<_> = (0..3).map(|n| backoff.delay(n, retry, 1.0)).collect();
             let least = retry.unwrap_or_default();
             assert_eq!(most, [100, 200, 400].map(|n| Some(least + millis(n))));
         }
-        let backoff = Backoff::default().longest(Duration::ZERO);
-        assert_eq!(backoff.wait(0, None, 1.0), Some(millis(100)));
+        let backoff = Backoff::default().max_delay(Duration::ZERO);
+        assert_eq!(backoff.delay(0, None, 1.0), Some(millis(100)));
     }
 
     proptest! {
@@ -138,9 +140,9 @@ mod tests {
         fn a_wait_is_within_its_bounds(
             first: u64, longest: u64, failed: u32, retry: Option<u64>, random: f64,
         ) {
-            let backoff = Backoff::default().first(millis(first)).longest(millis(longest)).attempts(u32::MAX);
+            let backoff = Backoff::default().initial(millis(first)).max_delay(millis(longest)).max_attempts(u32::MAX);
             let retry = retry.map(millis);
-            let wait = backoff.wait(failed, retry, if random.is_nan() { 0.5 } else { random });
+            let wait = backoff.delay(failed, retry, if random.is_nan() { 0.5 } else { random });
             if let Some(wait) = wait {
                 prop_assert!(wait >= MIN_DELAY);
                 prop_assert!(wait <= millis(longest).max(MIN_DELAY));

@@ -15,12 +15,12 @@ use crate::reconnect::Backoff;
 /// sent (WHATWG HTML 9.2.4). So the upstream has to give its events ids, and a stream in which it gave none is not asked for again
 /// but cut. The interceptors see one stream; what was unfinished is dropped; what comes again is not sent on again.
 ///
-/// * **Only what is safe to repeat:** a `GET` without a body, unless [`only`](Self::only) says otherwise.
+/// * **Only what is safe to repeat:** a `GET` without a body, unless [`retry_if`](Self::retry_if) says otherwise.
 /// * **Only what has broken:** the end of an answer is passed on, and so is one that an interceptor has cut.
 /// * **Only once there is a stream:** a request of the client's own that fails, or is answered by anything else, is not repeated.
 /// * **Not for ever:** after so many failures in a row as the [`Backoff`] says the stream is cut. Attempts are counted anew once an
 ///   event has come, but for the limit of all [attempts of the stream](Backoff::max_total_attempts). An answer of 204 ends the stream, as it does for an `EventSource` (WHATWG HTML 9.2.3), and one that is neither
-///   a stream nor a [failure](Self::failure) cuts it.
+///   a stream nor a [failure](Self::is_failure) cuts it.
 ///
 /// Attempts are at least 100 ms apart. A stream that breaks, an attempt that fails and the end of all attempts are logged as
 /// warnings, by `tracing`: with the status of the answer, or with the text of the error's innermost
@@ -36,8 +36,8 @@ use crate::reconnect::Backoff;
 ///
 /// let layer = SseProxyLayer::default().reconnect(
 ///     Reconnect::default()
-///         .backoff(Backoff::default().attempts(3))
-///         .only(|request| request.method == Method::GET && request.uri.path().starts_with("/feed")),
+///         .backoff(Backoff::default().max_attempts(3))
+///         .retry_if(|request| request.method == Method::GET && request.uri.path().starts_with("/feed")),
 /// );
 /// ```
 ///
@@ -74,7 +74,7 @@ type Answers = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 
 /// Asks a broken upstream no more: the stream is cut.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Once;
+pub struct NoReconnect;
 
 /// Which attempt a request is to go on with a stream, in its extensions: 1 for the first after the stream has broken, and 1 again
 /// for the first after it went on. It is not there with the request of a client's own.
@@ -89,7 +89,7 @@ impl Reconnect {
     }
 
     /// Which requests may be repeated, by their heads as the service gets them. They are repeated without a body.
-    pub fn only(
+    pub fn retry_if(
         mut self,
         repeatable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -99,7 +99,7 @@ impl Reconnect {
 
     /// For which other requests the upstream is asked to go on by a `GET`, as MCP does with the stream that answers a `POST`. None
     /// unless set.
-    pub fn by_get(
+    pub fn resume_with_get(
         mut self,
         resumable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Reconnect {
 
     /// Which answers are failures, after which there may be another attempt, as there may be after an error of the service: 408,
     /// 429 and 500 to 504 unless set. (In axum, an upstream that cannot be reached is an answer of 502.)
-    pub fn failure(
+    pub fn is_failure(
         mut self,
         failed: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -141,7 +141,7 @@ impl Reconnect {
         Some(again)
     }
 
-    pub(crate) fn is_failure(&self, answer: &response::Parts) -> bool {
+    pub(crate) fn counts_as_failure(&self, answer: &response::Parts) -> bool {
         (self.failure)(answer)
     }
 }
@@ -176,7 +176,7 @@ impl From<Backoff> for Reconnect {
     }
 }
 
-/// Whether a layer [asks again](Reconnect) or [once](Once). Only who asks again has to have requests without a body.
+/// Whether a layer [asks again](Reconnect) or [once](NoReconnect). Only who asks again has to have requests without a body.
 #[diagnostic::on_unimplemented(
     message = "a service that is asked again takes requests whose bodies are `Default`, as `{ReqB}` should be, and has errors \
                that are `Into<BoxError>`",
@@ -184,10 +184,10 @@ impl From<Backoff> for Reconnect {
     note = "box the bodies before the layer: `request.map(http_body_util::BodyExt::boxed)`, or `request.map(axum::body::Body::new)`; \
             see the documentation of `Reconnect`"
 )]
-pub trait Reconnects<S, ReqB>: sealed::Sealed {
+pub trait ReconnectPolicy<S, ReqB>: sealed::Sealed {
     /// How the service is asked again, and for what.
     #[doc(hidden)]
-    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Asks<R>>
+    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Resend<R>>
     where
         S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
         S::Future: Send,
@@ -195,27 +195,27 @@ pub trait Reconnects<S, ReqB>: sealed::Sealed {
 }
 
 /// A request, and how it is sent.
-pub(crate) type Asks<R> = (request::Parts, Reconnect, Ask<R>);
+pub(crate) type Resend<R> = (request::Parts, Reconnect, Ask<R>);
 
 /// Sends a request without a body.
 pub(crate) type Ask<R> =
     Box<dyn FnMut(request::Parts) -> BoxFuture<'static, Result<R, BoxError>> + Send>;
 
-impl<S, ReqB> Reconnects<S, ReqB> for Once {
-    fn again<R>(&self, _: &S, _: &request::Parts) -> Option<Asks<R>> {
+impl<S, ReqB> ReconnectPolicy<S, ReqB> for NoReconnect {
+    fn again<R>(&self, _: &S, _: &request::Parts) -> Option<Resend<R>> {
         None
     }
 }
 
 // Else the compiler says that the body is not `Default`, and not why it should be.
 #[diagnostic::do_not_recommend]
-impl<S, ReqB> Reconnects<S, ReqB> for Reconnect
+impl<S, ReqB> ReconnectPolicy<S, ReqB> for Reconnect
 where
     S: Service<Request<ReqB>>,
     S::Error: Into<BoxError>,
     ReqB: Default + Send + 'static,
 {
-    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Asks<R>>
+    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Resend<R>>
     where
         S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
         S::Future: Send,
@@ -234,7 +234,7 @@ where
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::Once {}
+    impl Sealed for super::NoReconnect {}
     impl Sealed for super::Reconnect {}
 }
 

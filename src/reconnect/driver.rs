@@ -18,26 +18,26 @@ use tower::BoxError;
 
 use crate::reconnect::{
     Attempt, Reconnect,
-    config::{Ask, Asks},
+    config::{Ask, Resend},
 };
 use crate::{
     headers::{event_stream::LAST_EVENT_ID, stored::leave_buffer},
     timer::Timer,
     upstream::{
-        Over, Progress, Sequel,
-        body::{Coding, Plain},
+        Continuation, UpstreamEnd, UpstreamProgress,
+        body::{ContentCoding, DecodedBody},
     },
 };
 
 /// How a service is asked again.
-pub(crate) struct Repeat<R> {
+pub(crate) struct RetryRequest<R> {
     request: request::Parts,
     rules: Reconnect,
     ask: SyncWrapper<Ask<R>>,
 }
 
-impl<R> Repeat<R> {
-    pub(crate) fn new((request, rules, ask): Asks<R>) -> Self {
+impl<R> RetryRequest<R> {
+    pub(crate) fn new((request, rules, ask): Resend<R>) -> Self {
         Self {
             request,
             rules,
@@ -52,17 +52,17 @@ impl<R> Repeat<R> {
 }
 
 /// Tells what coding a stream is in, if the answer is one that can be read.
-pub(crate) type Readable = Box<dyn Fn(&response::Parts) -> Option<Coding> + Send>;
+pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<ContentCoding> + Send>;
 
 /// Other answers of an upstream, for which it is asked when one has broken off.
-pub(crate) struct Again<B, P> {
-    repeat: Repeat<Response<B>>,
-    progress: Arc<Progress>,
-    readable: Readable,
+pub(crate) struct Reconnecting<B, P> {
+    repeat: RetryRequest<Response<B>>,
+    progress: Arc<UpstreamProgress>,
+    readable: ContentCheck,
     state: State<B>,
     timer: Timer,
     /// How the answer before ended.
-    over: Option<Over>,
+    over: Option<UpstreamEnd>,
     /// Attempts that came to nothing, in a row.
     failed: u32,
     /// Attempts over the life of the stream.
@@ -80,11 +80,11 @@ enum State<B> {
     GivenUp,
 }
 
-impl<B, P> Again<B, P> {
+impl<B, P> Reconnecting<B, P> {
     pub(crate) fn new(
-        mut repeat: Repeat<Response<B>>,
-        progress: Arc<Progress>,
-        readable: Readable,
+        mut repeat: RetryRequest<Response<B>>,
+        progress: Arc<UpstreamProgress>,
+        readable: ContentCheck,
         or_else: Option<P>,
     ) -> Self {
         // It lasts as long as the stream.
@@ -112,7 +112,7 @@ impl<B, P> Again<B, P> {
             );
             return false;
         }
-        let wait = backoff.wait(self.failed, self.progress.retry(), fastrand::f64());
+        let wait = backoff.delay(self.failed, self.progress.retry(), fastrand::f64());
         let until = wait.and_then(|wait| Instant::now().checked_add(wait.max(at_least)));
         match until {
             Some(until) => self.state = State::Waiting(until),
@@ -134,27 +134,27 @@ impl<B, P> Again<B, P> {
     }
 }
 
-impl<B, P: Sequel<B>> Again<B, P> {
+impl<B, P: Continuation<B>> Reconnecting<B, P> {
     /// The upstream is asked no more.
-    fn hand_over(&mut self) -> Result<(), Over> {
+    fn hand_over(&mut self) -> Result<(), UpstreamEnd> {
         self.state = State::GivenUp;
-        let over = self.over.take().unwrap_or(Over::Clean(None));
+        let over = self.over.take().unwrap_or(UpstreamEnd::Clean(None));
         match &mut self.or_else {
-            Some(next) => next.handle_over(over),
+            Some(next) => next.handle_end(over),
             None => Err(over),
         }
     }
 }
 
-impl<B, P> Sequel<B> for Again<B, P>
+impl<B, P> Continuation<B> for Reconnecting<B, P>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    P: Sequel<B>,
+    P: Continuation<B>,
 {
-    fn handle_over(&mut self, over: Over) -> Result<(), Over> {
-        let broken = matches!(over, Over::Broken(_));
-        if let Over::Broken(error) = &over
+    fn handle_end(&mut self, over: UpstreamEnd) -> Result<(), UpstreamEnd> {
+        let broken = matches!(over, UpstreamEnd::Broken(_));
+        if let UpstreamEnd::Broken(error) = &over
             && !self.progress.is_complete()
         {
             let cause = root_cause(error);
@@ -172,10 +172,10 @@ where
         self.hand_over()
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
         loop {
             match &mut self.state {
-                State::Reading => return Poll::Ready(Err(Over::Clean(None))),
+                State::Reading => return Poll::Ready(Err(UpstreamEnd::Clean(None))),
                 State::Waiting(until) => {
                     ready!(self.timer.poll(cx, *until));
                     let Some(request) = self.request() else {
@@ -200,12 +200,12 @@ where
                                 self.state = State::Reading;
                                 self.over = None;
                                 self.progress.begin_again();
-                                return Poll::Ready(Ok(Plain::new(&coding, body)));
+                                return Poll::Ready(Ok(DecodedBody::new(&coding, body)));
                             }
                             if parts.status == StatusCode::NO_CONTENT {
                                 self.state = State::GivenUp;
                                 self.progress.complete();
-                                return Poll::Ready(Err(Over::Clean(None)));
+                                return Poll::Ready(Err(UpstreamEnd::Clean(None)));
                             }
                             let cause = match parts.status {
                                 StatusCode::OK => "not an event stream that can be continued with",
@@ -213,7 +213,7 @@ where
                             };
                             let status = parts.status.as_u16();
                             tracing::warn!(attempt, status, cause, "reconnecting failed");
-                            if !self.repeat.rules.is_failure(&parts) {
+                            if !self.repeat.rules.counts_as_failure(&parts) {
                                 self.failed = u32::MAX - 1;
                             }
                             at_least = retry_after(&parts.headers).unwrap_or_default();
@@ -240,17 +240,17 @@ where
                             }
                             Err(over) => Poll::Ready(Err(over)),
                         },
-                        None => Poll::Ready(Err(Over::Clean(None))),
+                        None => Poll::Ready(Err(UpstreamEnd::Clean(None))),
                     };
                 }
             }
         }
     }
 
-    fn give_up(&mut self) -> Option<Over> {
+    fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.progress.give_up();
         match self.state {
-            State::GivenUp => self.or_else.as_mut()?.give_up(),
+            State::GivenUp => self.or_else.as_mut()?.stop_waiting(),
             _ => self.over.take(),
         }
     }
@@ -281,7 +281,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// Nobody's client waits for longer, in seconds.
 const LONGEST_RETRY_AFTER: u32 = 120;
 
-impl<R> fmt::Debug for Repeat<R> {
+impl<R> fmt::Debug for RetryRequest<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repeat").finish_non_exhaustive()
     }

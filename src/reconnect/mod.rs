@@ -37,6 +37,6 @@ mod config;
 mod driver;
 
 pub use backoff::Backoff;
-pub use config::{Attempt, Once, Reconnect, Reconnects};
+pub use config::{Attempt, NoReconnect, Reconnect, ReconnectPolicy};
 
-pub(crate) use driver::{Again, Readable, Repeat};
+pub(crate) use driver::{ContentCheck, Reconnecting, RetryRequest};

@@ -10,45 +10,45 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     exchange::resume::Rejoin,
-    log::{Join, Reader},
-    replay::recorded_stream::{Recording, Target, Whose},
+    log::{Reader, StartAt},
+    replay::recorded_stream::{RecordedStream, StreamKey, StreamOwner},
 };
 
-type Key = (Whose, Target);
+type Key = (StreamOwner, StreamKey);
 
 /// All streams of a layer that others may join, and all calls that may become one.
 #[derive(Default)]
-pub(crate) struct Shared {
-    flights: Mutex<Flights>,
+pub(crate) struct Coalescer {
+    flights: Mutex<Table>,
 }
 
 #[derive(Default)]
-struct Flights {
-    by_key: HashMap<Key, Flight>,
+struct Table {
+    by_key: HashMap<Key, InFlight>,
     /// How many calls there were.
     calls: u64,
 }
 
-enum Flight {
+enum InFlight {
     /// The service has been asked, and these wait for its answer. It is to be asked for as long as anybody has an interest in it.
     Asking {
         call: u64,
         waiting: Vec<oneshot::Sender<Rejoin>>,
         interest: mpsc::WeakSender<()>,
     },
-    Open(Arc<Recording>),
+    Open(Arc<RecordedStream>),
 }
 
 /// What a request does.
-pub(crate) enum Boarding {
+pub(crate) enum Role {
     /// It joins a stream that is there.
-    Open(Rejoin),
+    Join(Rejoin),
     /// It waits for one. If it gets none, there is nothing that it could share.
-    Wait(oneshot::Receiver<Rejoin>, Interest),
+    Follow(oneshot::Receiver<Rejoin>, Interest),
     /// There is something to join, but it is not known whether the client may.
     Unauthorized(Option<Interest>),
     /// It asks the service.
-    Lead(Ticket, Interest, Nobody),
+    Lead(LeaderGuard, Interest, Abandoned),
 }
 
 /// Somebody wants to have what the service was asked for.
@@ -58,23 +58,23 @@ pub(crate) struct Interest {
 }
 
 /// Resolves when nobody wants it any more.
-pub(crate) struct Nobody(mpsc::Receiver<()>);
+pub(crate) struct Abandoned(mpsc::Receiver<()>);
 
 /// To tell those who wait what came of it, if only by dropping this.
-pub(crate) struct Ticket {
-    shared: Arc<Shared>,
+pub(crate) struct LeaderGuard {
+    shared: Arc<Coalescer>,
     call: u64,
     key: Option<Key>,
-    join: Join,
+    join: StartAt,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Flights> {
+impl Coalescer {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client that is not authorized joins nothing and takes no seat, so that it has no effect on a stream.
-    pub(crate) fn board(self: &Arc<Self>, key: Key, join: Join, authorized: bool) -> Boarding {
+    pub(crate) fn assign_role(self: &Arc<Self>, key: Key, join: StartAt, authorized: bool) -> Role {
         loop {
             let open = match self.open_or_ask(&key, join, authorized) {
                 Ok(boarding) => return boarding,
@@ -82,10 +82,10 @@ impl Shared {
             };
             if !authorized {
                 if open.channel.is_joinable() {
-                    return Boarding::Unauthorized(None);
+                    return Role::Unauthorized(None);
                 }
             } else if let Some(rejoin) = joined(&open, join) {
-                return Boarding::Open(rejoin);
+                return Role::Join(rejoin);
             }
             self.remove(&open);
         }
@@ -95,25 +95,25 @@ impl Shared {
     fn open_or_ask(
         self: &Arc<Self>,
         key: &Key,
-        join: Join,
+        join: StartAt,
         authorized: bool,
-    ) -> Result<Boarding, Arc<Recording>> {
+    ) -> Result<Role, Arc<RecordedStream>> {
         let mut flights = self.lock();
         match flights.by_key.get_mut(key) {
-            Some(Flight::Open(recording)) => return Err(Arc::clone(recording)),
-            Some(Flight::Asking {
+            Some(InFlight::Open(recording)) => return Err(Arc::clone(recording)),
+            Some(InFlight::Asking {
                 waiting, interest, ..
             }) => {
                 if let Some(sender) = interest.upgrade() {
                     if !authorized {
                         // Dropped by the caller: that may wake the call's task, and a lock is held here.
                         let interest = Interest { _sender: sender };
-                        return Ok(Boarding::Unauthorized(Some(interest)));
+                        return Ok(Role::Unauthorized(Some(interest)));
                     }
                     let (told, wait) = oneshot::channel();
                     waiting.retain(|waiting| !waiting.is_closed());
                     waiting.push(told);
-                    return Ok(Boarding::Wait(wait, Interest { _sender: sender }));
+                    return Ok(Role::Follow(wait, Interest { _sender: sender }));
                 }
             }
             None => {}
@@ -121,34 +121,34 @@ impl Shared {
         let (sender, nobody) = mpsc::channel(1);
         flights.calls += 1;
         let call = flights.calls;
-        let flight = Flight::Asking {
+        let flight = InFlight::Asking {
             call,
             waiting: Vec::new(),
             interest: sender.downgrade(),
         };
         flights.by_key.insert(key.clone(), flight);
-        let ticket = Ticket {
+        let ticket = LeaderGuard {
             shared: Arc::clone(self),
             call,
             key: Some(key.clone()),
             join,
         };
         let interest = Interest { _sender: sender };
-        Ok(Boarding::Lead(ticket, interest, Nobody(nobody)))
+        Ok(Role::Lead(ticket, interest, Abandoned(nobody)))
     }
 
     /// The stream is over: nobody can join it.
-    pub(crate) fn remove(&self, recording: &Arc<Recording>) {
+    pub(crate) fn remove(&self, recording: &Arc<RecordedStream>) {
         let key = (recording.whose.clone(), recording.target.clone());
         let mut flights = self.lock();
         let open = flights.by_key.get(&key);
-        if matches!(open, Some(Flight::Open(open)) if Arc::ptr_eq(open, recording)) {
+        if matches!(open, Some(InFlight::Open(open)) if Arc::ptr_eq(open, recording)) {
             flights.by_key.remove(&key);
         }
     }
 }
 
-fn joined(recording: &Arc<Recording>, join: Join) -> Option<Rejoin> {
+fn joined(recording: &Arc<RecordedStream>, join: StartAt) -> Option<Rejoin> {
     let seat = recording.channel.join_live(join)?;
     Some(Rejoin {
         head: recording.head(),
@@ -157,11 +157,11 @@ fn joined(recording: &Arc<Recording>, join: Join) -> Option<Rejoin> {
     })
 }
 
-impl Flights {
+impl Table {
     /// Those who wait for this call; there are none if it was given up and somebody else has called since.
     fn take(&mut self, key: &Key, call: u64) -> Option<Vec<oneshot::Sender<Rejoin>>> {
         match self.by_key.get_mut(key) {
-            Some(Flight::Asking {
+            Some(InFlight::Asking {
                 call: asking,
                 waiting,
                 ..
@@ -175,16 +175,16 @@ impl Flights {
     }
 }
 
-impl Ticket {
+impl LeaderGuard {
     /// The service has answered with a stream, for those who wait and those who come later.
-    pub(crate) fn land(mut self, recording: &Arc<Recording>) {
+    pub(crate) fn complete(mut self, recording: &Arc<RecordedStream>) {
         let Some(key) = self.key.take() else { return };
         // What opened a session of its own is nobody else's.
         let is_it = (&recording.whose, &recording.target) == (&key.0, &key.1);
         let mut flights = self.shared.lock();
         let waiting = flights.take(&key, self.call);
         if waiting.is_some() && is_it {
-            let open = Flight::Open(Arc::clone(recording));
+            let open = InFlight::Open(Arc::clone(recording));
             flights.by_key.insert(key, open);
         }
         drop(flights);
@@ -197,7 +197,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for LeaderGuard {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             // Those who wait are woken once the lock is given back.
@@ -207,14 +207,14 @@ impl Drop for Ticket {
     }
 }
 
-impl Nobody {
-    pub(crate) async fn wants_it(mut self) {
+impl Abandoned {
+    pub(crate) async fn wait(mut self) {
         // Nothing is ever sent.
         self.0.recv().await;
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Coalescer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
@@ -234,31 +234,31 @@ mod tests {
     use crate::session::Owner;
 
     fn key() -> Key {
-        let whose = Whose {
+        let whose = StreamOwner {
             owner: Owner::ANONYMOUS,
             session: None,
         };
-        (whose, Target::Shared("".into(), "all".into()))
+        (whose, StreamKey::Shared("".into(), "all".into()))
     }
 
     /// Asks in the middle of being woken, as an executor may.
-    struct Asks(Arc<Shared>);
+    struct Asks(Arc<Coalescer>);
 
     impl Wake for Asks {
         fn wake(self: Arc<Self>) {
-            let boarding = self.0.board(key(), Join::Live, true);
-            assert!(matches!(boarding, Boarding::Lead(..)));
+            let boarding = self.0.assign_role(key(), StartAt::Live, true);
+            assert!(matches!(boarding, Role::Lead(..)));
         }
     }
 
     #[test]
     fn who_is_told_that_there_is_nothing_may_ask_at_once() {
-        let shared = Arc::<Shared>::default();
-        let Boarding::Lead(ticket, _interest, _nobody) = shared.board(key(), Join::Live, true)
+        let shared = Arc::<Coalescer>::default();
+        let Role::Lead(ticket, _interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
         else {
             panic!("nobody has asked before");
         };
-        let Boarding::Wait(wait, _interest) = shared.board(key(), Join::Live, true) else {
+        let Role::Follow(wait, _interest) = shared.assign_role(key(), StartAt::Live, true) else {
             panic!("somebody has");
         };
         let mut wait = pin!(wait);
@@ -271,16 +271,18 @@ mod tests {
 
     #[test]
     fn abandoned_call_leaves_the_waiters_of_the_next_call_alone() {
-        let shared = Arc::<Shared>::default();
-        let Boarding::Lead(first, interest, _nobody) = shared.board(key(), Join::Live, true) else {
+        let shared = Arc::<Coalescer>::default();
+        let Role::Lead(first, interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
+        else {
             panic!("there is no call yet");
         };
         drop(interest);
-        let Boarding::Lead(second, _interest, _nobody) = shared.board(key(), Join::Live, true)
+        let Role::Lead(second, _interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
         else {
             panic!("no request waits for the first call");
         };
-        let Boarding::Wait(mut wait, _interest) = shared.board(key(), Join::Live, true) else {
+        let Role::Follow(mut wait, _interest) = shared.assign_role(key(), StartAt::Live, true)
+        else {
             panic!("the second call is on its way");
         };
         drop(first);

@@ -7,42 +7,42 @@ use http::{HeaderName, Request, StatusCode, request, response};
 use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
 
-use crate::log::{Bounds, Join};
+use crate::log::{Retention, StartAt};
 use crate::{codec::Event, upstream::terminal::completes};
 
 /// Keeps what a stream has sent, so that a client which comes back with `Last-Event-ID` misses nothing.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sse_proxy::{SseProxyLayer, replay::{Bounds, Replay}};
+/// use tower_sse_proxy::{SseProxyLayer, replay::{Retention, Replay}};
 ///
 /// let layer = SseProxyLayer::default().replay(
 ///     Replay::default()
-///         .bounds(Bounds::default().events(500).age(Duration::from_secs(60)))
-///         .linger(Duration::from_secs(30)),
+///         .retention(Retention::default().events(500).age(Duration::from_secs(60)))
+///         .grace_period(Duration::from_secs(30)),
 /// );
 /// ```
 ///
 /// * **Ids.** Each event gets an id of the layer's own, in the place of the upstream's. It names the stream, unguessably, and the
-///   event in it. The upstream never gets to see one. (Or events [keep](Self::upstream_ids) the ids that they have.)
+///   event in it. The upstream never gets to see one. (Or events [keep](Self::preserve_upstream_ids) the ids that they have.)
 /// * **Resuming.** A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
 ///   event, and then with what is still to come, without a call to the service. Only to the same
 ///   [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
 ///   is answered like one that does not exist. (A `GET` with an id that does not have the form of our ids goes to the service as it came,
-///   [unless](Self::only_own_ids) there are no others.) The service that would have checked who asks is not asked: a layer
+///   [unless](Self::reject_foreign_ids) there are no others.) The service that would have checked who asks is not asked: a layer
 ///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
 ///   made of the stream is what they made of it for the request that it began with, whatever
 ///   [policy](crate::SseProxyLayer::policy) this one has.
 /// * **Nothing is sent twice.** Only a `GET` is ever forwarded to continue a stream. A request with `Last-Event-ID` and another
 ///   method (`POST`, `PUT`, `DELETE` ..) is answered from the log, as far as it goes, and then ends as the stream ended. If nothing
-///   is left of the stream, or it broke and the client has all of it, the answer is the status of a [gap](Self::gap), 410 unless
+///   is left of the stream, or it broke and the client has all of it, the answer is the status of a [gap](Self::on_gap), 410 unless
 ///   set. It is never forwarded, also with an id that the layer does not know: the service would do again what was asked for and
 ///   charge for it again. A stream that was opened by another method than `GET` is not continued by the service either, except
-///   with the [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::by_get`](crate::reconnect::Reconnect::by_get). (A
+///   with the [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::resume_with_get`](crate::reconnect::Reconnect::resume_with_get). (A
 ///   preflight, an `OPTIONS` request without `Last-Event-ID`, is forwarded.)
 /// * **Closing.** A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: 204 to a `GET`, 410 otherwise.
 /// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
-/// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::linger) says.
+/// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::grace_period) says.
 /// * **Ending.** A clean end is an end. A `GET` that resumes such a stream with nothing missed is answered with 204, at which an
 ///   `EventSource` stops (WHATWG HTML 9.2.3), and a request with another method with 200 and an empty body; the upstream is not
 ///   asked again, unless [`continue_after_end`](Self::continue_after_end) says so. If the connection broke, or the answer ended
@@ -52,7 +52,7 @@ use crate::{codec::Event, upstream::terminal::completes};
 /// Only answers of status 200 are kept. Its task runs on tokio, unless there is an [executor](Self::executor).
 #[derive(Clone)]
 pub struct Replay {
-    pub(crate) bounds: Bounds,
+    pub(crate) bounds: Retention,
     pub(crate) scope: Arc<str>,
     pub(crate) query: Option<Arc<str>>,
     pub(crate) upstream_ids: bool,
@@ -87,7 +87,7 @@ pub enum Gap {
     /// any status but 200 (WHATWG HTML 9.2.3). Its data is `{"reason":"evicted"}` where some events are no longer kept: then those
     /// follow that are. It is `{"reason":"unknown"}` where nothing is known of the stream, and `{"reason":"failed"}` where the
     /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew. (Where the
-    /// [address](Replay::query) names the event, and not the header, the id becomes one that means so: an address is not reset.)
+    /// [address](Replay::query_param) names the event, and not the header, the id becomes one that means so: an address is not reset.)
     ///
     /// Such an answer has no headers of the upstream's, where nothing is known of its stream: what pages of other origins need
     /// (`Access-Control-Allow-Origin`) is for a layer further out to add.
@@ -103,7 +103,7 @@ pub enum Gap {
 #[derive(Clone)]
 pub(crate) struct Share {
     pub(crate) by: ShareKey,
-    pub(crate) join: Join,
+    pub(crate) join: StartAt,
 }
 
 /// What a stream begins with.
@@ -114,14 +114,14 @@ pub(crate) struct Prime {
 
 impl Replay {
     /// How much is kept of each stream.
-    pub fn bounds(mut self, bounds: Bounds) -> Self {
+    pub fn retention(mut self, bounds: Retention) -> Self {
         self.bounds = bounds;
         self
     }
 
     /// Names the place that the paths of requests are in; none unless set. A router that nests others takes away the beginning of
     /// a path: with a name for each, streams of the same rest are told apart.
-    pub fn scope(mut self, name: impl Into<Arc<str>>) -> Self {
+    pub fn namespace(mut self, name: impl Into<Arc<str>>) -> Self {
         self.scope = name.into();
         self
     }
@@ -132,7 +132,7 @@ impl Replay {
     ///
     /// The service never sees the parameter. An id that is not one of the layer's reaches it in `Last-Event-ID`. Several
     /// different ids, and a value that no header can hold, are answered with 400.
-    pub fn query(mut self, parameter: impl Into<Arc<str>>) -> Self {
+    pub fn query_param(mut self, parameter: impl Into<Arc<str>>) -> Self {
         self.query = Some(parameter.into());
         self
     }
@@ -144,7 +144,7 @@ impl Replay {
     /// a `GET` for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
     /// again to a client that has seen them since the last id. For clients that make something of ids, or share them with others;
     /// else the layer's own are safer.
-    pub fn upstream_ids(mut self, keep: bool) -> Self {
+    pub fn preserve_upstream_ids(mut self, keep: bool) -> Self {
         self.upstream_ids = keep;
         self
     }
@@ -152,7 +152,7 @@ impl Replay {
     /// Takes an id that is not found for one of ours that is lost, whatever its form, and tells of a [gap](Gap). Off unless set: in
     /// a `GET` it goes to the service, which may have given it to a client that came around the layer. For services that make nothing of
     /// ids: what they begin anew would pass for what follows on an id that was cut off or made up.
-    pub fn only_own_ids(mut self, only: bool) -> Self {
+    pub fn reject_foreign_ids(mut self, only: bool) -> Self {
         self.only_own_ids = only;
         self
     }
@@ -213,7 +213,7 @@ impl Replay {
 
     /// Adds a header of the first response to the responses of clients that resume or join its stream.
     ///
-    /// The others get `Content-Type`, `Content-Language` and the header of the [session](crate::session::Sessions::header), if there
+    /// The others get `Content-Type`, `Content-Language` and the header of the [session](crate::session::SessionMapping::header), if there
     /// are any, and nothing else of what the upstream said to the first client: its CORS headers name another origin, its rate
     /// limits count other requests. Add a header only if its value is right for all clients of a stream; a layer further out
     /// can compute the ones that are not.
@@ -230,14 +230,14 @@ impl Replay {
     }
 
     /// What a client is told that cannot have all it missed; [`Gap::Event`] unless set.
-    pub fn gap(mut self, gap: Gap) -> Self {
+    pub fn on_gap(mut self, gap: Gap) -> Self {
         self.gap = gap;
         self
     }
 
     /// Which streams outlive their client, by the head of the request and that of the answer; all that are kept unless set.
     /// With the others the upstream is let go of when the last client leaves, and what was sent until then can be resumed.
-    pub fn detach(
+    pub fn detach_when(
         mut self,
         outlives: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
@@ -248,20 +248,20 @@ impl Replay {
     /// How long the upstream goes on without a client; a minute unless set. It ends sooner if the
     /// [owner](crate::SseProxyLayer::max_detached_per_owner) or the [layer](crate::SseProxyLayer::max_detached) has too many
     /// such streams.
-    pub fn linger(mut self, time: Duration) -> Self {
+    pub fn grace_period(mut self, time: Duration) -> Self {
         self.linger = time;
         self
     }
 
     /// How long a stream may last in all, with clients or without, however often clients resume it; without end unless set. Then
     /// it is cut.
-    pub fn lifetime(mut self, time: Duration) -> Self {
+    pub fn max_age(mut self, time: Duration) -> Self {
         self.lifetime = Some(time);
         self
     }
 
     /// How many bytes an upstream may send without a client before it is let go of; 64 MiB unless set.
-    pub fn detached_bytes(mut self, bytes: u64) -> Self {
+    pub fn max_detached_bytes(mut self, bytes: u64) -> Self {
         self.detached_bytes = bytes;
         self
     }
@@ -281,7 +281,7 @@ impl Replay {
     /// upstream has come; with a `retry` of this many milliseconds, if there is one. Off unless set.
     ///
     /// It is what MCP 2025-11-25 does. Clients of other kinds may not expect an event without data.
-    pub fn prime(mut self, retry: Option<Duration>) -> Self {
+    pub fn priming_event(mut self, retry: Option<Duration>) -> Self {
         self.prime = Some(Prime { retry });
         self
     }
@@ -295,7 +295,7 @@ impl Replay {
     /// see the same stream, make them one owner, and check them in a layer further out, because only the first request of a
     /// stream gets to the service.
     ///
-    /// Whoever comes later gets what [other clients may have](Self::response_header) of the first head, and begins as [`join`](Self::join) says. What the first one
+    /// Whoever comes later gets what [other clients may have](Self::response_header) of the first head, and begins as [`share_from`](Self::share_from) says. What the first one
     /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with
     /// [`Lagged`](crate::ErrorKind::Lagged), and can resume; it holds nobody up. The interceptors run once, and see the head of
     /// the request that opened the stream: what differs from client to client is for a second layer outside.
@@ -311,14 +311,14 @@ impl Replay {
         mut self,
         key: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        let join = self.share.map_or(Join::Live, |share| share.join);
+        let join = self.share.map_or(StartAt::Live, |share| share.join);
         let by = Arc::new(key);
         self.share = Some(Share { by, join });
         self
     }
 
-    /// Where a client begins that joins a [shared](Self::share_by) stream; [`Join::Live`] unless set.
-    pub fn join(mut self, join: Join) -> Self {
+    /// Where a client begins that joins a [shared](Self::share_by) stream; [`StartAt::Live`] unless set.
+    pub fn share_from(mut self, join: StartAt) -> Self {
         match &mut self.share {
             Some(share) => share.join = join,
             None => {
@@ -342,7 +342,7 @@ impl Replay {
 impl Default for Replay {
     fn default() -> Self {
         Self {
-            bounds: Bounds::default(),
+            bounds: Retention::default(),
             scope: "".into(),
             query: None,
             upstream_ids: false,

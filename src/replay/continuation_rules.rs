@@ -10,7 +10,7 @@ use crate::replay::Replay;
 /// to any other method belongs to a request that must not be sent twice (RFC 9110 9.2.2), and a `GET` of the same target is
 /// another resource, unless the protocol says that it is not.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Continuation {
+pub(crate) struct ContinuationRules {
     /// After the connection broke, or ended inside an event.
     pub(crate) after_break: bool,
     /// After an end between two events, without the event that completes the stream.
@@ -19,7 +19,7 @@ pub(crate) struct Continuation {
     pub(crate) anew: bool,
 }
 
-impl Continuation {
+impl ContinuationRules {
     /// `reconnects_by_get`: the reconnect policy continues this stream by `GET`.
     pub(crate) fn new(replay: &Replay, opened_by: &Method, reconnects_by_get: bool) -> Self {
         let is_get = opened_by == Method::GET;

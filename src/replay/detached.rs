@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::quota::Quota;
-use crate::log::Channel;
+use crate::log::SharedLog;
 
 /// All detached streams of a layer. Above a limit the oldest one of the owner ends whose stream came last.
 pub(crate) struct Detached<K> {
@@ -31,7 +31,7 @@ struct Streams<K> {
 }
 
 struct Entry {
-    channel: Arc<Channel>,
+    channel: Arc<SharedLog>,
     is_ended: Arc<AtomicBool>,
 }
 
@@ -66,7 +66,7 @@ impl<K: Clone + Eq + Hash> Detached<K> {
     pub(crate) fn enter(
         self: &Arc<Self>,
         owner: K,
-        channel: &Arc<Channel>,
+        channel: &Arc<SharedLog>,
         since: Instant,
     ) -> DetachedSlot<K> {
         let is_ended = Arc::<AtomicBool>::default();

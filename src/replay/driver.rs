@@ -18,15 +18,15 @@ use tower::BoxError;
 
 use crate::{
     downstream::{
-        flush_policy::Patience,
+        flush_policy::FlushPolicy,
         source::{Source, Step},
     },
     error::{Error, ErrorKind},
     layer::Config,
-    log::{Demand, Ending, Stamp, State},
-    observe::report::{Outcome, StreamReport},
-    replay::{DetachedSlot, Logs, coalesce::Shared, recorded_stream::Recording},
-    session::{Lease, Owner},
+    log::{Ending, LogEncoder, LogState, WriteDemand},
+    observe::report::{StreamOutcome, StreamReport},
+    replay::{DetachedSlot, LogRegistry, coalesce::Coalescer, recorded_stream::RecordedStream},
+    session::{Owner, SessionLease},
     timer::Timer,
     upstream::Pull,
 };
@@ -81,7 +81,7 @@ impl Limits {
 
 /// A task, to be spawned: one for each stream that is kept. It ends when nothing of the stream is kept any longer.
 #[must_use = "a stream is moved by whoever polls this"]
-pub(crate) struct Pump<B> {
+pub(crate) struct RecordDriver<B> {
     // Only while there is an upstream: an ended stream needs no memory for one.
     driver: Option<Pin<Box<Driver<B>>>>,
     kept: Arc<Kept>,
@@ -102,14 +102,14 @@ pin_project! {
     struct Driver<B> {
         #[pin]
         pull: Option<Pull<B>>,
-        stamp: Stamp,
+        stamp: LogEncoder,
         // What has been collected is to be written, as soon as there is room for it.
         due: bool,
         // How the upstream ended, once it has. The stream does when all is written.
         over: Option<(bool, Ending)>,
         // Of an upstream that ended cleanly, until all is written.
         report: Option<StreamReport>,
-        patience: Patience,
+        patience: FlushPolicy,
         // There is no room for more than its clients have still to read.
         full: bool,
         // Held while there is no client.
@@ -125,15 +125,15 @@ pin_project! {
         kept: Arc<Kept>,
         timer: Timer,
         // Keeps the session alive.
-        lease: Option<Lease>,
+        lease: Option<SessionLease>,
     }
 }
 
 /// The stream's place among the others, given up when this is dropped.
 struct Kept {
-    recording: Arc<Recording>,
-    logs: Arc<Logs<Recording>>,
-    shared: Arc<Shared>,
+    recording: Arc<RecordedStream>,
+    logs: Arc<LogRegistry<RecordedStream>>,
+    shared: Arc<Coalescer>,
 }
 
 impl Kept {
@@ -143,17 +143,17 @@ impl Kept {
     }
 }
 
-impl<B> Pump<B>
+impl<B> RecordDriver<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(
         pull: Pull<B>,
-        recording: Arc<Recording>,
+        recording: Arc<RecordedStream>,
         config: &Config,
         limits: Limits,
-        lease: Option<Lease>,
+        lease: Option<SessionLease>,
     ) -> Self {
         let kept = Arc::new(Kept {
             logs: Arc::clone(config.logs()),
@@ -162,11 +162,11 @@ where
         });
         let driver = Driver {
             pull: Some(pull),
-            stamp: Stamp::new(kept.recording.stamp()),
+            stamp: LogEncoder::new(kept.recording.id_prefix()),
             due: false,
             over: None,
             report: None,
-            patience: Patience::default(),
+            patience: FlushPolicy::default(),
             full: kept.account((0, 0)),
             detached: None,
             alone: 0,
@@ -204,7 +204,7 @@ where
             }
             let next = if *this.due { this.stamp.next_size() } else { 0 };
             let demand = channel.poll_demand(cx, next);
-            let alone_since = channel.alone_since();
+            let alone_since = channel.without_readers_since();
             if alone_since.is_none() {
                 *this.alone = 0;
             }
@@ -234,20 +234,22 @@ where
                 continue;
             }
             let demand = match demand {
-                Demand::Write { .. } if *this.full && !channel.poll_caught_up(cx) => Demand::Wait,
-                Demand::Write { blocks, bytes } if *this.full => Demand::Write {
+                WriteDemand::Write { .. } if *this.full && !channel.poll_caught_up(cx) => {
+                    WriteDemand::Wait
+                }
+                WriteDemand::Write { blocks, bytes } if *this.full => WriteDemand::Write {
                     blocks,
                     bytes: bytes.min(BYTES_WITHOUT_ROOM),
                 },
                 demand => demand,
             };
             match demand {
-                Demand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
-                Demand::Stop => {
-                    self.let_go(Outcome::Failed(ErrorKind::Aborted));
+                WriteDemand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
+                WriteDemand::Stop => {
+                    self.let_go(StreamOutcome::Failed(ErrorKind::Aborted));
                     return Poll::Ready(());
                 }
-                Demand::Wait => {
+                WriteDemand::Wait => {
                     let Some(deadline) = deadline else {
                         return Poll::Pending;
                     };
@@ -332,7 +334,7 @@ where
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
         let recording = &this.kept.recording;
         let channel = &recording.channel;
-        let rest = if channel.alone_since().is_none() {
+        let rest = if channel.without_readers_since().is_none() {
             // With its client it is a stream in flight.
             0
         } else {
@@ -356,9 +358,9 @@ where
         }
         if let Some(mut pull) = this.pull.as_mut().as_pin_mut().filter(|_| is_first) {
             let is_complete = this.kept.recording.progress.is_complete();
-            let ends = pull.as_mut().give_up();
+            let ends = pull.as_mut().stop_waiting();
             if !ends && is_complete {
-                pull.as_mut().hang_up();
+                pull.as_mut().finish_now();
             }
             if ends || is_complete {
                 // Interceptors are told the end, and what they hold is kept: that is soon done.
@@ -373,9 +375,9 @@ where
             return ControlFlow::Continue(());
         }
         self.let_go(if alone {
-            Outcome::ClientLeft
+            StreamOutcome::ClientLeft
         } else {
-            Outcome::Expired
+            StreamOutcome::Expired
         });
         ControlFlow::Break(())
     }
@@ -391,7 +393,7 @@ where
         let blocks = this.stamp.take(channel.next_position());
         *this.due = this.stamp.waiting() > 0;
         let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
-        *this.alone = match channel.alone_since() {
+        *this.alone = match channel.without_readers_since() {
             Some(_) => *this.alone + bytes as u64,
             None => 0,
         };
@@ -406,30 +408,30 @@ where
     fn end(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
         let this = self.project();
         if let Some(mut report) = this.report.take() {
-            report.close(Outcome::Completed);
+            report.close(StreamOutcome::Completed);
         }
-        let Recording {
+        let RecordedStream {
             channel, progress, ..
         } = &*this.kept.recording;
         progress.give_up();
         let (state, may_go_on) = match &ending {
             Ending::Clean(_) => {
                 let waited = this.limits.given_up.is_some();
-                (State::Complete, waited || truncated)
+                (LogState::Complete, waited || truncated)
             }
             // What an interceptor refused is not to be passed over as if it had not been.
             Ending::Broken(error) => {
                 let kind = error.kind();
                 let by_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);
-                (State::Failed, by_network)
+                (LogState::Failed, by_network)
             }
         };
         let continuation = this.kept.recording.continuation;
         let can_go_on = may_go_on && continuation.after_break && progress.last_id().is_some();
         let state = match state {
-            _ if can_go_on => State::Suspended,
+            _ if can_go_on => LogState::Suspended,
             // The rest of the last event is missing, and no request will bring it.
-            State::Complete if truncated && !progress.is_complete() => State::Failed,
+            LogState::Complete if truncated && !progress.is_complete() => LogState::Failed,
             state => state,
         };
         channel.end(state, ending);
@@ -441,7 +443,7 @@ where
     }
 
     /// Cuts the stream, and reports why.
-    fn let_go(mut self: Pin<&mut Self>, why: Outcome) {
+    fn let_go(mut self: Pin<&mut Self>, why: StreamOutcome) {
         let mut this = self.as_mut().project();
         if let Some(mut report) = this.report.take() {
             report.close(why);
@@ -456,7 +458,7 @@ where
     }
 }
 
-impl<B> Future for Pump<B>
+impl<B> Future for RecordDriver<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -473,7 +475,7 @@ where
         loop {
             let (expires, change) = channel.expire(Instant::now());
             this.kept.account(change);
-            if !channel.poll_kept(cx) {
+            if !channel.poll_retained(cx) {
                 return Poll::Ready(());
             }
             // Without a time it is kept until there is no room for it.
@@ -487,13 +489,13 @@ where
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let Recording { token, channel, .. } = &*self.recording;
+        let RecordedStream { token, channel, .. } = &*self.recording;
         self.logs.retire(*token, &self.recording);
         self.shared.remove(&self.recording);
         // If the task was dropped in the middle of the stream, those who read it must not wait for more.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        if matches!(channel.state(), State::Live) {
-            channel.end(State::Failed, Ending::Broken(aborted));
+        if matches!(channel.state(), LogState::Live) {
+            channel.end(LogState::Failed, Ending::Broken(aborted));
         }
     }
 }

@@ -38,22 +38,22 @@
 //!
 //! ```
 //! use tokio::time::Instant;
-//! use tower_sse_proxy::replay::{Bounds, Located, Log, Read};
+//! use tower_sse_proxy::replay::{Retention, ResumePoint, Log, ReadResult};
 //!
 //! let now = Instant::now();
-//! let mut log = Log::new(Bounds::default().events(2));
+//! let mut log = Log::new(Retention::default().events(2));
 //! let one = log.append("id: a\ndata: 1\n\n".into(), now);
 //! let two = log.append("id: b\ndata: 2\n\n".into(), now);
 //! log.append("id: c\ndata: 3\n\n".into(), now);
 //!
 //! // There is room for two, and after the one that had to go comes the second.
-//! let Located::After(cursor) = log.locate(one) else { panic!() };
-//! let Read::Block(block, cursor) = log.read(cursor) else { panic!() };
+//! let ResumePoint::After(cursor) = log.locate(one) else { panic!() };
+//! let ReadResult::Block(block, cursor) = log.read(cursor) else { panic!() };
 //! assert_eq!(block, "id: b\ndata: 2\n\n");
 //!
 //! log.append("id: d\ndata: 4\n\n".into(), now);
-//! assert_eq!(log.locate(one), Located::Evicted);
-//! assert!(matches!(log.locate(two), Located::After(again) if again == cursor));
+//! assert_eq!(log.locate(one), ResumePoint::Evicted);
+//! assert!(matches!(log.locate(two), ResumePoint::After(again) if again == cursor));
 //! ```
 
 pub(crate) mod closed_streams;
@@ -72,11 +72,12 @@ pub(crate) mod resume_gate;
 #[doc(hidden)]
 pub use crate::log::model;
 pub use crate::log::{
-    Bounds, Cursor, EventId, Join, Located, Log, MalformedEventId, Position, Read, State, Token,
+    Cursor, EventId, Log, LogState, MalformedEventId, Position, ReadResult, ResumePoint, Retention,
+    StartAt, StreamId,
 };
 pub use config::{Gap, Replay};
 
 pub(crate) use closed_streams::ClosedStreams;
 pub(crate) use detached::{Detached, DetachedSlot};
 pub(crate) use quota::{Account, Quota};
-pub(crate) use registry::{Logs, Record};
+pub(crate) use registry::{LogRegistry, Record};

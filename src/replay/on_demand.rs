@@ -7,34 +7,34 @@ use std::{
 
 use crate::{
     error::Error,
-    log::{Channel, Ending},
-    replay::continuation_rules::Continuation,
-    upstream::{Over, Progress, Sequel, body::Plain},
+    log::{Ending, SharedLog},
+    replay::continuation_rules::ContinuationRules,
+    upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
 /// Waits for a client to come back, by whose request the upstream is asked to go on.
-pub(crate) struct Waiting<B> {
-    channel: Arc<Channel>,
-    progress: Arc<Progress>,
-    continuation: Continuation,
-    next: Arc<Next<B>>,
-    over: Option<Over>,
+pub(crate) struct ResumeOnDemand<B> {
+    channel: Arc<SharedLog>,
+    progress: Arc<UpstreamProgress>,
+    rules: ContinuationRules,
+    next: Arc<BodyMailbox<B>>,
+    over: Option<UpstreamEnd>,
     /// What readers are to be told of it.
     untold: Option<Ending>,
 }
 
-impl<B> Waiting<B> {
+impl<B> ResumeOnDemand<B> {
     /// And the place for what it waits for.
     pub(crate) fn new(
-        channel: Arc<Channel>,
-        progress: Arc<Progress>,
-        continuation: Continuation,
-    ) -> (Arc<Next<B>>, Self) {
-        let next = Arc::<Next<B>>::default();
+        channel: Arc<SharedLog>,
+        progress: Arc<UpstreamProgress>,
+        rules: ContinuationRules,
+    ) -> (Arc<BodyMailbox<B>>, Self) {
+        let next = Arc::<BodyMailbox<B>>::default();
         let waiting = Self {
             channel,
             progress,
-            continuation,
+            rules,
             next: Arc::clone(&next),
             over: None,
             untold: None,
@@ -49,25 +49,31 @@ impl<B> Waiting<B> {
     }
 }
 
-impl<B: Send> Sequel<B> for Waiting<B> {
-    fn handle_over(&mut self, over: Over) -> Result<(), Over> {
+impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
+    fn handle_end(&mut self, over: UpstreamEnd) -> Result<(), UpstreamEnd> {
         let may_continue = match over {
-            Over::Clean(_) => self.continuation.after_end,
-            Over::Broken(_) => self.continuation.after_break,
+            UpstreamEnd::Clean(_) => self.rules.after_end,
+            UpstreamEnd::Broken(_) => self.rules.after_break,
         };
         if !(may_continue && self.progress.wait()) {
             self.progress.give_up();
             return Err(match over {
                 // All was sent before, and an end is an end.
-                Over::Broken(_) if self.progress.is_complete() => Over::Clean(None),
+                UpstreamEnd::Broken(_) if self.progress.is_complete() => UpstreamEnd::Clean(None),
                 over => over,
             });
         }
         let (over, ending) = match over {
-            Over::Clean(trailers) => (Over::Clean(trailers.clone()), Ending::Clean(trailers)),
-            Over::Broken(error) => {
+            UpstreamEnd::Clean(trailers) => (
+                UpstreamEnd::Clean(trailers.clone()),
+                Ending::Clean(trailers),
+            ),
+            UpstreamEnd::Broken(error) => {
                 let error = Arc::new(error);
-                (Over::Broken(Error::shared(&error)), Ending::Broken(error))
+                (
+                    UpstreamEnd::Broken(Error::shared(&error)),
+                    Ending::Broken(error),
+                )
             }
         };
         self.over = Some(over);
@@ -75,14 +81,14 @@ impl<B: Send> Sequel<B> for Waiting<B> {
         Ok(())
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Plain<B>, Over>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
         self.tell();
         let Some(answer) = ready!(self.next.poll_take(cx)) else {
             self.progress.give_up();
             // However its last answer ended: that was all.
             return Poll::Ready(Err(match self.over.take() {
-                Some(Over::Clean(trailers)) => Over::Clean(trailers),
-                _ => Over::Clean(None),
+                Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
+                _ => UpstreamEnd::Clean(None),
             }));
         };
         self.progress.begin_again();
@@ -90,7 +96,7 @@ impl<B: Send> Sequel<B> for Waiting<B> {
         Poll::Ready(Ok(answer))
     }
 
-    fn give_up(&mut self) -> Option<Over> {
+    fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.tell();
         if !self.channel.stop_waiting() {
             // An answer is on its way.
@@ -102,12 +108,12 @@ impl<B: Send> Sequel<B> for Waiting<B> {
 }
 
 /// A place for what follows, and who waits for it. (A channel would take more room than the rest of a stream.)
-pub(crate) struct Next<B>(Mutex<(Option<Follows<B>>, Option<Waker>)>);
+pub(crate) struct BodyMailbox<B>(Mutex<(Option<Follows<B>>, Option<Waker>)>);
 
 /// Another answer, or the news that there is none.
-type Follows<B> = Option<Plain<B>>;
+type Follows<B> = Option<DecodedBody<B>>;
 
-impl<B> Next<B> {
+impl<B> BodyMailbox<B> {
     pub(crate) fn put(&self, answer: Follows<B>) {
         let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         place.0 = Some(answer);
@@ -129,7 +135,7 @@ impl<B> Next<B> {
     }
 }
 
-impl<B> Default for Next<B> {
+impl<B> Default for BodyMailbox<B> {
     fn default() -> Self {
         Self(Mutex::default())
     }

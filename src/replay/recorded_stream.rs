@@ -13,39 +13,43 @@ use http::{HeaderMap, header, request, response, uri::Authority};
 use crate::{
     exchange::resume::head_with,
     headers::{query::without_parameter, stored::StoredHeaders},
-    log::{Channel, Reader, State, Token},
+    log::{LogState, Reader, SharedLog, StreamId},
     replay::{
         Account, Record, Replay,
-        continuation_rules::Continuation,
-        on_demand::{Next, Waiting},
-        resume_gate::{Turn, Turns},
+        continuation_rules::ContinuationRules,
+        on_demand::{BodyMailbox, ResumeOnDemand},
+        resume_gate::{ResumeGate, ResumePermit},
     },
     session::{Owner, SessionId},
-    upstream::{Progress, body::Plain},
+    upstream::{UpstreamProgress, body::DecodedBody},
 };
 
 /// Names a stream within those of its owner, among those that were closed.
-pub(crate) fn closed_key(whose: &Whose, target: &Target, token: Token) -> impl Hash + use<> {
+pub(crate) fn closed_key(
+    whose: &StreamOwner,
+    target: &StreamKey,
+    token: StreamId,
+) -> impl Hash + use<> {
     (whose.session.clone(), target.clone(), token)
 }
 
 /// Who may have a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Whose {
+pub(crate) struct StreamOwner {
     pub(crate) owner: Owner,
     pub(crate) session: Option<SessionId>,
 }
 
 /// What a stream was asked for by, within the scope of this name.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Target {
+pub(crate) enum StreamKey {
     /// Host, path and query.
     Path(Arc<str>, String),
     /// Host, and the key by which it is shared.
     Shared(Arc<str>, String),
 }
 
-impl Target {
+impl StreamKey {
     pub(crate) fn of(request: &request::Parts, replay: &Replay) -> Self {
         let scope = Arc::clone(&replay.scope);
         if let Some(share) = &replay.share
@@ -79,45 +83,45 @@ fn with_host(request: &request::Parts, rest: &str) -> String {
 }
 
 /// One stream, for those who come back to it.
-pub(crate) struct Recording {
-    pub(crate) token: Token,
+pub(crate) struct RecordedStream {
+    pub(crate) token: StreamId,
     /// By the real clock: of two streams one began first.
     pub(crate) since: Instant,
-    pub(crate) whose: Whose,
-    pub(crate) target: Target,
+    pub(crate) whose: StreamOwner,
+    pub(crate) target: StreamKey,
     /// The fields of the first response that other clients may have, too.
     fields: StoredHeaders,
     /// Events keep the ids that they have.
     upstream_ids: bool,
-    pub(crate) continuation: Continuation,
-    pub(crate) channel: Arc<Channel>,
+    pub(crate) continuation: ContinuationRules,
+    pub(crate) channel: Arc<SharedLog>,
     account: Arc<Account>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) progress: Arc<UpstreamProgress>,
     /// Of those who share it, one asks the upstream to go on, for all.
-    turns: Option<Arc<Turns>>,
+    turns: Option<Arc<ResumeGate>>,
     /// The stream that follows on this one, which is over.
     successor: Mutex<Weak<Self>>,
     /// Takes another answer of the upstream; of a type that only the service knows.
     next: Box<dyn Any + Send + Sync>,
 }
 
-impl Recording {
+impl RecordedStream {
     /// A stream, with its log and the account that this counts against; and what takes another answer of the upstream.
     pub(crate) fn new<B: Send + 'static>(
-        token: Token,
-        (whose, target): (Whose, Target),
-        (channel, account): (Channel, Arc<Account>),
-        progress: Progress,
+        token: StreamId,
+        (whose, target): (StreamOwner, StreamKey),
+        (channel, account): (SharedLog, Arc<Account>),
+        progress: UpstreamProgress,
         headers: &HeaderMap,
         upstream_ids: bool,
-        continuation: Continuation,
-    ) -> (Self, Waiting<B>) {
+        continuation: ContinuationRules,
+    ) -> (Self, ResumeOnDemand<B>) {
         let fields = headers.iter();
         let channel = Arc::new(channel);
         let progress = Arc::new(progress);
         let (next, waiting) =
-            Waiting::new(Arc::clone(&channel), Arc::clone(&progress), continuation);
-        let turns = matches!(target, Target::Shared(..)).then(Arc::default);
+            ResumeOnDemand::new(Arc::clone(&channel), Arc::clone(&progress), continuation);
+        let turns = matches!(target, StreamKey::Shared(..)).then(Arc::default);
         let recording = Self {
             token,
             since: Instant::now(),
@@ -153,12 +157,12 @@ impl Recording {
 
     /// The memory, in bytes, of what it holds that can be of any size: its response head, its address and ids.
     pub(crate) fn memory(&self) -> usize {
-        let (Target::Path(_, at) | Target::Shared(_, at)) = &self.target;
+        let (StreamKey::Path(_, at) | StreamKey::Shared(_, at)) = &self.target;
         self.fields.len() + at.capacity() + self.progress.memory()
     }
 
     /// What events get for an id, if they get one.
-    pub(crate) fn stamp(&self) -> Option<Token> {
+    pub(crate) fn id_prefix(&self) -> Option<StreamId> {
         (!self.upstream_ids).then_some(self.token)
     }
 
@@ -169,7 +173,7 @@ impl Recording {
     }
 
     /// This one is over, and another stream follows on it.
-    pub(crate) fn followed_by(&self, successor: &Arc<Self>) {
+    pub(crate) fn set_successor(&self, successor: &Arc<Self>) {
         let mut place = self
             .successor
             .lock()
@@ -178,17 +182,20 @@ impl Recording {
     }
 
     /// Waits until nobody else asks the upstream to go on.
-    pub(crate) async fn turn(&self) -> Turn {
+    pub(crate) async fn resume_permit(&self) -> ResumePermit {
         match &self.turns {
-            Some(turns) => Turns::take(turns).await,
-            None => Turn::default(),
+            Some(turns) => ResumeGate::take(turns).await,
+            None => ResumePermit::default(),
         }
     }
 
     /// Goes on with another answer of the upstream, if one is waited for. Given back if not.
-    pub(crate) fn go_on<B: Send + 'static>(&self, answer: Plain<B>) -> Result<(), Plain<B>> {
-        match self.next.downcast_ref::<Arc<Next<B>>>() {
-            Some(next) if self.channel.go_on() => {
+    pub(crate) fn resume_with<B: Send + 'static>(
+        &self,
+        answer: DecodedBody<B>,
+    ) -> Result<(), DecodedBody<B>> {
+        match self.next.downcast_ref::<Arc<BodyMailbox<B>>>() {
+            Some(next) if self.channel.resume() => {
                 next.put(Some(answer));
                 Ok(())
             }
@@ -199,11 +206,11 @@ impl Recording {
     /// The upstream has no more to go on with. Whether there is something to read all the same, or will be: what interceptors hold
     /// comes to its end.
     pub(crate) fn finish<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
-        if self.has_moved_on(reader, last_id) {
+        if self.has_advanced_past(reader, last_id) {
             return true;
         }
-        match self.next.downcast_ref::<Arc<Next<B>>>() {
-            Some(next) if self.progress.is_held_back() && self.channel.go_on() => {
+        match self.next.downcast_ref::<Arc<BodyMailbox<B>>>() {
+            Some(next) if self.progress.is_held_back() && self.channel.resume() => {
                 self.progress.complete();
                 next.put(None);
                 true
@@ -214,18 +221,18 @@ impl Recording {
 
     /// Whether something has happened to the stream since the upstream was asked for this reader to go on after this id: another
     /// answer came first, or interceptors have let go of what they held, or have not and never will.
-    pub(crate) fn has_moved_on(&self, reader: &Reader, last_id: &str) -> bool {
-        self.channel.state() == State::Live
+    pub(crate) fn has_advanced_past(&self, reader: &Reader, last_id: &str) -> bool {
+        self.channel.state() == LogState::Live
             || reader.has_events()
             || self.progress.last_id().as_deref() != Some(last_id)
     }
 }
 
-impl Record for Recording {
-    type Whose = Whose;
+impl Record for RecordedStream {
+    type Whose = StreamOwner;
     type Owner = Owner;
 
-    fn whose(&self) -> &Whose {
+    fn whose(&self) -> &StreamOwner {
         &self.whose
     }
 
@@ -237,12 +244,12 @@ impl Record for Recording {
         &self.account
     }
 
-    fn channel(&self) -> &Channel {
+    fn channel(&self) -> &SharedLog {
         &self.channel
     }
 }
 
-impl fmt::Debug for Recording {
+impl fmt::Debug for RecordedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recording")
             .field("whose", &self.whose)

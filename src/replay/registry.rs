@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    log::{Channel, Token, shared_log::Spare},
+    log::{SharedLog, StreamId, shared_log::Spare},
     replay::{Detached, Quota, quota::Account},
 };
 
@@ -25,9 +25,9 @@ pub(crate) trait Record {
 
     fn whose(&self) -> &Self::Whose;
     fn owner(&self) -> &Self::Owner;
-    /// The [account](Logs::account_of) of its owner.
+    /// The [account](LogRegistry::account_of) of its owner.
     fn account(&self) -> &Arc<Account>;
-    fn channel(&self) -> &Channel;
+    fn channel(&self) -> &SharedLog;
 }
 
 /// Finds streams by their token, and evicts events when there is no room for all.
@@ -42,7 +42,7 @@ pub(crate) trait Record {
 ///    when the older ones are counted first. So the log of a connected client makes no room for a new stream.
 ///
 /// If that is not enough, [`account`](Self::account) says so, and the writer waits until its clients have read everything.
-pub(crate) struct Logs<R: Record> {
+pub(crate) struct LogRegistry<R: Record> {
     shelf: Mutex<Shelf<R>>,
     /// Below 0 for a moment, where what was written is let go of before it was counted.
     bytes: AtomicI64,
@@ -53,8 +53,8 @@ pub(crate) struct Logs<R: Record> {
 }
 
 struct Shelf<R: Record> {
-    by_token: HashMap<Token, Placed<R>>,
-    by_whose: HashMap<R::Whose, HashSet<Token>>,
+    by_token: HashMap<StreamId, Placed<R>>,
+    by_whose: HashMap<R::Whose, HashSet<StreamId>>,
     by_owner: HashMap<R::Owner, Owned<R>>,
     /// How many streams there were.
     so_far: u64,
@@ -70,7 +70,7 @@ struct Placed<R> {
 struct Owned<R> {
     account: Arc<Account>,
     /// All, each with how often it had been written to when it was put here.
-    queue: VecDeque<(Token, u64)>,
+    queue: VecDeque<(StreamId, u64)>,
     /// All, the oldest stream first.
     by_number: BTreeMap<u64, Arc<R>>,
 }
@@ -85,7 +85,7 @@ impl<R> Owned<R> {
     }
 }
 
-impl<R: Record> Logs<R> {
+impl<R: Record> LogRegistry<R> {
     /// Logs within these limits.
     pub(crate) fn new(quota: Quota) -> Self {
         let shelf = Shelf {
@@ -131,7 +131,7 @@ impl<R: Record> Logs<R> {
         account
     }
 
-    pub(crate) fn insert(&self, token: Token, record: Arc<R>) {
+    pub(crate) fn insert(&self, token: StreamId, record: Arc<R>) {
         let mut shelf = self.lock();
         shelf.so_far += 1;
         let number = shelf.so_far;
@@ -144,7 +144,7 @@ impl<R: Record> Logs<R> {
         shelf.by_token.insert(token, Placed { record, number });
     }
 
-    pub(crate) fn find(&self, token: Token) -> Option<Arc<R>> {
+    pub(crate) fn find(&self, token: StreamId) -> Option<Arc<R>> {
         let shelf = self.lock();
         let placed = shelf.by_token.get(&token)?;
         Some(Arc::clone(&placed.record))
@@ -159,7 +159,7 @@ impl<R: Record> Logs<R> {
     }
 
     /// The stream is known no more.
-    pub(crate) fn remove(&self, token: Token) {
+    pub(crate) fn remove(&self, token: StreamId) {
         let mut shelf = self.lock();
         let Some(Placed { record, number }) = shelf.by_token.remove(&token) else {
             return;
@@ -187,7 +187,7 @@ impl<R: Record> Logs<R> {
     }
 
     /// As [`remove`](Self::remove), and nothing more will be written to its log.
-    pub(crate) fn retire(&self, token: Token, record: &R) {
+    pub(crate) fn retire(&self, token: StreamId, record: &R) {
         self.remove(token);
         self.account(record, (0, record.channel().retire()));
     }
@@ -353,7 +353,7 @@ impl<R: Record> Logs<R> {
     }
 }
 
-impl<R: Record> fmt::Debug for Logs<R> {
+impl<R: Record> fmt::Debug for LogRegistry<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Logs")
             .field("streams", &self.len())
@@ -368,18 +368,18 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::log::{Bounds, event_log::OVERHEAD};
+    use crate::log::{Retention, event_log::OVERHEAD};
 
     /// One that is written to at every look, if it is busy.
     struct Stream {
-        channel: Channel,
+        channel: SharedLog,
         is_busy: bool,
         account: Arc<Account>,
     }
 
     /// One owner may have it all.
-    fn logs(bytes: usize) -> Logs<Stream> {
-        Logs::new(Quota {
+    fn logs(bytes: usize) -> LogRegistry<Stream> {
+        LogRegistry::new(Quota {
             bytes,
             bytes_per_owner: Some(bytes),
             ..Quota::default()
@@ -409,7 +409,7 @@ mod tests {
             &self.account
         }
 
-        fn channel(&self) -> &Channel {
+        fn channel(&self) -> &SharedLog {
             if self.is_busy {
                 self.channel.write([], Instant::now());
             }
@@ -417,14 +417,14 @@ mod tests {
         }
     }
 
-    fn stream(logs: &Logs<Stream>, is_busy: bool) -> Arc<Stream> {
-        let channel = Channel::new(Bounds::default(), Instant::now());
+    fn stream(logs: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
+        let channel = SharedLog::new(Retention::default(), Instant::now());
         let stream = Arc::new(Stream {
             channel,
             is_busy,
             account: logs.account_of(&()),
         });
-        logs.insert(Token::random(), Arc::clone(&stream));
+        logs.insert(StreamId::random(), Arc::clone(&stream));
         stream
     }
 
@@ -477,9 +477,9 @@ mod tests {
             (65, 33, 32),
         ] {
             let logs = logs(0);
-            let tokens: Vec<_> = (0..all).map(|_| Token::random()).collect();
+            let tokens: Vec<_> = (0..all).map(|_| StreamId::random()).collect();
             for &token in &tokens {
-                let channel = Channel::new(Bounds::default(), Instant::now());
+                let channel = SharedLog::new(Retention::default(), Instant::now());
                 let stream = Stream {
                     channel,
                     is_busy: false,

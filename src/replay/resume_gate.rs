@@ -9,37 +9,37 @@ use tokio::sync::OwnedMutexGuard;
 
 /// Who asks the upstream to go on, of those who share a stream.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct ResumeGate {
     one: Arc<tokio::sync::Mutex<()>>,
     /// How often the upstream was asked in vain.
     failed: AtomicU64,
 }
 
-impl Turns {
+impl ResumeGate {
     /// Waits until nobody else has a turn.
-    pub(crate) async fn take(self: &Arc<Self>) -> Turn {
+    pub(crate) async fn take(self: &Arc<Self>) -> ResumePermit {
         if let Ok(held) = Arc::clone(&self.one).try_lock_owned() {
-            return Turn::new(self, held, false, false);
+            return ResumePermit::new(self, held, false, false);
         }
         let before = self.failed.load(Ordering::Relaxed);
         let held = Arc::clone(&self.one).lock_owned().await;
         let failed = self.failed.load(Ordering::Relaxed) != before;
-        Turn::new(self, held, true, failed)
+        ResumePermit::new(self, held, true, failed)
     }
 }
 
 /// It is its holder's turn to ask the upstream to go on, until this is dropped.
 #[derive(Default)]
-pub(crate) struct Turn {
-    turns: Option<(Arc<Turns>, OwnedMutexGuard<()>)>,
+pub(crate) struct ResumePermit {
+    turns: Option<(Arc<ResumeGate>, OwnedMutexGuard<()>)>,
     /// Somebody else has had a turn before.
     pub(crate) waited: bool,
     /// In vain.
     pub(crate) failed: bool,
 }
 
-impl Turn {
-    fn new(turns: &Arc<Turns>, held: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
+impl ResumePermit {
+    fn new(turns: &Arc<ResumeGate>, held: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
         Self {
             turns: Some((Arc::clone(turns), held)),
             waited,

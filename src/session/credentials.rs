@@ -21,8 +21,8 @@ const COMMON: [HeaderName; 6] = [
 
 /// The fields of a request that together are its [owner](crate::SseProxyLayer::owner).
 ///
-/// The default is `Authorization` and the usual API-key headers: `X-Api-Key`, `Api-Key`, `X-Goog-Api-Key`, `X-Auth-Token` and
-/// `X-Access-Token`. Two requests have the same owner if they have the same values of these fields, byte for byte, in the
+/// The default is `Authorization` and the usual API-key headers: `X-Api-Key`, `Api-Key`, `X-Goog-Api-Key`, `X-Auth-StreamId` and
+/// `X-Access-StreamId`. Two requests have the same owner if they have the same values of these fields, byte for byte, in the
 /// same order where a field is repeated. A request that has none of the fields is anonymous, and all anonymous requests have
 /// the same owner.
 ///
@@ -61,7 +61,7 @@ impl Credentials {
     }
 
     /// Adds the cookie of this name. The name is compared with case, the value as it stands in the `Cookie` field, with its
-    /// quotes if it has any. The cookie that holds a [session](super::Sessions::in_cookie) id never counts.
+    /// quotes if it has any. The cookie that holds a [session](super::SessionMapping::in_cookie) id never counts.
     ///
     /// # Errors
     /// No cookie can have this name (RFC 6265 4.1.1).

@@ -5,7 +5,7 @@ use std::fmt;
 use fluent_uri::{Uri, UriRef};
 use http::{HeaderMap, header::HOST};
 
-use super::UpstreamId;
+use super::UpstreamSessionId;
 
 /// The parameter by which a client's endpoint names its session.
 pub(super) const PARAMETER: &str = "sessionId";
@@ -76,12 +76,12 @@ fn origin_of(scheme: &str, authority: &str) -> String {
 }
 
 /// An endpoint as a store keeps it. Servers may tell every stream the same URL, and each is a session of its own.
-pub(super) fn as_id(target: &str, stream: u64) -> UpstreamId {
-    UpstreamId::new(format!("{MARK}{stream:x} {target}"))
+pub(super) fn as_id(target: &str, stream: u64) -> UpstreamSessionId {
+    UpstreamSessionId::new(format!("{MARK}{stream:x} {target}"))
 }
 
 /// The path and query to post to, if the id is that of an endpoint.
-pub(super) fn of_id(id: &UpstreamId) -> Option<&str> {
+pub(super) fn of_id(id: &UpstreamSessionId) -> Option<&str> {
     let (_, target) = id.as_str().strip_prefix(MARK)?.split_once(' ')?;
     Some(target)
 }
@@ -226,6 +226,6 @@ mod tests {
         let id = as_id("/messages?id=1", 7);
         assert_eq!(of_id(&id), Some("/messages?id=1"));
         assert_ne!(id, as_id("/messages?id=1", 8));
-        assert_eq!(of_id(&UpstreamId::new("/messages")), None);
+        assert_eq!(of_id(&UpstreamSessionId::new("/messages")), None);
     }
 }

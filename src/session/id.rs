@@ -43,9 +43,9 @@ impl SessionId {
 
 /// The id by which the upstream knows a session, or whatever else it told to find one by. The client never sees it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct UpstreamId(Arc<str>);
+pub struct UpstreamSessionId(Arc<str>);
 
-impl UpstreamId {
+impl UpstreamSessionId {
     /// An id as the upstream sent it.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
@@ -127,7 +127,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-impl fmt::Debug for UpstreamId {
+impl fmt::Debug for UpstreamSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("UpstreamId(..)")
     }
@@ -178,7 +178,7 @@ mod tests {
     fn nothing_of_an_id_is_shown() {
         let id = SessionId::parse("canary").unwrap();
         let owner = Owner::from_bytes([7; 32]);
-        let shown = format!("{id:?} {:?} {owner:?}", UpstreamId::new("canary"));
+        let shown = format!("{id:?} {:?} {owner:?}", UpstreamSessionId::new("canary"));
         assert_eq!(shown, "SessionId(..) UpstreamId(..) Owner(..)");
         assert_eq!(format!("{:?}", Owner::ANONYMOUS), "Owner(anonymous)");
     }

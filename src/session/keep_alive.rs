@@ -23,11 +23,11 @@ const SHORTEST: Duration = Duration::from_millis(10);
 
 /// One task for all streams of a layer. It runs while there are any.
 #[derive(Default)]
-pub(crate) struct Keeper {
+pub(crate) struct SessionKeepAlive {
     task: Mutex<Option<mpsc::UnboundedSender<BoxFuture<'static, ()>>>>,
 }
 
-impl Keeper {
+impl SessionKeepAlive {
     /// Counts an open stream of a session and keeps the session alive until the lease is dropped. Then the session is forgotten,
     /// if told so.
     ///
@@ -38,10 +38,10 @@ impl Keeper {
         session: &Session,
         forget: bool,
         limit: Duration,
-    ) -> Option<Lease> {
+    ) -> Option<SessionLease> {
         let counted = session.in_use();
         let task = self.touch(store, session, forget, limit);
-        (counted.is_some() || task.is_some()).then_some(Lease {
+        (counted.is_some() || task.is_some()).then_some(SessionLease {
             _counted: counted,
             _closes: task,
         })
@@ -120,18 +120,18 @@ async fn work(mut queue: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
 }
 
 /// A stream's hold on its session.
-pub(crate) struct Lease {
+pub(crate) struct SessionLease {
     _counted: Option<OpenStream>,
     _closes: Option<oneshot::Sender<()>>,
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for SessionKeepAlive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for SessionLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease").finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@ use crate::headers::query::{parameters, set_parameter};
 
 /// A place for a session id in requests, and in the answers that give one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum IdLocation {
     /// A header of this name, both ways.
     Header(HeaderName),
     /// `Cookie` in requests, `Set-Cookie` in answers.
@@ -21,22 +21,22 @@ pub(super) enum Place {
     Query(Box<str>),
 }
 
-impl Place {
+impl IdLocation {
     /// The ids in a request, as far as they are text.
     pub(super) fn in_request(&self, request: &request::Parts) -> Vec<Vec<u8>> {
         match self {
-            Place::Header(name) => {
+            IdLocation::Header(name) => {
                 let spelled = spellings(&request.headers, name);
                 let values = spelled
                     .iter()
                     .flat_map(|name| request.headers.get_all(name));
                 values.map(|value| value.as_bytes().to_vec()).collect()
             }
-            Place::Cookie(name) => cookies(&request.headers)
+            IdLocation::Cookie(name) => cookies(&request.headers)
                 .filter(|(cookie, _)| *cookie == name.as_bytes())
                 .map(|(_, value)| value.to_vec())
                 .collect(),
-            Place::Query(name) => parameters(&request.uri)
+            IdLocation::Query(name) => parameters(&request.uri)
                 .filter(|parameter| parameter.is(name))
                 .map(|parameter| parameter.value().into_owned())
                 .collect(),
@@ -46,7 +46,7 @@ impl Place {
     /// Puts another id in the place of each one, or takes them away.
     pub(super) fn set_in_request(&self, request: &mut request::Parts, id: Option<&str>) {
         match self {
-            Place::Header(name) => {
+            IdLocation::Header(name) => {
                 for spelled in spellings(&request.headers, name) {
                     request.headers.remove(spelled);
                 }
@@ -54,25 +54,25 @@ impl Place {
                     request.headers.insert(name, id);
                 }
             }
-            Place::Cookie(name) => set_cookie(&mut request.headers, name, id),
-            Place::Query(name) => set_parameter(&mut request.uri, name, id),
+            IdLocation::Cookie(name) => set_cookie(&mut request.headers, name, id),
+            IdLocation::Query(name) => set_parameter(&mut request.uri, name, id),
         }
     }
 
     /// The ids that an answer gives.
     pub(super) fn in_answer(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
         match self {
-            Place::Header(name) => {
+            IdLocation::Header(name) => {
                 let values = headers.get_all(name).iter();
                 values.map(|value| value.as_bytes().to_vec()).collect()
             }
-            Place::Cookie(name) => {
+            IdLocation::Cookie(name) => {
                 let cookies = headers.get_all(SET_COOKIE).iter();
-                let given = cookies.filter_map(|cookie| Given::of(cookie.as_bytes(), name));
+                let given = cookies.filter_map(|cookie| SetCookieId::of(cookie.as_bytes(), name));
                 let given = given.filter(|given| !given.taken_back);
                 given.map(|given| given.id.to_vec()).collect()
             }
-            Place::Query(_) => Vec::new(),
+            IdLocation::Query(_) => Vec::new(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Place {
         ours: impl Fn(&[u8]) -> Option<&'a str>,
     ) {
         match self {
-            Place::Header(name) => {
+            IdLocation::Header(name) => {
                 let values: Vec<_> = headers.get_all(name).iter().cloned().collect();
                 for spelled in spellings(headers, name) {
                     headers.remove(spelled);
@@ -93,11 +93,11 @@ impl Place {
                     headers.append(name, ours);
                 }
             }
-            Place::Cookie(name) => {
+            IdLocation::Cookie(name) => {
                 let values: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
                 headers.remove(SET_COOKIE);
                 for value in values {
-                    let given = Given::of(value.as_bytes(), name);
+                    let given = SetCookieId::of(value.as_bytes(), name);
                     let changed = match &given {
                         None => Some(value.clone()),
                         // Whichever it was, it is the upstream's.
@@ -109,7 +109,7 @@ impl Place {
                     }
                 }
             }
-            Place::Query(_) => {}
+            IdLocation::Query(_) => {}
         }
     }
 }
@@ -192,7 +192,7 @@ fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
 }
 
 /// A `Set-Cookie` with an id (RFC 6265 4.1).
-struct Given<'a> {
+struct SetCookieId<'a> {
     before: &'a [u8],
     id: &'a [u8],
     after: &'a [u8],
@@ -200,7 +200,7 @@ struct Given<'a> {
     taken_back: bool,
 }
 
-impl<'a> Given<'a> {
+impl<'a> SetCookieId<'a> {
     fn of(cookie: &'a [u8], name: &str) -> Option<Self> {
         let end = memchr::memchr(b';', cookie).unwrap_or(cookie.len());
         let (pair, attributes) = cookie.split_at(end);
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_cookie_that_is_not_text_hides_no_other() {
-        let place = Place::Cookie("sid".into());
+        let place = IdLocation::Cookie("sid".into());
         let mut request = request("/", &[]).unwrap();
         let cookie = HeaderValue::from_bytes(b"a=\xff; sid=UP").unwrap();
         request.headers.insert(COOKIE, cookie);
@@ -285,7 +285,7 @@ mod tests {
         fn every_parameter_of_the_name_is_set_or_gone_and_no_other(
             query in text(&["sid", "%73id", "s%69d", "SID", "[]", "=", "=", "&", ";", "a", "%20", "%", "+", "%3d"]),
         ) {
-            let place = Place::Query("sid".into());
+            let place = IdLocation::Query("sid".into());
             let Some(before) = request(&format!("/path?{query}"), &[]) else { return Ok(()) };
             let count = place.in_request(&before).len();
             let mut set = before.clone();
@@ -303,7 +303,7 @@ mod tests {
         fn every_cookie_of_the_name_is_set_or_gone_and_no_other(
             fields in vec(text(&["sid", "=", "=", "; ", ";", "a", "\"", " ", "sid=x", "b=1"]), 0..3),
         ) {
-            let place = Place::Cookie("sid".into());
+            let place = IdLocation::Cookie("sid".into());
             let Some(before) = request("/", &fields) else { return Ok(()) };
             let count = place.in_request(&before).len();
             let mut set = before.clone();
@@ -320,7 +320,7 @@ mod tests {
         fn what_a_cookie_gives_is_set_and_nothing_else(
             cookie in text(&["sid", "=", "=", "; ", "a", "\"", "UP", "Path=/", "Max-Age=0", "Max-Age=1"]),
         ) {
-            let place = Place::Cookie("sid".into());
+            let place = IdLocation::Cookie("sid".into());
             let Ok(value) = HeaderValue::from_str(&cookie) else { return Ok(()) };
             let mut headers = HeaderMap::new();
             headers.insert(SET_COOKIE, value.clone());

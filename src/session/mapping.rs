@@ -6,17 +6,17 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, request, response};
 
 use crate::headers::query::{escaped, set_target};
 use crate::session::{
-    MalformedId, Session, SessionId, UpstreamId,
+    MalformedId, Session, SessionId, UpstreamSessionId,
     endpoint::{self, EndpointError},
-    location::Place,
+    location::IdLocation,
 };
 
 /// Where session ids live, so that the layer can put its own in the place of the upstream's and the other way round.
 ///
 /// ```
-/// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+/// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, SessionMapping}};
 ///
-/// let layer = SseProxyLayer::new(MemoryStore::default()).sessions(Sessions::header("x-session"));
+/// let layer = SseProxyLayer::new(MemoryStore::default()).sessions(SessionMapping::header("x-session"));
 /// ```
 ///
 /// * Towards the upstream an id is translated in the head of a request: in [headers](Self::in_header),
@@ -29,11 +29,11 @@ use crate::session::{
 /// with two that differ, or with one twice in the same place is answered 400; one with an id that is not known, or belongs to another
 /// [owner](crate::SseProxyLayer::owner), 404, and the upstream is not asked. If the store fails the answer is 503.
 #[derive(Clone)]
-pub struct Sessions {
-    places: Vec<Place>,
+pub struct SessionMapping {
+    places: Vec<IdLocation>,
     pointers: Vec<Arc<str>>,
     endpoint: bool,
-    hidden: Vec<Place>,
+    hidden: Vec<IdLocation>,
     origins: Vec<String>,
     prefix: String,
     forgets_unknown: bool,
@@ -43,7 +43,7 @@ pub struct Sessions {
 
 type Ends = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
 
-impl Sessions {
+impl SessionMapping {
     /// No sessions: a start for rules of your own.
     pub fn none() -> Self {
         Self {
@@ -77,26 +77,26 @@ impl Sessions {
     /// # Panics
     /// If it is no name of a header.
     pub fn in_header(mut self, name: &str) -> Self {
-        self.places.push(Place::Header(header_name(name)));
+        self.places.push(IdLocation::Header(header_name(name)));
         self
     }
 
     /// Ids are in a cookie of this name: `Cookie` in requests, `Set-Cookie` in responses, whose attributes stay as they are.
     ///
-    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::forget_unknown). Say also who
+    /// A browser sends a cookie for longer than the session may last: see [`forget_unknown`](Self::ignore_unknown). Say also who
     /// the [owner](crate::SseProxyLayer::owner) is: cookies are not part of it unless they are
     /// [named](super::Credentials::cookie), so all requests without an `Authorization` or an API key have the same owner.
     ///
     /// ```
-    /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+    /// use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, SessionMapping}};
     ///
     /// /// What a layer further out puts into the extensions of a request when it has proved who sent it.
     /// #[derive(Clone)]
     /// struct User(String);
     ///
-    /// let sessions = Sessions::none()
+    /// let sessions = SessionMapping::none()
     ///     .in_cookie("sid")
-    ///     .forget_unknown()
+    ///     .ignore_unknown()
     ///     .ends_when(|request, response| request.uri.path() == "/logout" && response.status.is_success());
     /// let layer = SseProxyLayer::new(MemoryStore::default())
     ///     .sessions(sessions)
@@ -112,7 +112,7 @@ impl Sessions {
             !name.is_empty() && name.bytes().all(fine),
             "`{name}` is no name of a cookie"
         );
-        self.places.push(Place::Cookie(name));
+        self.places.push(IdLocation::Cookie(name));
         self
     }
 
@@ -123,7 +123,7 @@ impl Sessions {
     pub fn in_query(mut self, name: impl Into<Box<str>>) -> Self {
         let name = name.into();
         assert!(!name.is_empty(), "a parameter of a query has a name");
-        self.places.push(Place::Query(name));
+        self.places.push(IdLocation::Query(name));
         self
     }
 
@@ -148,11 +148,11 @@ impl Sessions {
     ///
     /// The client gets a URL of its own: an absolute path, which is that of the stream, with the id as the parameter
     /// `sessionId`. What it sends there goes to the upstream's URL, whatever form that has and wherever in it the upstream's id is.
-    /// A URL of another origin, that is not [named](Self::upstream_origin) either, ends the stream with an error. The session is
+    /// A URL of another origin, that is not [named](Self::allow_upstream_origin) either, ends the stream with an error. The session is
     /// forgotten when the stream closes.
     ///
     /// A request thus leaves the layer with another path than it came with. Where the service inside is an axum router with a route
-    /// for each, the layer goes around the router, as in [`mounted_at`](Self::mounted_at): what `Router::layer` adds runs when the
+    /// for each, the layer goes around the router, as in [`mounted_at`](Self::mount_path): what `Router::layer` adds runs when the
     /// route is chosen already, and the client's POST is answered 405.
     pub fn in_endpoint(mut self) -> Self {
         self.endpoint = true;
@@ -165,7 +165,7 @@ impl Sessions {
     ///
     /// # Panics
     /// If it is no origin.
-    pub fn upstream_origin(mut self, origin: impl Into<String>) -> Self {
+    pub fn allow_upstream_origin(mut self, origin: impl Into<String>) -> Self {
         let origin = origin.into();
         match endpoint::origin(&origin) {
             Some(origin) => self.origins.push(origin),
@@ -180,18 +180,18 @@ impl Sessions {
     /// ```
     /// use axum::{Router, routing::{get, post}};
     /// use tower::Layer;
-    /// use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+    /// use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
     /// # async fn stream() {}
     /// # async fn message() {}
     ///
     /// let tools = Router::new().route("/sse", get(stream)).route("/messages", post(message));
-    /// let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint().mounted_at("/tools"));
+    /// let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_endpoint().mount_path("/tools"));
     /// let app: Router = Router::new().nest_service("/tools", layer.layer(tools));
     /// ```
     ///
     /// # Panics
     /// If it is no path.
-    pub fn mounted_at(mut self, prefix: impl Into<String>) -> Self {
+    pub fn mount_path(mut self, prefix: impl Into<String>) -> Self {
         let prefix = prefix.into();
         assert!(
             (prefix.is_empty() || prefix.starts_with('/')) && !prefix.contains(['?', '#']),
@@ -205,8 +205,8 @@ impl Sessions {
     ///
     /// # Panics
     /// If it is no name of a header.
-    pub fn without_header(mut self, name: &str) -> Self {
-        self.hidden.push(Place::Header(header_name(name)));
+    pub fn strip_header(mut self, name: &str) -> Self {
+        self.hidden.push(IdLocation::Header(header_name(name)));
         self
     }
 
@@ -219,7 +219,7 @@ impl Sessions {
     /// A request with an unknown id, or another owner's, goes on without it instead of being answered 404, and so does one whose
     /// ids are malformed or differ instead of 400; the upstream then opens a session as if it were the first. For cookies: a
     /// browser cannot know that one has expired, or is from before there was a proxy, and sends it until it gets another.
-    pub fn forget_unknown(mut self) -> Self {
+    pub fn ignore_unknown(mut self) -> Self {
         self.forgets_unknown = true;
         self
     }
@@ -239,7 +239,7 @@ impl Sessions {
     /// Sessions end with a `DELETE` that succeeds, and with a 404 of the upstream: where the session is what a request with its
     /// id is about, as in MCP. Not with a 404 to a `GET`, which is also what servers answer that have no such route; if the session
     /// is over, the next `POST` shows it. See [`ends_when`](Self::ends_when).
-    pub fn end_by_delete_and_404(self) -> Self {
+    pub fn end_on_delete_or_404(self) -> Self {
         self.ends_when(|request, response| {
             let gone = response.status == StatusCode::NOT_FOUND;
             (gone && request.method != Method::GET)
@@ -277,28 +277,31 @@ impl Sessions {
     /// Whether the session id is in the header of this name.
     pub(crate) fn has_header(&self, name: &HeaderName) -> bool {
         let mut places = self.places.iter();
-        places.any(|place| matches!(place, Place::Header(header) if header == name))
+        places.any(|place| matches!(place, IdLocation::Header(header) if header == name))
     }
 
     /// Whether the session id is in the cookie of this name.
     pub(super) fn has_cookie(&self, name: &str) -> bool {
         let mut places = self.places.iter();
-        places.any(|place| matches!(place, Place::Cookie(cookie) if **cookie == *name))
+        places.any(|place| matches!(place, IdLocation::Cookie(cookie) if **cookie == *name))
     }
 
     /// The id that a request has, wherever it is.
-    pub(crate) fn id_of(&self, request: &request::Parts) -> Result<Option<SessionId>, NoId> {
+    pub(crate) fn id_of(
+        &self,
+        request: &request::Parts,
+    ) -> Result<Option<SessionId>, SessionIdError> {
         let mut found = None;
         for place in &self.places {
             let ids = place.in_request(request);
             // A browser may have the same cookie for several paths.
-            if ids.len() > 1 && !matches!(place, Place::Cookie(_)) {
-                return Err(NoId::Several);
+            if ids.len() > 1 && !matches!(place, IdLocation::Cookie(_)) {
+                return Err(SessionIdError::Several);
             }
             for id in ids {
                 let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
                 if *found.get_or_insert_with(|| id.clone()) != id {
-                    return Err(NoId::Several);
+                    return Err(SessionIdError::Several);
                 }
             }
         }
@@ -335,7 +338,7 @@ impl Sessions {
     /// Puts the upstream's id where the client's is. False if the session is not of the kind whose id stands there.
     pub(crate) fn translate(&self, request: &mut request::Parts, session: &Session) -> bool {
         if let Some(target) = endpoint::of_id(&session.upstream_id) {
-            let elsewhere = |place: &&Place| !matches!(place, Place::Query(_));
+            let elsewhere = |place: &&IdLocation| !matches!(place, IdLocation::Query(_));
             let mut others = self.places.iter().filter(elsewhere);
             return self.endpoint
                 && others.all(|place| place.in_request(request).is_empty())
@@ -362,14 +365,14 @@ impl Sessions {
     pub(crate) fn ids_in_answer(
         &self,
         headers: &HeaderMap,
-    ) -> Result<Vec<UpstreamId>, MalformedId> {
+    ) -> Result<Vec<UpstreamSessionId>, MalformedId> {
         let ids = self
             .places
             .iter()
             .flat_map(|place| place.in_answer(headers));
         let ids = ids.map(|id| {
             let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
-            Ok(UpstreamId::new(id.as_str()))
+            Ok(UpstreamSessionId::new(id.as_str()))
         });
         ids.collect()
     }
@@ -396,7 +399,7 @@ impl Sessions {
         data: &str,
         request: &request::Parts,
         stream: u64,
-    ) -> Result<UpstreamId, EndpointError> {
+    ) -> Result<UpstreamSessionId, EndpointError> {
         let target = endpoint::target(data, &request.uri, &request.headers, &self.origins)?;
         Ok(endpoint::as_id(&target, stream))
     }
@@ -411,30 +414,30 @@ impl Sessions {
     }
 }
 
-fn endpoint_parameters() -> impl Iterator<Item = Place> {
+fn endpoint_parameters() -> impl Iterator<Item = IdLocation> {
     endpoint::SPELLINGS
         .iter()
-        .map(|name| Place::Query((*name).into()))
+        .map(|name| IdLocation::Query((*name).into()))
 }
 
 /// Why a request cannot be told the session of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoId {
+pub(crate) enum SessionIdError {
     Malformed(MalformedId),
     Several,
 }
 
-impl From<MalformedId> for NoId {
+impl From<MalformedId> for SessionIdError {
     fn from(malformed: MalformedId) -> Self {
-        NoId::Malformed(malformed)
+        SessionIdError::Malformed(malformed)
     }
 }
 
-impl fmt::Display for NoId {
+impl fmt::Display for SessionIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoId::Malformed(why) => write!(f, "{why}"),
-            NoId::Several => f.write_str("a request has one session id"),
+            SessionIdError::Malformed(why) => write!(f, "{why}"),
+            SessionIdError::Several => f.write_str("a request has one session id"),
         }
     }
 }
@@ -446,7 +449,7 @@ fn header_name(name: &str) -> HeaderName {
     }
 }
 
-impl fmt::Debug for Sessions {
+impl fmt::Debug for SessionMapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions")
             .field("places", &self.places)

@@ -1,6 +1,6 @@
 //! Sessions: which session of a client is which of the upstream.
 //!
-//! A client only ever sees an id that the layer's [store](SessionStore) has minted, the upstream only its own; [`Sessions`] says
+//! A client only ever sees an id that the layer's [store](SessionStore) has minted, the upstream only its own; [`SessionMapping`] says
 //! where ids live, and so where they are translated. A session belongs to who opened it: another's id is answered like one that
 //! does not exist, whatever its holder knows of it.
 //!
@@ -10,7 +10,7 @@
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceExt, service_fn};
-//! use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, Sessions}};
+//! use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, SessionMapping}};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Infallible> {
 //! // Opens a session for whoever has none.
@@ -21,7 +21,7 @@
 //!     Ok::<_, Infallible>(response)
 //! });
 //! let proxy = SseProxyLayer::new(MemoryStore::default())
-//!     .sessions(Sessions::header("x-session"))
+//!     .sessions(SessionMapping::header("x-session"))
 //!     .layer(upstream);
 //!
 //! let request = Request::builder().header("authorization", "Bearer mine");
@@ -61,15 +61,15 @@ mod streams;
 pub mod testing;
 
 pub use credentials::{Credentials, InvalidCookieName};
-pub use id::{MalformedId, Owner, SessionId, UpstreamId, UpstreamKey};
-pub use mapping::Sessions;
+pub use id::{MalformedId, Owner, SessionId, UpstreamKey, UpstreamSessionId};
+pub use mapping::SessionMapping;
 pub use memory::MemoryStore;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 pub use streams::StreamCount;
 
-pub(crate) use keep_alive::{Keeper, Lease};
+pub(crate) use keep_alive::{SessionKeepAlive, SessionLease};
 pub(crate) use owner::Owners;
 pub(crate) use store::AnyStore;
 pub(crate) use streams::OpenStream;

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::request;
 use sha2::Sha256;
 
-use super::{Credentials, Owner, Sessions};
+use super::{Credentials, Owner, SessionMapping};
 
 type Principal = Arc<dyn Fn(&request::Parts) -> Option<Vec<u8>> + Send + Sync>;
 
@@ -36,7 +36,11 @@ impl Owners {
         self.rule = Rule::Credentials(credentials);
     }
 
-    pub(crate) fn owner(&self, request: &request::Parts, sessions: Option<&Sessions>) -> Owner {
+    pub(crate) fn owner(
+        &self,
+        request: &request::Parts,
+        sessions: Option<&SessionMapping>,
+    ) -> Owner {
         let mut keyed = self.keyed.clone();
         let mut any = false;
         let mut add = |kind: &str, name: &[u8], value: &[u8]| {

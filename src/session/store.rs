@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 use tower_service::Service;
 
-use super::{Owner, SessionId, StreamCount, UpstreamId, UpstreamKey, streams::OpenStream};
+use super::{Owner, SessionId, StreamCount, UpstreamKey, UpstreamSessionId, streams::OpenStream};
 
 /// What a [`SessionStore`] is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum SessionRequest {
 #[non_exhaustive]
 pub struct NewSession {
     /// The id that the upstream gave it.
-    pub upstream_id: UpstreamId,
+    pub upstream_id: UpstreamSessionId,
     /// The upstream it lives on, if the service inside told.
     pub upstream: Option<UpstreamKey>,
     /// Whose it is.
@@ -44,7 +44,7 @@ pub struct NewSession {
 
 impl NewSession {
     /// A session of one upstream.
-    pub fn new(upstream_id: UpstreamId, owner: Owner) -> Self {
+    pub fn new(upstream_id: UpstreamSessionId, owner: Owner) -> Self {
         Self {
             upstream_id,
             upstream: None,
@@ -53,7 +53,7 @@ impl NewSession {
     }
 
     /// The same on this upstream, if it is known.
-    pub fn on(mut self, upstream: Option<UpstreamKey>) -> Self {
+    pub fn with_upstream(mut self, upstream: Option<UpstreamKey>) -> Self {
         self.upstream = upstream;
         self
     }
@@ -66,7 +66,7 @@ pub struct Session {
     /// The id that the client has.
     pub id: SessionId,
     /// The id that the upstream has.
-    pub upstream_id: UpstreamId,
+    pub upstream_id: UpstreamSessionId,
     /// The upstream it lives on, if the service inside told.
     pub upstream: Option<UpstreamKey>,
     /// Whose it is.
@@ -123,7 +123,7 @@ impl Session {
 /// feature `testing` has tests for what a store promises. A store that outlives the process, or that several share, keeps owners
 /// that the next one can tell only with the same [`owner_key`](crate::SseProxyLayer::owner_key).
 ///
-/// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::Sessions::store_timeout), and only for
+/// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::SessionMapping::store_timeout), and only for
 /// requests that have to do with sessions. A store that fails, panics, takes too long, answers `Bind` with `None` or answers with
 /// another session than it was asked for is answered 503, and in an event stream cuts it. A warning to `tracing` tells which of
 /// these it was, but not the store's error, which may hold ids: log that in the store, or in a layer around it.
@@ -131,7 +131,7 @@ impl Session {
 /// ```
 /// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::SystemTime};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_sse_proxy::{SseProxyLayer, session::{Session, SessionId, SessionRequest, SessionStore, Sessions}};
+/// use tower_sse_proxy::{SseProxyLayer, session::{Session, SessionId, SessionRequest, SessionStore, SessionMapping}};
 ///
 /// /// Keeps everything for ever: a start, not a store.
 /// fn hoard() -> impl SessionStore {
@@ -159,7 +159,7 @@ impl Session {
 /// }
 ///
 /// let store = ServiceBuilder::new().concurrency_limit(64).service(hoard());
-/// let layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+/// let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
 /// ```
 pub trait SessionStore:
     Service<

@@ -18,14 +18,14 @@ use crate::{
 
 /// The codings that a body can be in (RFC 9110 8.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub(crate) enum ContentCoding {
     Identity,
-    One(&'static str),
+    Known(&'static str),
     /// Unknown, not compiled in, or several on top of each other; the field as it was sent, for the log.
-    Opaque(String),
+    Unsupported(String),
 }
 
-impl Coding {
+impl ContentCoding {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(CONTENT_ENCODING).iter();
         let names: Vec<&[u8]> = values
@@ -34,9 +34,11 @@ impl Coding {
             .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"))
             .collect();
         match names[..] {
-            [] => Coding::Identity,
-            [name] if known(name).is_some() => Coding::One(known(name).unwrap_or_default()),
-            _ => Coding::Opaque(shown(&names.join(&b", "[..]))),
+            [] => ContentCoding::Identity,
+            [name] if known(name).is_some() => {
+                ContentCoding::Known(known(name).unwrap_or_default())
+            }
+            _ => ContentCoding::Unsupported(shown(&names.join(&b", "[..]))),
         }
     }
 }
@@ -65,30 +67,30 @@ type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 pin_project! {
     /// An upstream's body in plain text.
     #[project = PlainProj]
-    pub(crate) enum Plain<B> {
+    pub(crate) enum DecodedBody<B> {
         AsSent { #[pin] body: B },
         /// Boxed, since the state of a decoder is large and most streams have none.
         Decoded { body: SyncWrapper<BoxBody> },
     }
 }
 
-impl<B> Plain<B>
+impl<B> DecodedBody<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     /// The body of a response that is in this coding.
-    pub(crate) fn new(coding: &Coding, body: B) -> Self {
+    pub(crate) fn new(coding: &ContentCoding, body: B) -> Self {
         match coding {
-            Coding::One(name) => Plain::Decoded {
+            ContentCoding::Known(name) => DecodedBody::Decoded {
                 body: SyncWrapper::new(decompression::decoded(name, body)),
             },
-            Coding::Identity | Coding::Opaque(_) => Plain::AsSent { body },
+            ContentCoding::Identity | ContentCoding::Unsupported(_) => DecodedBody::AsSent { body },
         }
     }
 }
 
-impl<B> Plain<B>
+impl<B> DecodedBody<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -116,17 +118,23 @@ mod tests {
             for value in values {
                 headers.append(CONTENT_ENCODING, value.parse().unwrap());
             }
-            Coding::of(&headers)
+            ContentCoding::of(&headers)
         };
-        assert_eq!(of(&[]), Coding::Identity);
-        assert_eq!(of(&["identity", " , Identity"]), Coding::Identity);
-        assert_eq!(of(&["gzip, gzip"]), Coding::Opaque("gzip, gzip".into()));
-        assert_eq!(of(&["gzip", "br"]), Coding::Opaque("gzip, br".into()));
-        assert_eq!(of(&["rot13"]), Coding::Opaque("rot13".into()));
+        assert_eq!(of(&[]), ContentCoding::Identity);
+        assert_eq!(of(&["identity", " , Identity"]), ContentCoding::Identity);
+        assert_eq!(
+            of(&["gzip, gzip"]),
+            ContentCoding::Unsupported("gzip, gzip".into())
+        );
+        assert_eq!(
+            of(&["gzip", "br"]),
+            ContentCoding::Unsupported("gzip, br".into())
+        );
+        assert_eq!(of(&["rot13"]), ContentCoding::Unsupported("rot13".into()));
         let gzip = if cfg!(feature = "decompression") {
-            Coding::One("gzip")
+            ContentCoding::Known("gzip")
         } else {
-            Coding::Opaque("X-GZip".into())
+            ContentCoding::Unsupported("X-GZip".into())
         };
         assert_eq!(of(&["X-GZip"]), gzip);
     }

@@ -12,8 +12,8 @@ mod session_stage;
 pub(crate) mod sink;
 pub(crate) mod terminal;
 
-pub(crate) use continuation::{Over, Sequel};
+pub(crate) use continuation::{Continuation, UpstreamEnd};
 pub(crate) use pipeline::Pipeline;
-pub(crate) use progress::{Entrance, Progress};
+pub(crate) use progress::{ProgressStage, UpstreamProgress};
 pub(crate) use pull::Pull;
-pub(crate) use session_stage::Translation;
+pub(crate) use session_stage::SessionStage;

@@ -10,10 +10,10 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    codec::{Block, Decoder, LateLineFeed, OpenEnd, Piece},
+    codec::{Block, Decoder, Item, PendingLf, SplitLineFeed},
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
-    observe::report::{Outcome, StreamReport},
+    observe::report::{StreamOutcome, StreamReport},
     upstream::{sink::Sink, terminal::TerminalWatch},
 };
 
@@ -25,12 +25,12 @@ const TIME_A_POLL: Duration = Duration::from_millis(1);
 
 /// What is done in one poll, after which other tasks have theirs and what was let through leaves.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct WorkBudget {
     blocks: usize,
     until: Option<Instant>,
 }
 
-impl Turn {
+impl WorkBudget {
     /// Whether there is no time for one more block.
     #[inline(always)]
     fn is_over(&mut self) -> bool {
@@ -51,7 +51,7 @@ impl Turn {
 pub(crate) struct Pipeline {
     strip_comments: bool,
     chain: Chain,
-    late: LateLineFeeds,
+    late: SplitLineFeeds,
     watch: Option<Box<TerminalWatch>>,
     /// Events that went through the whole chain.
     events: u64,
@@ -64,7 +64,7 @@ impl Pipeline {
         Self {
             chain,
             strip_comments,
-            late: LateLineFeeds::default(),
+            late: SplitLineFeeds::default(),
             watch: None,
             events: 0,
             report: Some(report),
@@ -89,7 +89,7 @@ impl Pipeline {
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl Sink,
-        turn: &mut Turn,
+        turn: &mut WorkBudget,
     ) -> ControlFlow<()> {
         // Caught once for many blocks.
         let fed = catch(|| {
@@ -100,14 +100,14 @@ impl Pipeline {
                 if turn.is_over() {
                     return ControlFlow::Break(());
                 }
-                if let Some(block) = decoder.next_plain() {
+                if let Some(block) = decoder.next_event_block() {
                     if let Some(block) = self.push_block(block, sink) {
                         // It went straight through, and left nothing to do.
-                        decoder.give_back(block);
+                        decoder.recycle(block);
                         continue;
                     }
                 } else {
-                    match decoder.next_piece() {
+                    match decoder.next_item() {
                         Ok(Some(piece)) => self.push(piece, sink),
                         Ok(None) => return ControlFlow::Continue(()),
                         Err(error) => {
@@ -128,21 +128,21 @@ impl Pipeline {
     }
 
     /// The input is over, and this is left of it.
-    pub(crate) fn finish(&mut self, rest: Piece, sink: &mut impl Sink) {
+    pub(crate) fn finish(&mut self, rest: Item, sink: &mut impl Sink) {
         match catch(|| self.push(rest, sink)) {
             Ok(()) => self.end(Finish::Truncated),
             Err(panic) => self.chain.fail_asked(panic),
         }
     }
 
-    fn push(&mut self, piece: Piece, sink: &mut impl Sink) {
+    fn push(&mut self, piece: Item, sink: &mut impl Sink) {
         let block = match piece {
-            Piece::Event(event) => event.into(),
-            Piece::Block(block) => block,
-            Piece::Bom => return sink.byte_order_mark(),
-            Piece::LateLineFeed(LateLineFeed(of)) => {
+            Item::Event(event) => event.into(),
+            Item::Block(block) => block,
+            Item::Bom => return sink.byte_order_mark(),
+            Item::SplitLineFeed(SplitLineFeed(of)) => {
                 if self.late.came(of) {
-                    sink.late_line_feed();
+                    sink.split_line_feed();
                 }
                 return;
             }
@@ -227,8 +227,8 @@ impl Pipeline {
         let finish = self.chain.take_finish();
         let failed = match &finish {
             Finish::Complete => None,
-            Finish::Truncated => Some(Outcome::Truncated),
-            Finish::Failed(error) => Some(Outcome::Failed(error.kind())),
+            Finish::Truncated => Some(StreamOutcome::Truncated),
+            Finish::Failed(error) => Some(StreamOutcome::Failed(error.kind())),
         };
         // Other sources are texts of interceptors and upstreams.
         let cause = match &finish {
@@ -249,7 +249,7 @@ impl Pipeline {
     }
 
     /// Reports how the stream ended, unless that has been reported.
-    pub(crate) fn close(&mut self, outcome: Outcome) {
+    pub(crate) fn close(&mut self, outcome: StreamOutcome) {
         if let Some(mut report) = self.take_report() {
             report.close(outcome);
         }
@@ -272,7 +272,7 @@ impl Drop for Pipeline {
 
 /// The end of the chain.
 struct Settled<'a, S> {
-    late: &'a mut LateLineFeeds,
+    late: &'a mut SplitLineFeeds,
     events: &'a mut u64,
     sink: &'a mut S,
 }
@@ -280,18 +280,18 @@ struct Settled<'a, S> {
 impl<S: Sink> Output for Settled<'_, S> {
     fn block(&mut self, block: Block) {
         let complete = block
-            .open_end()
+            .pending_lf()
             .is_some_and(|open_end| self.late.left(open_end));
         *self.events += u64::from(block.is_event() && block.is_terminated());
         self.sink.block(block);
         if complete {
-            self.sink.late_line_feed();
+            self.sink.split_line_feed();
         }
     }
 
     #[inline(always)]
     fn extend(&mut self, block: &Block) -> bool {
-        let extends = block.open_end().is_none() && self.sink.extend(block);
+        let extends = block.pending_lf().is_none() && self.sink.extend(block);
         *self.events += u64::from(extends && block.is_event());
         extends
     }
@@ -302,20 +302,20 @@ impl<S: Sink> Output for Settled<'_, S> {
 /// A block that ends in a CR is sent at once, and the LF that may follow shares its fate: if the block was
 /// dropped or rewritten the LF goes nowhere, and if the block is still held the LF waits for it.
 #[derive(Debug, Default)]
-struct LateLineFeeds {
+struct SplitLineFeeds {
     /// The last block that left with an open end.
-    left: Option<OpenEnd>,
+    left: Option<PendingLf>,
     /// LFs whose block has not left, the newest last.
-    waiting: Vec<OpenEnd>,
+    waiting: Vec<PendingLf>,
 }
 
-impl LateLineFeeds {
+impl SplitLineFeeds {
     /// More blocks than this are not held by anyone who means to send them on as they were. Losing the LF of
     /// one costs nothing: the CR has ended the line.
     const MOST: usize = 256;
 
     /// An LF came. Whether its CR has left.
-    fn came(&mut self, of: OpenEnd) -> bool {
+    fn came(&mut self, of: PendingLf) -> bool {
         if self.left == Some(of) {
             return true;
         }
@@ -327,7 +327,7 @@ impl LateLineFeeds {
     }
 
     /// A block with an open end leaves. Whether its LF has come.
-    fn left(&mut self, open_end: OpenEnd) -> bool {
+    fn left(&mut self, open_end: PendingLf) -> bool {
         self.left = Some(open_end);
         match self.waiting.iter().position(|of| *of == open_end) {
             Some(at) => {

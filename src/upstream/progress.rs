@@ -21,7 +21,7 @@ const IDS_REMEMBERED: usize = 256;
 
 /// The state of a stream as far as its upstream goes.
 #[derive(Default)]
-pub(crate) struct Progress {
+pub(crate) struct UpstreamProgress {
     state: Mutex<State>,
 }
 
@@ -60,7 +60,7 @@ struct Trace {
     all: u32,
 }
 
-impl Progress {
+impl UpstreamProgress {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,13 +228,13 @@ impl Seen {
 }
 
 /// The first stage of a stream that may go on with another answer.
-pub(crate) struct Entrance {
-    progress: Arc<Progress>,
+pub(crate) struct ProgressStage {
+    progress: Arc<UpstreamProgress>,
     completion: Option<Completes>,
 }
 
-impl Entrance {
-    pub(crate) fn new(progress: Arc<Progress>, completion: Option<Completes>) -> Self {
+impl ProgressStage {
+    pub(crate) fn new(progress: Arc<UpstreamProgress>, completion: Option<Completes>) -> Self {
         Self {
             progress,
             completion,
@@ -242,7 +242,7 @@ impl Entrance {
     }
 }
 
-impl Interceptor for Entrance {
+impl Interceptor for ProgressStage {
     fn event(&mut self, event: Event) -> Verdict {
         let completes = self
             .completion
@@ -261,7 +261,7 @@ impl Interceptor for Entrance {
     }
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for UpstreamProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Progress").finish_non_exhaustive()
     }

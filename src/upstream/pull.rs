@@ -14,19 +14,19 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::{
-    body::Plain,
-    continuation::{Over, Sequel},
-    pipeline::{Pipeline, Turn},
+    body::DecodedBody,
+    continuation::{Continuation, UpstreamEnd},
+    pipeline::{Pipeline, WorkBudget},
 };
 use crate::{
     codec::Decoder,
     downstream::{
-        frame_buffer::Frames,
+        frame_buffer::FrameBuffer,
         source::{Source, Step},
     },
     error::{Error, ErrorKind},
     intercept::Finish,
-    observe::report::{Outcome, StreamReport},
+    observe::report::{StreamOutcome, StreamReport},
     timer::Timer,
     upstream::{byte_order_mark::FirstBytes, sink::Sink},
 };
@@ -42,7 +42,7 @@ pin_project! {
     pub(crate) struct Pull<B> {
         // Gone as soon as the upstream is no longer needed, so that it sees that at once.
         #[pin]
-        upstream: Option<Plain<B>>,
+        upstream: Option<DecodedBody<B>>,
         // How much the upstream has sent since the last time that this was asked for.
         received: usize,
         // The upstream's answer is over, and another one may follow.
@@ -57,7 +57,7 @@ pin_project! {
         // Where a byte order mark is looked for that interceptors could not read behind.
         first_bytes: Option<FirstBytes>,
         timer: Timer,
-        sequel: Option<SyncWrapper<Box<dyn Sequel<B>>>>,
+        sequel: Option<SyncWrapper<Box<dyn Continuation<B>>>>,
         // Boxed, as most streams have none.
         trailers: Option<Box<HeaderMap>>,
     }
@@ -68,7 +68,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(upstream: Plain<B>, decoder: Decoder, mut pipeline: Pipeline) -> Self {
+    pub(crate) fn new(upstream: DecodedBody<B>, decoder: Decoder, mut pipeline: Pipeline) -> Self {
         Self {
             deadline: pipeline.deadline(),
             upstream: Some(upstream),
@@ -86,7 +86,7 @@ where
     }
 
     /// Goes on with other answers of the upstream, where there are any.
-    pub(crate) fn followed_by(mut self, sequel: impl Sequel<B> + 'static) -> Self {
+    pub(crate) fn continued_by(mut self, sequel: impl Continuation<B> + 'static) -> Self {
         self.sequel = Some(SyncWrapper::new(Box::new(sequel)));
         self
     }
@@ -118,7 +118,7 @@ where
     }
 
     /// Reports how the stream ended, unless that has been reported.
-    pub(crate) fn close(self: Pin<&mut Self>, outcome: Outcome) {
+    pub(crate) fn close(self: Pin<&mut Self>, outcome: StreamOutcome) {
         self.project().pipeline.close(outcome);
     }
 
@@ -129,25 +129,25 @@ where
 
     /// No other answer is waited for any longer. Whether one was: then the stream ends as the last one did, and is still to be
     /// polled for what the interceptors hold.
-    pub(crate) fn give_up(mut self: Pin<&mut Self>) -> bool {
+    pub(crate) fn stop_waiting(mut self: Pin<&mut Self>) -> bool {
         let this = self.as_mut().project();
         let sequel = this.sequel.take().filter(|_| *this.between);
-        let over = sequel.and_then(|mut sequel| sequel.get_mut().give_up());
+        let over = sequel.and_then(|mut sequel| sequel.get_mut().stop_waiting());
         *this.between = false;
         over.map(|over| self.end(over)).is_some()
     }
 
     /// The upstream has said all: what else it has is not waited for, nor is its end.
-    pub(crate) fn hang_up(mut self: Pin<&mut Self>) {
+    pub(crate) fn finish_now(mut self: Pin<&mut Self>) {
         self.as_mut().project().upstream.set(None);
-        self.handle_over(Over::Clean(None));
+        self.handle_over(UpstreamEnd::Clean(None));
     }
 
     /// An answer of the upstream is over, and so is the stream, unless another one may follow.
-    fn handle_over(mut self: Pin<&mut Self>, over: Over) {
+    fn handle_over(mut self: Pin<&mut Self>, over: UpstreamEnd) {
         let this = self.as_mut().project();
         let over = match this.sequel {
-            Some(sequel) => sequel.get_mut().handle_over(over),
+            Some(sequel) => sequel.get_mut().handle_end(over),
             None => Err(over),
         };
         match over {
@@ -159,15 +159,15 @@ where
         }
     }
 
-    fn end(self: Pin<&mut Self>, over: Over) {
+    fn end(self: Pin<&mut Self>, over: UpstreamEnd) {
         let this = self.project();
         *this.sequel = None;
         this.pipeline.end(match over {
-            Over::Clean(trailers) => {
+            UpstreamEnd::Clean(trailers) => {
                 *this.trailers = trailers;
                 Finish::Complete
             }
-            Over::Broken(error) => Finish::Failed(error),
+            UpstreamEnd::Broken(error) => Finish::Failed(error),
         });
     }
 
@@ -210,7 +210,7 @@ where
     ) -> Poll<Step> {
         let mut this = self.as_mut().project();
         let (mut bytes, mut frames) = (0, 0);
-        let mut turn = Turn::default();
+        let mut turn = WorkBudget::default();
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -299,7 +299,7 @@ where
                 },
                 Some(Err(error)) => {
                     this.upstream.set(None);
-                    self.as_mut().handle_over(Over::Broken(error));
+                    self.as_mut().handle_over(UpstreamEnd::Broken(error));
                     this = self.as_mut().project();
                 }
                 None => {
@@ -309,7 +309,7 @@ where
                         this.pipeline.finish(rest, sink);
                     } else {
                         let trailers = this.trailers.take();
-                        self.as_mut().handle_over(Over::Clean(trailers));
+                        self.as_mut().handle_over(UpstreamEnd::Clean(trailers));
                         this = self.as_mut().project();
                     }
                 }
@@ -326,7 +326,11 @@ where
     /// A server polls a pending body a second time before it waits, so one is not enough to let the upstream's side run.
     const PATIENCE: u8 = 2;
 
-    fn poll_frames(self: Pin<&mut Self>, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Step> {
+    fn poll_frames(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &mut FrameBuffer,
+    ) -> Poll<Step> {
         self.poll(cx, frames)
     }
 

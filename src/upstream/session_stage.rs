@@ -10,18 +10,20 @@ use crate::{
     error::{Error, ErrorKind},
     intercept::{Interceptor, Json, Verdict},
     layer::Config,
-    session::{Lease, NewSession, Owner, Session, Sessions, UpstreamId, UpstreamKey},
+    session::{
+        NewSession, Owner, Session, SessionLease, SessionMapping, UpstreamKey, UpstreamSessionId,
+    },
 };
 
 /// Puts the client's ids in the place of the upstream's, where a rule names a place in an event.
-pub(crate) struct Translation {
+pub(crate) struct SessionStage {
     shared: Arc<Shared>,
 }
 
 /// What a deferred verdict takes with it.
 struct Shared {
     config: Arc<Config>,
-    sessions: Arc<Sessions>,
+    sessions: Arc<SessionMapping>,
     /// The client's request.
     request: request::Parts,
     owner: Owner,
@@ -32,15 +34,15 @@ struct Shared {
 }
 
 /// The sessions that the stream has told of, each kept alive, or forgotten with the stream.
-type Known = Vec<(Session, Option<Lease>)>;
+type Known = Vec<(Session, Option<SessionLease>)>;
 
 /// An upstream that gives a new id with every event does not make us keep them all.
 const MOST_KNOWN: usize = 64;
 
-impl Translation {
+impl SessionStage {
     pub(crate) fn new(
         config: Arc<Config>,
-        sessions: Arc<Sessions>,
+        sessions: Arc<SessionMapping>,
         request: request::Parts,
         owner: Owner,
         upstream: Option<UpstreamKey>,
@@ -61,7 +63,7 @@ impl Translation {
     }
 }
 
-impl Interceptor for Translation {
+impl Interceptor for SessionStage {
     fn event(&mut self, event: Event) -> Verdict {
         let shared = &self.shared;
         if shared.sessions.has_endpoints() && event.event_type() == "endpoint" {
@@ -83,7 +85,7 @@ impl Interceptor for Translation {
 
 impl Shared {
     /// The ids in an event's data, if there are any.
-    fn ids_in(&self, event: &Event) -> Option<(Json, Vec<UpstreamId>)> {
+    fn ids_in(&self, event: &Event) -> Option<(Json, Vec<UpstreamSessionId>)> {
         let pointers = self.sessions.pointers();
         if pointers.is_empty() {
             return None;
@@ -91,7 +93,7 @@ impl Shared {
         let json = Json::parse(event.data()).ok()?;
         let ids = pointers.iter().filter_map(|pointer| {
             let value = json.pointer(pointer)?;
-            value.as_str().map(|id| UpstreamId::new(&*id))
+            value.as_str().map(|id| UpstreamSessionId::new(&*id))
         });
         let ids: Vec<_> = ids.collect();
         (!ids.is_empty()).then_some((json, ids))
@@ -118,7 +120,7 @@ impl Shared {
         self: Arc<Self>,
         event: Event,
         json: Json,
-        ids: Vec<UpstreamId>,
+        ids: Vec<UpstreamSessionId>,
     ) -> Result<Event, BoxError> {
         for id in ids {
             self.bind(id, false).await?;
@@ -130,16 +132,20 @@ impl Shared {
     async fn endpoint(
         self: Arc<Self>,
         mut event: Event,
-        id: UpstreamId,
+        id: UpstreamSessionId,
     ) -> Result<Event, BoxError> {
         let session = self.bind(id, true).await?;
         event.set_data(self.sessions.own_endpoint(&self.request, &session));
         Ok(event)
     }
 
-    async fn bind(&self, id: UpstreamId, for_this_stream: bool) -> Result<Session, BoxError> {
+    async fn bind(
+        &self,
+        id: UpstreamSessionId,
+        for_this_stream: bool,
+    ) -> Result<Session, BoxError> {
         let limit = self.sessions.store_limit();
-        let new = NewSession::new(id, self.owner).on(self.upstream.clone());
+        let new = NewSession::new(id, self.owner).with_upstream(self.upstream.clone());
         let bound = self.config.store().bind(new, limit).await;
         let session = bound.map_err(failed)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ pub(crate) trait Sink {
     }
 
     /// The LF of a CRLF whose CR ended a block that went through unchanged.
-    fn late_line_feed(&mut self);
+    fn split_line_feed(&mut self);
 
     /// Enough for one frame.
     fn is_full(&self) -> bool;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tower_sse_proxy::codec::{Block, Decoder, Event, Line, Piece};
+use tower_sse_proxy::codec::{Block, Decoder, Event, Item, Line};
 
 /// What a client has got out of a stream when it is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -23,12 +23,12 @@ pub struct Dispatched {
 
 impl Client {
     /// Reads a whole stream.
-    pub fn read<'a>(pieces: impl IntoIterator<Item = &'a Piece>) -> Self {
+    pub fn read<'a>(pieces: impl IntoIterator<Item = &'a Item>) -> Self {
         let mut client = Self::default();
         for piece in pieces {
             match piece {
-                Piece::Event(event) => client.block(event, Some(event)),
-                Piece::Block(block) => client.block(block, None),
+                Item::Event(event) => client.block(event, Some(event)),
+                Item::Block(block) => client.block(block, None),
                 _ => {}
             }
         }
@@ -81,12 +81,12 @@ pub fn milliseconds(value: &str) -> Option<u64> {
 }
 
 /// All pieces of a stream that comes in these chunks.
-pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Piece> {
+pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Item> {
     let mut decoder = Decoder::default();
     let mut pieces = Vec::new();
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
-        while let Some(piece) = decoder.next_piece().unwrap() {
+        while let Some(piece) = decoder.next_item().unwrap() {
             pieces.push(piece);
         }
     }
@@ -95,18 +95,18 @@ pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Piece> {
 }
 
 /// The bytes of a piece on the wire.
-pub fn raw(piece: &Piece) -> &[u8] {
+pub fn raw(piece: &Item) -> &[u8] {
     match piece {
-        Piece::Bom => b"\xef\xbb\xbf",
-        Piece::Event(event) => event.as_bytes(),
-        Piece::Block(block) => block.as_bytes(),
-        Piece::LateLineFeed(_) => b"\n",
+        Item::Bom => b"\xef\xbb\xbf",
+        Item::Event(event) => event.as_bytes(),
+        Item::Block(block) => block.as_bytes(),
+        Item::SplitLineFeed(_) => b"\n",
         other => panic!("a piece of a new kind: {other:?}"),
     }
 }
 
 /// The bytes of all pieces, each in valid UTF-8: what is ill-formed is the U+FFFD that a client reads.
-pub fn repaired(pieces: &[Piece]) -> Vec<u8> {
+pub fn repaired(pieces: &[Item]) -> Vec<u8> {
     let text = pieces
         .iter()
         .map(|piece| String::from_utf8_lossy(raw(piece)));

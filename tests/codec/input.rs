@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
-use tower_sse_proxy::codec::{Decoder, Piece, TooLarge};
+use tower_sse_proxy::codec::{Decoder, EventTooLarge, Item};
 
 use super::reference::BOM;
 
@@ -70,14 +70,14 @@ pub fn chunks() -> impl Strategy<Value = Vec<(usize, usize)>> {
 /// All that comes out of a decoder.
 #[derive(Debug, Default)]
 pub struct Out {
-    pub pieces: Vec<Piece>,
-    pub errors: Vec<TooLarge>,
+    pub pieces: Vec<Item>,
+    pub errors: Vec<EventTooLarge>,
 }
 
 impl Out {
     pub fn take(&mut self, decoder: &mut Decoder, at_most: usize) {
         for _ in 0..at_most {
-            match decoder.next_piece() {
+            match decoder.next_item() {
                 Ok(Some(piece)) => self.pieces.push(piece),
                 Ok(None) => break,
                 Err(error) => return self.errors.push(error),

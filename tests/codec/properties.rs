@@ -11,7 +11,7 @@ use proptest::{
 };
 use tower_sse_proxy::{
     Event,
-    codec::{Block, Decoder, Line, Overflow, Piece, TooLarge},
+    codec::{Block, Decoder, EventTooLarge, Item, Line, OversizedEvent},
 };
 
 use crate::client::{Client, decode, raw, repaired};
@@ -81,7 +81,7 @@ proptest! {
         expected.truncate(large.unwrap_or(expected.len()));
 
         let out = feed(Decoder::new(limit), &input, &chunks);
-        prop_assert_eq!(out.errors, Vec::from_iter(large.map(|_| TooLarge { limit })));
+        prop_assert_eq!(out.errors, Vec::from_iter(large.map(|_| EventTooLarge { limit })));
         prop_assert_eq!(whole(&out.pieces), expected);
     }
 
@@ -90,7 +90,7 @@ proptest! {
         let mut expected = cut(&input);
         expected.retain(|block| block.counted() <= limit);
 
-        let decoder = Decoder::new(limit).overflow(Overflow::Discard);
+        let decoder = Decoder::new(limit).oversized_event(OversizedEvent::Discard);
         let out = feed(decoder, &input, &chunks);
         prop_assert_eq!(out.errors, []);
         prop_assert_eq!(whole(&out.pieces), expected);
@@ -142,7 +142,7 @@ impl Values {
     fn of(event: &Event) -> Self {
         Self {
             data: event.data().into_owned(),
-            event: event.event().map(Into::into),
+            event: event.event_field().map(Into::into),
             id: event.id().map(Into::into),
             retry: event.retry(),
             terminated: event.is_terminated(),
@@ -194,7 +194,7 @@ fn with_line_feeds(text: &str) -> String {
 }
 
 /// The pieces of a block that stands in the middle of a stream, where nothing is a byte order mark.
-fn decode_mid_stream(raw: &[u8]) -> Vec<Piece> {
+fn decode_mid_stream(raw: &[u8]) -> Vec<Item> {
     let mut pieces = decode([b"\n", raw]);
     assert_eq!(self::raw(&pieces.remove(0)), b"\n");
     pieces
@@ -215,17 +215,17 @@ fn foreign<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> (Vec<String>, Vec
     (shown(fields), comments)
 }
 
-fn as_block(piece: &Piece) -> &Block {
+fn as_block(piece: &Item) -> &Block {
     match piece {
-        Piece::Event(event) => event,
-        Piece::Block(block) => block,
+        Item::Event(event) => event,
+        Item::Block(block) => block,
         other => panic!("{other:?} in the middle of a stream"),
     }
 }
 
-fn events(pieces: Vec<Piece>) -> impl Iterator<Item = Event> {
+fn events(pieces: Vec<Item>) -> impl Iterator<Item = Event> {
     pieces.into_iter().filter_map(|piece| match piece {
-        Piece::Event(event) => Some(event),
+        Item::Event(event) => Some(event),
         _ => None,
     })
 }
@@ -286,7 +286,7 @@ proptest! {
 // ---- Examples
 
 /// What comes out of a decoder right after this input.
-fn at_once(input: &'static str) -> Vec<Piece> {
+fn at_once(input: &'static str) -> Vec<Item> {
     let mut out = Out::default();
     let mut decoder = Decoder::default();
     decoder.push(input.into());
@@ -297,15 +297,15 @@ fn at_once(input: &'static str) -> Vec<Piece> {
 #[test]
 fn an_event_is_out_after_the_cr_of_its_blank_line() {
     for input in ["data: a\r\r", "data: a\r\n\r", "data: a\n\r"] {
-        assert!(matches!(&at_once(input)[..], [Piece::Event(event)] if event.raw() == input));
+        assert!(matches!(&at_once(input)[..], [Item::Event(event)] if event.raw() == input));
     }
 }
 
 #[test]
 fn an_lf_after_that_cr_is_no_blank_line() {
-    use Piece::{Event, LateLineFeed};
+    use Item::{Event, SplitLineFeed};
     let pieces = decode([&b"data: a\r\n\r"[..], b"\ndata: b\n\n"]);
-    assert!(matches!(pieces[..], [Event(_), LateLineFeed(_), Event(_)]));
+    assert!(matches!(pieces[..], [Event(_), SplitLineFeed(_), Event(_)]));
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_comment_and_a_retry_are_out_when_their_line_ends() {
         "retry:\r",
         "retry\n",
     ] {
-        assert!(matches!(&at_once(input)[..], [Piece::Block(block)] if block.raw() == input));
+        assert!(matches!(&at_once(input)[..], [Item::Block(block)] if block.raw() == input));
     }
 }
 
@@ -339,11 +339,11 @@ fn other_lines_wait_for_the_blank_line() {
 fn the_last_valid_field_of_a_name_counts() {
     let pieces =
         at_once("id: 1\nid: 2\nid:\0\nevent: e\nevent: f\ndata\nretry: 1\nretry: 2\nretry: x\n\n");
-    let [Piece::Event(event)] = &pieces[..] else {
+    let [Item::Event(event)] = &pieces[..] else {
         panic!("{pieces:?}")
     };
     assert_eq!(
-        (event.id().unwrap(), event.event().unwrap()),
+        (event.id().unwrap(), event.event_field().unwrap()),
         ("2".into(), "f".into())
     );
     assert_eq!(event.retry(), Some(Duration::from_millis(2)));
@@ -352,7 +352,7 @@ fn the_last_valid_field_of_a_name_counts() {
 #[test]
 fn a_byte_order_mark_is_known_whatever_chunks_it_comes_in() {
     let whole = decode([&b"\xef\xbb\xbfdata: a\n\n"[..]]);
-    assert!(matches!(&whole[..], [Piece::Bom, Piece::Event(_)]));
+    assert!(matches!(&whole[..], [Item::Bom, Item::Event(_)]));
     assert_eq!(decode([&b"\xef"[..], b"\xbb", b"\xbfdata: a\n\n"]), whole);
     assert_eq!(decode([&b"\xef\xbb"[..], b"\xbfdata: a\n\n"]), whole);
 }
@@ -363,7 +363,7 @@ fn a_large_event_may_drip_in_byte_by_byte() {
     for size in [256 << 10, 1 << 20] {
         let input = Event::new("x".repeat(size)).into_block().into_raw();
         let pieces = decode(input.chunks(1));
-        assert!(matches!(&pieces[..], [Piece::Event(event)] if event.data().len() == size));
+        assert!(matches!(&pieces[..], [Item::Event(event)] if event.data().len() == size));
         assert!(pieces.iter().map(raw).eq([&input]));
     }
 }
@@ -372,7 +372,7 @@ fn a_large_event_may_drip_in_byte_by_byte() {
 fn many_lines_of_one_event_may_drip_in_byte_by_byte() {
     let input = Event::new("x\n".repeat(1 << 16)).into_block().into_raw();
     let pieces = decode(input.chunks(1));
-    assert!(matches!(&pieces[..], [Piece::Event(event)] if event.data().len() == 2 << 16));
+    assert!(matches!(&pieces[..], [Item::Event(event)] if event.data().len() == 2 << 16));
 }
 
 const SECRETS: &str = "data: secret\n\n: secret\ndata: secret";
@@ -409,14 +409,14 @@ fn a_detached_block_is_the_same_and_does_not_keep_its_chunk() {
     decoder.push(chunk.clone());
     let within = |bytes: &[u8]| chunk.as_ptr_range().contains(&bytes.as_ptr());
     let (mut seen, mut kept) = (Vec::new(), Vec::new());
-    while let Some(piece) = decoder.next_piece().unwrap() {
+    while let Some(piece) = decoder.next_item().unwrap() {
         let block = match piece {
-            Piece::Event(event) => {
-                let detached = event.clone().detached();
+            Item::Event(event) => {
+                let detached = event.clone().into_owned();
                 assert_eq!(detached.data(), event.data());
                 detached.into_block()
             }
-            Piece::Block(block) => block.detached(),
+            Item::Block(block) => block.into_owned(),
             other => panic!("{other:?}"),
         };
         kept.push(within(block.as_bytes()));

@@ -1,7 +1,7 @@
 //! Slow parsers that are plainly right.
 
 use bytes::Bytes;
-use tower_sse_proxy::codec::Piece;
+use tower_sse_proxy::codec::Item;
 
 use super::client::{Client, Dispatched, milliseconds, raw};
 
@@ -31,11 +31,11 @@ impl Whole {
 }
 
 /// Puts each late LF back to the piece it belongs to.
-pub fn whole(pieces: &[Piece]) -> Vec<Whole> {
+pub fn whole(pieces: &[Item]) -> Vec<Whole> {
     let mut all: Vec<Whole> = Vec::new();
     for piece in pieces {
         let (kind, terminated) = match piece {
-            Piece::LateLineFeed(_) => {
+            Item::SplitLineFeed(_) => {
                 let open = all
                     .last_mut()
                     .filter(|last| last.terminated && last.raw.ends_with(b"\r"));
@@ -43,8 +43,8 @@ pub fn whole(pieces: &[Piece]) -> Vec<Whole> {
                 *raw = [raw, &b"\n"[..]].concat().into();
                 continue;
             }
-            Piece::Event(event) => (Kind::Event, event.is_terminated()),
-            Piece::Block(block) => (Kind::Block, block.is_terminated()),
+            Item::Event(event) => (Kind::Event, event.is_terminated()),
+            Item::Block(block) => (Kind::Block, block.is_terminated()),
             _ => (Kind::Bom, true),
         };
         let raw = Bytes::copy_from_slice(raw(piece));

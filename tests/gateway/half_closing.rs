@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 use tower::Layer;
-use tower_sse_proxy::{SseProxyLayer, codec::Overflow};
+use tower_sse_proxy::{SseProxyLayer, codec::OversizedEvent};
 
 async fn gateway(upstream: SocketAddr) -> SocketAddr {
     let settings = Settings::try_parse_from(["gateway", "--listen", "localhost:0"]).unwrap();
@@ -22,7 +22,7 @@ async fn gateway(upstream: SocketAddr) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let upstream = proxy::Upstream::new(&format!("http://{upstream}").parse().unwrap()).unwrap();
     let service = SseProxyLayer::default()
-        .overflow(Overflow::Fail)
+        .oversized_event(OversizedEvent::Fail)
         .layer(upstream);
     tokio::spawn(async move { serve(listener, service, &settings).await });
     address

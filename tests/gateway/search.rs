@@ -6,7 +6,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed},
 };
-use tower_sse_proxy::codec::{Decoder, Piece};
+use tower_sse_proxy::codec::{Decoder, Item};
 
 use crate::text::Text;
 
@@ -53,15 +53,15 @@ fn values(block: &[u8]) -> Vec<String> {
     values
 }
 
-fn is_found(block: Piece, text: &str) -> bool {
+fn is_found(block: Item, text: &str) -> bool {
     let search = Text::new(text);
     match block {
-        Piece::Event(event) => {
+        Item::Event(event) => {
             let is_in_data = values(event.as_bytes())[0].contains(text);
             assert_eq!(search.is_in_data(&event), is_in_data);
             search.is_in(&event)
         }
-        Piece::Block(block) => search.is_in_a_line(&block),
+        Item::Block(block) => search.is_in_a_line(&block),
         _ => unreachable!("a decoder has events and other blocks"),
     }
 }
@@ -101,10 +101,10 @@ proptest! {
     fn a_text_is_found_exactly_where_it_is_in_a_value(wire in wire(), text in text()) {
         let mut decoder = Decoder::default();
         decoder.push([&wire[..], b"\n\n"].concat().into());
-        while let Some(piece) = decoder.next_piece().unwrap() {
+        while let Some(piece) = decoder.next_item().unwrap() {
             let bytes = match &piece {
-                Piece::Event(event) => event.as_bytes().to_vec(),
-                Piece::Block(block) => block.as_bytes().to_vec(),
+                Item::Event(event) => event.as_bytes().to_vec(),
+                Item::Block(block) => block.as_bytes().to_vec(),
                 _ => continue,
             };
             let found = is_found(piece, &text);

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Duration, Instant};
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 /// Polls a body to its end and beyond, and compares all it says of itself with what it does.
@@ -144,7 +144,7 @@ impl Interceptor for Speechless {
         event.into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::defer(pending::<Result<Event, _>>())
     }
 }
@@ -154,7 +154,9 @@ async fn the_upstream_is_gone_while_an_interceptor_still_looks_for_its_last_word
     for text in ["data: end\n\n", "data: fail\n\n"] {
         let script = Script::of([text]).then(Step::Never);
         let taken = script.taken();
-        let layer = witnessed().0.intercept(|_: &Head<'_>| Some(Speechless));
+        let layer = witnessed()
+            .0
+            .intercept(|_: &StreamHead<'_>| Some(Speechless));
         let mut body = pass(&layer, script).await;
         for _ in 0..10 {
             let frame = body.frame().now_or_never().flatten();

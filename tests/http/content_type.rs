@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
-    intercept::{Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamHead, Verdict},
     replay::Replay,
 };
 
@@ -242,7 +242,7 @@ impl Interceptor for DropFirst {
 
 #[tokio::test]
 async fn text_in_the_middle_never_becomes_a_foreign_byte_order_mark() {
-    let layer = SseProxyLayer::default().intercept(|_: &Head<'_>| Some(DropFirst(true)));
+    let layer = SseProxyLayer::default().intercept(|_: &StreamHead<'_>| Some(DropFirst(true)));
     let script = Script::new([
         Step::Data("data: dropped\n\n".into()),
         Step::Data("+/v8-: +AGgAdQBuAHQAZQByADI-\n\n".into()),

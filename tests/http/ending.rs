@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
-    codec::Overflow,
-    intercept::{End, Head, Interceptor, Verdict},
+    codec::OversizedEvent,
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 /// What an upstream does once its head is out.
@@ -190,11 +190,11 @@ impl Interceptor for Polite {
         event.into()
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let word = match end {
-            End::Complete => "complete",
-            End::Truncated => "truncated",
-            End::Failed(_) => "failed",
+            StreamEnd::Complete => "complete",
+            StreamEnd::Truncated => "truncated",
+            StreamEnd::Failed(_) => "failed",
             _ => "gone",
         };
         vec![Event::new(word), Event::new("bye")].into()
@@ -224,7 +224,7 @@ async fn what_an_interceptor_adds_at_the_end_arrives_before_it() {
     ] {
         for protocol in BOTH {
             let layer = SseProxyLayer::default()
-                .intercept(|_: &Head<'_>| Some(Polite))
+                .intercept(|_: &StreamHead<'_>| Some(Polite))
                 .max_event_bytes(1000);
             let (body, ended) = seen(layer, protocol, deed).await;
             assert_eq!(body, text, "{deed:?}");
@@ -265,7 +265,7 @@ async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
 #[tokio::test]
 async fn a_stream_can_go_on_without_an_event_that_is_too_large() {
     let (layer, [mut notes, _]) = witnessed();
-    let layer = layer.overflow(Overflow::Discard);
+    let layer = layer.oversized_event(OversizedEvent::Discard);
     let mut upstream = Upstream::start().await;
     let proxy = proxy(layer, upstream.address).await;
     let upstream = async {

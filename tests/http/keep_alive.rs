@@ -11,13 +11,13 @@ use http_body_util::{
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tower_sse_proxy::{
     Event, KeepAlive, SseBody, SseProxyLayer,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
 fn layer() -> SseProxyLayer {
-    SseProxyLayer::default().keep_alive(KeepAlive::every(INTERVAL))
+    SseProxyLayer::default().keep_alive(KeepAlive::new(INTERVAL))
 }
 
 async fn open(layer: &SseProxyLayer) -> (Sender<Bytes>, SseBody<Channel<Bytes>>) {
@@ -61,7 +61,7 @@ async fn the_first_comment_comes_with_the_head_and_the_others_in_the_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn it_can_wait_with_the_first_comment() {
-    let keep_alive = KeepAlive::every(INTERVAL).at_once(false);
+    let keep_alive = KeepAlive::new(INTERVAL).immediate(false);
     let (_upstream, mut body) = open(&SseProxyLayer::default().keep_alive(keep_alive)).await;
     let (frame, after) = next(&mut body).await;
     assert_eq!(frame, ":\n\n");
@@ -110,7 +110,7 @@ async fn events_that_do_not_arrive_do_not_put_it_off() {
 /// Also where there is always more to drop, and no poll gets to the end of it.
 #[tokio::test]
 async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
-    let keep_alive = KeepAlive::every(Duration::from_millis(10)).at_once(false);
+    let keep_alive = KeepAlive::new(Duration::from_millis(10)).immediate(false);
     let slow = |_: Event| {
         std::thread::sleep(Duration::from_micros(50));
         Verdict::Drop
@@ -128,7 +128,7 @@ async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
 /// A task that has used up its budget is told to wait by whatever it asks, timers too.
 #[tokio::test(start_paused = true)]
 async fn it_comes_where_the_silence_begins_in_a_task_with_no_budget_left() {
-    let layer = SseProxyLayer::default().keep_alive(KeepAlive::every(INTERVAL).at_once(false));
+    let layer = SseProxyLayer::default().keep_alive(KeepAlive::new(INTERVAL).immediate(false));
     let (_upstream, mut body) = open(&layer).await;
     while tokio::task::coop::has_budget_remaining() {
         tokio::task::coop::consume_budget().await;
@@ -185,7 +185,7 @@ impl Interceptor for Slow {
         event.into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::defer(async {
             sleep(5 * INTERVAL).await;
             Ok(Verdict::Drop)
@@ -197,7 +197,7 @@ impl Interceptor for Slow {
 #[tokio::test(start_paused = true)]
 async fn no_comment_follows_an_unfinished_rest() {
     for rest in ["data: half", "data: half\n", "id: 1\r"] {
-        let layer = layer().intercept(|_: &Head<'_>| Some(Slow));
+        let layer = layer().intercept(|_: &StreamHead<'_>| Some(Slow));
         let (mut upstream, body) = open(&layer).await;
         upstream.send_data(rest.into()).await.unwrap();
         drop(upstream);
@@ -236,7 +236,7 @@ async fn the_comment_can_say_something() {
             ": no\n: \n: data: injection\n\n",
         ),
     ] {
-        let keep_alive = KeepAlive::every(INTERVAL).comment(text);
+        let keep_alive = KeepAlive::new(INTERVAL).text(text);
         let (_upstream, mut body) = open(&SseProxyLayer::default().keep_alive(keep_alive)).await;
         assert_eq!(next(&mut body).await.0, comment);
         assert_eq!(next(&mut body).await.0, comment);

@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower_sse_proxy::{
     Event, KeepAlive, SseProxyLayer,
-    intercept::{EachEvent, InterceptExt, Verdict},
+    intercept::{MakeInterceptorExt, Verdict, event_fn},
 };
 use tracing::Level;
 
@@ -25,7 +25,7 @@ fn obedient() -> SseProxyLayer {
         "hang" => Verdict::defer(std::future::pending::<Result<Event, _>>()),
         _ => event.into(),
     };
-    let obey = EachEvent::new(obey).time_limit(Duration::from_secs(1));
+    let obey = event_fn(obey).time_limit(Duration::from_secs(1));
     SseProxyLayer::default().intercept(obey)
 }
 
@@ -256,7 +256,7 @@ async fn over_sockets_a_clean_end_leaves_none_and_a_broken_one_leaves_one() {
             SseProxyLayer::default(),
             reading(),
             obedient(),
-            obedient().keep_alive(KeepAlive::every(Duration::from_secs(15))),
+            obedient().keep_alive(KeepAlive::new(Duration::from_secs(15))),
         ]
     };
     for answer in [

@@ -15,7 +15,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
     codec::Block,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 /// Holds back whatever it gets, and sends it on three at a time.
@@ -23,7 +23,7 @@ use tower_sse_proxy::{
 struct Batches(Vec<Block>);
 
 impl Batches {
-    fn opened(_: &Head<'_>) -> Option<Self> {
+    fn opened(_: &StreamHead<'_>) -> Option<Self> {
         Some(Self::default())
     }
 
@@ -45,7 +45,7 @@ impl Interceptor for Batches {
         self.hold(block)
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::Replace(std::mem::take(&mut self.0))
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tower_sse_proxy::{ErrorKind, KeepAlive, SseProxyLayer, codec::Overflow, replay::Replay};
+use tower_sse_proxy::{ErrorKind, KeepAlive, SseProxyLayer, codec::OversizedEvent, replay::Replay};
 
 /// An answer without the fields that the server writes.
 async fn all(answer: Answer) -> (u16, HeaderMap, Bytes, Ended) {
@@ -173,10 +173,10 @@ async fn every_setting_counts_as_one() {
     let nothing = SseProxyLayer::default;
     for layer in [
         nothing().intercept(Deny::opened),
-        nothing().keep_alive(KeepAlive::every(Duration::from_secs(15))),
+        nothing().keep_alive(KeepAlive::new(Duration::from_secs(15))),
         nothing().strip_comments(true),
         nothing().max_event_bytes(16 << 20),
-        nothing().overflow(Overflow::Fail),
+        nothing().oversized_event(OversizedEvent::Fail),
         nothing().replay(Replay::default()),
     ] {
         let response = event_stream(Script::of(["data: 1\n\n"]));
@@ -195,7 +195,7 @@ async fn a_range_passes_untouched_without_interceptors_and_is_refused_with_them(
     let upstream = Upstream::answering(range).await;
     for layer in [
         SseProxyLayer::default(),
-        SseProxyLayer::default().keep_alive(KeepAlive::every(Duration::from_secs(15))),
+        SseProxyLayer::default().keep_alive(KeepAlive::new(Duration::from_secs(15))),
         SseProxyLayer::default().strip_comments(true),
         SseProxyLayer::default().replay(Replay::default()),
     ] {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::{layer, through};
 use tower_sse_proxy::{
     Event,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 /// Holds the event `hold`, and releases it at the end of the stream.
@@ -20,7 +20,7 @@ impl Interceptor for Holding {
         Verdict::Hold
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::Release(self.0.drain(..).map(Into::into).collect())
     }
 }
@@ -29,10 +29,11 @@ impl Interceptor for Holding {
 async fn interceptor_that_ended_the_stream_sees_no_event_that_an_earlier_one_held() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let layer = layer(|_: &Head<'_>| Some(Holding(Vec::new()))).intercept(move |event: Event| {
-        log.lock().unwrap().push(event.data().into_owned());
-        Verdict::End(vec![event.into()])
-    });
+    let layer =
+        layer(|_: &StreamHead<'_>| Some(Holding(Vec::new()))).intercept(move |event: Event| {
+            log.lock().unwrap().push(event.data().into_owned());
+            Verdict::End(vec![event.into()])
+        });
     let (out, failed) = through(&layer, "data: hold\n\ndata: last\n\n").await;
     assert_eq!((out.as_str(), failed), ("data: last\n\n", None));
     assert_eq!(*seen.lock().unwrap(), ["last"]);

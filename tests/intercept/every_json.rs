@@ -13,44 +13,44 @@ use proptest::{
 };
 use tower_sse_proxy::{
     ErrorKind,
-    codec::{Decoder, Piece},
-    intercept::window::{Judgement, Passage, Pattern, Window, patterns},
+    codec::{Decoder, Item},
+    intercept::window::{Decision, Pattern, TextSegment, TextWindow, patterns},
 };
 
 use crate::support::{Script, layer, pass, rest};
 use reader::{Value, channels, contains, is_in, parse, readable, undone, units};
 use streams::{Choices, SECRET, stream};
 
-fn holding(window: Window, text: &str) -> Window {
+fn holding(window: TextWindow, text: &str) -> TextWindow {
     window
         .overlap(text.len() - 1)
-        .time(Duration::MAX)
-        .max_bytes(usize::MAX)
+        .max_delay(Duration::MAX)
+        .max_held_bytes(usize::MAX)
 }
 
 /// Windows that end a stream at this text: with a function as the judge, and with a pattern.
-fn deny(text: &'static str) -> [Window; 2] {
-    let judge = move |passage: &Passage| {
+fn deny(text: &'static str) -> [TextWindow; 2] {
+    let judge = move |passage: &TextSegment| {
         if passage.text.contains(text) {
-            Judgement::Block
+            Decision::Block
         } else {
-            Judgement::Pass
+            Decision::Pass
         }
     };
     let pattern = patterns([Pattern::phrase(text).block()]).unwrap();
-    let pattern = Window::new(pattern).max_bytes(usize::MAX);
-    [holding(Window::new(judge), text), pattern]
+    let pattern = TextWindow::new(pattern).max_held_bytes(usize::MAX);
+    [holding(TextWindow::new(judge), text), pattern]
 }
 
 /// Windows that mask this text: with a function as the judge, and with a pattern.
-fn mask(text: &'static str) -> [Window; 2] {
-    let judge = move |passage: &Passage| {
+fn mask(text: &'static str) -> [TextWindow; 2] {
+    let judge = move |passage: &TextSegment| {
         let found = passage.text.match_indices(text);
-        Judgement::mask(found.map(|(at, _)| at..at + text.len()), "***")
+        Decision::mask(found.map(|(at, _)| at..at + text.len()), "***")
     };
     let pattern = patterns([Pattern::phrase(text).mask("***")]).unwrap();
-    let pattern = Window::new(pattern).max_bytes(usize::MAX);
-    [holding(Window::new(judge), text), pattern]
+    let pattern = TextWindow::new(pattern).max_held_bytes(usize::MAX);
+    [holding(TextWindow::new(judge), text), pattern]
 }
 
 fn wire(data: &[String]) -> String {
@@ -63,8 +63,8 @@ fn data_of(stream: &str) -> Vec<String> {
     let mut decoder = Decoder::default();
     decoder.push(stream.to_owned().into());
     let mut data = Vec::new();
-    while let Some(piece) = decoder.next_piece().unwrap() {
-        if let Piece::Event(event) = piece {
+    while let Some(piece) = decoder.next_item().unwrap() {
+        if let Item::Event(event) = piece {
             data.push(event.data().into_owned());
         }
     }
@@ -72,11 +72,11 @@ fn data_of(stream: &str) -> Vec<String> {
 }
 
 /// What each of the windows makes of the stream.
-fn through(windows: [Window; 2], stream: &str) -> [(String, Option<ErrorKind>); 2] {
+fn through(windows: [TextWindow; 2], stream: &str) -> [(String, Option<ErrorKind>); 2] {
     windows.map(|window| through_one(window, stream))
 }
 
-fn through_one(window: Window, stream: &str) -> (String, Option<ErrorKind>) {
+fn through_one(window: TextWindow, stream: &str) -> (String, Option<ErrorKind>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -21,7 +21,8 @@ use tower_sse_proxy::{
     ErrorKind, Event, KeepAlive, SseProxyLayer,
     codec::Block,
     intercept::{
-        EachEvent, End, Head, Intercept, InterceptExt, Interceptor, ServiceInterceptor, Verdict,
+        Interceptor, MakeInterceptor, MakeInterceptorExt, ServiceInterceptor, StreamEnd,
+        StreamHead, Verdict, event_fn,
     },
 };
 
@@ -45,10 +46,10 @@ fn failing(event: Event) -> Verdict {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_cuts_the_stream_unless_it_fails_open() {
-    let limited = || EachEvent::new(failing).time_limit(SECOND / 2);
+    let limited = || event_fn(failing).time_limit(SECOND / 2);
     let closed = || SseProxyLayer::default().intercept(limited());
     let open = || SseProxyLayer::default().intercept(limited().fail_open());
-    let other_order = EachEvent::new(failing).fail_open().time_limit(SECOND / 2);
+    let other_order = event_fn(failing).fail_open().time_limit(SECOND / 2);
     let other_order = SseProxyLayer::default().intercept(other_order);
     let unlimited = SseProxyLayer::default().intercept(failing);
     let failed = Some(ErrorKind::InterceptorFailed);
@@ -117,7 +118,7 @@ impl Interceptor for Panicking {
         Verdict::Drop
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         self.at(Panics::End);
         Verdict::Drop
     }
@@ -125,7 +126,7 @@ impl Interceptor for Panicking {
 
 /// Only a request to `/panic` gets the one that panics.
 fn panicking(at: Panics) -> SseProxyLayer {
-    layer(move |head: &Head<'_>| {
+    layer(move |head: &StreamHead<'_>| {
         let panics = head.request.uri.path() == "/panic";
         assert!(!(panics && at == Panics::Open), "told to");
         panics.then_some(Panicking(at))
@@ -182,7 +183,7 @@ impl Interceptor for Forgetful {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_cuts_its_stream_at_once_even_if_the_upstream_is_silent() {
-    let layer = layer(|_: &Head<'_>| Some(Forgetful(false)));
+    let layer = layer(|_: &StreamHead<'_>| Some(Forgetful(false)));
     let script = Script::of(["data: 1\n\n"]).then(Step::Never);
     let taken = script.taken();
     let out = timeout(SECOND, rest(pass(&layer, script).await)).await;
@@ -220,7 +221,7 @@ impl Interceptor for Mined {
 /// An HTTP/2 connection serves other streams as well, which a panic that comes out would end.
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_something_is_dropped_stays_in_its_stream() {
-    let mined = |_: &Head<'_>| Some(Mined(Explosive));
+    let mined = |_: &StreamHead<'_>| Some(Mined(Explosive));
     let layer = SseProxyLayer::default().intercept(mined.time_limit(SECOND));
     let late = Some(ErrorKind::InterceptorTimedOut);
     assert_eq!(
@@ -239,10 +240,10 @@ async fn a_panic_while_something_is_dropped_stays_in_its_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn a_time_limit_may_be_as_long_as_it_likes() {
-    let unlimited = EachEvent::new(failing).time_limit(Duration::MAX);
+    let unlimited = event_fn(failing).time_limit(Duration::MAX);
     let layer = SseProxyLayer::default()
         .intercept(unlimited)
-        .keep_alive(KeepAlive::every(Duration::MAX).at_once(false));
+        .keep_alive(KeepAlive::new(Duration::MAX).immediate(false));
     let text = "data: slow\n\n";
     assert_eq!(through(&layer, text).await, (text.into(), None));
 }
@@ -311,7 +312,7 @@ async fn a_time_limit_is_for_a_verdict_as_a_whole() {
         })
     }
     for (times, error) in [(2, None), (10, Some(ErrorKind::InterceptorTimedOut))] {
-        let often = EachEvent::new(move |event: Event| again(event, times)).time_limit(SECOND);
+        let often = event_fn(move |event: Event| again(event, times)).time_limit(SECOND);
         let begun = Instant::now();
         let (_, failed) = through(&layer(often), "data: a\n\n").await;
         assert_eq!(failed, error);
@@ -327,14 +328,14 @@ impl Interceptor for FailsAtTheEnd {
         event.into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::fail("told to")
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
-    let opened = |_: &Head<'_>| Some(FailsAtTheEnd);
+    let opened = |_: &StreamHead<'_>| Some(FailsAtTheEnd);
     let closed = through(&layer(opened), "data: a\n\n").await;
     let failed = Some(ErrorKind::InterceptorFailed);
     assert_eq!(closed, ("data: a\n\n".to_owned(), failed));
@@ -347,7 +348,7 @@ async fn those_that_are_open_learn_of_one_that_panics_when_it_is_opened() {
     let (witness, mut notes) = crate::support::witness();
     let layer = SseProxyLayer::default()
         .intercept(witness)
-        .intercept(|_: &Head<'_>| -> Option<FailsAtTheEnd> { panic!("told to") });
+        .intercept(|_: &StreamHead<'_>| -> Option<FailsAtTheEnd> { panic!("told to") });
     let response = event_stream(Script::of(["data: a\n\n"]));
     let response = respond(&layer, Request::new(()), response).await;
     assert_eq!(response.status(), 502);
@@ -357,7 +358,7 @@ async fn those_that_are_open_learn_of_one_that_panics_when_it_is_opened() {
 
 #[tokio::test]
 async fn one_interceptor_can_serve_two_layers() {
-    let shared: Arc<dyn Intercept> = Arc::new(EachEvent::new(failing).fail_open());
+    let shared: Arc<dyn MakeInterceptor> = Arc::new(event_fn(failing).fail_open());
     for _ in 0..2 {
         let passed = through(&layer(Arc::clone(&shared)), "data: fail\n\n").await;
         assert_eq!(passed, ("data: fail\n\n".to_owned(), None));

@@ -12,8 +12,8 @@ use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    codec::{Block, Overflow},
-    intercept::{End, Head, Interceptor, Verdict},
+    codec::{Block, OversizedEvent},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 fn guarded() -> SseProxyLayer {
@@ -252,7 +252,9 @@ async fn an_event_that_is_too_large_to_be_read_does_not_pass_unread() {
         let stream = Bytes::from(around(large.as_bytes()));
         for size in [1, 7, 64, 1000] {
             let frames: Vec<_> = stream.chunks(size).map(Bytes::copy_from_slice).collect();
-            let discarding = guarded().max_event_bytes(64).overflow(Overflow::Discard);
+            let discarding = guarded()
+                .max_event_bytes(64)
+                .oversized_event(OversizedEvent::Discard);
             assert_between(&through(&discarding, frames.clone()).await, &large);
 
             let upstream = Upstream::answering(sse(&stream)).await;
@@ -278,7 +280,7 @@ impl Interceptor for Blabber {
         }
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         vec![
             Block::comment(SECRET),
             Event::new(SECRET).into(),
@@ -291,7 +293,7 @@ impl Interceptor for Blabber {
 #[tokio::test]
 async fn what_one_interceptor_adds_the_next_one_sees() {
     let layer = SseProxyLayer::default()
-        .intercept(|_: &Head<'_>| Some(Blabber))
+        .intercept(|_: &StreamHead<'_>| Some(Blabber))
         .intercept(Deny::opened);
     for word in ["replace", "defer", "end", "plain"] {
         let out = through(&layer, vec![format!("data: {word}\n\n").into()]).await;

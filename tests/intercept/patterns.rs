@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep};
 
 use tower_sse_proxy::{
     ErrorKind,
-    codec::{Decoder, Piece},
-    intercept::window::{Judgement, Passage, Pattern, Patterns, Window, patterns},
+    codec::{Decoder, Item},
+    intercept::window::{Decision, Pattern, Patterns, TextSegment, TextWindow, patterns},
 };
 
 use crate::support::{event, layer, open, pass, rest};
@@ -47,8 +47,8 @@ fn joined(stream: &str) -> String {
     let mut decoder = Decoder::default();
     decoder.push(stream.to_owned().into());
     let mut text = String::new();
-    while let Some(piece) = decoder.next_piece().unwrap() {
-        if let Piece::Event(event) = piece {
+    while let Some(piece) = decoder.next_item().unwrap() {
+        if let Item::Event(event) = piece {
             let data: Value = serde_json::from_str(&event.data()).unwrap();
             let piece = &data["choices"][0]["delta"]["content"];
             text.push_str(piece.as_str().unwrap_or_default());
@@ -112,7 +112,7 @@ fn paced(pieces: Vec<String>, pauses: &[u64]) -> Vec<Sent> {
 }
 
 /// What comes out when the pieces are sent at these times and the upstream then ends, or breaks.
-fn run(window: &Window, sent: &[Sent], breaks: bool) -> (String, Option<ErrorKind>) {
+fn run(window: &TextWindow, sent: &[Sent], breaks: bool) -> (String, Option<ErrorKind>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -160,7 +160,7 @@ proptest! {
         let expressions: Vec<_> = chosen.iter().map(|&n| EXPRESSIONS[n]).collect();
         let masks: Vec<_> = (0..chosen.len()).map(|n| format!("<{n}>")).collect();
         let each = || expressions.iter().zip(&masks);
-        let window = Window::new(patterns(each().map(|(e, mask)| Pattern::regex(*e).mask(mask))).unwrap());
+        let window = TextWindow::new(patterns(each().map(|(e, mask)| Pattern::regex(*e).mask(mask))).unwrap());
         let expected = Oracle::regexes(each().map(|(e, mask)| (*e, mask.as_str()))).masked(&text);
 
         let pieces = cut(&text, &cuts);
@@ -180,8 +180,8 @@ proptest! {
         cuts in collection::vec(any::<Index>(), 0..20),
         pauses in collection::vec(0u64..500, 0..20),
     ) {
-        static WINDOW: LazyLock<Window> =
-            LazyLock::new(|| Window::new(patterns([Pattern::card_number().mask("#")]).unwrap()));
+        static WINDOW: LazyLock<TextWindow> =
+            LazyLock::new(|| TextWindow::new(patterns([Pattern::card_number().mask("#")]).unwrap()));
         let window = &*WINDOW;
         let expected = oracle::merged(&text, cards(&text).map(|range| (range, "#")).collect());
         let (out, failed) = run(window, &paced(cut(&text, &cuts), &pauses), false);

@@ -10,7 +10,7 @@ use http::Request;
 use tower_sse_proxy::{
     Event, Policy,
     codec::Block,
-    intercept::{End, Head, Intercept, Interceptor, Verdict},
+    intercept::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
 };
 
 fn appending(letter: char) -> impl Fn(Event) -> Event + Send + Sync + 'static {
@@ -140,7 +140,7 @@ fn event_without_id(mut event: Event) -> Event {
 
 #[tokio::test]
 async fn every_stream_has_a_state_of_its_own() {
-    let numbering = |_: &Head<'_>| {
+    let numbering = |_: &StreamHead<'_>| {
         let mut count = 0;
         Some(move |mut event: Event| {
             count += 1;
@@ -161,8 +161,8 @@ async fn every_stream_has_a_state_of_its_own() {
 /// An interceptor for streams of a certain path and status.
 struct Choosy;
 
-impl Intercept for Choosy {
-    fn open(&self, head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+impl MakeInterceptor for Choosy {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         let chosen = head.request.uri.path() == "/chosen" && head.response.status == 200;
         chosen.then(|| Box::new(appending('!')) as _)
     }
@@ -223,27 +223,27 @@ impl Interceptor for Hoarder {
         Verdict::Hold
     }
 
-    fn end(&mut self, _end: End<'_>) -> Verdict {
+    fn end(&mut self, _end: StreamEnd<'_>) -> Verdict {
         std::mem::take(&mut self.0).into()
     }
 }
 
 #[tokio::test]
 async fn who_ends_a_stream_has_said_the_last_word() {
-    let layer = layer(|_: &Head<'_>| Some(Hoarder::default()));
+    let layer = layer(|_: &StreamHead<'_>| Some(Hoarder::default()));
     let out = through(&layer, "data: held\n\ndata: end\n\ndata: more\n\n").await;
     assert_eq!(out, ("data: last word\n\n".into(), None));
 }
 
 #[tokio::test]
 async fn boxed_interceptors_are_interceptors() {
-    let choose = |head: &Head<'_>| -> Option<Box<dyn Interceptor>> {
+    let choose = |head: &StreamHead<'_>| -> Option<Box<dyn Interceptor>> {
         match head.request.uri.path() {
             "/" => Some(Box::new(appending('!'))),
             _ => Some(Box::new(Hoarder::default())),
         }
     };
-    let boxed: Box<dyn Intercept> = Box::new(choose);
+    let boxed: Box<dyn MakeInterceptor> = Box::new(choose);
     let out = through(&layer(boxed), "data: 1\n\n").await;
     assert_eq!(out, ("data: 1!\n\n".into(), None));
 }

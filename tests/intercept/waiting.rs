@@ -13,7 +13,7 @@ use tokio::{
 };
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Pairs(Option<(Event, Instant)>);
 
 impl Pairs {
-    fn opened(_: &Head<'_>) -> Option<Self> {
+    fn opened(_: &StreamHead<'_>) -> Option<Self> {
         Some(Self::default())
     }
 }
@@ -51,7 +51,7 @@ impl Interceptor for Pairs {
         self.0.take().map(|(event, _)| event).into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         self.0.take().map(|(event, _)| event).into()
     }
 }
@@ -119,7 +119,7 @@ impl Interceptor for Preamble {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_due_when_a_stream_opens_comes_before_what_is_there() {
-    let preamble = |_: &Head<'_>| Some(Preamble(Some(Instant::now())));
+    let preamble = |_: &StreamHead<'_>| Some(Preamble(Some(Instant::now())));
     let (mut upstream, mut body) = open(&layer(preamble)).await;
     upstream.send_data(event("pass")).await.unwrap();
     let frame = next(&mut body).await;

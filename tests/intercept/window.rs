@@ -31,8 +31,8 @@ use tower::service_fn;
 use tower_sse_proxy::{
     ErrorKind, Event, SseBody, SseProxyLayer,
     intercept::{
-        Head, Intercept, JsonValue,
-        window::{Judgement, Mask, Passage, Ruling, Texts, Window, extract},
+        JsonValue, MakeInterceptor, StreamHead,
+        window::{Decision, Mask, Ruling, TextSegment, TextWindow, Texts, extract},
     },
 };
 
@@ -61,20 +61,22 @@ fn cards(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-fn no_cards(passage: &Passage) -> Judgement {
-    Judgement::mask(cards(&passage.text), "[card]")
+fn no_cards(passage: &TextSegment) -> Decision {
+    Decision::mask(cards(&passage.text), "[card]")
 }
 
-fn window() -> Window {
-    Window::new(no_cards).overlap(CARD.len()).time(TIME)
+fn window() -> TextWindow {
+    TextWindow::new(no_cards)
+        .overlap(CARD.len())
+        .max_delay(TIME)
 }
 
 /// A phrase that is blocked.
-fn no_phrase(passage: &Passage) -> Judgement {
+fn no_phrase(passage: &TextSegment) -> Decision {
     if passage.text.contains("secret plan") {
-        Judgement::Block
+        Decision::Block
     } else {
-        Judgement::Pass
+        Decision::Pass
     }
 }
 
@@ -220,7 +222,7 @@ proptest! {
         for (n, (whole, _)) in told.iter().enumerate() {
             stream += &family.done(n, whole).unwrap_or_default();
         }
-        let layer = layer(window().size(size).overlap(overlap));
+        let layer = layer(window().min_batch(size).overlap(overlap));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (out, failed) = runtime.block_on(async {
             rest(pass(&layer, Script::of(cut(&stream, &frames))).await).await
@@ -311,7 +313,7 @@ async fn an_extractor_of_ones_own_says_what_goes_on_where() {
     fn chat<'a>(_: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
         let Some(json) = json else { return };
         if let (Some(who), Some(said)) = (json.get("who"), json.get("said")) {
-            texts.skip(who);
+            texts.ignore(who);
             texts.delta(who.raw(), said);
         }
     }
@@ -371,7 +373,7 @@ async fn what_holds_nothing_up_is_not_held_up_and_nothing_overtakes() {
 #[tokio::test]
 async fn a_blocked_text_ends_the_stream_and_nothing_that_was_held_leaves() {
     let stream = "data: fine so far, as far as anybody can tell\n\ndata: and now my sec\n\ndata: ret pl\n\n: c\ndata: an\n\ndata: more\n\n";
-    let blocking = || Window::new(no_phrase).overlap(11);
+    let blocking = || TextWindow::new(no_phrase).overlap(11);
     let (out, failed) = through(&layer(blocking()), stream).await;
     assert_eq!(out, "data: fine so far, as far as anybody can tell\n\n");
     assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
@@ -389,7 +391,7 @@ async fn a_blocked_text_ends_the_stream_and_nothing_that_was_held_leaves() {
 
 #[tokio::test(start_paused = true)]
 async fn a_phrase_is_blocked_wherever_it_is_cut_in_every_api() {
-    let layer = layer(Window::new(no_phrase).overlap(11));
+    let layer = layer(TextWindow::new(no_phrase).overlap(11));
     let text = "here is my secret plan for you";
     for family in FAMILIES {
         for first in 1..text.len() - 1 {
@@ -446,10 +448,10 @@ async fn an_unfinished_rest_is_judged_with_what_came_before_it_and_stays_unfinis
 }
 
 /// Judges as `no_cards` does, when it is told to.
-fn asking() -> (Window, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
+fn asking() -> (TextWindow, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let ask = Arc::clone(&asked);
-    let judge = service_fn(move |passage: Passage| {
+    let judge = service_fn(move |passage: TextSegment| {
         let (sender, told) = oneshot::channel::<()>();
         ask.lock().unwrap().push(sender);
         async move {
@@ -457,7 +459,12 @@ fn asking() -> (Window, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
             Ok::<_, Infallible>(no_cards(&passage))
         }
     });
-    (Window::service(judge).overlap(CARD.len()).time(TIME), asked)
+    (
+        TextWindow::service(judge)
+            .overlap(CARD.len())
+            .max_delay(TIME),
+        asked,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -493,16 +500,16 @@ async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_o
         (None, "down", ErrorKind::InterceptorFailed),
         (Some(TIME), "slow", ErrorKind::InterceptorTimedOut),
     ] {
-        let judge = service_fn(move |_: Passage| async move {
+        let judge = service_fn(move |_: TextSegment| async move {
             if error == "slow" {
                 sleep(10 * TIME).await;
             }
-            Err::<Judgement, _>(error)
+            Err::<Decision, _>(error)
         });
         let window = || {
-            let window = Window::service(judge);
+            let window = TextWindow::service(judge);
             match limit {
-                Some(limit) => window.time_limit(limit),
+                Some(limit) => window.judge_timeout(limit),
                 None => window,
             }
         };
@@ -526,12 +533,12 @@ async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_o
 async fn a_mask_that_is_not_in_its_passage_is_a_failure_that_says_so() {
     for range in [2..9, 1..2, 9..12] {
         let shown = format!("bytes {range:?} of a passage of 4 bytes");
-        let wrong = move |_: &Passage| {
+        let wrong = move |_: &TextSegment| {
             let (range, with) = (range.clone(), String::new());
-            Judgement::Mask(vec![Mask { range, with }])
+            Decision::Mask(vec![Mask { range, with }])
         };
         let script = Script::of(["data: \u{e4}bc\n\n"]);
-        let error = failure(pass(&layer(Window::new(wrong)), script).await).await;
+        let error = failure(pass(&layer(TextWindow::new(wrong)), script).await).await;
         assert!(error.contains(&shown), "{error}");
     }
 }
@@ -545,12 +552,12 @@ async fn failure(mut body: SseBody<Script>) -> String {
 
 #[tokio::test]
 async fn masks_may_overlap_and_come_in_any_order() {
-    let overlapping = |_: &Passage| {
+    let overlapping = |_: &TextSegment| {
         let mask = |range, with: &str| Mask {
             range,
             with: with.to_owned(),
         };
-        Judgement::Mask(vec![
+        Decision::Mask(vec![
             mask(6..8, "C"),
             mask(1..4, "A"),
             mask(2..5, "B"),
@@ -558,7 +565,7 @@ async fn masks_may_overlap_and_come_in_any_order() {
             mask(9..9, "!"),
         ])
     };
-    let (out, _) = through(&layer(Window::new(overlapping)), "data: 0123456789\n\n").await;
+    let (out, _) = through(&layer(TextWindow::new(overlapping)), "data: 0123456789\n\n").await;
     assert_eq!(out, "data: 0AC89\n\n");
 }
 
@@ -588,7 +595,7 @@ async fn what_readers_may_read_differently_is_not_judged_and_does_not_pass() {
 #[tokio::test(start_paused = true)]
 async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
     let (x, y) = (event(&"x".repeat(60)), event(&"y".repeat(60)));
-    let held = layer(window().max_bytes(x.len()).overlap(1 << 20));
+    let held = layer(window().max_held_bytes(x.len()).overlap(1 << 20));
     let (mut upstream, mut body) = open(&held).await;
     let begun = Instant::now();
     upstream.send_data(x.clone()).await.unwrap();
@@ -618,12 +625,12 @@ async fn a_larger_size_makes_for_fewer_judgements() {
     let mut counts = Vec::new();
     for size in [0, 80] {
         let counter = Arc::clone(&asked);
-        let count = move |passage: &Passage| {
+        let count = move |passage: &TextSegment| {
             counter.fetch_add(1, Ordering::SeqCst);
             no_cards(passage)
         };
         asked.store(0, Ordering::SeqCst);
-        let layer = layer(Window::new(count).overlap(20).size(size));
+        let layer = layer(TextWindow::new(count).overlap(20).min_batch(size));
         let body = pass(&layer, Script::of([stream.clone()])).await;
         assert_eq!(rest(body).await.0, stream);
         counts.push(asked.load(Ordering::SeqCst));
@@ -634,7 +641,7 @@ async fn a_larger_size_makes_for_fewer_judgements() {
 #[tokio::test(start_paused = true)]
 async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
     let chat = FAMILIES[0];
-    let (mut upstream, mut body) = open(&layer(window().overlap(4).size(20))).await;
+    let (mut upstream, mut body) = open(&layer(window().overlap(4).min_batch(20))).await;
     let begun = Instant::now();
     for _ in 0..2 {
         upstream
@@ -667,11 +674,11 @@ async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
 async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
     let judged = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&judged);
-    let window = Window::new(move |passage: &Passage| {
+    let window = TextWindow::new(move |passage: &TextSegment| {
         seen.lock()
             .unwrap()
             .push((passage.sent, passage.text.clone()));
-        Judgement::Pass
+        Decision::Pass
     });
     // Letters of three bytes, of which twice ten is no multiple.
     let stream = event("\u{65e5}\u{672c}").repeat(20);
@@ -687,7 +694,7 @@ async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
 async fn only_what_is_held_counts_and_only_texts_that_go_on() {
     let chat = FAMILIES[0];
     let word = chat.event(0, "a word of some length");
-    let (mut upstream, mut body) = open(&layer(window().max_bytes(3 * word.len()))).await;
+    let (mut upstream, mut body) = open(&layer(window().max_held_bytes(3 * word.len()))).await;
     upstream.send_data(word.clone().into()).await.unwrap();
     for _ in 0..20 {
         assert!(is_silent(&mut body).await);
@@ -705,9 +712,9 @@ async fn only_what_is_held_counts_and_only_texts_that_go_on() {
 async fn a_client_that_leaves_is_judged_no_more() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
-    let layer = SseProxyLayer::default().intercept(Window::new(move |_: &Passage| {
+    let layer = SseProxyLayer::default().intercept(TextWindow::new(move |_: &TextSegment| {
         counter.fetch_add(1, Ordering::SeqCst);
-        Judgement::Pass
+        Decision::Pass
     }));
     let (mut upstream, mut body) = open(&layer).await;
     upstream.send_data(event("held")).await.unwrap();
@@ -720,10 +727,10 @@ async fn a_client_that_leaves_is_judged_no_more() {
 async fn judged(stream: String) -> Vec<(Option<String>, String)> {
     let judged = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&judged);
-    let window = Window::new(move |passage: &Passage| {
-        let Passage { channel, text, .. } = passage.clone();
+    let window = TextWindow::new(move |passage: &TextSegment| {
+        let TextSegment { channel, text, .. } = passage.clone();
         seen.lock().unwrap().push((channel, text));
-        Judgement::Pass
+        Decision::Pass
     });
     rest(pass(&layer(window), Script::of([stream])).await).await;
     let mut judged = std::mem::take(&mut *judged.lock().unwrap());
@@ -845,17 +852,17 @@ async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
 #[tokio::test(start_paused = true)]
 async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_then() {
     let asked = Arc::new(AtomicUsize::new(0));
-    let judge = service_fn(move |_: Passage| {
+    let judge = service_fn(move |_: TextSegment| {
         let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
         async move {
             if first {
                 Err("down")
             } else {
-                Ok(Judgement::Pass)
+                Ok(Decision::Pass)
             }
         }
     });
-    let layer = layer(Window::service(judge).overlap(4));
+    let layer = layer(TextWindow::service(judge).overlap(4));
     let (out, failed) = through(&layer, "data: a text\n\ndata: more of it\n\ndata: end\n\n").await;
     assert_eq!(
         (out.as_str(), failed),
@@ -867,7 +874,9 @@ async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_th
 async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
     let (request, _) = http::Request::new(()).into_parts();
     let (response, _) = http::Response::new(()).into_parts();
-    let mut stream = window().open(&Head::new(&request, &response)).unwrap();
+    let mut stream = window()
+        .open(&StreamHead::new(&request, &response))
+        .unwrap();
     assert_eq!(stream.deadline(), None);
     let begun = Instant::now();
     stream.event(Event::new("a"));
@@ -881,35 +890,35 @@ async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
 
 #[tokio::test]
 async fn debug_output_shows_the_settings_and_no_text() {
-    let shown = format!("{:?}", window().size(7).max_bytes(9));
+    let shown = format!("{:?}", window().min_batch(7).max_held_bytes(9));
     assert_eq!(
         shown,
         "Window { overlap: 19, size: 7, time: 250ms, max_bytes: 9, .. }"
     );
-    let now = Ruling::Now(Judgement::mask(std::iter::once(1..2), "x"));
+    let now = Ruling::Now(Decision::mask(std::iter::once(1..2), "x"));
     assert!(format!("{now:?}").starts_with("Now(Mask(["));
-    let later = Ruling::Later(Box::pin(async { Ok(Judgement::Pass) }));
+    let later = Ruling::Later(Box::pin(async { Ok(Decision::Pass) }));
     assert_eq!(format!("{later:?}"), "Later(..)");
-    let judge = |passage: &Passage| {
+    let judge = |passage: &TextSegment| {
         let shown = format!("{passage:?}");
         assert_eq!(
             shown,
             "Passage { bytes: 6, sent: 0, channel: Some(\"data\"), .. }"
         );
-        Judgement::Pass
+        Decision::Pass
     };
-    let (out, failed) = through(&layer(Window::new(judge)), "data: secret\n\n").await;
+    let (out, failed) = through(&layer(TextWindow::new(judge)), "data: secret\n\n").await;
     assert_eq!((out.as_str(), failed), ("data: secret\n\n", None));
 }
 
 #[tokio::test]
 async fn settings_without_end_hold_until_the_end_and_harm_nobody() {
-    let endless = || window().overlap(usize::MAX).time(Duration::MAX);
+    let endless = || window().overlap(usize::MAX).max_delay(Duration::MAX);
     let stream = "data: one\n\ndata: two\n\n";
     for window in [
         endless(),
-        endless().max_bytes(1),
-        endless().size(usize::MAX).time_limit(Duration::MAX),
+        endless().max_held_bytes(1),
+        endless().min_batch(usize::MAX).judge_timeout(Duration::MAX),
     ] {
         let (out, failed) = through(&layer(window), stream).await;
         assert_eq!((out.as_str(), failed), (stream, None));

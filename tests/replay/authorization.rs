@@ -90,7 +90,7 @@ async fn the_time_limit_can_be_set() {
 fn sharing() -> Replay {
     Replay::default()
         .share_by(|request| Some(request.uri.path().to_owned()))
-        .linger(Duration::from_secs(60))
+        .grace_period(Duration::from_secs(60))
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,13 +9,13 @@ use crate::support::{
 };
 use tower_sse_proxy::{
     Event,
-    intercept::{End, Head, Interceptor, Verdict},
-    replay::{Bounds, Replay},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
+    replay::{Replay, Retention},
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing() {
-    let replay = Replay::default().bounds(Bounds::default().events(10));
+    let replay = Replay::default().retention(Retention::default().events(10));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     let fed = async {
@@ -35,12 +35,12 @@ async fn a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing()
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
     for bounds in [
-        Bounds::default().events(0),
-        Bounds::default().events(1),
-        Bounds::default().bytes(0),
-        Bounds::default().bytes(1000),
-        Bounds::default().bytes(10_000),
-        Bounds::default().events(0).bytes(0),
+        Retention::default().events(0),
+        Retention::default().events(1),
+        Retention::default().bytes(0),
+        Retention::default().bytes(1000),
+        Retention::default().bytes(10_000),
+        Retention::default().events(0).bytes(0),
     ] {
         let (front, mut origin) = staged(&bounded(bounds));
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -59,7 +59,7 @@ async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
     for age in [Duration::ZERO, Duration::from_secs(10)] {
-        let (front, mut origin) = staged(&bounded(Bounds::default().age(age)));
+        let (front, mut origin) = staged(&bounded(Retention::default().age(age)));
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..5).await;
         settle().await;
@@ -84,7 +84,7 @@ async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_large_event_does_not_drive_out_what_is_unread() {
-    let (front, mut origin) = staged(&bounded(Bounds::default().bytes(10_000)));
+    let (front, mut origin) = staged(&bounded(Retention::default().bytes(10_000)));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     for size in [4_000, 9_000, 50_000, 10, 9_000] {
         feed.send(format!("data: {}\n\n", "x".repeat(size))).await;
@@ -98,8 +98,8 @@ async fn a_large_event_does_not_drive_out_what_is_unread() {
 #[tokio::test(start_paused = true)]
 async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
     for flush in [true, false] {
-        let layer =
-            bounded(Bounds::default().events(100)).intercept(|_: &Head<'_>| Some(Hold::default()));
+        let layer = bounded(Retention::default().events(100))
+            .intercept(|_: &StreamHead<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         for number in 0..500 {
@@ -130,7 +130,7 @@ impl Interceptor for Hold {
         Verdict::Drop
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         Verdict::Replace(self.0.drain(..).map(Into::into).collect())
     }
 }
@@ -139,11 +139,11 @@ impl Interceptor for Hold {
 async fn whatever_is_kept_one_reader_gets_all_in_order() {
     for seed in 0..100 {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let bounds = Bounds::default()
+        let bounds = Retention::default()
             .events(chance.usize(..20))
             .bytes(chance.usize(..5000))
             .age(Duration::from_millis(chance.u64(..3000)));
-        let layer = bounded(bounds).intercept(|_: &Head<'_>| Some(Hold::default()));
+        let layer = bounded(bounds).intercept(|_: &StreamHead<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         let mut own = chance.fork();

@@ -9,8 +9,8 @@ use crate::support::{
 };
 use tower_sse_proxy::{
     Event,
-    intercept::{End, Head, Interceptor, Verdict},
-    replay::{Bounds, Join, Replay},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
+    replay::{Replay, Retention, StartAt},
 };
 
 /// Streams by how they end, with or without ids and a terminal event.
@@ -122,11 +122,11 @@ async fn interceptors_learn_of_the_end_when_it_comes() {
         fn event(&mut self, event: Event) -> Verdict {
             self.0.replace(event).into()
         }
-        fn end(&mut self, _: End<'_>) -> Verdict {
+        fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
             self.0.take().into()
         }
     }
-    let layer = kept().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let layer = kept().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
@@ -140,9 +140,9 @@ async fn interceptors_learn_of_the_end_when_it_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn stream_that_is_shared_ends_for_all_its_clients() {
-    for join in [Join::Live, Join::Oldest] {
+    for join in [StartAt::Live, StartAt::Oldest] {
         let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
-        let layer = with(Replay::default().share_by(share).join(join));
+        let layer = with(Replay::default().share_by(share).share_from(join));
         let (front, mut origin) = staged(&layer);
         let (mut one, mut feed) = front.open(&mut origin, get("/")).await;
         let mut two = front.send(get("/")).await;
@@ -159,7 +159,7 @@ async fn stream_that_is_shared_ends_for_all_its_clients() {
 
 #[tokio::test(start_paused = true)]
 async fn end_that_is_no_longer_kept_is_a_gap_and_then_204() {
-    let replay = Replay::default().bounds(Bounds::default().bytes(1000));
+    let replay = Replay::default().retention(Retention::default().bytes(1000));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;

@@ -3,7 +3,7 @@
 use http::{Method, Request, StatusCode};
 use tower_sse_proxy::{
     ErrorKind,
-    replay::{EventId, Gap, Replay, Token},
+    replay::{EventId, Gap, Replay, StreamId},
 };
 
 use crate::support::{
@@ -11,8 +11,8 @@ use crate::support::{
     staged,
 };
 
-fn token(id: &str) -> Token {
-    id.parse::<EventId>().unwrap().token
+fn token(id: &str) -> StreamId {
+    id.parse::<EventId>().unwrap().stream
 }
 
 fn mine(request: http::request::Builder) -> http::request::Builder {
@@ -23,7 +23,7 @@ fn mine(request: http::request::Builder) -> http::request::Builder {
 async fn get_is_answered_204_and_any_other_method_410() {
     for gap in [Gap::Event, Gap::Status(StatusCode::BAD_REQUEST)] {
         for begun in [Method::GET, Method::POST] {
-            let layer = with(Replay::default().gap(gap));
+            let layer = with(Replay::default().on_gap(gap));
             let (front, mut origin) = staged(&layer);
             let request = Request::builder().method(begun);
             let (mut client, mut feed) = front.open(&mut origin, request).await;

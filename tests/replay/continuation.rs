@@ -203,7 +203,7 @@ async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_w
         let layer = with(
             Replay::default()
                 .continue_after_end(true)
-                .upstream_ids(verbatim),
+                .preserve_upstream_ids(verbatim),
         );
         let (front, mut origin) = staged(&layer);
         let mine = || get("/").header("authorization", "mine");

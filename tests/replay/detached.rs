@@ -13,13 +13,13 @@ use crate::support::{
 use http::StatusCode;
 use tower_sse_proxy::{
     ErrorKind,
-    replay::{Bounds, Replay},
+    replay::{Replay, Retention},
 };
 
 #[tokio::test(start_paused = true)]
 async fn the_upstream_goes_on_without_a_client_for_so_long_and_no_longer() {
     let (witness, mut notes) = witness();
-    let replay = Replay::default().linger(Duration::from_secs(30));
+    let replay = Replay::default().grace_period(Duration::from_secs(30));
     let (front, mut origin) = staged(&with(replay).intercept(witness));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
     drop(client);
@@ -32,7 +32,7 @@ async fn the_upstream_goes_on_without_a_client_for_so_long_and_no_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_stops_the_time() {
-    let replay = Replay::default().linger(Duration::from_secs(30));
+    let replay = Replay::default().grace_period(Duration::from_secs(30));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -51,7 +51,7 @@ async fn a_client_that_comes_back_stops_the_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_to_outlive_its_client_does_not() {
-    let replay = Replay::default().detach(|request, response| {
+    let replay = Replay::default().detach_when(|request, response| {
         assert_eq!(response.status, StatusCode::OK);
         request.headers.contains_key("x-paid")
     });
@@ -68,7 +68,7 @@ async fn a_stream_that_is_not_to_outlive_its_client_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_sends_too_much_to_nobody_is_let_go() {
-    let replay = Replay::default().detached_bytes(1000);
+    let replay = Replay::default().max_detached_bytes(1000);
     let (front, mut origin) = staged(&with(replay));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
     drop(client);
@@ -82,7 +82,7 @@ async fn an_upstream_that_sends_too_much_to_nobody_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_lasts_as_long_as_it_may() {
-    let replay = Replay::default().lifetime(Duration::from_secs(100));
+    let replay = Replay::default().max_age(Duration::from_secs(100));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: a\n\n").await;
@@ -113,9 +113,9 @@ async fn a_task_that_is_dropped_cuts_its_clients() {
 #[tokio::test(start_paused = true)]
 async fn times_that_no_clock_can_tell_are_no_limits() {
     let replay = Replay::default()
-        .linger(Duration::MAX)
-        .lifetime(Duration::MAX)
-        .bounds(Bounds::default().age(Duration::MAX));
+        .grace_period(Duration::MAX)
+        .max_age(Duration::MAX)
+        .retention(Retention::default().age(Duration::MAX));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
@@ -138,7 +138,7 @@ async fn times_that_no_clock_can_tell_are_no_limits() {
 async fn no_task_outlives_what_it_is_for() {
     let running = Arc::new(());
     let count = Arc::clone(&running);
-    let replay = Replay::default().bounds(Bounds::default().events(1024));
+    let replay = Replay::default().retention(Retention::default().events(1024));
     let replay = replay.executor(move |task| {
         let running = Arc::clone(&count);
         tokio::spawn(async move {

@@ -88,8 +88,8 @@ async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can(
 async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
     for (detach, bytes) in [(true, 1 << 20), (false, 1 << 20), (true, 5)] {
         let replay = Replay::default()
-            .detach(move |_, _| detach)
-            .detached_bytes(bytes);
+            .detach_when(move |_, _| detach)
+            .max_detached_bytes(bytes);
         let (front, mut origin) = staged(&with(replay));
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send("data: 0\n\ndata: [DONE]\n\n").await;
@@ -124,7 +124,7 @@ async fn a_stream_can_be_ended_by_its_token() {
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let token = id.parse::<EventId>().unwrap().token;
+    let token = id.parse::<EventId>().unwrap().stream;
     assert!(layer.abort(token));
     assert!(feed.is_let_go().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));

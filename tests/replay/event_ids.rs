@@ -6,7 +6,7 @@ use crate::support::{
     staged,
 };
 use http::{Method, Request};
-use tower_sse_proxy::replay::{Bounds, Replay};
+use tower_sse_proxy::replay::{Replay, Retention};
 
 #[tokio::test(start_paused = true)]
 async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
@@ -31,7 +31,9 @@ async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
 
 #[tokio::test(start_paused = true)]
 async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
-    let replay = Replay::default().only_own_ids(true).query("last");
+    let replay = Replay::default()
+        .reject_foreign_ids(true)
+        .query_param("last");
     let (front, mut origin) = staged(&with(replay.clone()));
     let id = "0123456789abcdef0123456789abcdef.0.7";
     let mangled = [
@@ -55,7 +57,7 @@ async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
     assert!(told.rest().await.0.contains("unknown"));
     let two = after("7").header("last-event-id", "8");
     assert!(front.send(two).await.rest().await.0.contains("unknown"));
-    let verbatim = with(replay.clone().upstream_ids(true)).owner(|_| Some("me"));
+    let verbatim = with(replay.clone().preserve_upstream_ids(true)).owner(|_| Some("me"));
     let (known, mut asked) = staged(&verbatim);
     let told = known.send(after("up-7")).await;
     assert!(told.rest().await.0.contains("unknown"));
@@ -69,7 +71,7 @@ async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_of_ours_goes_upstream() {
-    let replay = Replay::default().query("lastEventId");
+    let replay = Replay::default().query_param("lastEventId");
     let (front, mut origin) = staged(&with(replay));
     let id = "0123456789abcdef0123456789abcdef.0.7";
     let send = |method, header: Option<&str>, query: &str| {
@@ -121,7 +123,11 @@ async fn nothing_of_ours_goes_upstream() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upstreams_own_ids_can_be_kept() {
-    let layer = with(Replay::default().upstream_ids(true).query("last"));
+    let layer = with(
+        Replay::default()
+            .preserve_upstream_ids(true)
+            .query_param("last"),
+    );
     let (front, mut origin) = staged(&layer);
     let mine = |path: &str| get(path).header("authorization", "mine");
     let (mut client, mut feed) = front.open(&mut origin, mine("/a")).await;
@@ -176,8 +182,8 @@ async fn an_upstreams_own_ids_can_be_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upstreams_own_id_is_found_among_what_is_left() {
-    let replay = Replay::default().upstream_ids(true);
-    let replay = replay.bounds(Bounds::default().events(3));
+    let replay = Replay::default().preserve_upstream_ids(true);
+    let replay = replay.retention(Retention::default().events(3));
     let (front, mut origin) = staged(&with(replay));
     let mine = |id: &str| {
         let request = get("/").header("authorization", "mine");

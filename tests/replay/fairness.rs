@@ -9,7 +9,7 @@ use crate::support::{
 };
 use tower_sse_proxy::{
     SseProxyLayer,
-    replay::{Bounds, Replay},
+    replay::{Replay, Retention},
 };
 
 fn by(owner: &str) -> http::request::Builder {
@@ -49,7 +49,7 @@ async fn is_whole(front: &Front, owner: &str, id: &str) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
-    let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
     let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
     drop(client);
     let mut flood = Vec::new();
@@ -73,7 +73,7 @@ async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
     for newcomer in ["victim", "flood"] {
-        let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+        let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
         let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
         // Sent, and not read yet.
         for _ in 0..5 {
@@ -92,7 +92,7 @@ async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
-    let (front, mut origin) = staged(&kept().replay_bytes(50 * KB));
+    let (front, mut origin) = staged(&kept().max_replay_bytes(50 * KB));
     let mut streams = Vec::new();
     for _ in 0..40 {
         let (client, mut feed) = front.open(&mut origin, by("one")).await;
@@ -114,7 +114,7 @@ async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
-    let (front, mut origin) = staged(&kept().replay_bytes(100 * KB));
+    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
     let mut flood = Vec::new();
     for _ in 0..50 {
         flood.push(reading(&front, &mut origin, "flood", 10).await);
@@ -125,7 +125,7 @@ async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
 }
 
 fn lingering() -> SseProxyLayer {
-    with(Replay::default().linger(Duration::from_secs(3600)))
+    with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,11 +233,11 @@ async fn ended_streams_do_not_count_as_detached() {
 
 #[tokio::test(start_paused = true)]
 async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
-    let bounds = Bounds::default().age(Duration::from_secs(600));
+    let bounds = Retention::default().age(Duration::from_secs(600));
     let replay = Replay::default()
-        .bounds(bounds)
-        .linger(Duration::from_secs(90))
-        .lifetime(Duration::from_secs(3600));
+        .retention(bounds)
+        .grace_period(Duration::from_secs(90))
+        .max_age(Duration::from_secs(3600));
     for by_the_minute in [true, false] {
         let (front, mut origin) = staged(&with(replay.clone()));
         let (mut client, mut feed) = front.open(&mut origin, by("one")).await;

@@ -10,18 +10,18 @@ use crate::support::{
 use http::{Request, StatusCode};
 use tower_sse_proxy::{
     Event,
-    intercept::{Head, Interceptor, Verdict},
-    replay::{Bounds, Gap, Replay},
+    intercept::{Interceptor, StreamHead, Verdict},
+    replay::{Gap, Replay, Retention},
 };
 
 /// Keeps no more of a stream than this, and asks the upstream again after a clean end.
-fn bounded(bounds: Bounds) -> Replay {
-    Replay::default().bounds(bounds).continue_after_end(true)
+fn bounded(bounds: Retention) -> Replay {
+    Replay::default().retention(bounds).continue_after_end(true)
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_longer_kept_is_told_before_anything_else() {
-    let replay = Replay::default().bounds(Bounds::default().events(3));
+    let replay = Replay::default().retention(Retention::default().events(3));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -74,7 +74,7 @@ async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
 #[tokio::test(start_paused = true)]
 async fn by_policy_a_gap_is_a_status() {
     let status = StatusCode::BAD_REQUEST;
-    let replay = Replay::default().gap(Gap::Status(status));
+    let replay = Replay::default().on_gap(Gap::Status(status));
     let (front, _origin) = staged(&with(replay));
     let told = front
         .send(after("0123456789abcdef0123456789abcdef.0.7"))
@@ -85,7 +85,7 @@ async fn by_policy_a_gap_is_a_status() {
 
 #[tokio::test(start_paused = true)]
 async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
-    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let (told, ended) = front.send(get(address)).await.rest().await;
     assert!(told.starts_with("event: gap\n"));
@@ -118,7 +118,7 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
-    let (front, mut origin) = staged(&with(bounded(Bounds::default().bytes(1000))));
+    let (front, mut origin) = staged(&with(bounded(Retention::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -149,8 +149,8 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         settle().await;
     };
-    let layer = with(bounded(Bounds::default().age(Duration::from_secs(2))))
-        .intercept(|_: &Head<'_>| Some(HoldForAWhile::default()));
+    let layer = with(bounded(Retention::default().age(Duration::from_secs(2))))
+        .intercept(|_: &StreamHead<'_>| Some(HoldForAWhile::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -177,11 +177,11 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
-    let bounds = Bounds::default().events(2);
+    let bounds = Retention::default().events(2);
     let replay = Replay::default()
         .continue_after_end(true)
-        .linger(Duration::from_secs(1))
-        .bounds(bounds);
+        .grace_period(Duration::from_secs(1))
+        .retention(bounds);
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

@@ -6,7 +6,7 @@ use crate::support::{
     staged,
 };
 use http::{HeaderMap, HeaderName, header};
-use tower_sse_proxy::{SseProxyLayer, replay::Replay, session::Sessions};
+use tower_sse_proxy::{SseProxyLayer, replay::Replay, session::SessionMapping};
 
 /// What an upstream may say to the client that opened the stream, and to no other.
 const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
@@ -127,7 +127,7 @@ async fn the_session_and_what_the_user_adds_are_replayed() {
         .response_header(HeaderName::from_static("x-anything"))
         .response_header(header::ACCESS_CONTROL_ALLOW_ORIGIN);
     let layer = SseProxyLayer::default()
-        .sessions(Sessions::header("x-session"))
+        .sessions(SessionMapping::header("x-session"))
         .replay(replay);
     let (front, mut origin) = staged(&layer);
     let (client, id) = open(&front, &mut origin).await;

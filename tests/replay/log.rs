@@ -7,14 +7,14 @@ use std::time::Duration;
 use model::{Op, check_all};
 use proptest::{collection::vec, prelude::*};
 use tokio::time::Instant;
-use tower_sse_proxy::replay::{Bounds, Located, Log, State};
+use tower_sse_proxy::replay::{Log, LogState, ResumePoint, Retention};
 
 fn op() -> impl Strategy<Value = Op> {
     let states = prop::sample::select(vec![
-        State::Live,
-        State::Suspended,
-        State::Complete,
-        State::Failed,
+        LogState::Live,
+        LogState::Suspended,
+        LogState::Complete,
+        LogState::Failed,
     ]);
     prop_oneof![
         12 => (0..600_usize, prop::bool::weighted(0.7))
@@ -28,10 +28,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn bounds() -> impl Strategy<Value = Bounds> {
+fn bounds() -> impl Strategy<Value = Retention> {
     (0..12_usize, 0..3000_usize, 1..60_u64).prop_map(|(events, bytes, age)| {
         let age = Duration::from_secs(age);
-        Bounds::default().events(events).bytes(bytes).age(age)
+        Retention::default().events(events).bytes(bytes).age(age)
     })
 }
 
@@ -50,7 +50,7 @@ proptest! {
 
 #[test]
 fn what_has_just_come_is_kept_whatever_the_bounds() {
-    let bounds = Bounds::default().events(0).bytes(0).age(Duration::ZERO);
+    let bounds = Retention::default().events(0).bytes(0).age(Duration::ZERO);
     assert_eq!(
         (bounds.events, bounds.bytes, bounds.age),
         (0, 0, Duration::ZERO)
@@ -60,14 +60,14 @@ fn what_has_just_come_is_kept_whatever_the_bounds() {
     assert_eq!(log.len(), 1);
     assert_eq!(log.expire(now), None);
     assert!(log.is_empty());
-    assert_eq!(log.locate(position), Located::After(log.live_edge()));
+    assert_eq!(log.locate(position), ResumePoint::After(log.live_edge()));
 }
 
 #[test]
 fn a_log_says_when_there_is_something_to_let_go_of() {
     let (age, second) = (Duration::from_secs(60), Duration::from_secs(1));
     let now = Instant::now();
-    let mut log = Log::new(Bounds::default().age(age));
+    let mut log = Log::new(Retention::default().age(age));
     assert_eq!(log.expire(now), None, "there is nothing");
     log.append("data: 1\n\n".into(), now);
     log.append("data: 2\n\n".into(), now + second);
@@ -75,7 +75,7 @@ fn a_log_says_when_there_is_something_to_let_go_of() {
     assert_eq!(log.expire(now + age), Some(now + age + second));
     assert_eq!(log.expire(now + age + second), None);
 
-    let mut log = Log::new(Bounds::default().age(age)).commit_later();
+    let mut log = Log::new(Retention::default().age(age)).manual_commit();
     let position = log.append("data: 1\n\n".into(), now);
     assert_eq!(log.expire(now + age), None, "nobody has had it yet");
     log.commit(position);
@@ -84,7 +84,7 @@ fn a_log_says_when_there_is_something_to_let_go_of() {
 
 #[test]
 fn a_log_shows_nothing_of_what_it_keeps() {
-    let mut log = Log::new(Bounds::default());
+    let mut log = Log::new(Retention::default());
     log.append("data: canary\n\n".into(), Instant::now());
     let shown = format!("{log:?}");
     assert!(shown.contains("blocks: 1") && !shown.contains("canary"));

@@ -50,10 +50,10 @@ async fn no_server_of_mcp_is_asked_to_look_up_an_id_that_its_client_cannot_have(
     };
     assert!(asked(Replay::default()).await.is_empty());
     // Here it has the upstream's, and they may be older than what is kept.
-    let upstreams = Replay::default().upstream_ids(true);
+    let upstreams = Replay::default().preserve_upstream_ids(true);
     assert_eq!(asked(upstreams.clone()).await, revisions);
     // ... unless it is said that they are not.
-    assert!(asked(upstreams.only_own_ids(true)).await.is_empty());
+    assert!(asked(upstreams.reject_foreign_ids(true)).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

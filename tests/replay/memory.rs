@@ -18,7 +18,7 @@ type Feed = Sender<Bytes, BoxError>;
 
 /// A layer that stays the same for as long as a test takes.
 fn layer() -> SseProxyLayer {
-    with(Replay::default().linger(Duration::from_secs(3600)))
+    with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 /// Opens a stream whose response head was read into a buffer of 8 KiB, as hyper does it.
@@ -150,8 +150,8 @@ fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_a_client_ends_where_there_is_no_room_for_it() {
     let layer = layer()
-        .replay_bytes(300_000)
-        .replay_bytes_per_owner(300_000);
+        .max_replay_bytes(300_000)
+        .max_replay_bytes_per_owner(300_000);
     let (front, mut origin) = staged(&layer);
     let mut feeds = Vec::new();
     for _ in 0..100 {
@@ -173,7 +173,7 @@ async fn a_stream_without_a_client_ends_where_there_is_no_room_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_with_a_client_goes_on_where_there_is_no_room_for_it() {
-    let (front, mut origin) = staged(&layer().replay_bytes(0));
+    let (front, mut origin) = staged(&layer().max_replay_bytes(0));
     let mut streams = Vec::new();
     for _ in 0..20 {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_sse_proxy::{
     Event, SseBody, SseProxyLayer,
-    intercept::{Head, Verdict},
-    replay::{Bounds, Replay},
+    intercept::{StreamHead, Verdict},
+    replay::{Replay, Retention},
 };
 
 const EVENTS: usize = 300;
@@ -94,12 +94,12 @@ async fn whoever_comes_and_goes_misses_nothing() {
     let (task, mut tasks) = mpsc::channel::<()>(1);
     let replay = Replay::default()
         .continue_after_end(true)
-        .bounds(
-            Bounds::default()
+        .retention(
+            Retention::default()
                 .events(2 * EVENTS)
                 .age(Duration::from_secs(2)),
         )
-        .linger(Duration::from_millis(500))
+        .grace_period(Duration::from_millis(500))
         .executor(move |pump| {
             let running = task.clone();
             tokio::spawn(async move {
@@ -109,7 +109,7 @@ async fn whoever_comes_and_goes_misses_nothing() {
         });
     let layer = SseProxyLayer::default()
         .replay(replay)
-        .intercept(|_: &Head<'_>| {
+        .intercept(|_: &StreamHead<'_>| {
             let mut number = 0_u32;
             Some(move |event: Event| {
                 number += 1;

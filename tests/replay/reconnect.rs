@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use tokio::time::{Instant, advance};
 use tower_sse_proxy::{
     ErrorKind, Event, KeepAlive, SseProxyLayer,
-    intercept::{Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamHead, Verdict},
     reconnect::{Attempt, Backoff, Reconnect},
     replay::Replay,
 };
@@ -161,7 +161,7 @@ async fn what_is_not_safe_to_repeat_is_not_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn the_stream_of_a_post_may_be_gone_on_with_by_a_get() {
-    let rules = Reconnect::default().by_get(|request| request.method == Method::POST);
+    let rules = Reconnect::default().resume_with_get(|request| request.method == Method::POST);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(rules));
     let request = Request::post("/")
         .header("content-length", "0")
@@ -200,9 +200,9 @@ async fn broken(front: &Front, origin: &mut Origin, before: &str) -> Client {
 #[tokio::test(start_paused = true)]
 async fn attempts_grow_apart_and_come_to_an_end() {
     let backoff = Backoff::default()
-        .first(Duration::from_millis(500))
-        .longest(Duration::from_secs(4))
-        .attempts(6);
+        .initial(Duration::from_millis(500))
+        .max_delay(Duration::from_secs(4))
+        .max_attempts(6);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(backoff));
     let client = broken(&front, &mut origin, "").await;
     let ((seen, cut), asked) =
@@ -225,7 +225,7 @@ async fn attempts_grow_apart_and_come_to_an_end() {
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_retry_is_the_least_that_is_waited() {
     let (front, mut origin) =
-        staged(&SseProxyLayer::default().reconnect(Backoff::default().attempts(3)));
+        staged(&SseProxyLayer::default().reconnect(Backoff::default().max_attempts(3)));
     let client = broken(&front, &mut origin, "retry: 1000\n").await;
     let (_, asked) = tokio::join!(
         client.rest(),
@@ -249,7 +249,7 @@ async fn a_204_ends_the_stream_and_any_other_answer_cuts_it() {
     ] {
         for layer in [
             layer(),
-            layer().replay(Replay::default().linger(Duration::ZERO)),
+            layer().replay(Replay::default().grace_period(Duration::ZERO)),
         ] {
             let (front, mut origin) = staged(&layer);
             let client = broken(&front, &mut origin, "").await;
@@ -277,7 +277,9 @@ async fn what_has_ended_by_a_204_is_not_begun_anew_by_who_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
-    let backoff = Backoff::default().first(Duration::from_secs(1)).attempts(3);
+    let backoff = Backoff::default()
+        .initial(Duration::from_secs(1))
+        .max_attempts(3);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(backoff));
     let (client, mut feed) = front.open(&mut origin, get()).await;
     feed.events(0..1).await;
@@ -318,7 +320,7 @@ async fn what_an_interceptor_holds_is_not_fed_to_it_again() {
         }
     }
     for layer in both() {
-        let layer = layer.intercept(|_: &Head<'_>| Some(Pairs(None)));
+        let layer = layer.intercept(|_: &StreamHead<'_>| Some(Pairs(None)));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get()).await;
         feed.events(0..3).await;
@@ -340,7 +342,7 @@ async fn what_an_interceptor_holds_is_not_fed_to_it_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_kept_alive_while_the_upstream_is_waited_for() {
-    let keep_alive = KeepAlive::every(Duration::from_millis(100)).at_once(false);
+    let keep_alive = KeepAlive::new(Duration::from_millis(100)).immediate(false);
     let (front, mut origin) = staged(&layer().keep_alive(keep_alive));
     let mut client = broken(&front, &mut origin, "retry: 1000\n").await;
     while !client.event().await.ends_with("id: 7\ndata: 7\n\n") {}

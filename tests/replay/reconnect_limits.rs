@@ -44,8 +44,8 @@ async fn attempts_are_100_ms_apart_whatever_retry_says() {
     for retry in ["", "retry: 0\n", "retry: 1\n", "retry: 99\n"] {
         for backoff in [
             Backoff::default(),
-            Backoff::default().first(Duration::ZERO),
-            Backoff::default().longest(Duration::ZERO),
+            Backoff::default().initial(Duration::ZERO),
+            Backoff::default().max_delay(Duration::ZERO),
         ] {
             let backoff = backoff.max_total_attempts(50);
             for replay in [false, true] {

@@ -31,7 +31,7 @@ enum Does {
 }
 
 fn layer() -> SseProxyLayer<Reconnect> {
-    let backoff = Backoff::default().first(Duration::from_millis(5));
+    let backoff = Backoff::default().initial(Duration::from_millis(5));
     SseProxyLayer::default().reconnect(backoff)
 }
 

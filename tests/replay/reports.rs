@@ -10,14 +10,14 @@ use crate::support::{
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
     intercept::Verdict,
-    replay::{Bounds, EventId, Replay},
+    replay::{EventId, Replay, Retention},
 };
 use tracing::Level;
 
 const LINGER: Duration = Duration::from_secs(30);
 
 fn recorded() -> SseProxyLayer {
-    with(Replay::default().linger(LINGER)).route("/r")
+    with(Replay::default().grace_period(LINGER)).route("/r")
 }
 
 fn only(reports: &Reports, reason: &str, events: &str) {
@@ -136,7 +136,7 @@ async fn a_stream_that_is_aborted_leaves_one() {
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
     let id: EventId = id.parse().unwrap();
-    assert!(layer.abort(id.token));
+    assert!(layer.abort(id.stream));
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     only(&reports, "cancelled", "1");
 }
@@ -144,7 +144,7 @@ async fn a_stream_that_is_aborted_leaves_one() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_reaches_its_age_leaves_one() {
     let reports = reports();
-    let layer = with(Replay::default().lifetime(LINGER)).route("/r");
+    let layer = with(Replay::default().max_age(LINGER)).route("/r");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -160,7 +160,7 @@ async fn a_client_that_cannot_keep_up_leaves_one_of_its_own() {
     let reports = reports();
     let shared = Replay::default()
         .share_by(|_: &http::request::Parts| Some("all".to_owned()))
-        .bounds(Bounds::default().events(2));
+        .retention(Retention::default().events(2));
     let (front, mut origin) = staged(&with(shared).route("/f"));
     let (mut quick, mut feed) = front.open(&mut origin, get("/")).await;
     let slow = front.send(get("/")).await;

@@ -12,7 +12,7 @@ use crate::support::{
 };
 use http::{Method, Request, Response, StatusCode};
 use tower::{BoxError, service_fn};
-use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::Sessions};
+use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::SessionMapping};
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {
@@ -58,7 +58,7 @@ async fn interceptors_see_an_event_once_however_often_it_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
-    let layer = kept().sessions(Sessions::header("x-session"));
+    let layer = kept().sessions(SessionMapping::header("x-session"));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {
@@ -162,7 +162,7 @@ async fn who_may_resume_is_asked_before_anything_is_looked_up() {
 #[tokio::test(start_paused = true)]
 async fn the_id_may_come_in_the_query_and_goes_no_further() {
     let replay = Replay::default()
-        .query("lastEventId")
+        .query_param("lastEventId")
         .continue_after_end(true);
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=1")).await;
@@ -274,7 +274,7 @@ async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_primed_can_be_resumed_from_the_start() {
-    let replay = Replay::default().prime(Some(Duration::from_millis(700)));
+    let replay = Replay::default().priming_event(Some(Duration::from_millis(700)));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     let prime = client.event().await;
@@ -296,7 +296,7 @@ async fn two_ids_are_too_many() {
 #[tokio::test(start_paused = true)]
 async fn streams_of_different_scopes_are_told_apart() {
     let [one, two] = ["one", "two"].map(|scope| {
-        let replay = Replay::default().scope(scope);
+        let replay = Replay::default().namespace(scope);
         Arc::new(Policy::default().replay(replay))
     });
     let layer = SseProxyLayer::default().policy(move |request| {

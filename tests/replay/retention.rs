@@ -17,13 +17,15 @@ use crate::support::{
 use http::{Request, Response};
 use tower_sse_proxy::{
     ErrorKind,
-    replay::{Bounds, Replay},
-    session::Sessions,
+    replay::{Replay, Retention},
+    session::SessionMapping,
 };
 
 #[tokio::test(start_paused = true)]
 async fn all_streams_together_keep_no_more_than_they_may() {
-    let layer = kept().replay_bytes(20_000).replay_bytes_per_owner(20_000);
+    let layer = kept()
+        .max_replay_bytes(20_000)
+        .max_replay_bytes_per_owner(20_000);
     let (front, mut origin) = staged(&layer);
     let mut streams = Vec::new();
     for _ in 0..10 {
@@ -53,7 +55,7 @@ async fn all_streams_together_keep_no_more_than_they_may() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
-    let replay = Replay::default().bounds(Bounds::default().age(Duration::from_secs(60)));
+    let replay = Replay::default().retention(Retention::default().age(Duration::from_secs(60)));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
@@ -79,7 +81,7 @@ async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_session_is_the_end_of_its_streams() {
-    let sessions = Sessions::header("x-session").end_by_delete_and_404();
+    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
     let (front, mut origin) = staged(&kept().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
@@ -106,11 +108,11 @@ async fn the_end_of_a_session_is_the_end_of_its_streams() {
 
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
-    let sessions = Sessions::header("x-session").end_by_delete_and_404();
+    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
     let layer = kept()
         .sessions(sessions)
-        .replay_bytes(90_000)
-        .replay_bytes_per_owner(90_000);
+        .max_replay_bytes(90_000)
+        .max_replay_bytes_per_owner(90_000);
     let (front, mut origin) = staged(&layer);
     let started = async |origin: &mut Origin| {
         let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
@@ -150,7 +152,11 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
-    let (front, mut origin) = staged(&kept().replay_bytes(25_000).replay_bytes_per_owner(25_000));
+    let (front, mut origin) = staged(
+        &kept()
+            .max_replay_bytes(25_000)
+            .max_replay_bytes_per_owner(25_000),
+    );
     let mut streams = Vec::new();
     for _ in 0..10 {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -176,7 +182,11 @@ async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
 
 #[tokio::test(start_paused = true)]
 async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
-    let (front, mut origin) = staged(&kept().replay_bytes(100_000).replay_bytes_per_owner(100_000));
+    let (front, mut origin) = staged(
+        &kept()
+            .max_replay_bytes(100_000)
+            .max_replay_bytes_per_owner(100_000),
+    );
     let mut ids = Vec::new();
     for _ in 0..200 {
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
@@ -198,7 +208,7 @@ async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
-    let (front, mut origin) = staged(&kept().replay_bytes(10_000));
+    let (front, mut origin) = staged(&kept().max_replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
@@ -227,7 +237,7 @@ async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_ther
             task.as_mut().poll(cx)
         }));
     });
-    let (front, mut origin) = staged(&with(replay).replay_bytes(0));
+    let (front, mut origin) = staged(&with(replay).max_replay_bytes(0));
     let (_waits, _silent) = front.open(&mut origin, get("/")).await;
     let (_client, mut feed) = front.open(&mut origin, get("/")).await;
     // It has not been read, and so is kept.

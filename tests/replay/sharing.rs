@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode, request};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
-    replay::{Bounds, Join, Replay},
-    session::Sessions,
+    replay::{Replay, Retention, StartAt},
+    session::SessionMapping,
 };
 
 fn by_path(request: &request::Parts) -> Option<String> {
@@ -23,7 +23,7 @@ fn by_path(request: &request::Parts) -> Option<String> {
 fn sharing() -> Replay {
     Replay::default()
         .share_by(by_path)
-        .linger(Duration::from_secs(10))
+        .grace_period(Duration::from_secs(10))
 }
 
 fn layer(replay: Replay) -> SseProxyLayer {
@@ -58,7 +58,7 @@ async fn who_asks_for_the_same_gets_the_same_and_the_upstream_is_asked_once() {
 
 #[tokio::test(start_paused = true)]
 async fn who_joins_may_begin_with_the_oldest() {
-    let (front, mut origin) = staged(&layer(sharing().join(Join::Oldest)));
+    let (front, mut origin) = staged(&layer(sharing().share_from(StartAt::Oldest)));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..3).await;
     let all = one.events(3).await;
@@ -108,7 +108,7 @@ async fn who_asked_first_may_leave_before_the_head() {
 
 #[tokio::test(start_paused = true)]
 async fn who_asked_first_may_leave_after_the_head() {
-    let never = sharing().detach(|_, _| false);
+    let never = sharing().detach_when(|_, _| false);
     let (front, mut origin) = staged(&layer(never));
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
@@ -160,7 +160,7 @@ async fn what_is_no_stream_is_shared_with_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_is_too_slow_is_cut_and_can_resume_and_holds_nobody_up() {
-    let replay = sharing().bounds(Bounds::default().events(10));
+    let replay = sharing().retention(Retention::default().events(10));
     let (front, mut origin) = staged(&layer(replay));
     let (mut quick, mut slow, mut feed) =
         tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
@@ -205,7 +205,8 @@ async fn a_stream_that_is_over_is_not_joined() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_are_never_shared() {
-    let (front, mut origin) = staged(&layer(sharing()).sessions(Sessions::header("x-session")));
+    let (front, mut origin) =
+        staged(&layer(sharing()).sessions(SessionMapping::header("x-session")));
     // Each answer opens a session.
     let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         let mut feeds = Vec::new();
@@ -327,7 +328,7 @@ async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
-    let replay = sharing().bounds(Bounds::default().events(1));
+    let replay = sharing().retention(Retention::default().events(1));
     let (front, mut origin) = staged(&layer(replay));
     let (mut behind, mut feed) = front.open(&mut origin, get("/a")).await;
     // The first is written, and is waited with until it is read.
@@ -340,7 +341,7 @@ async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() {
-    let never = sharing().detach(|_, _| false);
+    let never = sharing().detach_when(|_, _| false);
     let (front, mut origin) = staged(&layer(never));
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
@@ -365,7 +366,7 @@ async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() 
 
 #[tokio::test(start_paused = true)]
 async fn who_names_nothing_shares() {
-    let (front, mut origin) = staged(&layer(sharing().query("last")));
+    let (front, mut origin) = staged(&layer(sharing().query_param("last")));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
     let mut two = front.send(get("/a").header("last-event-id", " ")).await;
     let mut three = front.send(get("/a?last=")).await;

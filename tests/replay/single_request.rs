@@ -118,8 +118,8 @@ async fn get_that_resumes_a_broken_post_is_not_forwarded() {
 #[tokio::test(start_paused = true)]
 async fn get_resumes_a_broken_post_upstream_where_the_reconnect_policy_says_so() {
     let rules = Reconnect::default()
-        .backoff(Backoff::default().attempts(0))
-        .by_get(|request| request.method == Method::POST);
+        .backoff(Backoff::default().max_attempts(0))
+        .resume_with_get(|request| request.method == Method::POST);
     let (front, mut origin) = staged(&kept().reconnect(rules));
     let [_, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
     assert_eq!(front.send(resume(Method::POST, &last)).await.status, 410);
@@ -138,11 +138,11 @@ async fn get_resumes_a_broken_post_upstream_where_the_reconnect_policy_says_so()
 #[tokio::test(start_paused = true)]
 async fn unknown_id_is_refused_unless_the_method_is_get() {
     let own = "0123456789abcdef0123456789abcdef.0.7";
-    let verbatim = Replay::default().upstream_ids(true);
+    let verbatim = Replay::default().preserve_upstream_ids(true);
     for replay in [
         Replay::default(),
         verbatim,
-        Replay::default().only_own_ids(true),
+        Replay::default().reject_foreign_ids(true),
     ] {
         let (front, mut origin) = staged(&with(replay));
         for method in [
@@ -163,7 +163,11 @@ async fn unknown_id_is_refused_unless_the_method_is_get() {
 
 #[tokio::test(start_paused = true)]
 async fn evicted_id_of_the_upstreams_is_not_posted_again() {
-    let layer = with(Replay::default().upstream_ids(true).gap(Gap::Event));
+    let layer = with(
+        Replay::default()
+            .preserve_upstream_ids(true)
+            .on_gap(Gap::Event),
+    );
     let (front, mut origin) = staged(&layer);
     let mine = |request: http::request::Builder| request.header("authorization", "mine");
     let (mut client, mut feed) = front.open(&mut origin, mine(Request::post("/"))).await;
@@ -203,7 +207,7 @@ async fn head_that_resumes_gets_the_head_of_the_recorded_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn preflight_of_a_resume_is_forwarded_without_the_id() {
-    let (front, mut origin) = staged(&with(Replay::default().query("last")));
+    let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     let uri = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let request = get(uri).method(Method::OPTIONS);
     let (answer, ()) = tokio::join!(front.send(request), async {

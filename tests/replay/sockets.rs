@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::timeout};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     profile::Mcp,
-    replay::{Bounds, Replay},
+    replay::{Replay, Retention},
     session::MemoryStore,
 };
 
@@ -227,8 +227,8 @@ async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing(
     const MOST: usize = 64 << 20;
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let bounds = Bounds::default().events(50).bytes(100_000);
-        let proxy = proxy(with(Replay::default().bounds(bounds)), upstream.address).await;
+        let bounds = Retention::default().events(50).bytes(100_000);
+        let proxy = proxy(with(Replay::default().retention(bounds)), upstream.address).await;
         let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
         let mut exchange = upstream.next().await;
         exchange.write(sse_chunked()).await;
@@ -259,7 +259,7 @@ async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing(
 async fn a_stream_that_is_not_to_outlive_its_client_lets_the_upstream_go() {
     for protocol in BOTH {
         for reset in [false, true] {
-            let layer = with(Replay::default().detach(|_, _| false));
+            let layer = with(Replay::default().detach_when(|_, _| false));
             let mut upstream = Upstream::start().await;
             let proxy = proxy(layer, upstream.address).await;
             let asking = tokio::spawn(fetch(protocol, proxy, get(None)));

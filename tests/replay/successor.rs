@@ -10,7 +10,7 @@ use crate::support::{
 use http::StatusCode;
 use tower_sse_proxy::{
     Event,
-    intercept::{End, Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
     replay::Replay,
 };
 
@@ -18,12 +18,8 @@ use tower_sse_proxy::{
 async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
 {
     let lifetime = Duration::from_secs(10);
-    let layer = with(
-        Replay::default()
-            .continue_after_end(true)
-            .lifetime(lifetime),
-    )
-    .intercept(|_: &Head<'_>| Some(HoldLast::default()));
+    let layer = with(Replay::default().continue_after_end(true).max_age(lifetime))
+        .intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -52,7 +48,7 @@ impl Interceptor for HoldLast {
         self.0.replace(event).into()
     }
 
-    fn end(&mut self, _: End<'_>) -> Verdict {
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         self.0.take().into()
     }
 }
@@ -60,7 +56,7 @@ impl Interceptor for HoldLast {
 #[tokio::test(start_paused = true)]
 async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
     for breaks in [false, true] {
-        let layer = continuing().intercept(|_: &Head<'_>| Some(HoldLast::default()));
+        let layer = continuing().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
@@ -90,7 +86,7 @@ async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_
     let (front, mut origin) = staged(&with(
         Replay::default()
             .continue_after_end(true)
-            .linger(Duration::from_secs(1)),
+            .grace_period(Duration::from_secs(1)),
     ));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -115,8 +111,8 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
     }
     let replay = Replay::default()
         .continue_after_end(true)
-        .linger(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &Head<'_>| Some(Forgets(None)));
+        .grace_period(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -152,7 +148,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
         fn event(&mut self, event: Event) -> Verdict {
             self.0.replace(event).into()
         }
-        fn end(&mut self, _: End<'_>) -> Verdict {
+        fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
             let last = self.0.take();
             Verdict::defer(async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -162,8 +158,8 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
     }
     let replay = Replay::default()
         .continue_after_end(true)
-        .linger(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &Head<'_>| Some(Slow::default()));
+        .grace_period(Duration::from_secs(1));
+    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Slow::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;

@@ -11,7 +11,7 @@ use std::{
 
 use tower::service_fn;
 use tower_sse_proxy::session::{
-    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamId, testing,
+    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamSessionId, testing,
 };
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn upstream_ids_that_are_cleaned_up() {
             .chars()
             .filter(char::is_ascii)
             .collect();
-        found.upstream_id = UpstreamId::new(cleaned);
+        found.upstream_id = UpstreamSessionId::new(cleaned);
         Some(found)
     })
     .await;

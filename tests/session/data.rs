@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use crate::proxy::{Proxy, answer, ask, by_header, header, opens, text, with};
 use crate::support::{Script, event_stream};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use tower_sse_proxy::{Event, SseProxyLayer, intercept::Head, session::Sessions};
+use tower_sse_proxy::{Event, SseProxyLayer, intercept::StreamHead, session::SessionMapping};
 
 #[tokio::test]
 async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
-    let rules = Sessions::header("x-session").in_data("/session/id");
+    let rules = SessionMapping::header("x-session").in_data("/session/id");
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| {
         let stream = concat!(
             "id: 7\ndata: {\"n\": 1.0, \"session\": {\"id\": \"UP-1\"}, \"text\": \"UP-1\"}\n\n",
@@ -44,7 +44,7 @@ async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
 async fn interceptors_see_what_the_client_sees() {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&heads);
-    let interceptor = move |head: &Head<'_>| {
+    let interceptor = move |head: &StreamHead<'_>| {
         let all = [&head.request.headers, &head.response.headers];
         let ids = all.map(|headers: &HeaderMap| headers.get("x-session").cloned());
         seen.lock().unwrap().push(ids);
@@ -73,7 +73,7 @@ impl tower_sse_proxy::intercept::Interceptor for Pass {
 
 #[tokio::test]
 async fn a_stream_that_cannot_be_read_does_not_carry_ids_past_the_rules() {
-    let layer = SseProxyLayer::default().sessions(Sessions::none().in_data("/id"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
     let mut stream = event_stream(Script::of(["?"]));
     stream
         .headers_mut()

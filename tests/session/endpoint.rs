@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
-    session::{MemoryStore, Sessions},
+    session::{MemoryStore, SessionMapping},
 };
 
 /// The id of the URL that a client is told to post to.
@@ -41,9 +41,9 @@ async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
     ] {
         // Left open: the session ends with the stream.
         let layer = SseProxyLayer::default().sessions(
-            Sessions::none()
+            SessionMapping::none()
                 .in_endpoint()
-                .upstream_origin("http://upstream:9000"),
+                .allow_upstream_origin("http://upstream:9000"),
         );
         let stream = Script::new([
             crate::support::Step::Data(": hi\n\nevent: endp".into()),
@@ -99,8 +99,12 @@ async fn an_endpoint_elsewhere_cuts_the_stream() {
         let stream = Script::of([format!(
             "data: 1\n\nevent: endpoint\ndata: {endpoint}\n\ndata: 2\n\n"
         )]);
-        let (seen, failed) =
-            streamed(Sessions::none().in_endpoint(), Request::get("/sse"), stream).await;
+        let (seen, failed) = streamed(
+            SessionMapping::none().in_endpoint(),
+            Request::get("/sse"),
+            stream,
+        )
+        .await;
         assert_eq!(
             (&*seen, failed),
             ("data: 1\n\n", Some(ErrorKind::Session)),
@@ -112,7 +116,7 @@ async fn an_endpoint_elsewhere_cuts_the_stream() {
 #[tokio::test]
 async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
     for path in ["//evil.example/sse", "///evil.example/sse"] {
-        let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint());
+        let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_endpoint());
         let proxy = Proxy::new(layer, |_| {
             event_stream(Full::from("event: endpoint\ndata: /messages/UP-1\n\n"))
         });
@@ -126,7 +130,7 @@ async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
 
 #[tokio::test]
 async fn a_mounted_layer_tells_the_whole_path() {
-    let rules = Sessions::none().in_endpoint().mounted_at("/tools/");
+    let rules = SessionMapping::none().in_endpoint().mount_path("/tools/");
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
     let (seen, _) = streamed(rules, Request::get("/sse"), stream).await;
     endpoint_id(&seen, "/tools/sse");
@@ -146,8 +150,8 @@ async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
         "/messages",
         routing::post(|uri: Uri| async move { uri.to_string() }),
     );
-    let layer =
-        SseProxyLayer::default().sessions(Sessions::none().in_endpoint().mounted_at("/tools"));
+    let layer = SseProxyLayer::default()
+        .sessions(SessionMapping::none().in_endpoint().mount_path("/tools"));
     let app = Router::new().nest_service("/tools", layer.layer(tools));
 
     let request = Request::get("/tools/sse").body(Body::empty()).unwrap();
@@ -167,7 +171,7 @@ async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
 #[tokio::test]
 async fn the_session_of_an_endpoint_ends_with_its_stream() {
     let store = MemoryStore::default();
-    let layer = SseProxyLayer::new(store.clone()).sessions(Sessions::none().in_endpoint());
+    let layer = SseProxyLayer::new(store.clone()).sessions(SessionMapping::none().in_endpoint());
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
     let response = crate::support::respond(
         &layer,
@@ -194,7 +198,7 @@ async fn the_session_of_an_endpoint_ends_with_its_stream() {
 
 #[tokio::test]
 async fn streams_with_one_endpoint_are_sessions_of_their_own() {
-    let layer = SseProxyLayer::default().sessions(Sessions::none().in_endpoint());
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_endpoint());
     let stream = |last| {
         let event = "event: endpoint\ndata: /messages\n\n";
         event_stream(Script::new([

@@ -10,7 +10,9 @@ use tokio::time::advance;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseBody, SseProxyLayer,
-    session::{MemoryStore, NewSession, Owner, Session, SessionRequest, Sessions, UpstreamId},
+    session::{
+        MemoryStore, NewSession, Owner, Session, SessionMapping, SessionRequest, UpstreamSessionId,
+    },
 };
 
 fn ask(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
@@ -18,7 +20,7 @@ fn ask(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
 }
 
 fn try_bind(store: &MemoryStore, owner: u8, upstream_id: impl ToString) -> Option<Session> {
-    let upstream_id = UpstreamId::new(upstream_id.to_string());
+    let upstream_id = UpstreamSessionId::new(upstream_id.to_string());
     let new = NewSession::new(upstream_id, Owner::from_bytes([owner; 32]));
     ask(store, SessionRequest::Bind(new))
 }
@@ -156,7 +158,7 @@ fn session_of<B>(response: &Response<B>) -> String {
 async fn a_session_with_an_open_stream_is_not_evicted_by_its_own_owner_either() {
     for recorded in [false, true] {
         let store = MemoryStore::default().max_sessions(100);
-        let mut layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+        let mut layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
         if recorded {
             layer = layer.replay(tower_sse_proxy::replay::Replay::default());
         }
@@ -187,7 +189,7 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
     let store = MemoryStore::default()
         .max_sessions(100)
         .max_sessions_per_owner(3);
-    let layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
     let send = server();
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -222,7 +224,7 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_stream_waits_for_its_head_is_not_evicted() {
     let store = MemoryStore::default().max_sessions(10);
-    let layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
     let send = server();
     let opened = send(&layer, request("POST", None)).await.unwrap();
     let session = session_of(&opened);

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tower::service_fn;
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{Session, SessionId, SessionRequest, Sessions},
+    session::{Session, SessionId, SessionMapping, SessionRequest},
 };
 
 use crate::support::{Script, Step, event_stream, respond, soon};
@@ -30,7 +30,7 @@ async fn session_without_an_idle_timeout_is_removed_when_its_endpoint_stream_end
             })
         }
     });
-    let layer = SseProxyLayer::new(store).sessions(Sessions::none().in_endpoint());
+    let layer = SseProxyLayer::new(store).sessions(SessionMapping::none().in_endpoint());
     let endpoint = "event: endpoint\ndata: /messages?sid=UP-1\n\n";
     let stream = event_stream(Script::new([Step::Data(endpoint.into()), Step::Never]));
     let mut body = respond(&layer, Request::new(()), stream).await.into_body();

@@ -4,7 +4,7 @@ use crate::proxy::{Proxy, answer, ask, by_header, header, opens, text, with};
 use http::{HeaderValue, StatusCode};
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{Sessions, UpstreamKey},
+    session::{SessionMapping, UpstreamKey},
 };
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn malformed_ids_are_said_to_be_so() {
 async fn an_id_in_another_spelling_of_the_header_does_not_pass() {
     let layers = [
         by_header(),
-        SseProxyLayer::default().sessions(Sessions::none().without_header("x-session")),
+        SseProxyLayer::default().sessions(SessionMapping::none().strip_header("x-session")),
     ];
     for layer in layers {
         let proxy = Proxy::new(layer, |_| with(answer(""), "x_session", "UP-1"));
@@ -109,7 +109,7 @@ async fn an_upstreams_id_that_cannot_be_mapped_does_not_pass() {
 
 #[tokio::test]
 async fn an_unknown_id_can_be_forgotten() {
-    let rules = Sessions::none().in_cookie("sid").forget_unknown();
+    let rules = SessionMapping::none().in_cookie("sid").ignore_unknown();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| answer(""));
     let long = format!("sid={}; a=1", "x".repeat(2000));
     for cookies in [
@@ -127,7 +127,7 @@ async fn an_unknown_id_can_be_forgotten() {
 
 #[tokio::test]
 async fn a_parameter_is_mapped_however_it_is_spelled() {
-    let rules = Sessions::header("x-session").in_query("sid");
+    let rules = SessionMapping::header("x-session").in_query("sid");
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens);
     let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
     for (query, upstreams) in [

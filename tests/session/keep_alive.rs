@@ -11,13 +11,13 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use tower::service_fn;
 use tower_sse_proxy::{
     SseBody, SseProxyLayer,
-    session::{MemoryStore, Session, SessionId, SessionRequest, Sessions},
+    session::{MemoryStore, Session, SessionId, SessionMapping, SessionRequest},
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_open_keeps_its_session_alive() {
     let store = MemoryStore::default().idle_timeout(Duration::from_secs(60));
-    let layer = SseProxyLayer::new(store).sessions(Sessions::header("x-session"));
+    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
     let proxy = Proxy::new(layer.clone(), opens);
     let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
     let idle = header(
@@ -59,7 +59,7 @@ fn touched(
             Ok(Some(session))
         }
     });
-    SseProxyLayer::new(store).sessions(Sessions::header("x-session"))
+    SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"))
 }
 
 async fn open_stream(layer: &SseProxyLayer) -> Response<SseBody<Script>> {

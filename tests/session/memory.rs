@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use tower::Service;
 use tower_sse_proxy::session::{
-    MemoryStore, NewSession, Owner, Session, SessionId, SessionRequest, UpstreamId, UpstreamKey,
+    MemoryStore, NewSession, Owner, Session, SessionId, SessionRequest, UpstreamKey,
+    UpstreamSessionId,
 };
 
 fn ask(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
@@ -14,7 +15,7 @@ fn ask(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
 }
 
 fn bind(store: &MemoryStore, upstream_id: impl ToString) -> Session {
-    let upstream_id = UpstreamId::new(upstream_id.to_string());
+    let upstream_id = UpstreamSessionId::new(upstream_id.to_string());
     let new = NewSession::new(upstream_id, Owner::ANONYMOUS);
     ask(store, SessionRequest::Bind(new)).unwrap()
 }
@@ -119,7 +120,10 @@ fn ids_are_random_and_what_is_too_long_is_not_looked_for() {
 fn an_upstream_cannot_fill_the_memory_with_one_session() {
     let store = MemoryStore::default();
     let most = MemoryStore::MAX_UPSTREAM_LEN;
-    let mut new = NewSession::new(UpstreamId::new("x".repeat(most - 1)), Owner::ANONYMOUS);
+    let mut new = NewSession::new(
+        UpstreamSessionId::new("x".repeat(most - 1)),
+        Owner::ANONYMOUS,
+    );
     new.upstream = Some(UpstreamKey::new("k"));
     assert!(ask(&store, SessionRequest::Bind(new.clone())).is_some());
     new.upstream = Some(UpstreamKey::new("kk"));
@@ -177,7 +181,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// One of a few, so that some are bound again: three owners, two upstreams, three ids.
 fn one_of_18(n: u8) -> NewSession {
     let mut new = NewSession::new(
-        UpstreamId::new(format!("u{}", n % 3)),
+        UpstreamSessionId::new(format!("u{}", n % 3)),
         Owner::from_bytes([n / 6; 32]),
     );
     new.upstream = (n / 3).is_multiple_of(2).then(|| UpstreamKey::new("k"));

@@ -4,7 +4,7 @@ use crate::proxy::{Proxy, ask, by_header, header, opens, text};
 use http::StatusCode;
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{MemoryStore, Sessions},
+    session::{MemoryStore, SessionMapping},
 };
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn nodes_with_one_store_and_one_key_know_each_others_sessions() {
     let store = MemoryStore::default();
     let node = |key: &str| {
         let layer = SseProxyLayer::new(store.clone()).owner_key(key);
-        Proxy::new(layer.sessions(Sessions::header("x-session")), opens)
+        Proxy::new(layer.sessions(SessionMapping::header("x-session")), opens)
     };
     let opened = node("key")
         .send(ask("/").header("authorization", "me"))

@@ -16,7 +16,7 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{MemoryStore, SessionRequest, SessionStore, Sessions},
+    session::{MemoryStore, SessionMapping, SessionRequest, SessionStore},
 };
 
 const IDLE: Duration = Duration::from_secs(60);
@@ -145,7 +145,7 @@ fn slow(store: MemoryStore) -> impl SessionStore {
 
 async fn run(batches: Vec<(Vec<Op>, u64)>) {
     let store = MemoryStore::default().idle_timeout(IDLE);
-    let rules = Sessions::header("x-session").end_by_delete_and_404();
+    let rules = SessionMapping::header("x-session").end_on_delete_or_404();
     let layer = SseProxyLayer::new(slow(store))
         .sessions(rules)
         .owner(|request| {

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     ErrorKind, SseBody, SseProxyLayer,
-    session::{MemoryStore, Session, SessionRequest, Sessions},
+    session::{MemoryStore, Session, SessionMapping, SessionRequest},
 };
 
 /// What an upstream was asked.
@@ -113,12 +113,12 @@ pub fn opens(request: &Request<()>) -> Response<Full<Bytes>> {
 }
 
 pub fn by_header() -> SseProxyLayer {
-    SseProxyLayer::new(MemoryStore::default()).sessions(Sessions::header("X-Session"))
+    SseProxyLayer::new(MemoryStore::default()).sessions(SessionMapping::header("X-Session"))
 }
 
 /// Sends one stream through a layer with these rules.
 pub async fn streamed(
-    rules: Sessions,
+    rules: SessionMapping,
     request: http::request::Builder,
     stream: Script,
 ) -> (String, Option<ErrorKind>) {
@@ -136,5 +136,5 @@ where
     E: Into<tower::BoxError> + 'static,
 {
     let layer = SseProxyLayer::new(service_fn(ask));
-    crate::support::with_free_paths(layer.sessions(Sessions::header("x-session")))
+    crate::support::with_free_paths(layer.sessions(SessionMapping::header("x-session")))
 }

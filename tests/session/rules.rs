@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::proxy::{Proxy, answer, ask, by_header, header, opens};
 use http::{Method, Request, StatusCode};
-use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 #[tokio::test]
 async fn a_session_is_over_when_the_rules_say_so() {
-    let rules = || Sessions::header("x-session").end_by_delete_and_404();
+    let rules = || SessionMapping::header("x-session").end_on_delete_or_404();
     for (method, status, over) in [
         (Method::DELETE, 204, true),
         (Method::DELETE, 405, false),
@@ -55,7 +55,7 @@ async fn a_session_is_over_when_the_rules_say_so() {
 async fn what_ends_a_session_is_asked_about_as_it_came() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let ends = Arc::clone(&asked);
-    let rules = Sessions::header("x-session").ends_when(move |request, response| {
+    let rules = SessionMapping::header("x-session").ends_when(move |request, response| {
         let ids = [&request.headers, &response.headers];
         let ids = ids.map(|headers| headers["x-session"].to_str().unwrap().to_owned());
         ends.lock().unwrap().push(ids);
@@ -71,13 +71,13 @@ async fn what_ends_a_session_is_asked_about_as_it_came() {
 
 #[test]
 fn rules_that_could_never_apply_are_refused_at_once() {
-    let rules: [fn(&str) -> Sessions; 6] = [
-        |name| Sessions::none().in_header(name),
-        |name| Sessions::none().in_cookie(name),
-        |name| Sessions::none().in_query(name),
-        |pointer| Sessions::none().in_data(pointer),
-        |origin| Sessions::none().upstream_origin(origin),
-        |prefix| Sessions::none().mounted_at(prefix),
+    let rules: [fn(&str) -> SessionMapping; 6] = [
+        |name| SessionMapping::none().in_header(name),
+        |name| SessionMapping::none().in_cookie(name),
+        |name| SessionMapping::none().in_query(name),
+        |pointer| SessionMapping::none().in_data(pointer),
+        |origin| SessionMapping::none().allow_upstream_origin(origin),
+        |prefix| SessionMapping::none().mount_path(prefix),
     ];
     let [header, cookie, query, data, origin, prefix] = rules;
     for (rule, wrong) in [

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    profile::{Mcp, OriginCheck},
-    session::{MemoryStore, Session, Sessions},
+    profile::{Mcp, OriginCheckLayer},
+    session::{MemoryStore, Session, SessionMapping},
 };
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
@@ -63,7 +63,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
 
     let rules = || Mcp::sessions().in_data("/id");
     let mcp = Mcp::with_sessions(tower_sse_proxy::Policy::default(), rules())
-        .check(OriginCheck::new(["here"], ["http://here"]));
+        .check(OriginCheckLayer::new(["here"], ["http://here"]));
     let shown = format!("{mcp:?} {:?}", rules());
     let good =
         SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)));
@@ -74,7 +74,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
     for layer in [
         good,
         failing,
-        SseProxyLayer::default().sessions(Sessions::header("mcp-session-id")),
+        SseProxyLayer::default().sessions(SessionMapping::header("mcp-session-id")),
     ] {
         let mut id = None;
         for _ in 0..2 {

@@ -15,8 +15,8 @@ use http::Request;
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
-    profile::{Mcp, OriginCheck},
-    session::{MemoryStore, Session, SessionRequest, Sessions},
+    profile::{Mcp, OriginCheckLayer},
+    session::{MemoryStore, Session, SessionMapping, SessionRequest},
 };
 
 fn ask(path: &str) -> http::request::Builder {
@@ -36,7 +36,7 @@ fn mcp() -> SseProxyLayer {
 async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
     for protocol in BOTH {
         let hung = service_fn(|_: SessionRequest| pending::<Result<Option<Session>, Infallible>>());
-        let rules = Sessions::header("x-session").store_timeout(Duration::from_millis(300));
+        let rules = SessionMapping::header("x-session").store_timeout(Duration::from_millis(300));
         let layer = with_free_paths(SseProxyLayer::new(hung).sessions(rules));
         let upstream = Upstream::answering(
             "HTTP/1.1 200 OK\r\nx-session: UP-1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
@@ -173,7 +173,7 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
         let upstream = Upstream::start().await;
         let address = upstream.address;
         let answering = Upstream::answering(sse("data: 1\n\n")).await;
-        let check = |host: &str| OriginCheck::new([host], ["http://app.example:3000/"]);
+        let check = |host: &str| OriginCheckLayer::new([host], ["http://app.example:3000/"]);
         // As a layer of its own, and in the profile.
         let alone = serve(check("test").layer(forward(answering))).await;
         let mcp = Mcp::new(Policy::default()).check(check("test"));

@@ -14,7 +14,9 @@ use http_body_util::Full;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
-    session::{NewSession, Owner, Session, SessionId, SessionRequest, Sessions, UpstreamId},
+    session::{
+        NewSession, Owner, Session, SessionId, SessionMapping, SessionRequest, UpstreamSessionId,
+    },
 };
 
 #[tokio::test(start_paused = true)]
@@ -37,8 +39,10 @@ async fn a_store_that_does_not_keep_its_promises_is_a_503_and_nobody_elses_troub
     let mixing = Proxy::new(
         stored(|request| async move {
             let whose = match request {
-                SessionRequest::Bind(new) => NewSession::new(UpstreamId::new("UP-2"), new.owner),
-                _ => NewSession::new(UpstreamId::new("UP-1"), Owner::ANONYMOUS),
+                SessionRequest::Bind(new) => {
+                    NewSession::new(UpstreamSessionId::new("UP-2"), new.owner)
+                }
+                _ => NewSession::new(UpstreamSessionId::new("UP-1"), Owner::ANONYMOUS),
             };
             let session = Session::new(SessionId::random(), whose, SystemTime::now());
             Ok::<_, Infallible>(Some(session))
@@ -111,7 +115,7 @@ async fn a_layer_in_a_session_still_needs_its_service_to_be_ready() {
 #[tokio::test]
 async fn a_store_that_fails_in_a_stream_cuts_it() {
     let layer = SseProxyLayer::new(service_fn(|_| async { Err::<Option<Session>, _>("no") }))
-        .sessions(Sessions::none().in_endpoint());
+        .sessions(SessionMapping::none().in_endpoint());
     let stream = Script::of(["data: 1\n\nevent: endpoint\ndata: /messages\n\n"]);
     let response = crate::support::respond(
         &layer,

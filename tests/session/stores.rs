@@ -50,7 +50,7 @@ async fn a_wrapped_memory_store_keeps_them_too() {
 async fn a_sealed_store_keeps_what_every_store_promises() {
     let store = SealedStore::new(SealedKey::generate());
     testing::core(store.clone()).await;
-    testing::core(store.also_opens(SealedKey::generate())).await;
+    testing::core(store.decryption_key(SealedKey::generate())).await;
 }
 
 #[tokio::test]

@@ -2,14 +2,14 @@
 
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tower_sse_proxy::{SseProxyLayer, session::Sessions};
+use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 use crate::proxy::by_header;
 use crate::support::{Script, event_stream, respond};
 
 #[tokio::test]
 async fn endpoint_event_passes_unchanged_without_an_endpoint_rule() {
-    let layer = SseProxyLayer::default().sessions(Sessions::none().in_data("/id"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
     let stream = "event: endpoint\ndata: http://elsewhere/messages?sessionId=UP-1\n\n";
     let response = respond(&layer, Request::new(()), event_stream(Script::of([stream]))).await;
     let body = response.into_body().collect().await.unwrap();

@@ -14,12 +14,12 @@ use http_body_util::{
     channel::{Channel, Sender},
 };
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_sse_proxy::{ErrorKind, Policy, SseBody, SseProxyLayer, intercept::IntoIntercept};
+use tower_sse_proxy::{ErrorKind, Policy, SseBody, SseProxyLayer, intercept::IntoMakeInterceptor};
 
 use super::{Script, event_stream, soon};
 
 /// A layer with one interceptor.
-pub fn layer<M>(interceptor: impl IntoIntercept<M>) -> SseProxyLayer {
+pub fn layer<M>(interceptor: impl IntoMakeInterceptor<M>) -> SseProxyLayer {
     SseProxyLayer::default().intercept(interceptor)
 }
 

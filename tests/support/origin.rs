@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_sse_proxy::{
     ErrorKind, SseBody, SseProxyLayer,
-    reconnect::Reconnects,
-    replay::{Bounds, Replay},
+    reconnect::ReconnectPolicy,
+    replay::{Replay, Retention},
 };
 
 use super::{event_stream, soon};
@@ -52,7 +52,7 @@ pub struct Client {
 
 pub fn staged<R>(layer: &SseProxyLayer<R>) -> (Front, Origin)
 where
-    R: Reconnects<Asked, ()> + Clone + Send + Sync + 'static,
+    R: ReconnectPolicy<Asked, ()> + Clone + Send + Sync + 'static,
 {
     let (calls, origin) = mpsc::unbounded_channel();
     let service = Asked(calls);
@@ -268,8 +268,8 @@ pub fn with(replay: Replay) -> SseProxyLayer {
 }
 
 /// A layer that keeps no more of a stream than this.
-pub fn bounded(bounds: Bounds) -> SseProxyLayer {
-    with(Replay::default().bounds(bounds))
+pub fn bounded(bounds: Retention) -> SseProxyLayer {
+    with(Replay::default().retention(bounds))
 }
 
 pub fn get(path: &str) -> http::request::Builder {

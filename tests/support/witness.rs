@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tower_sse_proxy::{
     ErrorKind, Event, SseProxyLayer,
     codec::Block,
-    intercept::{End, Head, Intercept, Interceptor, Verdict},
+    intercept::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
 };
 
 use super::soon;
@@ -35,7 +35,7 @@ fn stands_in(block: &Block) -> bool {
 
 impl Deny {
     /// To be installed in a layer.
-    pub fn opened(_: &Head<'_>) -> Option<Self> {
+    pub fn opened(_: &StreamHead<'_>) -> Option<Self> {
         Some(Self)
     }
 }
@@ -95,8 +95,8 @@ impl Notes {
     }
 }
 
-impl Intercept for Witness {
-    fn open(&self, _: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+impl MakeInterceptor for Witness {
+    fn open(&self, _: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(Watch(self.0.clone())))
     }
 }
@@ -115,12 +115,12 @@ impl Interceptor for Watch {
         block.into()
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let _ = self.0.send(match end {
-            End::Complete => Note::Complete,
-            End::Truncated => Note::Truncated,
-            End::Failed(error) => Note::Failed(error.kind()),
-            End::ClientGone => Note::ClientGone,
+            StreamEnd::Complete => Note::Complete,
+            StreamEnd::Truncated => Note::Truncated,
+            StreamEnd::Failed(error) => Note::Failed(error.kind()),
+            StreamEnd::ClientGone => Note::ClientGone,
             other => panic!("an end that is not known: {other:?}"),
         });
         Verdict::Drop

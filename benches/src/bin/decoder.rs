@@ -23,7 +23,7 @@ use sse_core::{SseDecoder, SseEvent};
 use sse_stream::SseByteStream;
 use tower_sse_proxy::{
     Event,
-    codec::{Block, Decoder, Piece},
+    codec::{Block, Decoder, Item},
 };
 use tower_sse_proxy_benches::{
     rounds::nanos,
@@ -162,7 +162,7 @@ fn boundaries(chunks: &[Bytes]) -> usize {
 
 fn all_fields(chunks: &[Bytes]) -> usize {
     let names = |block: &Block| {
-        let event = block.event().map_or(0, |event| event.len());
+        let event = block.event_field().map_or(0, |event| event.len());
         event + block.id().map_or(0, |id| id.len())
     };
     decode(
@@ -182,15 +182,15 @@ fn decode(
     let mut sum = 0;
     for chunk in chunks {
         decoder.push(chunk.clone());
-        while let Ok(Some(piece)) = decoder.next_piece() {
+        while let Ok(Some(piece)) = decoder.next_item() {
             match piece {
-                Piece::Event(read) => {
+                Item::Event(read) => {
                     sum += event(&read);
-                    decoder.give_back(read);
+                    decoder.recycle(read);
                 }
-                Piece::Block(read) => {
+                Item::Block(read) => {
                     sum += block(&read);
-                    decoder.give_back(read);
+                    decoder.recycle(read);
                 }
                 _ => {}
             }

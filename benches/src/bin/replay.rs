@@ -28,7 +28,7 @@ use hyper::{
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    replay::{Bounds, Replay},
+    replay::{Replay, Retention},
 };
 use tower_sse_proxy_benches::{rounds::median, streams::large};
 
@@ -75,10 +75,10 @@ impl Body for Upstream {
 type Answer = Result<Response<Upstream>, Infallible>;
 
 fn layer() -> SseProxyLayer {
-    let bounds = Bounds::default().events(1 << 20).bytes(1 << 30);
+    let bounds = Retention::default().events(1 << 20).bytes(1 << 30);
     SseProxyLayer::default()
-        .replay(Replay::default().bounds(bounds))
-        .replay_bytes(4 << 30)
+        .replay(Replay::default().retention(bounds))
+        .max_replay_bytes(4 << 30)
 }
 
 fn streaming(
@@ -183,10 +183,10 @@ async fn lookup(rounds: usize) {
 /// Streams that go on without a client.
 async fn detached(streams: usize) -> Vec<impl Sized> {
     let stream = Bytes::from(large(250));
-    let bounds = Bounds::default();
+    let bounds = Retention::default();
     let replay = Replay::default()
-        .bounds(bounds)
-        .linger(Duration::from_secs(3600));
+        .retention(bounds)
+        .grace_period(Duration::from_secs(3600));
     let layer = SseProxyLayer::default().replay(replay);
     let proxy = layer.layer(streaming(stream.clone()));
     let opened = (0..streams).map(|_| async {

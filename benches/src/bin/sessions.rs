@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 use tower_sse_proxy::session::{
     MemoryStore, NewSession, Owner, SealedKey, SealedStore, Session, SessionId, SessionRequest,
-    SessionStore, UpstreamId,
+    SessionStore, UpstreamSessionId,
 };
 use tower_sse_proxy_benches::rounds::nanos;
 
@@ -91,7 +91,7 @@ fn main() -> Result<(), ParseIntError> {
         );
     }
     lookup("sealed: open, 10,000 removed", &sealed, uuid, Some(2_000));
-    let rotated = sealed.clone().also_opens(SealedKey::generate());
+    let rotated = sealed.clone().decryption_key(SealedKey::generate());
     lookup("sealed: open, 2 keys", &rotated, uuid, Some(2_000));
     Fresh::default().measure("sealed: bind, 36 bytes", &sealed, rounds);
     Ok(())
@@ -116,7 +116,7 @@ impl Requests {
     }
 }
 
-/// Sessions that nobody has bound before.
+/// SessionMapping that nobody has bound before.
 #[derive(Default)]
 struct Fresh(Cell<u64>);
 
@@ -180,7 +180,10 @@ fn bind(store: &impl SessionStore, new: NewSession) -> SessionId {
 }
 
 fn new(upstream_id: &str) -> NewSession {
-    NewSession::new(UpstreamId::new(upstream_id), Owner::from_bytes([7; 32]))
+    NewSession::new(
+        UpstreamSessionId::new(upstream_id),
+        Owner::from_bytes([7; 32]),
+    )
 }
 
 /// In an order that is not that of memory.

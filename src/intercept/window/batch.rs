@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, ops::Range};
 
 use super::{
     held::is_alias,
-    judge::{Judgement, Mask, Passage},
+    judge::{Decision, Mask, TextSegment},
     part::{ChannelMasks, Item, add_masks, rewritten, tidy},
     questions::Questions,
 };
@@ -14,7 +14,7 @@ use crate::codec::Block;
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    pub(super) passages: Vec<(Of, Passage)>,
+    pub(super) passages: Vec<(Of, TextSegment)>,
     /// So many items leave even if the judge says to hold them.
     pub(super) forced: usize,
     pub(super) early: Early,
@@ -76,7 +76,7 @@ impl Rest {
 
 impl Batch {
     /// What has to be judged, in order.
-    pub(super) fn passages(&self) -> impl Iterator<Item = &Passage> {
+    pub(super) fn passages(&self) -> impl Iterator<Item = &TextSegment> {
         self.passages.iter().map(|(_, passage)| passage)
     }
 
@@ -100,12 +100,12 @@ impl Batch {
     }
 
     /// Whether the judgements, one for each passage, can be carried out.
-    pub(super) fn check(&self, judgements: &[Judgement]) -> Result<(), InvalidJudgement> {
+    pub(super) fn check(&self, judgements: &[Decision]) -> Result<(), InvalidJudgement> {
         for (passage, judgement) in self.passages().zip(judgements) {
             let bytes = passage.text.len();
             let masks = match judgement {
-                Judgement::Mask(masks) => masks,
-                Judgement::Hold { from, masks } => {
+                Decision::Mask(masks) => masks,
+                Decision::Hold { from, masks } => {
                     if *from > bytes {
                         let from = *from;
                         return Err(InvalidJudgement::Hold { from, bytes });
@@ -125,7 +125,7 @@ impl Batch {
     }
 
     /// Carries out the judgements, one for each passage.
-    pub(super) fn settle(self, judgements: Vec<Judgement>) -> Settled {
+    pub(super) fn settle(self, judgements: Vec<Decision>) -> Settled {
         let Self {
             mut items,
             passages,
@@ -152,15 +152,15 @@ impl Batch {
         let mut sent: HashMap<&str, usize> = HashMap::new();
         for ((of, passage), judgement) in passages.iter().zip(judgements) {
             let (found, hold) = match judgement {
-                Judgement::Pass => continue,
-                Judgement::Block => {
+                Decision::Pass => continue,
+                Decision::Block => {
                     return Settled {
                         blocks: None,
                         rest: Rest::default(),
                     };
                 }
-                Judgement::Mask(found) => (tidy(found), None),
-                Judgement::Hold { from, masks } => (tidy(masks), Some(from)),
+                Decision::Mask(found) => (tidy(found), None),
+                Decision::Hold { from, masks } => (tidy(masks), Some(from)),
             };
             match of {
                 Of::Channel(key, start) => {

@@ -77,7 +77,7 @@ impl Channel {
 
     /// Nothing more comes in this channel and those within it.
     pub(super) fn done(self, texts: &mut Texts<'_>) {
-        texts.done(self.name);
+        texts.finish(self.name);
     }
 }
 

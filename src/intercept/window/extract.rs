@@ -26,12 +26,12 @@ use crate::{
 ///     }
 /// }
 /// ```
-pub trait Extract: Send + Sync + 'static {
+pub trait TextExtractor: Send + Sync + 'static {
     /// Names the texts in this event that go on from event to event, and those that are finished.
     fn extract<'a>(&self, event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>);
 }
 
-impl<F> Extract for F
+impl<F> TextExtractor for F
 where
     F: for<'a> Fn(&Event, Option<JsonValue<'a>>, &mut Texts<'a>) + Send + Sync + 'static,
 {
@@ -87,13 +87,13 @@ impl<'a> Texts<'a> {
     }
 
     /// The event's data as it is goes on where that of the last one ended.
-    pub fn plain(&mut self, channel: impl Into<String>) {
+    pub fn whole_data(&mut self, channel: impl Into<String>) {
         self.plain = Some(channel.into());
     }
 
     /// The channel is complete, and so are those whose names begin with this one and a space: nothing of them is held
     /// back for what might come.
-    pub fn done(&mut self, channel: impl Into<String>) {
+    pub fn finish(&mut self, channel: impl Into<String>) {
         self.done.push(channel.into());
     }
 
@@ -101,7 +101,7 @@ impl<'a> Texts<'a> {
     ///
     /// Only the value itself is passed over, at the exact place that is named here. The extractors of this module skip
     /// numbers, and no string.
-    pub fn skip(&mut self, value: JsonValue<'a>) {
+    pub fn ignore(&mut self, value: JsonValue<'a>) {
         self.known.push(value);
     }
 }
@@ -124,9 +124,9 @@ pub fn any<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>
 /// Text that is the data itself. `[DONE]`, with which many streams end, is not part of it.
 pub fn plain<'a>(event: &Event, _json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     if event.data() == "[DONE]" {
-        texts.done(DATA);
+        texts.finish(DATA);
     } else {
-        texts.plain(DATA);
+        texts.whole_data(DATA);
     }
 }
 
@@ -335,7 +335,7 @@ fn retold<'a>(
 fn skip_numbers<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>) {
     for (name, value) in object.members() {
         if names.contains(&name.as_ref()) && value.raw().starts_with(|c: char| c.is_ascii_digit()) {
-            texts.skip(value);
+            texts.ignore(value);
         }
     }
 }

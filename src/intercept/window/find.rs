@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     edit::Place,
-    extract::{Extract, Texts, Unreadable, leaves},
+    extract::{TextExtractor, Texts, Unreadable, leaves},
 };
 use crate::{
     codec::Event,
@@ -44,7 +44,7 @@ pub(super) struct Name {
 ///
 /// # Errors
 /// The event cannot be read in one way only.
-pub(super) fn find(event: &Event, extract: &dyn Extract) -> Result<Found, Unreadable> {
+pub(super) fn find(event: &Event, extract: &dyn TextExtractor) -> Result<Found, Unreadable> {
     let data = event.data();
     let json = Json::parse(&*data).ok();
     let mut texts = Texts::default();

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     batch::{Batch, Early, Of, Rest},
-    extract::{Extract, Unreadable},
+    extract::{TextExtractor, Unreadable},
     find::{self, Name, Text, find},
-    judge::{Mask, Passage},
+    judge::{Mask, TextSegment},
     part::{ChannelMasks, Item, Part, add_masks, rewritten, tidy},
     reading::Reader,
     scan::{Found, Incremental, Scan, masks},
@@ -247,7 +247,7 @@ impl Held {
     pub(super) fn push_block(&mut self, block: Block, now: Instant) {
         self.bytes += block.as_bytes().len();
         self.queue.push_back(Item {
-            block: block.detached(),
+            block: block.into_owned(),
             arrived: now,
             parts: Vec::new(),
         });
@@ -257,7 +257,7 @@ impl Held {
     pub(super) fn push(
         &mut self,
         event: Event,
-        extract: &dyn Extract,
+        extract: &dyn TextExtractor,
         now: Instant,
     ) -> Result<(), (Event, Unreadable)> {
         let parts = match self.parts(&event, extract) {
@@ -266,14 +266,18 @@ impl Held {
         };
         self.bytes += event.as_bytes().len();
         self.queue.push_back(Item {
-            block: event.detached().into(),
+            block: event.into_owned().into(),
             arrived: now,
             parts,
         });
         Ok(())
     }
 
-    fn parts(&mut self, event: &Event, extract: &dyn Extract) -> Result<Vec<Part>, Unreadable> {
+    fn parts(
+        &mut self,
+        event: &Event,
+        extract: &dyn TextExtractor,
+    ) -> Result<Vec<Part>, Unreadable> {
         let find::Found {
             mut texts,
             mut done,
@@ -688,14 +692,14 @@ impl Held {
     }
 
     /// The passages that the first `count` items are part of.
-    fn passages(&self, count: usize, complete: bool) -> Vec<(Of, Passage)> {
+    fn passages(&self, count: usize, complete: bool) -> Vec<(Of, TextSegment)> {
         let mut passages = Vec::new();
         let mut order: Vec<&str> = Vec::new();
         let mut texts: HashMap<&str, String> = HashMap::new();
         for (i, item) in self.queue.iter().take(count).enumerate() {
             for (p, part) in item.parts.iter().enumerate() {
                 let Some((key, _)) = &part.within else {
-                    let passage = Passage {
+                    let passage = TextSegment {
                         text: part.text.clone(),
                         sent: 0,
                         channel: None,
@@ -722,7 +726,7 @@ impl Held {
             let (Some(channel), Some(text)) = (self.channels.get(key), texts.remove(key)) else {
                 continue;
             };
-            let passage = Passage {
+            let passage = TextSegment {
                 text,
                 sent: channel.context.len(),
                 channel: Some(name_of(key).to_owned()),

@@ -10,13 +10,13 @@ use super::scan::Incremental;
 /// A text to judge: all of a channel that is still held back, and some that has left before it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Passage {
+pub struct TextSegment {
     /// The text.
     pub text: String,
     /// So many bytes at its beginning have left already and cannot be changed. They are there so that what began in them
     /// is recognised.
     pub sent: usize,
-    /// The channel that this is part of, as the [`Extract`](super::Extract) named it; `None` for a text that stands by
+    /// The channel that this is part of, as the [`TextExtractor`](super::TextExtractor) named it; `None` for a text that stands by
     /// itself.
     pub channel: Option<String>,
     /// Whether the text ends here: its API said so, the stream ended cleanly, or it stands by itself. If not, more may
@@ -25,7 +25,7 @@ pub struct Passage {
 }
 
 /// Shows the size, never the text.
-impl fmt::Debug for Passage {
+impl fmt::Debug for TextSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Passage")
             .field("bytes", &self.text.len())
@@ -35,12 +35,12 @@ impl fmt::Debug for Passage {
     }
 }
 
-/// What becomes of a [`Passage`].
+/// What becomes of a [`TextSegment`].
 ///
 /// The same text may be judged again together with what came after it, so a judge should come to the same result again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Judgement {
+pub enum Decision {
     /// It may leave.
     Pass,
     /// These parts leave as something else.
@@ -49,10 +49,10 @@ pub enum Judgement {
     /// of a match.
     ///
     /// An event leaves once all of its text stands before that byte; the judge is asked again when more has come. A
-    /// [complete](Passage::complete) passage is not held: all of it leaves. Of a stream that breaks, held text does
+    /// [complete](TextSegment::complete) passage is not held: all of it leaves. Of a stream that breaks, held text does
     /// not leave.
     ///
-    /// This is of use with [`overlap(0)`](super::Window::overlap), and with a [`time`](super::Window::time) that is long
+    /// This is of use with [`overlap(0)`](super::TextWindow::overlap), and with a [`time`](super::TextWindow::max_delay) that is long
     /// enough for the rest of a match to come.
     Hold {
         /// In bytes of the passage's text. The size of the text, if all of it may leave.
@@ -60,44 +60,44 @@ pub enum Judgement {
         /// What leaves as something else.
         masks: Vec<Mask>,
     },
-    /// It must not leave: the stream ends here. See [`Window::on_block`](super::Window::on_block).
+    /// It must not leave: the stream ends here. See [`TextWindow::on_block`](super::TextWindow::on_block).
     Block,
 }
 
-impl Judgement {
+impl Decision {
     /// Lets the text leave up to this byte, and holds the rest: it may be the beginning of a match.
     /// See [`Hold`](Self::Hold).
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tower_sse_proxy::intercept::window::{Judgement, Passage, Window};
+    /// use tower_sse_proxy::intercept::window::{Decision, TextSegment, TextWindow};
     ///
-    /// fn no_names(passage: &Passage) -> Judgement {
+    /// fn no_names(passage: &TextSegment) -> Decision {
     ///     let found = passage.text.match_indices("Alice");
-    ///     let decided = Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
+    ///     let decided = Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
     ///     // "A", "Al", "Ali" or "Alic" at the end may become the name.
     ///     let begun = (1..5).rev().find(|&size| passage.text.ends_with(&"Alice"[..size]));
     ///     decided.hold_from(passage.text.len() - begun.unwrap_or(0))
     /// }
-    /// let window = Window::new(no_names).overlap(0).time(Duration::MAX);
+    /// let window = TextWindow::new(no_names).overlap(0).max_delay(Duration::MAX);
     /// ```
     pub fn hold_from(self, from: usize) -> Self {
         let masks = match self {
-            Judgement::Pass => Vec::new(),
-            Judgement::Mask(masks) | Judgement::Hold { masks, .. } => masks,
-            Judgement::Block => return Judgement::Block,
+            Decision::Pass => Vec::new(),
+            Decision::Mask(masks) | Decision::Hold { masks, .. } => masks,
+            Decision::Block => return Decision::Block,
         };
-        Judgement::Hold { from, masks }
+        Decision::Hold { from, masks }
     }
 
     /// Masks all of these byte ranges with the same text; passes if there are none.
     ///
     /// ```
-    /// use tower_sse_proxy::intercept::window::{Judgement, Passage};
+    /// use tower_sse_proxy::intercept::window::{Decision, TextSegment};
     ///
-    /// fn no_names(passage: &Passage) -> Judgement {
+    /// fn no_names(passage: &TextSegment) -> Decision {
     ///     let found = passage.text.match_indices("Alice");
-    ///     Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
+    ///     Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
     /// }
     /// ```
     pub fn mask(ranges: impl IntoIterator<Item = Range<usize>>, with: impl Into<String>) -> Self {
@@ -110,9 +110,9 @@ impl Judgement {
             })
             .collect();
         if masks.is_empty() {
-            Judgement::Pass
+            Decision::Pass
         } else {
-            Judgement::Mask(masks)
+            Decision::Mask(masks)
         }
     }
 }
@@ -126,10 +126,10 @@ pub struct Mask {
     pub with: String,
 }
 
-/// Decides about passages. A function `Fn(&Passage) -> Judgement` is one.
+/// Decides about passages. A function `Fn(&TextSegment) -> Decision` is one.
 pub trait Judge: Send + Sync + 'static {
     /// Decides, or says when it will be decided.
-    fn judge(&self, passage: Passage) -> Ruling;
+    fn judge(&self, passage: TextSegment) -> Ruling;
 
     /// How this judge reads a text piece by piece, if it can.
     #[doc(hidden)]
@@ -141,9 +141,9 @@ pub trait Judge: Send + Sync + 'static {
 /// A decision, or one to come.
 pub enum Ruling {
     /// Decided.
-    Now(Judgement),
+    Now(Decision),
     /// An error is a failure of the interceptor.
-    Later(BoxFuture<'static, Result<Judgement, BoxError>>),
+    Later(BoxFuture<'static, Result<Decision, BoxError>>),
 }
 
 impl fmt::Debug for Ruling {
@@ -157,14 +157,14 @@ impl fmt::Debug for Ruling {
 
 impl<F> Judge for F
 where
-    F: Fn(&Passage) -> Judgement + Send + Sync + 'static,
+    F: Fn(&TextSegment) -> Decision + Send + Sync + 'static,
 {
-    fn judge(&self, passage: Passage) -> Ruling {
+    fn judge(&self, passage: TextSegment) -> Ruling {
         Ruling::Now(self(&passage))
     }
 }
 
-/// A tower service as a judge: `Service<Passage, Response = Judgement>`, with whatever timeout, limit or retry it wears.
+/// A tower service as a judge: `Service<TextSegment, Response = Decision>`, with whatever timeout, limit or retry it wears.
 ///
 /// Its stream waits for the answer; other streams do not.
 #[derive(Clone, Debug)]
@@ -181,11 +181,11 @@ impl<S> JudgeService<S> {
 
 impl<S> Judge for JudgeService<S>
 where
-    S: Service<Passage, Response = Judgement> + Clone + Send + Sync + 'static,
+    S: Service<TextSegment, Response = Decision> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    fn judge(&self, passage: Passage) -> Ruling {
+    fn judge(&self, passage: TextSegment) -> Ruling {
         let answer = Oneshot::new(self.service.clone(), passage);
         Ruling::Later(Box::pin(async move { answer.await.map_err(Into::into) }))
     }

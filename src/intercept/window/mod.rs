@@ -1,19 +1,19 @@
 //! A window on text that is split over events.
 //!
-//! A model's answer arrives a few letters an event, so what must not pass is never in one event alone. A [`Window`] joins
+//! A model's answer arrives a few letters an event, so what must not pass is never in one event alone. A [`TextWindow`] joins
 //! the letters of each text, shows them to a [`Judge`] before they leave, and carries out its judgement in the events that
 //! brought them: what was not changed leaves as it came.
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_sse_proxy::{SseProxyLayer, intercept::window::{Judgement, Passage, Window}};
+//! use tower_sse_proxy::{SseProxyLayer, intercept::window::{Decision, TextSegment, TextWindow}};
 //!
-//! let names = Window::new(|passage: &Passage| {
+//! let names = TextWindow::new(|passage: &TextSegment| {
 //!     let found = passage.text.match_indices("Alice");
-//!     Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
+//!     Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
 //! })
 //! .overlap("Alice".len())
-//! .time(Duration::from_millis(200));
+//! .max_delay(Duration::from_millis(200));
 //! let layer = SseProxyLayer::default().intercept(names);
 //! ```
 //!
@@ -22,23 +22,23 @@
 //! With the feature `patterns`, `patterns` makes a judge of phrases, regular expressions, card numbers and e-mail addresses.
 //! It knows at which byte a match may be in progress: text before that byte leaves at once, and the rest waits until it is
 //! decided. No part of a match leaves, however slowly the text comes, and text that cannot begin a match is not delayed.
-//! Any other judge can answer in the same way, with [`Judgement::Hold`].
+//! Any other judge can answer in the same way, with [`Decision::Hold`].
 //!
 //! # What is seen, and when it leaves
 //!
 //! * A text is a **channel**: one choice, one content block, the arguments of one tool call. What belongs to a channel is
-//!   told by an [`Extract`]; [`extract`] has those of OpenAI's chat completions and Responses, Anthropic's messages,
+//!   told by an [`TextExtractor`]; [`extract`] has those of OpenAI's chat completions and Responses, Anthropic's messages,
 //!   Gemini, and plain data, and by default they are told apart by themselves. Every other string of an event is judged
 //!   by itself.
-//! * An event waits until [`overlap`](Window::overlap) more bytes of its text have come, so that anything of at most that
-//!   size is seen whole before its first letter leaves. It never waits longer than [`time`](Window::time); what then
-//!   still lacks its end leaves, and the judge sees it again, as [sent](Passage::sent), with what comes. (With patterns
+//! * An event waits until [`overlap`](TextWindow::overlap) more bytes of its text have come, so that anything of at most that
+//!   size is seen whole before its first letter leaves. It never waits longer than [`time`](TextWindow::max_delay); what then
+//!   still lacks its end leaves, and the judge sees it again, as [sent](TextSegment::sent), with what comes. (With patterns
 //!   neither of the two holds unless it is set.)
 //! * An event waits for all of its text, and leaves whole.
-//! * A stream that ends cleanly ends its texts: what was held is judged as [complete](Passage::complete). Of a stream that
+//! * A stream that ends cleanly ends its texts: what was held is judged as [complete](TextSegment::complete). Of a stream that
 //!   breaks, text that was held as the possible beginning of a match does not leave.
-//! * Text that has to leave before it is decided, since [`time`](Window::time) or [`max_bytes`](Window::max_bytes) ran out,
-//!   is counted ([`Window::early_releases`]) and logged, as its size.
+//! * Text that has to leave before it is decided, since [`time`](TextWindow::max_delay) or [`max_bytes`](TextWindow::max_held_bytes) ran out,
+//!   is counted ([`TextWindow::early_releases`]) and logged, as its size.
 //! * Order is kept, over all channels: an event that waits holds up those behind it.
 //! * Every string value is judged as readers read it: escapes undone, unpaired surrogates included, at any depth and under
 //!   any name. A string may hold JSON itself, such as the arguments of a tool call: a text with escapes is judged a second
@@ -78,13 +78,13 @@ use futures_util::future::try_join_all;
 use tokio::{sync::oneshot, time::Instant};
 use tower::{BoxError, Service};
 
-pub use extract::{Extract, Texts};
-pub use judge::{Judge, JudgeService, Judgement, Mask, Passage, Ruling};
+pub use extract::{TextExtractor, Texts};
+pub use judge::{Decision, Judge, JudgeService, Mask, Ruling, TextSegment};
 #[cfg(feature = "patterns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "patterns")))]
 pub use patterns::{Pattern, PatternError, Patterns, patterns};
 
-use super::{End, Head, Intercept, Interceptor, Verdict};
+use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict};
 use crate::{
     codec::{Block, Event},
     error::{Error, ErrorKind},
@@ -94,14 +94,14 @@ use held::{Due, Held, Sight};
 
 /// Holds text back until it has been judged. See the [module](self).
 #[derive(Clone)]
-pub struct Window {
+pub struct TextWindow {
     setting: Setting,
 }
 
 #[derive(Clone)]
 struct Setting {
     judge: Arc<dyn Judge>,
-    extract: Arc<dyn Extract>,
+    extract: Arc<dyn TextExtractor>,
     sight: Sight,
     time: Duration,
     max_bytes: usize,
@@ -119,13 +119,13 @@ struct Released {
     bytes: AtomicU64,
 }
 
-/// How often text left before it was decided, since a bound ran out. See [`Window::early_releases`].
+/// How often text left before it was decided, since a bound ran out. See [`TextWindow::early_releases`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EarlyReleases {
-    /// Releases because [`time`](Window::time) ran out.
+    /// Releases because [`time`](TextWindow::max_delay) ran out.
     pub by_time: u64,
-    /// Releases because more than [`max_bytes`](Window::max_bytes) were held.
+    /// Releases because more than [`max_bytes`](TextWindow::max_held_bytes) were held.
     pub by_size: u64,
     /// The text that left in both, in bytes.
     pub bytes: u64,
@@ -133,8 +133,8 @@ pub struct EarlyReleases {
 
 type OnBlock = Arc<dyn Fn() -> Vec<Block> + Send + Sync>;
 
-impl Window {
-    /// A window with a judge: a function `Fn(&Passage) -> Judgement`, or any other [`Judge`].
+impl TextWindow {
+    /// A window with a judge: a function `Fn(&TextSegment) -> Decision`, or any other [`Judge`].
     pub fn new(judge: impl Judge) -> Self {
         // A judge that scans says by itself what has to wait, and for as long as that is.
         let (overlap, time) = match judge.incremental() {
@@ -157,28 +157,28 @@ impl Window {
     }
 
     /// A window that asks a tower service. Its stream waits for each answer, other streams do not;
-    /// [`time_limit`](Self::time_limit) bounds the wait, and [`size`](Self::size) makes for fewer calls.
+    /// [`judge_timeout`](Self::judge_timeout) bounds the wait, and [`min_batch`](Self::min_batch) makes for fewer calls.
     ///
     /// ```
     /// use std::{convert::Infallible, time::Duration};
     /// use tower::{ServiceBuilder, service_fn};
-    /// use tower_sse_proxy::{SseProxyLayer, intercept::window::{Judgement, Passage, Window}};
+    /// use tower_sse_proxy::{SseProxyLayer, intercept::window::{Decision, TextSegment, TextWindow}};
     ///
-    /// let classify = service_fn(|passage: Passage| async move {
+    /// let classify = service_fn(|passage: TextSegment| async move {
     ///     let bad = passage.text.contains("bomb"); // or ask a model
-    ///     Ok::<_, Infallible>(if bad { Judgement::Block } else { Judgement::Pass })
+    ///     Ok::<_, Infallible>(if bad { Decision::Block } else { Decision::Pass })
     /// });
     /// let classify = ServiceBuilder::new().concurrency_limit(32).service(classify);
-    /// let window = Window::service(classify)
-    ///     .size(400)
+    /// let window = TextWindow::service(classify)
+    ///     .min_batch(400)
     ///     .overlap(100)
-    ///     .time(Duration::from_secs(1))
-    ///     .time_limit(Duration::from_secs(2));
+    ///     .max_delay(Duration::from_secs(1))
+    ///     .judge_timeout(Duration::from_secs(2));
     /// let layer = SseProxyLayer::default().intercept(window);
     /// ```
     pub fn service<S>(service: S) -> Self
     where
-        S: Service<Passage, Response = Judgement> + Clone + Send + Sync + 'static,
+        S: Service<TextSegment, Response = Decision> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
     {
@@ -188,7 +188,7 @@ impl Window {
     /// How many bytes of a text have to be in sight beyond what leaves: the size of the largest thing to be recognised.
     /// 64 unless set, and 0 with patterns.
     ///
-    /// With 0, text leaves as soon as the judge does not [hold](Judgement::Hold) it.
+    /// With 0, text leaves as soon as the judge does not [hold](Decision::Hold) it.
     ///
     /// The judge also sees twice as many bytes that have left before; 128 with 0.
     pub fn overlap(mut self, bytes: usize) -> Self {
@@ -198,7 +198,7 @@ impl Window {
 
     /// Judges only once so many bytes can leave, for a judge that is expensive or wants to see more. 0 unless set: as soon
     /// as anything can leave. A text that is complete is judged at once.
-    pub fn size(mut self, bytes: usize) -> Self {
+    pub fn min_batch(mut self, bytes: usize) -> Self {
         self.setting.sight.size = bytes;
         self
     }
@@ -208,7 +208,7 @@ impl Window {
     ///
     /// What is to be recognised is seen whole only if all of it comes within this time: nineteen letters that come one every
     /// 40 ms need 760 ms. What had to leave before its end came is not taken back, only the rest of it is masked.
-    pub fn time(mut self, time: Duration) -> Self {
+    pub fn max_delay(mut self, time: Duration) -> Self {
         self.setting.time = time;
         self
     }
@@ -220,13 +220,13 @@ impl Window {
     /// is [counted](Self::early_releases), and a warning is logged. A match that is larger than this, or whose channel is
     /// interleaved with more than this of other text, is therefore not seen whole. Patterns that match texts of a bounded
     /// size stay far below: a text of 320 bytes with one letter an event is about 100 kB.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
+    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
         self.setting.max_bytes = bytes;
         self
     }
 
     /// How long a judge that is a service may take; longer is a failure. As long as it likes unless set.
-    pub fn time_limit(mut self, limit: Duration) -> Self {
+    pub fn judge_timeout(mut self, limit: Duration) -> Self {
         self.setting.time_limit = Some(limit);
         self
     }
@@ -234,15 +234,15 @@ impl Window {
     /// Lets events leave unjudged, in order, when a judge fails or takes too long, or an event cannot be read in one way
     /// only. Unless set, the stream is then cut.
     ///
-    /// (This and [`time_limit`](Self::time_limit) are the window's own: the adapters of
-    /// [`InterceptExt`](super::InterceptExt) know nothing of what is held.)
+    /// (This and [`judge_timeout`](Self::judge_timeout) are the window's own: the adapters of
+    /// [`MakeInterceptorExt`](super::MakeInterceptorExt) know nothing of what is held.)
     pub fn fail_open(mut self) -> Self {
         self.setting.fail_open = true;
         self
     }
 
-    /// How often, in all streams so far, text left before it was decided, since [`time`](Self::time) or
-    /// [`max_bytes`](Self::max_bytes) ran out. Clones of a window count together, so keep one to read this.
+    /// How often, in all streams so far, text left before it was decided, since [`max_delay`](Self::max_delay) or
+    /// [`max_held_bytes`](Self::max_held_bytes) ran out. Clones of a window count together, so keep one to read this.
     ///
     /// The first such release of each stream at which a match may have begun is logged as a warning, others at the
     /// level `debug`; only sizes are logged.
@@ -256,21 +256,21 @@ impl Window {
     }
 
     /// Where the texts stand. [`extract::any`] unless set.
-    pub fn extract(mut self, extract: impl Extract) -> Self {
+    pub fn extract(mut self, extract: impl TextExtractor) -> Self {
         self.setting.extract = Arc::new(extract);
         self
     }
 
-    /// What is sent in place of a text that is [blocked](Judgement::Block), before the stream ends: the way in which the
+    /// What is sent in place of a text that is [blocked](Decision::Block), before the stream ends: the way in which the
     /// API says so. Unless set, the stream is cut, visibly. In both cases, nothing that was held leaves.
     ///
     /// The events go through the interceptors behind this one. One that has noted what the client has seen, as the guardrail
     /// among the examples does, can give them the ids and numbers that go on with that.
     ///
     /// ```
-    /// # use tower_sse_proxy::{Event, intercept::window::{Judgement, Passage, Window}};
-    /// # let judge = |_: &Passage| Judgement::Pass;
-    /// let window = Window::new(judge).on_block(|| {
+    /// # use tower_sse_proxy::{Event, intercept::window::{Decision, TextSegment, TextWindow}};
+    /// # let judge = |_: &TextSegment| Decision::Pass;
+    /// let window = TextWindow::new(judge).on_block(|| {
     ///     let refusal = r#"{"object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}"#;
     ///     vec![Event::new(refusal), Event::new("[DONE]")]
     /// });
@@ -287,7 +287,7 @@ impl Window {
     }
 }
 
-impl fmt::Debug for Window {
+impl fmt::Debug for TextWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Window")
             .field("overlap", &self.setting.sight.overlap)
@@ -298,8 +298,8 @@ impl fmt::Debug for Window {
     }
 }
 
-impl Intercept for Window {
-    fn open(&self, _head: &Head<'_>) -> Option<Box<dyn Interceptor>> {
+impl MakeInterceptor for TextWindow {
+    fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(OpenWindow {
             held: Held::new(self.setting.judge.incremental()),
             setting: self.setting.clone(),
@@ -503,24 +503,24 @@ impl Interceptor for OpenWindow {
         self.release(until.map_or(Due::Decided, Due::Since))
     }
 
-    fn end(&mut self, end: End<'_>) -> Verdict {
+    fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let complete = match end {
-            End::ClientGone => return Verdict::Drop,
+            StreamEnd::ClientGone => return Verdict::Drop,
             // It may be this window that failed: what it could not judge does not leave.
-            End::Failed(error) if error.kind().is_of_an_interceptor() => {
+            StreamEnd::Failed(error) if error.kind().is_of_an_interceptor() => {
                 self.asked = None;
                 self.held.clear();
                 return Verdict::Drop;
             }
-            End::Failed(_) => false,
-            End::Complete | End::Truncated => true,
+            StreamEnd::Failed(_) => false,
+            StreamEnd::Complete | StreamEnd::Truncated => true,
         };
         self.release(Due::End { complete })
     }
 }
 
 /// The judgements, if all are known.
-fn decided(rulings: Vec<Ruling>) -> Result<Vec<Judgement>, Vec<Ruling>> {
+fn decided(rulings: Vec<Ruling>) -> Result<Vec<Decision>, Vec<Ruling>> {
     if rulings
         .iter()
         .any(|ruling| matches!(ruling, Ruling::Later(_)))
@@ -538,7 +538,7 @@ fn decided(rulings: Vec<Ruling>) -> Result<Vec<Judgement>, Vec<Ruling>> {
 async fn all_judgements(
     rulings: Vec<Ruling>,
     limit: Option<Duration>,
-) -> Result<Vec<Judgement>, BoxError> {
+) -> Result<Vec<Decision>, BoxError> {
     let judgements = try_join_all(rulings.into_iter().map(|ruling| async move {
         match ruling {
             Ruling::Now(judgement) => Ok(judgement),
@@ -563,7 +563,7 @@ impl Close {
     fn carry_out(
         &self,
         batch: Batch,
-        judgements: Result<Vec<Judgement>, BoxError>,
+        judgements: Result<Vec<Decision>, BoxError>,
     ) -> (Verdict, Rest) {
         let error = match judgements.map(|judgements| batch.check(&judgements).map(|()| judgements))
         {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::judge::{Judgement, Passage};
+use super::judge::{Decision, TextSegment};
 
 /// The passages that are shown to a judge.
 ///
@@ -10,16 +10,16 @@ use super::judge::{Judgement, Passage};
 /// A channel that usually has the text of another one needs no question of its own while it has.
 #[derive(Debug)]
 pub(super) struct Questions {
-    asked: Vec<Passage>,
+    asked: Vec<TextSegment>,
     /// For each passage the question that it is.
     of: Vec<usize>,
 }
 
 impl Questions {
     /// The questions about these passages, of which some are aliases of others.
-    pub(super) fn new<'a>(passages: impl Iterator<Item = (&'a Passage, bool)>) -> Self {
+    pub(super) fn new<'a>(passages: impl Iterator<Item = (&'a TextSegment, bool)>) -> Self {
         let passages: Vec<_> = passages.collect();
-        let mut asked: Vec<Passage> = Vec::new();
+        let mut asked: Vec<TextSegment> = Vec::new();
         let mut of = vec![0; passages.len()];
         let mut alone: HashMap<&str, usize> = HashMap::new();
         let mut all: HashMap<(&str, usize, bool), usize> = HashMap::new();
@@ -53,12 +53,12 @@ impl Questions {
     }
 
     /// What the judge is asked, in order.
-    pub(super) fn passages(&self) -> impl Iterator<Item = Passage> {
+    pub(super) fn passages(&self) -> impl Iterator<Item = TextSegment> {
         self.asked.iter().cloned()
     }
 
     /// The judgements of all passages, from the answers.
-    pub(super) fn judgements(&self, answers: &[Judgement]) -> Vec<Judgement> {
+    pub(super) fn judgements(&self, answers: &[Decision]) -> Vec<Decision> {
         let answers = self.of.iter().filter_map(|question| answers.get(*question));
         answers.cloned().collect()
     }

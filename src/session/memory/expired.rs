@@ -8,10 +8,12 @@ use super::{
     MemoryStore,
     shard::{Lifetime, Shard},
 };
-use crate::session::{NewSession, Owner, SessionId, SessionRequest, UpstreamId, UpstreamKey};
+use crate::session::{
+    NewSession, Owner, SessionId, SessionRequest, UpstreamKey, UpstreamSessionId,
+};
 
 fn new(upstream_id: &str) -> NewSession {
-    NewSession::new(UpstreamId::new(upstream_id), Owner::ANONYMOUS)
+    NewSession::new(UpstreamSessionId::new(upstream_id), Owner::ANONYMOUS)
 }
 
 #[test]

@@ -43,14 +43,14 @@ const SHARDS: usize = 16;
 /// ```
 /// use std::time::Duration;
 /// use tower::ServiceExt;
-/// use tower_sse_proxy::session::{MemoryStore, NewSession, Owner, SessionRequest, UpstreamId};
+/// use tower_sse_proxy::session::{MemoryStore, NewSession, Owner, SessionRequest, UpstreamSessionId};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), std::convert::Infallible> {
 /// let store = MemoryStore::default()
 ///     .max_sessions(50_000)
 ///     .idle_timeout(Duration::from_secs(5 * 60));
 ///
-/// let new = NewSession::new(UpstreamId::new("7f3a"), Owner::ANONYMOUS);
+/// let new = NewSession::new(UpstreamSessionId::new("7f3a"), Owner::ANONYMOUS);
 /// let bound = store.clone().oneshot(SessionRequest::Bind(new)).await?.unwrap();
 /// let found = store.oneshot(SessionRequest::Lookup(bound.id)).await?.unwrap();
 /// assert_eq!(found.upstream_id.as_str(), "7f3a");
@@ -284,10 +284,10 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::session::{Owner, SessionStore, UpstreamId};
+    use crate::session::{Owner, SessionStore, UpstreamSessionId};
 
     fn bind(store: &MemoryStore, upstream_id: &str) -> Session {
-        let new = NewSession::new(UpstreamId::new(upstream_id), Owner::ANONYMOUS);
+        let new = NewSession::new(UpstreamSessionId::new(upstream_id), Owner::ANONYMOUS);
         store.answer(SessionRequest::Bind(new)).unwrap()
     }
 

@@ -46,21 +46,21 @@ use super::{NewSession, Session, SessionId, SessionRequest};
 /// ```
 /// use tower::ServiceExt;
 /// use tower_sse_proxy::SseProxyLayer;
-/// use tower_sse_proxy::session::{NewSession, Owner, SealedKey, SealedStore, SessionRequest, Sessions, UpstreamId};
+/// use tower_sse_proxy::session::{NewSession, Owner, SealedKey, SealedStore, SessionRequest, SessionMapping, UpstreamSessionId};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // In real life: read from a file that the nodes share.
 /// let key: SealedKey = "8f0b3f3ec2c0f0b6a1b2b5f0a8e4d8c1f86c3a4f3e8f1d0c9b7a6958473625d1".parse()?;
 /// let (store, there) = (SealedStore::new(key.clone()), SealedStore::new(key));
 ///
-/// let new = NewSession::new(UpstreamId::new("7f3a"), Owner::ANONYMOUS);
+/// let new = NewSession::new(UpstreamSessionId::new("7f3a"), Owner::ANONYMOUS);
 /// let bound = store.clone().oneshot(SessionRequest::Bind(new)).await?.unwrap();
 /// let found = there.oneshot(SessionRequest::Lookup(bound.id)).await?.unwrap();
 /// assert_eq!(found.upstream_id.as_str(), "7f3a");
 ///
 /// // In a layer, with a second secret that the nodes share.
 /// let owner_key = "Ge3yFhSs8m2ZkU5rCw0pTn7vQx4bJd1L";
-/// let layer = SseProxyLayer::new(store).owner_key(owner_key).sessions(Sessions::header("x-session"));
+/// let layer = SseProxyLayer::new(store).owner_key(owner_key).sessions(SessionMapping::header("x-session"));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -99,7 +99,7 @@ impl SealedStore {
     ///
     /// To change the key: first let all nodes open the new one, then let them seal with it and open the old one, and forget
     /// the old one a [`max_age`](Self::max_age) later.
-    pub fn also_opens(mut self, key: SealedKey) -> Self {
+    pub fn decryption_key(mut self, key: SealedKey) -> Self {
         self.set().keys.push(key);
         self
     }

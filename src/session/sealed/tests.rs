@@ -5,7 +5,7 @@ use chacha20poly1305::AeadInOut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::{Owner, SessionStore, UpstreamId, UpstreamKey};
+use crate::session::{Owner, SessionStore, UpstreamKey, UpstreamSessionId};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -33,7 +33,10 @@ fn key(n: u8) -> SealedKey {
 }
 
 fn new(upstream_id: &str) -> NewSession {
-    NewSession::new(UpstreamId::new(upstream_id), Owner::from_bytes([9; 32]))
+    NewSession::new(
+        UpstreamSessionId::new(upstream_id),
+        Owner::from_bytes([9; 32]),
+    )
 }
 
 fn bind(store: &SealedStore, new: NewSession) -> Session {
@@ -60,7 +63,7 @@ fn it_is_a_store() {
 
 #[test]
 fn a_token_that_is_altered_in_any_bit_is_unknown() {
-    let store = store().also_opens(key(2));
+    let store = store().decryption_key(key(2));
     let mut session = new("7f3a");
     session.upstream = Some(UpstreamKey::new("b"));
     let id = bind(&store, session).id;
@@ -132,11 +135,11 @@ fn what_is_sealed_and_no_session_is_unknown() {
 #[test]
 fn keys_are_changed_without_losing_a_session() {
     let old = bind(&with_key(1), new("old")).id;
-    let both = with_key(2).also_opens(key(1));
+    let both = with_key(2).decryption_key(key(1));
     let fresh = bind(&both, new("fresh")).id;
     assert!(find(&both, &old).is_some() && find(&both, &fresh).is_some());
     // A node that does not seal with the new key yet.
-    assert!(find(&with_key(1).also_opens(key(2)), &fresh).is_some());
+    assert!(find(&with_key(1).decryption_key(key(2)), &fresh).is_some());
     assert!(find(&with_key(2), &old).is_none());
     assert!(find(&with_key(1), &fresh).is_none());
 }
@@ -254,7 +257,7 @@ proptest! {
     fn any_session_comes_back(upstream_id in ".{0,200}", key in proptest::option::of(".{0,20}"), owner: [u8; 32]) {
         let store = store();
         prop_assume!(upstream_id.len() + key.as_ref().map_or(0, String::len) <= token::MAX_UPSTREAM);
-        let mut new = NewSession::new(UpstreamId::new(upstream_id), Owner::from_bytes(owner));
+        let mut new = NewSession::new(UpstreamSessionId::new(upstream_id), Owner::from_bytes(owner));
         new.upstream = key.map(UpstreamKey::new);
         let session = bind(&store, new.clone());
         prop_assert!(session.id.as_str().bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));

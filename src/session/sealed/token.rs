@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{AeadInOut, Tag, XNonce};
 
 use super::key::{Mark, SealedKey};
-use crate::session::{NewSession, Owner, SessionId, UpstreamId, UpstreamKey};
+use crate::session::{NewSession, Owner, SessionId, UpstreamKey, UpstreamSessionId};
 
 /// So that nothing else that is sealed with the same key is taken for a session.
 const PURPOSE: [u8; 12] = *b"sse-session1";
@@ -103,7 +103,7 @@ impl Token {
                 (Some(UpstreamKey::new(str::from_utf8(name).ok()?)), rest)
             }
         };
-        let upstream_id = UpstreamId::new(str::from_utf8(rest).ok()?);
+        let upstream_id = UpstreamSessionId::new(str::from_utf8(rest).ok()?);
         Some(Self {
             created: u64::from_be_bytes(*created),
             nonce,

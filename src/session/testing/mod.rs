@@ -64,7 +64,8 @@ use futures_util::future::join_all;
 use tower::{BoxError, ServiceExt};
 
 use super::{
-    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamId, UpstreamKey,
+    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamKey,
+    UpstreamSessionId,
 };
 
 /// How many requests the tests make at once.
@@ -186,7 +187,10 @@ fn a_session() -> NewSession {
     let mut owner = [0; 32];
     owner.copy_from_slice(&random.as_str().as_bytes()[..32]);
     let upstream_id = format!("upstream-{}", SessionId::random().as_str());
-    NewSession::new(UpstreamId::new(upstream_id), Owner::from_bytes(owner))
+    NewSession::new(
+        UpstreamSessionId::new(upstream_id),
+        Owner::from_bytes(owner),
+    )
 }
 
 fn with_key(new: NewSession, key: &str) -> NewSession {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{AT_ONCE, a_session, ask, bind, check, expect_nothing, with_key};
 use crate::session::{
-    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamId,
+    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamSessionId,
 };
 
 /// An id of 128 random bits is at least that long in base64; and that many of its characters differ from another's.
@@ -23,13 +23,13 @@ pub(super) async fn gives_back_what_was_bound(store: &impl SessionStore) {
         with_key(a_session(), "10.0.0.7:8080"),
         with_key(
             NewSession {
-                upstream_id: UpstreamId::new(odd),
+                upstream_id: UpstreamSessionId::new(odd),
                 ..plain.clone()
             },
             "key: \u{e9}\r\n|",
         ),
         NewSession {
-            upstream_id: UpstreamId::new("long".repeat(64)),
+            upstream_id: UpstreamSessionId::new("long".repeat(64)),
             owner: a_session().owner,
             ..plain.clone()
         },
@@ -87,7 +87,7 @@ pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
     for (key, id) in [("a:b", "c"), ("a", "b:c"), ("ab", "c"), ("a", "bc")] {
         alike.push(with_key(
             NewSession {
-                upstream_id: UpstreamId::new(id),
+                upstream_id: UpstreamSessionId::new(id),
                 ..new.clone()
             },
             key,

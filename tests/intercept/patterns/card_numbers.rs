@@ -7,7 +7,7 @@ fn masked(text: &str) -> String {
     static CARDS: LazyLock<Patterns> =
         LazyLock::new(|| patterns([Pattern::card_number().mask("#")]).unwrap());
     let judge = CARDS.clone();
-    let window = Window::new(judge);
+    let window = TextWindow::new(judge);
     run(&window, &[Sent::Piece(text.to_owned())], false).0
 }
 

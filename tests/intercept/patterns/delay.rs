@@ -104,14 +104,16 @@ impl Case {
         begun.min().unwrap_or(text.len())
     }
 
-    fn new_window(&self) -> Window {
-        Window::new(patterns([(self.pattern)()]).unwrap())
+    fn new_window(&self) -> TextWindow {
+        TextWindow::new(patterns([(self.pattern)()]).unwrap())
     }
 
     /// A window that has only a function that sees a text as it is.
-    fn old_window(self: &std::sync::Arc<Self>) -> Window {
+    fn old_window(self: &std::sync::Arc<Self>) -> TextWindow {
         let case = std::sync::Arc::clone(self);
-        Window::new(move |passage: &Passage| Judgement::mask((case.found)(&passage.text), "***"))
+        TextWindow::new(move |passage: &TextSegment| {
+            Decision::mask((case.found)(&passage.text), "***")
+        })
     }
 }
 
@@ -124,7 +126,7 @@ fn tokens(text: &str, size: usize) -> Vec<&str> {
 }
 
 /// The text that came out, and how long each token was on its way.
-async fn stream(window: Window, tokens: &[&str], gap: Duration) -> (String, Vec<Duration>) {
+async fn stream(window: TextWindow, tokens: &[&str], gap: Duration) -> (String, Vec<Duration>) {
     let (mut upstream, mut body) = open(&layer(window)).await;
     let begun = Instant::now();
     let events: Vec<_> = tokens.iter().map(|token| chat(token)).collect();
@@ -226,7 +228,7 @@ async fn table_of_leaks_and_delays_beside_a_window_without_patterns() {
             let long = case
                 .old_window()
                 .overlap(case.longest)
-                .time(Duration::from_secs(2));
+                .max_delay(Duration::from_secs(2));
             let mut shown = Vec::new();
             for window in [case.old_window(), long, new.clone()] {
                 let (out, _) = stream(window.clone(), &tokens(&text, 5), gap).await;

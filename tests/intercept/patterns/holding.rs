@@ -17,18 +17,18 @@ use crate::support::{Script, Step, is_silent, next};
 
 const EMAIL: &str = "[e-mail]";
 
-fn emails() -> Window {
-    Window::new(patterns([Pattern::email().mask(EMAIL)]).unwrap())
+fn emails() -> TextWindow {
+    TextWindow::new(patterns([Pattern::email().mask(EMAIL)]).unwrap())
 }
 
-fn no_plans() -> Window {
-    Window::new(patterns([Pattern::phrase("secret plan").ignore_case().block()]).unwrap())
+fn no_plans() -> TextWindow {
+    TextWindow::new(patterns([Pattern::phrase("secret plan").ignore_case().block()]).unwrap())
 }
 
 /// Masks a name, and holds what may become it.
-fn no_names(passage: &Passage) -> Judgement {
+fn no_names(passage: &TextSegment) -> Decision {
     let found = passage.text.match_indices("Alice");
-    let decided = Judgement::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
+    let decided = Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
     let begun = (1..5)
         .rev()
         .find(|&size| passage.text.ends_with(&"Alice"[..size]));
@@ -36,13 +36,13 @@ fn no_names(passage: &Passage) -> Judgement {
 }
 
 /// The same as a function and as a service that takes its time.
-fn holding_windows() -> [Window; 2] {
-    let service = service_fn(async |passage: Passage| {
+fn holding_windows() -> [TextWindow; 2] {
+    let service = service_fn(async |passage: TextSegment| {
         sleep(Duration::from_millis(3)).await;
         Ok::<_, io::Error>(no_names(&passage))
     });
-    [Window::new(no_names), Window::service(service)]
-        .map(|window| window.overlap(0).time(Duration::MAX))
+    [TextWindow::new(no_names), TextWindow::service(service)]
+        .map(|window| window.overlap(0).max_delay(Duration::MAX))
 }
 
 async fn get(body: &mut crate::support::Open) -> String {
@@ -106,13 +106,13 @@ async fn passage_says_whether_its_text_is_complete() {
     for (end, at_end) in [(None, true), (Some(Step::Error), false)] {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let judged = Arc::clone(&seen);
-        let window = Window::new(move |passage: &Passage| {
+        let window = TextWindow::new(move |passage: &TextSegment| {
             let passage = passage.clone();
             judged
                 .lock()
                 .unwrap()
                 .push((passage.text, passage.complete));
-            Judgement::Pass
+            Decision::Pass
         });
         let steps = [
             chat("a text that is longer than the window, which is sixty-four bytes."),
@@ -245,7 +245,7 @@ async fn texts_side_by_side_are_not_joined_and_keep_their_order() {
 #[tokio::test(start_paused = true)]
 async fn size_bound_releases_the_oldest_text_counts_it_and_masks_the_rest() {
     let event = chat("aaaa");
-    let window = emails().max_bytes(3 * event.len());
+    let window = emails().max_held_bytes(3 * event.len());
     let counts = window.clone();
     let (mut upstream, mut body) = open(&layer(window)).await;
     for _ in 0..3 {
@@ -264,7 +264,7 @@ async fn size_bound_releases_the_oldest_text_counts_it_and_masks_the_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
-    let window = emails().time(Duration::from_millis(100));
+    let window = emails().max_delay(Duration::from_millis(100));
     let counts = window.clone();
     let (mut upstream, mut body) = open(&layer(window)).await;
     upstream
@@ -292,7 +292,7 @@ async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
 #[tokio::test(start_paused = true)]
 async fn time_bound_does_not_release_what_would_be_blocked() {
     let guard = patterns([Pattern::card_number().block()]).unwrap();
-    let window = Window::new(guard).time(Duration::from_millis(100));
+    let window = TextWindow::new(guard).max_delay(Duration::from_millis(100));
     let (mut upstream, body) = open(&layer(window)).await;
     let clean = chat("card ");
     upstream.send_data(clean.clone().into()).await.unwrap();
@@ -331,9 +331,9 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
         .finish();
     let _guard = crate::support::subscribe(subscriber);
     for (window, warnings) in [
-        (emails().time(Duration::from_millis(100)), 1),
+        (emails().max_delay(Duration::from_millis(100)), 1),
         // A judge that does not say what may be a match.
-        (Window::new(|_: &Passage| Judgement::Pass), 0),
+        (TextWindow::new(|_: &TextSegment| Decision::Pass), 0),
     ] {
         let counts = window.clone();
         let (mut upstream, mut body) = open(&layer(window)).await;
@@ -356,9 +356,9 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
 #[tokio::test]
 async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
     use std::error::Error;
-    let wrong = |_: &Passage| Judgement::Pass.hold_from(9);
+    let wrong = |_: &TextSegment| Decision::Pass.hold_from(9);
     let body = pass(
-        &layer(Window::new(wrong).overlap(0)),
+        &layer(TextWindow::new(wrong).overlap(0)),
         Script::of([chat("abc")]),
     )
     .await;
@@ -370,11 +370,13 @@ async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
 #[tokio::test]
 async fn patterns_can_be_asked_by_another_judge() {
     let guard = patterns([Pattern::email().mask(EMAIL)]).unwrap();
-    let emails_only = move |passage: &Passage| match guard.judge(passage.clone()) {
+    let emails_only = move |passage: &TextSegment| match guard.judge(passage.clone()) {
         Ruling::Now(judgement) => judgement,
         Ruling::Later(_) => panic!("patterns answer at once"),
     };
-    let window = Window::new(emails_only).overlap(0).time(Duration::MAX);
+    let window = TextWindow::new(emails_only)
+        .overlap(0)
+        .max_delay(Duration::MAX);
     let stream = ["so, al", "ice@exam", "ple.co", "m, bye"].map(chat);
     let (out, failed) = rest(pass(&layer(window), Script::of(stream)).await).await;
     assert_eq!((joined(&out).as_str(), failed), ("so, [e-mail], bye", None));
@@ -384,12 +386,12 @@ async fn patterns_can_be_asked_by_another_judge() {
 async fn mask_that_has_begun_to_leave_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
     let ask = guard.clone();
-    let asked = move |passage: &Passage| match ask.judge(passage.clone()) {
+    let asked = move |passage: &TextSegment| match ask.judge(passage.clone()) {
         Ruling::Now(judgement) => judgement,
         Ruling::Later(_) => panic!("patterns answer at once"),
     };
-    let asked = Window::new(asked).overlap(0).time(Duration::MAX);
-    for window in [asked, Window::new(guard)] {
+    let asked = TextWindow::new(asked).overlap(0).max_delay(Duration::MAX);
+    for window in [asked, TextWindow::new(guard)] {
         let long = "x".repeat(1000);
         let stream = [chat("a <"), chat(&long), chat("y> and <b"), chat("c> d")];
         let (out, failed) = rest(pass(&layer(window), Script::of(stream)).await).await;
@@ -438,7 +440,7 @@ async fn phrase_is_taken_letter_by_letter_and_ignores_case_if_asked_to() {
             "*** ***",
         ),
     ] {
-        let window = Window::new(patterns([pattern]).unwrap());
+        let window = TextWindow::new(patterns([pattern]).unwrap());
         let body = pass(&layer(window), Script::of([chat(text)])).await;
         assert_eq!(joined(&rest(body).await.0), masked);
     }

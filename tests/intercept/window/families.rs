@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tower_sse_proxy::codec::{Decoder, Piece};
+use tower_sse_proxy::codec::{Decoder, Item};
 
 /// One way in which text is cut into events. A text is one of two that come at the same time: 0 or 1.
 #[derive(Clone, Copy, Debug)]
@@ -176,8 +176,8 @@ pub fn events(stream: &str) -> Vec<String> {
     let mut decoder = Decoder::default();
     decoder.push(stream.to_owned().into());
     let mut events = Vec::new();
-    while let Some(piece) = decoder.next_piece().unwrap() {
-        if let Piece::Event(event) = piece {
+    while let Some(piece) = decoder.next_item().unwrap() {
+        if let Item::Event(event) = piece {
             events.push(event.data().into_owned());
         }
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tower_sse_proxy::replay::{Bounds, Cursor, Located, Log, Position, Read, State};
+use tower_sse_proxy::replay::{
+    Cursor, Log, LogState, Position, ReadResult, ResumePoint, Retention,
+};
 
 /// Something that is done to a log.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ pub enum Op {
     TakeOver {
         by: u64,
     },
-    Set(State),
+    Set(LogState),
 }
 
 /// A block that was put in, when, and whether it was an event.
@@ -43,11 +45,11 @@ struct Model {
 }
 
 /// Reads from a place to where there is nothing more, and says why it stopped.
-fn read_all(log: &Log, mut at: Cursor) -> (Vec<Bytes>, Read) {
+fn read_all(log: &Log, mut at: Cursor) -> (Vec<Bytes>, ReadResult) {
     let mut blocks = Vec::new();
     loop {
         match log.read(at) {
-            Read::Block(block, next) => {
+            ReadResult::Block(block, next) => {
                 assert!(next > at);
                 blocks.push(block);
                 at = next;
@@ -67,9 +69,9 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
 
     // Every event that ever was is found, or known to be followed by a gap.
     let end = if model.over && model.committed == model.all.len() {
-        Read::End(log.state())
+        ReadResult::End(log.state())
     } else {
-        Read::Wait
+        ReadResult::Wait
     };
     // What is no event is missed by nobody.
     let gap = |from: usize| (from..model.gone).any(|number| model.all[number].3);
@@ -78,7 +80,7 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
             continue; // It has no id that a client could name.
         }
         match log.locate(*position) {
-            Located::After(at) => {
+            ResumePoint::After(at) => {
                 assert!(!gap(number + 1) && number < model.committed, "after a gap");
                 let (blocks, stopped) = read_all(log, at);
                 let next = (number + 1).max(model.gone);
@@ -90,8 +92,8 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
                 );
                 assert_eq!(stopped, end);
             }
-            Located::Evicted => assert!(gap(number + 1), "hidden too early"),
-            Located::Unknown => assert!(number >= model.committed, "forgotten"),
+            ResumePoint::Evicted => assert!(gap(number + 1), "hidden too early"),
+            ResumePoint::Unknown => assert!(number >= model.committed, "forgotten"),
             other => panic!("{other:?}"),
         }
     }
@@ -100,17 +102,17 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
         next,
         Position {
             epoch: next.epoch + 1,
-            number: 0,
+            sequence: 0,
         },
     ] {
-        assert_eq!(log.locate(never), Located::Unknown);
+        assert_eq!(log.locate(never), ResumePoint::Unknown);
     }
 
     // Whoever reads on from where it was gets all, or learns that it cannot.
     for (cursor, number) in cursors {
         let (blocks, stopped) = read_all(log, *cursor);
         if gap(*number) {
-            assert_eq!((blocks.len(), stopped), (0, Read::Evicted));
+            assert_eq!((blocks.len(), stopped), (0, ReadResult::Evicted));
         } else {
             let next = model.gone.max(*number);
             let expected = &model.all[next..model.committed.max(next)];
@@ -125,11 +127,11 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
 }
 
 /// Does all that, and looks after each whether the log tells what it was told or that it cannot.
-pub fn check_all(bounds: Bounds, at_once: bool, ops: impl IntoIterator<Item = Op>) {
+pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item = Op>) {
     let mut now = Instant::now();
     let mut log = Log::new(bounds);
     if !at_once {
-        log = log.commit_later();
+        log = log.manual_commit();
     }
     let mut model = Model {
         all: Vec::new(),
@@ -149,7 +151,7 @@ pub fn check_all(bounds: Bounds, at_once: bool, ops: impl IntoIterator<Item = Op
                 let position = if event {
                     log.append(block.clone(), now)
                 } else {
-                    log.append_aside(block.clone(), now)
+                    log.append_non_event(block.clone(), now)
                 };
                 assert_eq!(position, expected);
                 assert_eq!(log.state(), state);
@@ -198,14 +200,14 @@ pub fn check_all(bounds: Bounds, at_once: bool, ops: impl IntoIterator<Item = Op
             }
             Op::TakeOver { by } => {
                 let expected = by.max(log.next_position().epoch);
-                log.take_over(by);
+                log.begin_epoch(by);
                 assert_eq!(log.next_position().epoch, expected);
             }
             Op::Set(state) => {
                 log.set_state(state);
                 if !model.over {
                     assert_eq!(log.state(), state);
-                    model.over = matches!(state, State::Complete | State::Failed);
+                    model.over = matches!(state, LogState::Complete | LogState::Failed);
                 }
             }
         }

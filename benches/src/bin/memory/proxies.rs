@@ -47,8 +47,8 @@ pub fn run(name: &str, upstream: SocketAddr, bound: usize) -> Result<(), Box<dyn
             }
             "layer" => {
                 let layer = SseProxyLayer::default()
-                    .replay(Replay::default().linger(Duration::from_secs(3600)))
-                    .replay_bytes(bound);
+                    .replay(Replay::default().grace_period(Duration::from_secs(3600)))
+                    .max_replay_bytes(bound);
                 let service = layer.layer(forward);
                 serve(listener, service, move || layer.retained_bytes()).await
             }

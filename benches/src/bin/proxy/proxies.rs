@@ -27,9 +27,9 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    intercept::{Head, Interceptor, Verdict},
+    intercept::{Interceptor, StreamHead, Verdict},
     replay::Replay,
-    session::{MemoryStore, SealedKey, SealedStore, Sessions},
+    session::{MemoryStore, SealedKey, SealedStore, SessionMapping},
 };
 
 /// Asking for this path tells how much CPU the proxy has used, in nanoseconds.
@@ -54,7 +54,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
         match name {
             "bare" => serve(listener, forward).await,
             "reading" => {
-                let layer = SseProxyLayer::default().intercept(|_: &Head<'_>| Some(Read(0)));
+                let layer = SseProxyLayer::default().intercept(|_: &StreamHead<'_>| Some(Read(0)));
                 serve(listener, layer.layer(forward)).await
             }
             "rewriting" => {
@@ -67,16 +67,16 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
             }
             "kept" => {
                 let layer = SseProxyLayer::default()
-                    .intercept(|_: &Head<'_>| Some(Read(0)))
-                    .replay(Replay::default().detach(|_, _| false));
+                    .intercept(|_: &StreamHead<'_>| Some(Read(0)))
+                    .replay(Replay::default().detach_when(|_, _| false));
                 serve(listener, layer.layer(forward)).await
             }
             "shared" => {
                 let replay = Replay::default()
                     .share_by(|request| Some(request.uri.path().to_owned()))
-                    .detach(|_, _| false);
+                    .detach_when(|_, _| false);
                 let layer = SseProxyLayer::default()
-                    .intercept(|_: &Head<'_>| Some(Read(0)))
+                    .intercept(|_: &StreamHead<'_>| Some(Read(0)))
                     .replay(replay);
                 serve(listener, layer.layer(forward)).await
             }
@@ -95,8 +95,8 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
     })
 }
 
-fn sessions() -> Sessions {
-    Sessions::header(SESSION)
+fn sessions() -> SessionMapping {
+    SessionMapping::header(SESSION)
 }
 
 /// Reads the data of every event and edits none.

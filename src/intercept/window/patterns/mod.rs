@@ -14,7 +14,7 @@ use self::{
     scan::{Compiled, Scanner, Search},
 };
 use super::{
-    judge::{Judge, Judgement, Passage, Ruling},
+    judge::{Decision, Judge, Ruling, TextSegment},
     scan::{Incremental, Scan, masks},
 };
 
@@ -48,7 +48,7 @@ impl Pattern {
     /// * An expression that matches the empty text is an error, and so is one that needs more than 8 MiB as an automaton.
     ///   Large counted repetitions of Unicode classes do: `\w{3,100}`. With `(?-u:\w)` they are small.
     /// * A match without a bound on its size (`<.*>`) is held for as long as it may go on, up to
-    ///   [`max_bytes`](super::Window::max_bytes). Give repetitions a bound where you can.
+    ///   [`max_bytes`](super::TextWindow::max_held_bytes). Give repetitions a bound where you can.
     /// * `^` and `$` are the ends of the text, not of an event.
     ///
     /// [`regex`]: https://docs.rs/regex/1/regex/#syntax
@@ -92,7 +92,7 @@ impl Pattern {
         self
     }
 
-    /// Ends the stream at a match, before its first byte is sent. See [`Judgement::Block`].
+    /// Ends the stream at a match, before its first byte is sent. See [`Decision::Block`].
     pub fn block(mut self) -> Self {
         self.with = None;
         self
@@ -140,12 +140,12 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// Compiles patterns into a judge for a [`Window`](super::Window).
+/// Compiles patterns into a judge for a [`TextWindow`](super::TextWindow).
 ///
 /// ```
-/// use tower_sse_proxy::{SseProxyLayer, intercept::window::{Pattern, Window, patterns}};
+/// use tower_sse_proxy::{SseProxyLayer, intercept::window::{Pattern, TextWindow, patterns}};
 ///
-/// let guard = Window::new(patterns([
+/// let guard = TextWindow::new(patterns([
 ///     Pattern::phrase("project nightingale").ignore_case().block(),
 ///     Pattern::card_number().mask("[card]"),
 ///     Pattern::email().mask("[e-mail]"),
@@ -160,7 +160,7 @@ impl fmt::Debug for Pattern {
 /// first one stands for all of them. It holds a text only from the first byte at which a match may be in progress, and
 /// for as long as that match may still grow: `alice@example.co` waits for an `m`.
 ///
-/// A window with this judge has no [`overlap`](super::Window::overlap) and no [`time`](super::Window::time) bound unless
+/// A window with this judge has no [`overlap`](super::TextWindow::overlap) and no [`time`](super::TextWindow::max_delay) bound unless
 /// they are set. The cost of a byte does not depend on how much is held.
 ///
 /// The judge can also be asked by another one, as [`Judge::judge`]: it then reads the passage anew each time.
@@ -201,7 +201,7 @@ impl fmt::Debug for Patterns {
 }
 
 impl Judge for Patterns {
-    fn judge(&self, passage: Passage) -> Ruling {
+    fn judge(&self, passage: TextSegment) -> Ruling {
         let mut scanner = Scanner::new(Arc::clone(&self.search));
         let mut found = Vec::new();
         scanner.push(&passage.text, &mut found);
@@ -209,14 +209,14 @@ impl Judge for Patterns {
             scanner.finish(&mut found);
         }
         if found.iter().any(|found| found.with.is_none()) {
-            return Ruling::Now(Judgement::Block);
+            return Ruling::Now(Decision::Block);
         }
         let masks = masks(&found, 0);
         Ruling::Now(if passage.complete {
-            Judgement::Mask(masks)
+            Decision::Mask(masks)
         } else {
             let from = scanner.undecided();
-            Judgement::Hold { from, masks }
+            Decision::Hold { from, masks }
         })
     }
 
