@@ -40,7 +40,6 @@ mod guardrail;
 mod half_closing;
 mod owners;
 mod paths;
-mod readme;
 mod routing;
 mod search;
 mod stalling;
