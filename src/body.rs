@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
@@ -18,6 +19,7 @@ use crate::{
     error::{Error, ErrorKind},
     log::Reader,
     observe::report::StreamReport,
+    rejection::Rejection,
     session::{SessionLease, SessionMapping},
     upstream::Pull,
 };
@@ -105,6 +107,12 @@ impl<B> SseBody<B> {
             },
             sessions: None,
         }
+    }
+
+    /// The response for a request that the layer rejects.
+    pub(crate) fn rejection(rejection: Rejection) -> Response<Self> {
+        let (head, body) = rejection.into_parts();
+        Response::from_parts(head, Self::own(body))
     }
 
     pub(crate) fn stream(

@@ -1,16 +1,14 @@
-//! The response, on its way.
+//! The response future.
 
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures_util::{TryFuture, future::BoxFuture};
-use http::{Method, Response, request};
+use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 use sync_wrapper::SyncWrapper;
@@ -19,89 +17,65 @@ use tower::BoxError;
 use crate::{
     body::SseBody,
     exchange::{
-        handle::{Behind, Outcome},
-        respond::Asking,
+        context::RequestContext,
+        outcome::{Outcome, ResponseContext},
+        respond::respond,
     },
-    policy::Policy,
     rejection::Rejection,
 };
 
 pin_project! {
-    /// The future of [`SseProxy`](crate::SseProxy). Dropping it drops the call to the service inside.
-    pub struct ResponseFuture<F>
-    where
-        F: TryFuture,
-    {
+    /// The response future of [`SseProxy`](crate::SseProxy).
+    ///
+    /// `F` is the future of the inner service, `B` its response body, and `E` its error. Dropping this future cancels the call to
+    /// the inner service, unless other requests [share](crate::replay::Replay::share_by) the call.
+    pub struct ResponseFuture<F, B, E> {
         #[pin]
-        answer: Answer<F>,
-        policy: Arc<Policy>,
-        request: Option<Box<request::Parts>>,
-        head_only: bool,
+        state: State<F, B, E>,
     }
 }
 
-/// A call with more to do before and after it.
-type Called<F> = BoxFuture<'static, Result<Outcome<<F as TryFuture>::Ok>, <F as TryFuture>::Error>>;
+type Handled<B, E> = Pin<Box<dyn Future<Output = Result<Response<SseBody<B>>, E>> + Send>>;
 
 pin_project! {
-    #[project = AnswerProjection]
-    enum Answer<F>
-    where
-        F: TryFuture,
-    {
-        /// That of the service inside.
-        Plain { #[pin] call: F, behind: Option<Behind<F::Ok>> },
-        /// That of the service inside, in a session, or what is kept of a stream.
-        Called { call: SyncWrapper<Called<F>> },
-        /// The layer's own.
-        Refused { refusal: Option<Rejection> },
+    #[project = StateProjection]
+    enum State<F, B, E> {
+        /// The service was called at once.
+        Direct { #[pin] call: F, context: Option<(RequestContext, ResponseContext<Response<B>>)> },
+        /// Sessions or replay come before the call.
+        Handled { call: SyncWrapper<Handled<B, E>> },
+        Rejected { rejection: Option<Rejection> },
     }
 }
 
-impl<F: TryFuture> ResponseFuture<F> {
-    pub(crate) fn plain(
+impl<F, B, E> ResponseFuture<F, B, E> {
+    pub(crate) fn direct(
         call: F,
-        policy: Arc<Policy>,
-        request: Option<Box<request::Parts>>,
-        behind: Behind<F::Ok>,
-        method: &Method,
+        request: RequestContext,
+        response: ResponseContext<Response<B>>,
     ) -> Self {
-        let behind = Some(behind);
+        let context = Some((request, response));
         Self {
-            answer: Answer::Plain { call, behind },
-            policy,
-            request,
-            head_only: method == Method::HEAD,
+            state: State::Direct { call, context },
         }
     }
 
-    pub(crate) fn called(
-        call: Called<F>,
-        policy: Arc<Policy>,
-        request: Option<Box<request::Parts>>,
-        method: &Method,
-    ) -> Self {
+    pub(crate) fn handled(call: Handled<B, E>) -> Self {
         let call = SyncWrapper::new(call);
         Self {
-            answer: Answer::Called { call },
-            policy,
-            request,
-            head_only: method == Method::HEAD,
+            state: State::Handled { call },
         }
     }
 
-    pub(crate) fn refused(refusal: Rejection, policy: Arc<Policy>) -> Self {
-        let refusal = Some(refusal);
+    pub(crate) fn rejected(rejection: Rejection) -> Self {
+        let rejection = Some(rejection);
         Self {
-            answer: Answer::Refused { refusal },
-            policy,
-            request: None,
-            head_only: false,
+            state: State::Rejected { rejection },
         }
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body<Data = Bytes> + Send + 'static,
@@ -110,35 +84,25 @@ where
     type Output = Result<Response<SseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let asking = Asking {
-            policy: this.policy,
-            request: this.request.as_deref(),
-            head_only: *this.head_only,
-        };
-        let (response, behind) = match this.answer.project() {
-            AnswerProjection::Plain { call, behind } => {
+        let response = match self.project().state.project() {
+            StateProjection::Direct { call, context } => {
                 let response = ready!(call.poll(cx))?;
-                match behind.take() {
-                    Some(behind) => (response, behind),
-                    None => return Poll::Pending,
-                }
+                context.take().map(|(request, context)| {
+                    respond(&request, Outcome::Respond(response, context))
+                })
             }
-            AnswerProjection::Called { call } => match ready!(call.get_mut().as_mut().poll(cx))? {
-                Outcome::Answer(response, behind) => (response, behind),
-                Outcome::Kept(rejoin) => return Poll::Ready(Ok(asking.kept(*rejoin))),
-                Outcome::Refused(refusal) => return Poll::Ready(Ok(refusal.into_response())),
-            },
-            AnswerProjection::Refused { refusal } => match refusal.take() {
-                Some(refusal) => return Poll::Ready(Ok(refusal.into_response())),
-                None => return Poll::Pending,
-            },
+            StateProjection::Handled { call } => Some(ready!(call.get_mut().as_mut().poll(cx))?),
+            StateProjection::Rejected { rejection } => rejection.take().map(SseBody::rejection),
         };
-        Poll::Ready(Ok(asking.answer(response, behind)))
+        match response {
+            Some(response) => Poll::Ready(Ok(response)),
+            // Polled after it was ready.
+            None => Poll::Pending,
+        }
     }
 }
 
-impl<F: TryFuture> fmt::Debug for ResponseFuture<F> {
+impl<F, B, E> fmt::Debug for ResponseFuture<F, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! The layer, which is its own builder.
 
-use std::{fmt, iter, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{request, response};
 use tower_layer::Layer;
@@ -12,14 +12,10 @@ use crate::{
     log::StreamId,
     policy::Policy,
     reconnect::{NoReconnect, Reconnect},
-    replay::{
-        ClosedStreams, LogRegistry, Quota, Replay, coalesce::Coalescer,
-        recorded_stream::RecordedStream,
-    },
+    replay::{Quota, Replay},
     service::SseProxy,
-    session::{
-        AnyStore, Credentials, Owner, Owners, SessionKeepAlive, SessionMapping, SessionStore,
-    },
+    session::{AnyStore, Credentials, SessionMapping, SessionStore},
+    state::LayerState,
 };
 
 /// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
@@ -129,107 +125,14 @@ use crate::{
 /// [error]: crate::Error
 #[derive(Clone)]
 pub struct SseProxyLayer<R = NoReconnect> {
-    config: Arc<Config>,
+    state: Arc<LayerState>,
     reconnect: R,
-}
-
-/// What all services made by one layer share.
-#[derive(Clone)]
-pub(crate) struct Config {
-    policy: Arc<Policy>,
-    choose: Option<Choose>,
-    store: AnyStore,
-    owners: Owners,
-    keeper: Arc<SessionKeepAlive>,
-    quota: Quota,
-    logs: Arc<LogRegistry<RecordedStream>>,
-    closed: Arc<ClosedStreams>,
-    upstream_buffer: usize,
-    shared: Arc<Coalescer>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            policy: Arc::default(),
-            choose: None,
-            store: AnyStore::default(),
-            owners: Owners::default(),
-            keeper: Arc::default(),
-            quota: Quota::default(),
-            logs: Arc::new(LogRegistry::new(Quota::default())),
-            closed: Arc::default(),
-            upstream_buffer: READ_BUFFER,
-            shared: Arc::default(),
-        }
-    }
-}
-
-/// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
-const READ_BUFFER: usize = 8192 + 4096 * 100;
-
-type Choose = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
-
-impl Config {
-    pub(crate) fn policy(&self, request: &request::Parts) -> Arc<Policy> {
-        let chosen = self.choose.as_ref().and_then(|choose| choose(request));
-        chosen.unwrap_or_else(|| Arc::clone(&self.policy))
-    }
-
-    pub(crate) fn store(&self) -> &AnyStore {
-        &self.store
-    }
-
-    pub(crate) fn keeper(&self) -> &SessionKeepAlive {
-        &self.keeper
-    }
-
-    pub(crate) fn logs(&self) -> &Arc<LogRegistry<RecordedStream>> {
-        &self.logs
-    }
-
-    pub(crate) fn closed(&self) -> &ClosedStreams {
-        &self.closed
-    }
-
-    /// Closes a recorded stream for good: it ends, and so does every stream that follows on it or that it follows on.
-    pub(crate) fn close(&self, recording: &Arc<RecordedStream>) {
-        let streams = self.logs.all_of(&recording.whose);
-        let leads_here = |stream: &Arc<RecordedStream>| {
-            let mut streams = iter::successors(Some(Arc::clone(stream)), |next| next.successor());
-            streams.any(|stream| Arc::ptr_eq(&stream, recording))
-        };
-        let before = streams.into_iter().filter(leads_here);
-        let after = iter::successors(Some(Arc::clone(recording)), |stream| stream.successor());
-        for stream in before.chain(after) {
-            // In this order, a client that resumes in the meantime is told at no time that the stream is unknown.
-            self.closed.insert(&stream.whose.owner, &stream.key());
-            stream.channel.abort();
-            self.logs.remove(stream.token);
-        }
-    }
-
-    pub(crate) fn upstream_buffer(&self) -> usize {
-        self.upstream_buffer
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Coalescer> {
-        &self.shared
-    }
-
-    pub(crate) fn owner(
-        &self,
-        request: &request::Parts,
-        sessions: Option<&SessionMapping>,
-    ) -> Owner {
-        self.owners.owner(request, sessions)
-    }
 }
 
 impl Default for SseProxyLayer {
     fn default() -> Self {
         Self {
-            config: Arc::default(),
+            state: Arc::default(),
             reconnect: NoReconnect,
         }
     }
@@ -240,7 +143,7 @@ impl SseProxyLayer {
     /// [`MemoryStore`](crate::session::MemoryStore).)
     pub fn new(store: impl SessionStore) -> Self {
         let mut layer = Self::default();
-        Arc::make_mut(&mut layer.config).store = AnyStore::new(store);
+        Arc::make_mut(&mut layer.state).store = AnyStore::new(store);
         layer
     }
 }
@@ -253,7 +156,7 @@ impl<R> SseProxyLayer<R> {
     /// not: see [`Reconnect`] for what boxes them. The layer's type becomes `SseProxyLayer<Reconnect>`, in an axum `State` too.
     pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> SseProxyLayer<Reconnect> {
         SseProxyLayer {
-            config: self.config,
+            state: self.state,
             reconnect: reconnect.into(),
         }
     }
@@ -289,16 +192,16 @@ impl<R> SseProxyLayer<R> {
         principal: impl Fn(&request::Parts) -> Option<P> + Send + Sync + 'static,
     ) -> Self {
         let principal = move |request: &request::Parts| principal(request).map(Into::into);
-        let config = Arc::make_mut(&mut self.config);
-        config.owners.set_principal(Arc::new(principal));
+        let state = Arc::make_mut(&mut self.state);
+        state.owners.set_principal(Arc::new(principal));
         self
     }
 
     /// Sets the request fields that make up the [owner](Self::owner); [`Credentials::default`] unless set. For logins that live
     /// in a cookie: cookies count only by name.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
-        let config = Arc::make_mut(&mut self.config);
-        config.owners.set_credentials(credentials);
+        let state = Arc::make_mut(&mut self.state);
+        state.owners.set_credentials(credentials);
         self
     }
 
@@ -306,8 +209,8 @@ impl<R> SseProxyLayer<R> {
     /// key, or each answers 404 to the sessions of the other; so does one process after a restart, if its store survives that. As
     /// long and as secret as any key: 32 random bytes.
     pub fn owner_key(mut self, key: impl AsRef<[u8]>) -> Self {
-        let config = Arc::make_mut(&mut self.config);
-        config.owners.set_key(key.as_ref());
+        let state = Arc::make_mut(&mut self.state);
+        state.owners.set_key(key.as_ref());
         self
     }
 
@@ -358,9 +261,7 @@ impl<R> SseProxyLayer<R> {
     }
 
     fn with_quota(mut self, set: impl FnOnce(&mut Quota)) -> Self {
-        let config = Arc::make_mut(&mut self.config);
-        set(&mut config.quota);
-        config.logs = Arc::new(LogRegistry::new(config.quota));
+        Arc::make_mut(&mut self.state).set_quota(set);
         self
     }
 
@@ -371,14 +272,14 @@ impl<R> SseProxyLayer<R> {
     /// Set it to what the client is configured with (`http1_max_buf_size` of hyper). With a smaller buffer more streams can go on
     /// without a client in the same memory; below 64 KiB large events cost more system calls.
     pub fn upstream_buffer(mut self, bytes: usize) -> Self {
-        Arc::make_mut(&mut self.config).upstream_buffer = bytes;
+        Arc::make_mut(&mut self.state).read_buffer = bytes;
         self
     }
 
     /// How much memory the recorded streams of this layer and its clones hold now, in bytes: what is counted against
     /// [`replay_bytes`](Self::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {
-        self.config.logs.bytes()
+        self.state.streams.registry.bytes()
     }
 
     /// Closes a recorded stream, by the token in the [ids](crate::log::EventId) of its events. Returns false if there is no such
@@ -407,11 +308,7 @@ impl<R> SseProxyLayer<R> {
     /// # Ok(()) }
     /// ```
     pub fn abort(&self, stream: StreamId) -> bool {
-        let found = self.config.logs.find(stream);
-        if let Some(recording) = &found {
-            self.config.close(recording);
-        }
-        found.is_some()
+        self.state.streams.close(stream)
     }
 
     /// The limit, in bytes, for one event; 16 MiB unless set. See [`Policy::max_event_bytes`].
@@ -456,14 +353,14 @@ impl<R> SseProxyLayer<R> {
         mut self,
         choose: impl Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.config).choose = Some(Arc::new(choose));
+        Arc::make_mut(&mut self.state).choose_policy = Some(Arc::new(choose));
         self
     }
 
     fn with(mut self, set: impl FnOnce(Policy) -> Policy) -> Self {
-        let config = Arc::make_mut(&mut self.config);
-        let policy = std::mem::take(Arc::make_mut(&mut config.policy));
-        config.policy = Arc::new(set(policy));
+        let state = Arc::make_mut(&mut self.state);
+        let policy = std::mem::take(Arc::make_mut(&mut state.policy));
+        state.policy = Arc::new(set(policy));
         self
     }
 }
@@ -472,15 +369,15 @@ impl<S, R: Clone> Layer<S> for SseProxyLayer<R> {
     type Service = SseProxy<S, R>;
 
     fn layer(&self, inner: S) -> SseProxy<S, R> {
-        SseProxy::new(inner, Arc::clone(&self.config), self.reconnect.clone())
+        SseProxy::new(inner, Arc::clone(&self.state), self.reconnect.clone())
     }
 }
 
 impl<R: fmt::Debug> fmt::Debug for SseProxyLayer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseProxyLayer")
-            .field("policy", &self.config.policy)
-            .field("per_request", &self.config.choose.is_some())
+            .field("policy", &self.state.policy)
+            .field("per_request", &self.state.choose_policy.is_some())
             .field("reconnect", &self.reconnect)
             .finish()
     }

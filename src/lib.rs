@@ -96,6 +96,7 @@ mod observe;
 mod policy;
 mod rejection;
 mod service;
+mod state;
 mod timer;
 mod upstream;
 

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
-
-use crate::body::SseBody;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header, response};
 
 /// An answer of the layer's own to a request that is not passed on, or whose answer cannot be.
 #[derive(Clone, Debug)]
@@ -45,10 +44,11 @@ impl Rejection {
         self
     }
 
-    pub(crate) fn into_response<B>(self) -> Response<SseBody<B>> {
-        let mut response = Response::new(SseBody::own(self.text.into_owned()));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
+    /// The head and the body of the response.
+    pub(crate) fn into_parts(self) -> (response::Parts, Bytes) {
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = self.status;
+        let headers = &mut head.headers;
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, plain);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -56,6 +56,6 @@ impl Rejection {
             let seconds = fastrand::u32(1..=RETRY_AFTER);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        response
+        (head, self.text.into_owned().into())
     }
 }

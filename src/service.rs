@@ -15,15 +15,14 @@ use tower_service::Service;
 use crate::{
     body::SseBody,
     exchange::{
-        handle::{Behind, Call},
-        record::Asked,
-        resume::{has_parameter, names_an_event},
+        context::RequestContext, handle::handle, outcome::ResponseContext,
+        record::RecordingContext, resume::needs_handling,
     },
     future::ResponseFuture,
-    headers::event_stream,
-    layer::Config,
+    headers::event_stream::narrow_accept_encoding,
     reconnect::{NoReconnect, ReconnectPolicy, RetryRequest},
-    replay::recorded_stream::{StreamKey, StreamOwner},
+    replay::key::{StreamKey, StreamOwner},
+    state::LayerState,
 };
 
 /// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
@@ -50,15 +49,15 @@ use crate::{
 #[derive(Clone)]
 pub struct SseProxy<S, R = NoReconnect> {
     inner: S,
-    config: Arc<Config>,
+    state: Arc<LayerState>,
     reconnect: R,
 }
 
 impl<S, R> SseProxy<S, R> {
-    pub(crate) fn new(inner: S, config: Arc<Config>, reconnect: R) -> Self {
+    pub(crate) fn new(inner: S, state: Arc<LayerState>, reconnect: R) -> Self {
         Self {
             inner,
-            config,
+            state,
             reconnect,
         }
     }
@@ -81,7 +80,7 @@ where
 {
     type Response = Response<SseBody<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, B, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -89,58 +88,47 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let policy = self.config.policy(&parts);
-        if let Some(refusal) = &policy.rejection {
-            self.let_go();
-            return ResponseFuture::refused(refusal.clone(), policy);
+        let policy = self.state.policy_for(&parts);
+        if let Some(rejection) = &policy.rejection {
+            self.release_permit();
+            return ResponseFuture::rejected(rejection.clone());
         }
-        let method = parts.method.clone();
-        // Kept only where an interceptor may ask for it.
-        let seen = policy.inspects().then(|| Box::new(parts.clone()));
-        let repeat = self.reconnect.again(&self.inner, &parts);
-        if policy.inspects() || repeat.is_some() {
-            event_stream::narrow_accept_encoding(&mut parts);
+        let context = RequestContext::new(&self.state, policy, &parts);
+        let policy = &context.policy;
+        let retry = self.reconnect.again(&self.inner, &parts);
+        if policy.inspects() || retry.is_some() {
+            narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
-        let comes_back = replay.is_some_and(|replay| {
-            names_an_event(&parts, replay)
-                || has_parameter(&parts, replay)
-                || replay.share.is_some()
-        });
-        let asked = replay.map(|replay| {
-            let owner = self.config.owner(&parts, None);
-            let whose = StreamOwner {
-                owner,
+        let is_handled = policy.sessions.is_some()
+            || replay.is_some_and(|replay| needs_handling(&parts, replay));
+        if is_handled {
+            let request = Request::from_parts(parts, body);
+            let reconnect = self.reconnect.clone();
+            let handled = handle(context, reconnect, self.release_permit(), request);
+            return ResponseFuture::handled(Box::pin(handled));
+        }
+        let recording = replay.map(|replay| {
+            let owner = StreamOwner {
+                owner: context.owner(&parts),
                 session: None,
             };
-            let target = StreamKey::of(&parts, replay);
-            Box::new(Asked::new(&self.config, replay, whose, target))
+            let key = StreamKey::of(&parts, replay);
+            Box::new(RecordingContext::new(replay, owner, key))
         });
-        let request = Request::from_parts(parts, body);
-        if policy.sessions.is_some() || comes_back {
-            let call = Call {
-                config: Arc::clone(&self.config),
-                policy: Arc::clone(&policy),
-                reconnect: self.reconnect.clone(),
-            };
-            let answer = Box::pin(call.run(self.let_go(), request));
-            return ResponseFuture::called(answer, policy, seen, &method);
-        }
-        let repeat = repeat.map(|asks| Box::new(RetryRequest::new(asks)));
-        let behind = Behind {
-            in_session: None,
-            asked,
-            repeat,
+        let response = ResponseContext {
+            session: None,
+            recording,
+            retry: retry.map(|retry| Box::new(RetryRequest::new(retry))),
         };
-        let response = self.inner.call(request);
-        ResponseFuture::plain(response, policy, seen, behind, &method)
+        let call = self.inner.call(Request::from_parts(parts, body));
+        ResponseFuture::direct(call, context, response)
     }
 }
 
 impl<S: Clone, R> SseProxy<S, R> {
-    /// Gives back what being ready has reserved, for there may be a long time until the call, or none. Returns a service that
-    /// is still to become ready.
-    fn let_go(&mut self) -> S {
+    /// Drops the ready service and its permits, because the call may come late or never. Returns a clone that is not ready.
+    fn release_permit(&mut self) -> S {
         self.inner = self.inner.clone();
         self.inner.clone()
     }

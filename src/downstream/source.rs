@@ -1,20 +1,27 @@
-//! What a stream is read from, its upstream or what is kept of it, and where its blocks go.
+//! The source of the frames of one client: an upstream, or the log of a recorded stream.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http_body::Body;
+use tower::BoxError;
 
-use crate::{downstream::frame_buffer::FrameBuffer, error::Error, observe::report::StreamReport};
+use crate::{
+    downstream::frame_buffer::FrameBuffer,
+    observe::report::StreamReport,
+    upstream::{Pull, Step},
+};
 
-/// Where the frames of one client come from.
+/// The source of the frames of one client.
 pub(crate) trait Source {
-    /// Polls without anything new after which what is ready leaves at the latest; see `FlushPolicy`.
+    /// The number of polls without a new block after which the blocks that are ready leave; see
+    /// [`FlushPolicy`](crate::downstream::flush_policy::FlushPolicy).
     const PATIENCE: u8;
 
-    /// Moves blocks to the frames until they are full, there are no more for now, or the stream is over. Not to be polled after
+    /// Moves blocks to the frames until the frames are full, no block is ready, or the stream is over. Must not be polled after
     /// that.
     fn poll_frames(
         self: Pin<&mut Self>,
@@ -26,13 +33,23 @@ pub(crate) trait Source {
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport>;
 }
 
-/// What a poll came to.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// There is enough for now, or what there is should not wait for what there is still to do.
-    Full,
-    /// The stream ended, with these trailers.
-    End(Option<Box<HeaderMap>>),
-    /// The stream broke. What was sent before is all there is.
-    Failed(Error),
+impl<B> Source for Pull<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// A server polls a pending body a second time before it waits, so that one poll is not enough to let the upstream's side run.
+    const PATIENCE: u8 = 2;
+
+    fn poll_frames(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &mut FrameBuffer,
+    ) -> Poll<Step> {
+        self.poll(cx, frames)
+    }
+
+    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
+        self.take_report()
+    }
 }

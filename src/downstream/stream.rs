@@ -18,11 +18,12 @@ use crate::{
         flush_policy::FlushPolicy,
         frame_buffer::FrameBuffer,
         keep_alive::{Idle, KeepAlive},
-        source::{Source, Step},
+        source::Source,
     },
     error::Error,
     observe::report::{StreamOutcome, StreamReport},
     timer::Timer,
+    upstream::Step,
 };
 
 /// How long a server gets to send what it has before it learns of an error: so long after it has let go of the last

@@ -1,236 +1,175 @@
-//! A request on its way: to the session it belongs to, to the stream it comes back to, or to the service.
+//! The order in which a request is handled: session, resume, coalescing, the service, the response.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::{
+    body::SseBody,
     exchange::{
         authorize::authorize,
-        record::{Asked, Rejoins},
-        respond::Asking,
-        resume::{Rejoin, Resumed, Resumption, comes_for_a_stream, names_an_event},
-        session::{InSession, Mapping},
+        context::RequestContext,
+        outcome::{Outcome, ResponseContext},
+        record::RecordingContext,
+        respond::respond,
+        resume::{Resume, Resumed, accepts_stream, names_an_event},
+        session::SessionContext,
     },
-    layer::Config,
     log::StartAt,
-    policy::Policy,
     reconnect::{ReconnectPolicy, RetryRequest},
     rejection::Rejection,
     replay::{
-        Replay,
-        coalesce::{LeaderGuard, Role},
-        recorded_stream::{StreamKey, StreamOwner},
+        coalesce::{Abandoned, Interest, LeaderGuard, Role},
+        key::{StreamKey, StreamOwner},
     },
-    session::{OpenStream, Owner, Session},
 };
 
-/// What came of a request.
-pub(crate) enum Outcome<R> {
-    /// The service's answer, and what is left to do for its stream.
-    Answer(R, Behind<R>),
-    /// What is kept of a stream.
-    Kept(Box<Rejoin>),
-    /// The layer's own answer.
-    Refused(Rejection),
-}
-
-/// What the stream of an answer needs to know of its request.
-pub(crate) struct Behind<R> {
-    pub(crate) in_session: Option<Box<InSession>>,
-    pub(crate) asked: Option<Box<Asked>>,
-    pub(crate) repeat: Option<Box<RetryRequest<R>>>,
-}
-
-/// A request, and what applies to it.
-pub(crate) struct Call<C> {
-    pub(crate) config: Arc<Config>,
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) reconnect: C,
-}
-
-/// A request on its way to the service, and what is known of it by then.
-struct Forward<C, ReqB> {
-    call: Call<C>,
-    /// As it came.
-    client: request::Parts,
-    /// As the service gets it.
+/// Handles a request to which sessions or replay apply.
+///
+/// The service is not ready yet, so that a slow session store holds no permit of it.
+pub(crate) async fn handle<C, S, ReqB, B>(
+    mut context: RequestContext,
+    reconnect: C,
+    service: S,
     request: Request<ReqB>,
-    owner: Owner,
-    mapping: Option<Mapping>,
-    session: Option<Session>,
-    /// Keeps a store from evicting the session meanwhile.
-    in_use: Option<OpenStream>,
-    /// If its stream is to be kept.
-    target: Option<StreamKey>,
-    rejoins: Option<Rejoins>,
-    ticket: Option<LeaderGuard>,
-}
+) -> Result<Response<SseBody<B>>, S::Error>
+where
+    C: ReconnectPolicy<S, ReqB> + Send + 'static,
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (mut parts, body) = request.into_parts();
+    let client = context.client.take();
+    let client = client.unwrap_or_else(|| Arc::new(parts.clone()));
+    context.client = Some(Arc::clone(&client));
 
-impl<C> Call<C> {
-    /// Answers a request, by the service if need be.
-    ///
-    /// The service is one that nobody waits with: a store that takes its time takes nobody's permit with it.
-    pub(crate) async fn run<S, ReqB, B>(
-        self,
-        service: S,
-        request: Request<ReqB>,
-    ) -> Result<Outcome<Response<B>>, S::Error>
-    where
-        C: ReconnectPolicy<S, ReqB> + Send + 'static,
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (mut parts, body) = request.into_parts();
-        let client = parts.clone();
-        let sessions = self.policy.sessions.as_ref();
-        let owner = self
-            .config
-            .owner(&client, sessions.map(|sessions| &**sessions));
-        let mapping = sessions.map(|sessions| Mapping {
-            config: Arc::clone(&self.config),
-            sessions: Arc::clone(sessions),
-        });
-        let session = match &mapping {
-            Some(mapping) => match mapping.resolve(&mut parts, owner).await {
-                Ok(session) => session,
-                Err(refusal) => return Ok(Outcome::Refused(refusal)),
-            },
-            None => None,
+    let session = SessionContext::resolve(&context, &client, &mut parts).await;
+    let session = match session {
+        Ok(session) => session,
+        Err(rejection) => return Ok(respond(&context, Outcome::Reject(rejection))),
+    };
+    let mut recording = None;
+    let mut coalesces = false;
+    if let Some(replay) = context.policy.replay.clone() {
+        let owner = StreamOwner {
+            owner: context.owner(&client),
+            session: session.as_ref().and_then(|session| session.id()),
         };
-        let (mut target, mut rejoins, mut share) = (None, None, None);
-        if let Some(replay) = &self.policy.replay {
-            let session = session.as_ref().map(|session| session.id.clone());
-            let whose = StreamOwner { owner, session };
-            let at = StreamKey::of(&client, replay);
-            let resumption = Resumption {
-                logs: self.config.logs(),
-                closed: self.config.closed(),
-                replay,
-                whose: &whose,
-                target: &at,
-            };
-            match resumption.answer(&client, &mut parts).await {
-                Resumed::Not => {}
-                Resumed::Kept(rejoin) => return Ok(Outcome::Kept(rejoin)),
-                Resumed::AtTheUpstream(rejoin) => rejoins = Some(rejoin),
-                Resumed::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
-            }
-            // Others have no use for what begins in the middle, nor who has an event of the upstream's for what they are sent.
-            let rides = rejoins.is_none() && !names_an_event(&parts, replay);
-            if rides && matches!(at, StreamKey::Shared(..)) && comes_for_a_stream(&client.method) {
-                share = Some(((whose, at.clone()), Arc::clone(replay)));
-            }
-            target = Some(at);
-        }
-        let in_use = session.as_ref().and_then(Session::in_use);
-        let forward = Forward {
-            call: self,
-            client,
-            request: Request::from_parts(parts, body),
-            owner,
-            mapping,
-            session,
-            in_use,
-            target,
-            rejoins,
-            ticket: None,
+        let key = StreamKey::of(&client, &replay);
+        let resume = Resume {
+            streams: &context.state.streams,
+            replay: &replay,
+            owner: &owner,
+            key: &key,
         };
-        match share {
-            Some((key, replay)) => forward.share(service, key, &replay).await,
-            None => forward.run(service).await,
-        }
+        let pending = match resume.find(&client, &mut parts).await {
+            Resumed::No => None,
+            Resumed::Subscribe(subscription) => {
+                return Ok(respond(&context, Outcome::Subscribe(subscription)));
+            }
+            Resumed::AskUpstream(pending) => Some(pending),
+            Resumed::Reject(rejection) => {
+                return Ok(respond(&context, Outcome::Reject(rejection)));
+            }
+        };
+        // A response that continues a stream in its middle is of no use to other clients; nor can a client join a stream of which it
+        // has an event that the layer does not know.
+        coalesces = matches!(key, StreamKey::Shared(..))
+            && pending.is_none()
+            && !names_an_event(&parts, &replay)
+            && accepts_stream(&client.method);
+        recording = Some(Box::new(RecordingContext {
+            pending,
+            ..RecordingContext::new(&replay, owner, key)
+        }));
+    }
+    let call = UpstreamCall {
+        context,
+        reconnect,
+        request: Request::from_parts(parts, body),
+        session,
+        recording,
+    };
+    if coalesces {
+        call.coalesce(service).await
+    } else {
+        call.respond(service).await
     }
 }
 
-impl<C, ReqB> Forward<C, ReqB> {
-    /// Asks the service.
-    async fn run<S, B>(self, service: S) -> Result<Outcome<Response<B>>, S::Error>
+/// A request that is ready for the service.
+struct UpstreamCall<C, ReqB> {
+    context: RequestContext,
+    reconnect: C,
+    request: Request<ReqB>,
+    session: Option<Box<SessionContext>>,
+    recording: Option<Box<RecordingContext>>,
+}
+
+impl<C, ReqB> UpstreamCall<C, ReqB> {
+    /// Calls the service, and makes the response that the client gets.
+    async fn respond<S, B>(self, service: S) -> Result<Response<SseBody<B>>, S::Error>
+    where
+        C: ReconnectPolicy<S, ReqB>,
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let context = self.context.clone();
+        let outcome = self.call(service).await?;
+        Ok(respond(&context, outcome))
+    }
+
+    async fn call<S, B>(mut self, service: S) -> Result<Outcome<Response<B>>, S::Error>
     where
         C: ReconnectPolicy<S, ReqB>,
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         B: 'static,
     {
-        let Self {
-            call,
-            client,
-            owner,
-            mapping,
-            mut session,
-            in_use,
-            target,
-            rejoins,
-            ticket,
-            request,
-        } = self;
-        let (parts, body) = request.into_parts();
-        let repeat = call.reconnect.again(&service, &parts);
-        let request = Request::from_parts(parts, body);
-        let response = service.oneshot(request).await;
-        let status = response.as_ref().ok().map(Response::status);
-        let rejoins = match rejoins {
-            Some(rejoins) if rejoins.is_spared::<B>(status) => {
-                return Ok(Outcome::Kept(Box::new(rejoins.for_now())));
+        let (parts, body) = self.request.into_parts();
+        let retry = self.reconnect.again(&service, &parts);
+        let response = service.oneshot(Request::from_parts(parts, body)).await;
+        if let Some(recording) = &mut self.recording
+            && let Some(pending) = recording.pending.take()
+        {
+            let status = response.as_ref().ok().map(Response::status);
+            match pending.resolve_upstream_answer::<B>(status) {
+                Ok(subscription) => return Ok(Outcome::Subscribe(Box::new(subscription))),
+                Err(pending) => recording.pending = Some(pending),
             }
-            rejoins => rejoins,
-        };
-        let response = response?;
-        let (mut parts, body) = response.into_parts();
-        let mut upstream = None;
-        if let Some(mapping) = &mapping {
-            let translated = mapping.answer(&client, &mut parts, session, owner).await;
-            (session, upstream) = match translated {
-                Ok(translated) => translated,
-                Err(refusal) => return Ok(Outcome::Refused(refusal)),
-            };
         }
-        let asked = call.policy.replay.as_ref().zip(target);
-        let asked = asked.map(|(replay, target)| {
-            let session = session.as_ref().map(|session| session.id.clone());
-            let whose = StreamOwner { owner, session };
-            Box::new(Asked {
-                rejoins,
-                ticket,
-                ..Asked::new(&call.config, replay, whose, target)
-            })
-        });
-        let in_session = mapping.map(|mapping| {
-            Box::new(InSession {
-                mapping,
-                client,
-                owner,
-                upstream,
-                session,
-                _in_use: in_use,
-            })
-        });
-        let behind = Behind {
-            in_session,
-            asked,
-            repeat: repeat.map(|asks| Box::new(RetryRequest::new(asks))),
+        let (mut parts, body) = response?.into_parts();
+        if let Some(session) = &mut self.session {
+            if let Err(rejection) = session.handle_response(&mut parts).await {
+                return Ok(Outcome::Reject(rejection));
+            }
+            if let Some(recording) = &mut self.recording {
+                recording.owner.session = session.id();
+            }
+        }
+        let context = ResponseContext {
+            session: self.session,
+            recording: self.recording,
+            retry: retry.map(|retry| Box::new(RetryRequest::new(retry))),
         };
-        Ok(Outcome::Answer(Response::from_parts(parts, body), behind))
+        Ok(Outcome::Respond(Response::from_parts(parts, body), context))
     }
 
-    /// Rides on a stream with others, or asks the service for them all.
+    /// Joins the running stream of an equal request, waits for the call of another one, or calls the service for all.
     ///
-    /// That is a task of its own: who asked first may leave, and the others go on.
-    async fn share<S, B>(
-        mut self,
-        service: S,
-        key: (StreamOwner, StreamKey),
-        replay: &Replay,
-    ) -> Result<Outcome<Response<B>>, S::Error>
+    /// That call is a task, so that it continues for the others if this client disconnects.
+    async fn coalesce<S, B>(mut self, service: S) -> Result<Response<SseBody<B>>, S::Error>
     where
         C: ReconnectPolicy<S, ReqB> + Send + 'static,
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
@@ -240,64 +179,75 @@ impl<C, ReqB> Forward<C, ReqB> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let join = replay
-            .share
-            .as_ref()
-            .map_or(StartAt::Live, |share| share.join);
-        let shared = Arc::clone(self.call.config.shared());
-        let mut waits = 0;
-        let mut authorized = replay.authorize.is_none();
-        let (ticket, interest, nobody) = loop {
-            match shared.assign_role(key.clone(), join, authorized) {
-                Role::Unauthorized(interest) => {
-                    drop(interest);
-                    if let Err(refusal) = authorize(replay, &self.client).await {
-                        return Ok(Outcome::Refused(refusal));
-                    }
-                    authorized = true;
-                }
-                Role::Join(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
-                Role::Follow(wait, _interest) => match wait.await {
-                    Ok(rejoin) => return Ok(Outcome::Kept(Box::new(rejoin))),
-                    // The upstream was not there: those who have waited try it together once more.
-                    Err(_) if waits == 0 => waits += 1,
-                    // It was no stream, or nobody else's: there is nothing to share.
-                    Err(_) => return self.run(service).await,
-                },
-                Role::Lead(ticket, interest, nobody) => break (ticket, interest, nobody),
-            }
+        let Some(recording) = &mut self.recording else {
+            return self.respond(service).await;
         };
-        self.ticket = Some(ticket);
-        let (policy, client) = (Arc::clone(&self.call.policy), self.client.clone());
-        let (tell, told) = oneshot::channel();
+        let replay = Arc::clone(&recording.replay);
+        let role = assign_role(&self.context, recording).await;
+        let (leader, interest, abandoned) = match role {
+            Ok(Some(leader)) => leader,
+            Ok(None) => return self.respond(service).await,
+            Err(outcome) => return Ok(respond(&self.context, outcome)),
+        };
+        recording.leader = Some(leader);
+        let context = self.context.clone();
+        let (sender, response) = oneshot::channel();
         (replay.executor)(Box::pin(async move {
-            let kept = async {
-                let outcome = self.run(service).await?;
-                let Outcome::Answer(response, behind) = outcome else {
-                    return Ok(outcome);
-                };
-                let asking = Asking {
-                    policy: &policy,
-                    request: Some(&client),
-                    head_only: false,
-                };
-                Ok(asking.keep(response, behind))
-            };
             tokio::select! {
                 biased;
-                kept = kept => drop(tell.send(kept)),
-                () = nobody.wait() => {}
+                response = self.respond(service) => drop(sender.send(response)),
+                () = abandoned.wait() => {}
             }
         }));
-        let outcome = told.await;
+        let response = response.await;
         drop(interest);
-        outcome.unwrap_or_else(|_| {
-            // The task was dropped: its runtime ends, or whoever asked the service panicked.
+        response.unwrap_or_else(|_| {
+            // The task was dropped: its runtime shuts down, or the service panicked.
             let text = "the upstream was not asked\n";
-            Ok(Outcome::Refused(Rejection::new(
-                StatusCode::BAD_GATEWAY,
-                text,
-            )))
+            let rejection = Rejection::new(StatusCode::BAD_GATEWAY, text);
+            Ok(respond(&context, Outcome::Reject(rejection)))
         })
+    }
+}
+
+/// Finds the part that a request has among equal ones.
+///
+/// Returns a guard if it calls the service for all, `None` if it calls the service for itself, and otherwise the outcome.
+async fn assign_role<R>(
+    context: &RequestContext,
+    recording: &RecordingContext,
+) -> Result<Option<(LeaderGuard, Interest, Abandoned)>, Outcome<R>> {
+    let replay = &recording.replay;
+    let start = replay
+        .share
+        .as_ref()
+        .map_or(StartAt::Live, |share| share.join);
+    let coalescer = &context.state.streams.coalescer;
+    let mut has_waited = false;
+    let mut is_authorized = replay.authorize.is_none();
+    loop {
+        let key = (recording.owner.clone(), recording.key.clone());
+        match coalescer.assign_role(key, start, is_authorized) {
+            Role::Unauthorized(interest) => {
+                drop(interest);
+                if let Some(client) = &context.client
+                    && let Err(rejection) = authorize(replay, client).await
+                {
+                    return Err(Outcome::Reject(rejection));
+                }
+                is_authorized = true;
+            }
+            Role::Join(subscription) => return Err(Outcome::Subscribe(Box::new(subscription))),
+            Role::Follow(stream, _interest) => match stream.await {
+                Ok(subscription) => return Err(Outcome::Subscribe(Box::new(subscription))),
+                // The leader's call failed: the requests that waited for it share one more call.
+                Err(_) if !has_waited => has_waited = true,
+                // The response was not a stream, or is for one client only.
+                Err(_) => return Ok(None),
+            },
+            Role::Lead(leader, interest, abandoned) => {
+                return Ok(Some((leader, interest, abandoned)));
+            }
+        }
     }
 }

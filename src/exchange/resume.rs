@@ -1,305 +1,278 @@
-//! A client that comes back: which stream it means, whether it may have it, and what it is told.
+//! Requests that name an event: the stream that they resume, whether the client may, and gaps.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 
 use crate::{
     codec::Event,
-    exchange::{authorize::authorize, record::Rejoins},
+    exchange::authorize::authorize,
     headers::{
         event_stream::LAST_EVENT_ID,
         query::{parameters, set_parameter},
     },
-    log::{CursorLookup, EventId, LogState, Position, Reader, StreamId},
+    log::{
+        CursorLookup, EventId, LogState, Position, Reader,
+        last_event_id::{self, has_last_event_id, named_events},
+    },
     rejection::Rejection,
     replay::{
-        ClosedStreams, Gap, LogRegistry, Replay,
-        recorded_stream::{RecordedStream, StreamKey, StreamOwner, closed_key},
+        Gap, RecordedStreams, Replay,
+        key::{StreamKey, StreamOwner},
+        pending_resume::PendingResume,
+        recorded_stream::RecordedStream,
         resume_gate::ResumePermit,
+        subscription::Subscription,
     },
     session::Owner,
 };
 
-/// A place in a stream that is kept, for a client to read on from.
-pub(crate) struct Rejoin {
-    pub(crate) head: response::Parts,
-    pub(crate) reader: Option<Reader>,
-    /// What the client is told first.
-    pub(crate) first: Option<Bytes>,
-}
-
-/// What becomes of a request.
+/// The result of a request that may resume a recorded stream.
 pub(crate) enum Resumed {
-    /// It does not come back to anything that is kept.
-    Not,
-    Kept(Box<Rejoin>),
-    /// All that is kept has been read, and the upstream has to go on.
-    AtTheUpstream(Rejoins),
-    Refused(Rejection),
+    /// The request names no event, or one that only the upstream can know. The service answers it.
+    No,
+    Subscribe(Box<Subscription>),
+    /// The client has all that is recorded, and the upstream is asked to continue.
+    AskUpstream(PendingResume),
+    Reject(Rejection),
 }
 
-/// What a request names.
+/// The event that a request names.
 enum Named {
-    Ours(EventId),
-    Upstreams(String),
-    /// Nobody's, where all ids are ours.
-    Nobodys,
+    /// An id that the layer gave.
+    Own(EventId),
+    /// An id that the upstream gave, where events keep such ids.
+    Upstream(String),
+    /// An id that nobody gave, where all ids are the layer's.
+    Foreign,
 }
 
-/// Whether a request may come back to something. Who names nothing comes for the first time (WHATWG HTML 9.2.3: an empty id is
-/// not sent).
+/// Whether a request has to be [handled](crate::exchange::handle) before the service is called: it may resume a stream, it has the
+/// query parameter that the service must not see, or it may share a stream.
+pub(crate) fn needs_handling(request: &request::Parts, replay: &Replay) -> bool {
+    replay.share.is_some() || names_an_event(request, replay) || has_parameter(request, replay)
+}
+
+/// Whether a request may resume a stream. (An empty id stands for none, WHATWG HTML 9.2.3.)
 pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool {
     let in_query = |name| {
         let mut parameters = parameters(&request.uri);
         parameters.any(|parameter| parameter.is(name) && !parameter.value().is_empty())
     };
-    has_last_event_id(request) || replay.query.as_deref().is_some_and(in_query)
+    has_last_event_id(&request.headers) || replay.query.as_deref().is_some_and(in_query)
 }
 
-/// Whether the request has a `Last-Event-ID` that is not empty.
-fn has_last_event_id(request: &request::Parts) -> bool {
-    let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
-    values.any(|value| !value.as_bytes().trim_ascii().is_empty())
-}
-
-/// Whether this asks if a page may send another request (Fetch 4.8): it names no event itself, and its address is that of the
-/// request which does.
-fn is_preflight(request: &request::Parts) -> bool {
-    request.method == Method::OPTIONS && !has_last_event_id(request)
-}
-
-/// Whether a request has the parameter of [`Replay::query_param`], which the service does not get to see even if it is empty.
-pub(crate) fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
+/// Whether a request has the parameter of [`Replay::query_param`], be it empty.
+fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
     let name = replay.query.as_deref();
     name.is_some_and(|name| parameters(&request.uri).any(|parameter| parameter.is(name)))
 }
 
-/// The events of ours, and of others (`None`), that a request names in its head.
-fn named_events(headers: &HeaderMap) -> impl Iterator<Item = Option<EventId>> {
-    let values = headers.get_all(LAST_EVENT_ID).iter();
-    // Several fields are one list to some (RFC 9110 5.3).
-    let values = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
-    values.map(own_id)
+/// Whether a request is a CORS preflight (Fetch 4.8): it names no event itself, but its URL is that of the request that does.
+fn is_preflight(request: &request::Parts) -> bool {
+    request.method == Method::OPTIONS && !has_last_event_id(&request.headers)
 }
 
-/// Whether a request names an event of ours in its head, be it among others.
-pub(crate) fn names_one_of_ours(headers: &HeaderMap) -> bool {
-    named_events(headers).flatten().next().is_some()
-}
-
-/// Whether a stream is what a request of this method is for. Any other is for the service, whatever there is of its stream.
-pub(crate) fn comes_for_a_stream(method: &Method) -> bool {
+/// Whether a response to this method can be a stream that other clients join.
+pub(crate) fn accepts_stream(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::POST)
 }
 
-/// A request's way to what is kept.
-pub(crate) struct Resumption<'a> {
-    pub(crate) logs: &'a LogRegistry<RecordedStream>,
-    pub(crate) closed: &'a ClosedStreams,
+/// The recorded streams that one request may resume.
+pub(crate) struct Resume<'a> {
+    pub(crate) streams: &'a RecordedStreams,
     pub(crate) replay: &'a Replay,
-    pub(crate) whose: &'a StreamOwner,
-    pub(crate) target: &'a StreamKey,
+    pub(crate) owner: &'a StreamOwner,
+    pub(crate) key: &'a StreamKey,
 }
 
-impl Resumption<'_> {
-    /// Finds the stream that a request comes back to. What goes upstream is told nothing of it.
-    pub(crate) async fn answer(
+impl Resume<'_> {
+    /// Finds the stream that a request resumes. Takes ids that the layer gave out of the request for the upstream.
+    pub(crate) async fn find(
         &self,
         client: &request::Parts,
         upstream: &mut request::Parts,
     ) -> Resumed {
-        let found = self.last_event_id(upstream);
+        let named = self.take_own_id(upstream);
         if is_preflight(client) {
-            return Resumed::Not;
+            return Resumed::No;
         }
         let is_get = client.method == Method::GET;
-        let id = match found {
-            Ok(Some(id)) => Named::Ours(id),
-            Ok(None) => match self.upstreams_id(upstream) {
-                Some(id) => Named::Upstreams(id),
+        let named = match named {
+            Ok(Some(id)) => Named::Own(id),
+            Ok(None) => match self.upstream_id(upstream) {
+                Some(id) => Named::Upstream(id),
                 None if self.replay.only_own_ids && names_an_event(upstream, self.replay) => {
-                    Named::Nobodys
+                    Named::Foreign
                 }
-                None if !is_get && names_an_event(client, self.replay) => Named::Nobodys,
-                None => return Resumed::Not,
+                None if !is_get && names_an_event(client, self.replay) => Named::Foreign,
+                None => return Resumed::No,
             },
-            Err(refusal) => return Resumed::Refused(refusal),
+            Err(rejection) => return Resumed::Reject(rejection),
         };
-        if let Err(refusal) = authorize(self.replay, client).await {
-            return Resumed::Refused(refusal);
+        if let Err(rejection) = authorize(self.replay, client).await {
+            return Resumed::Reject(rejection);
         }
-        if let Named::Ours(EventId { stream: token, .. }) = &id
-            && self.is_closed(*token)
+        if let Named::Own(EventId { stream, .. }) = &named
+            && self.streams.is_closed(self.owner, self.key, *stream)
         {
-            return Resumed::Refused(Rejection::closed(&client.method));
+            return Resumed::Reject(Rejection::closed(&client.method));
         }
-        let found = match &id {
-            Named::Ours(EventId {
-                stream: token,
-                position,
-            }) => {
-                let found = self.logs.find(*token).filter(|found| self.is_it(found));
+        let found = match &named {
+            Named::Own(EventId { stream, position }) => {
+                let found = self.streams.registry.find(*stream);
+                let found = found.filter(|found| self.matches(found));
                 found.map(|found| (found, *position))
             }
-            Named::Upstreams(id) => self.with_id(id),
-            Named::Nobodys => None,
+            Named::Upstream(id) => self.find_upstream_id(id),
+            Named::Foreign => None,
         };
         let Some((found, position)) = found else {
-            let may_be_known = matches!(id, Named::Upstreams(_)) && !self.replay.only_own_ids;
-            // The upstream may know what came after it. To any other method it would have to do again what was asked for.
+            let may_be_known = matches!(named, Named::Upstream(_)) && !self.replay.only_own_ids;
+            // The upstream may know what came after it. With any other method it would repeat the action of the request.
             return if may_be_known && is_get {
-                Resumed::Not
+                Resumed::No
             } else {
                 self.gap(client, "unknown", None)
             };
         };
-        let (mut recording, mut place) = place_of(&found, position);
-        // Held until there is another: a stream without a reader may be given up.
-        let mut seats = Vec::new();
-        while let CursorLookup::Tail(LogState::Suspended, cursor) = place
+        let (mut stream, mut lookup) = locate(&found, position);
+        // Held until there is another one: a stream without a reader may end.
+        let mut readers = Vec::new();
+        while let CursorLookup::Tail(LogState::Suspended, cursor) = lookup
             && is_get
         {
-            // Joined before the upstream is asked: what comes after this cannot be missed, and the stream waits.
-            let reader = Reader::new(Arc::clone(&recording.channel), cursor);
-            let turn = recording.resume_permit().await;
-            if recording.is_closed() {
-                return Resumed::Refused(Rejection::closed(&client.method));
+            // Subscribed before the upstream is asked: the client misses nothing that comes after this, and the stream waits.
+            let reader = stream.subscribe(cursor);
+            let permit = stream.resume_permit().await;
+            if stream.is_closed() {
+                return Resumed::Reject(Rejection::closed(&client.method));
             }
-            let (now, there) = place_of(&found, position);
-            let still = matches!(there, CursorLookup::Tail(LogState::Suspended, _));
-            if still && Arc::ptr_eq(&now, &recording) {
-                return self.at_the_upstream(client, upstream, recording, reader, turn);
+            let (current, now) = locate(&found, position);
+            let is_suspended = matches!(now, CursorLookup::Tail(LogState::Suspended, _));
+            if is_suspended && Arc::ptr_eq(&current, &stream) {
+                return self.ask_upstream(client, upstream, stream, reader, permit);
             }
-            seats.push(reader);
-            (recording, place) = (now, there);
+            readers.push(reader);
+            (stream, lookup) = (current, now);
         }
-        self.kept(client, recording, place)
+        self.read_recorded(client, stream, lookup)
     }
 
-    /// What is kept of a stream from there on, or what it has come to.
-    fn kept(
+    /// Answers from the log, or with the way in which the stream ended.
+    fn read_recorded(
         &self,
         client: &request::Parts,
-        recording: Arc<RecordedStream>,
-        place: CursorLookup,
+        stream: Arc<RecordedStream>,
+        lookup: CursorLookup,
     ) -> Resumed {
         let is_get = client.method == Method::GET;
-        let cursor = match place {
+        let cursor = match lookup {
             CursorLookup::At(cursor) => cursor,
-            // A suspended stream gets here only by a method by which the upstream is never asked to continue.
+            // A suspended stream gets here only by a method with which the upstream is never asked to continue.
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
                 return self.gap(client, "failed", None);
             }
-            // Nobody knows whether there would be more. The upstream's answer to a client without an id is what its client would
-            // have had.
+            // The upstream may have more, but gave no id. Its answer to a request without an id is what the client would have had
+            // without the layer.
             CursorLookup::Tail(..)
-                if is_get && recording.continuation.anew && !recording.progress.is_complete() =>
+                if is_get && stream.continuation.anew && !stream.progress.is_complete() =>
             {
-                return Resumed::Not;
+                return Resumed::No;
             }
             CursorLookup::Tail(..) if is_get || client.method == Method::HEAD => {
-                return Resumed::Refused(Rejection::no_content());
+                return Resumed::Reject(Rejection::no_content());
             }
             CursorLookup::Tail(_, cursor) => cursor,
-            CursorLookup::Evicted => return self.gap(client, "evicted", Some(recording)),
+            CursorLookup::Evicted => return self.gap(client, "evicted", Some(stream)),
             CursorLookup::Unknown => return self.gap(client, "unknown", None),
         };
-        Resumed::Kept(Box::new(Rejoin {
-            head: recording.head(),
-            reader: Some(Reader::new(Arc::clone(&recording.channel), cursor)),
-            first: None,
-        }))
+        let subscription = Subscription::new(stream.head(), stream.subscribe(cursor));
+        Resumed::Subscribe(Box::new(subscription))
     }
 
-    /// Has the upstream asked to go on after the last id that it gave.
-    fn at_the_upstream(
+    /// Prepares the request that asks the upstream to continue after the last id that it gave.
+    fn ask_upstream(
         &self,
         client: &request::Parts,
         upstream: &mut request::Parts,
-        recording: Arc<RecordedStream>,
+        stream: Arc<RecordedStream>,
         reader: Reader,
-        turn: ResumePermit,
+        permit: ResumePermit,
     ) -> Resumed {
-        let last_id = recording.progress.last_id();
+        let last_id = stream.progress.last_id();
         let value = last_id
             .as_ref()
             .map(|id| HeaderValue::from_bytes(id.as_bytes()));
         let (Some(last_id), Some(Ok(value))) = (last_id, value) else {
             return self.gap(client, "failed", None);
         };
-        let in_vain = turn.waited && turn.failed;
-        let rejoins = Rejoins {
-            recording,
+        let failed_meanwhile = permit.waited && permit.failed;
+        let pending = PendingResume {
+            stream,
             reader,
             last_id,
-            by_event_source: self.replay.gap == Gap::Event,
-            turn,
+            is_event_source: self.replay.gap == Gap::Event,
+            permit,
         };
-        if in_vain && rejoins.by_event_source {
-            // It comes back after a while, as does the one who has asked.
-            return Resumed::Kept(Box::new(rejoins.for_now()));
+        if failed_meanwhile && pending.is_event_source {
+            // It reconnects after a while, as does the client whose request failed.
+            return Resumed::Subscribe(Box::new(pending.into_empty_subscription()));
         }
         upstream.headers.insert(LAST_EVENT_ID, value);
-        Resumed::AtTheUpstream(rejoins)
+        Resumed::AskUpstream(pending)
     }
 
-    fn is_closed(&self, stream: StreamId) -> bool {
-        let key = closed_key(self.whose, self.target, stream);
-        self.closed.contains(&self.whose.owner, &key)
+    fn matches(&self, found: &RecordedStream) -> bool {
+        found.owner == *self.owner && found.key == *self.key
     }
 
-    fn is_it(&self, found: &RecordedStream) -> bool {
-        found.whose == *self.whose && found.target == *self.target
-    }
-
-    /// The stream with this id of the upstream's, and where it stands in it.
-    fn with_id(&self, id: &str) -> Option<(Arc<RecordedStream>, Position)> {
-        let mut all = self.logs.all_of(self.whose);
-        all.retain(|found| self.is_it(found));
-        all.sort_by_key(|found| std::cmp::Reverse(found.since));
-        all.into_iter().find_map(|found| {
-            let position = found.channel.position_of(id)?;
+    /// Finds the latest stream that has an event with this id of the upstream.
+    fn find_upstream_id(&self, id: &str) -> Option<(Arc<RecordedStream>, Position)> {
+        let mut streams = self.streams.registry.all_of(self.owner);
+        streams.retain(|found| self.matches(found));
+        streams.sort_by_key(|found| std::cmp::Reverse(found.since));
+        streams.into_iter().find_map(|found| {
+            let position = found.log.position_of(id)?;
             Some((found, position))
         })
     }
 
-    /// The id of the upstream's that the request names, if streams are found by those.
-    fn upstreams_id(&self, request: &request::Parts) -> Option<String> {
-        let found_by_it = self.replay.upstream_ids && self.whose.owner != Owner::ANONYMOUS;
+    /// The upstream's id that a request names, if streams are found by such ids.
+    fn upstream_id(&self, request: &request::Parts) -> Option<String> {
+        let is_found_by_it = self.replay.upstream_ids && self.owner.owner != Owner::ANONYMOUS;
         let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
         let (Some(id), None) = (values.next(), values.next()) else {
             return None;
         };
         let id = std::str::from_utf8(id.as_bytes()).ok()?;
-        (found_by_it && !id.is_empty()).then(|| id.to_owned())
+        (is_found_by_it && !id.is_empty()).then(|| id.to_owned())
     }
 
-    /// The id of ours that the request names. It is taken out of the request.
-    fn last_event_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
-        let in_query = self.id_in_query(request)?;
+    /// Takes the id that the layer gave out of a request, and returns it.
+    fn take_own_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
+        let in_query = self.take_id_in_query(request)?;
         let ids: Vec<_> = named_events(&request.headers).collect();
-        let named = ids.iter().any(Option::is_some);
+        let any_own = ids.iter().any(Option::is_some);
         match ids[..] {
             [] => Ok(in_query.filter(|id| *id != EventId::NONE)),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
-                // Nobody is told of that one where no address names an event.
-                let anew = self.replay.query.is_some() && id == EventId::NONE;
-                Ok(Some(id).filter(|_| !anew))
+                // Only clients whose URL names an event get this id.
+                let begins_anew = self.replay.query.is_some() && id == EventId::NONE;
+                Ok(Some(id).filter(|_| !begins_anew))
             }
-            _ if named => {
-                let text = "a request has one Last-Event-ID\n";
+            _ if any_own => {
+                let text = "multiple Last-Event-ID values: a request has one\n";
                 Err(Rejection::new(StatusCode::BAD_REQUEST, text))
             }
             _ => Ok(None),
         }
     }
 
-    /// Takes the parameter out of the query. Returns the id of ours that it holds; any other moves to `Last-Event-ID`, unless
-    /// the client sends that itself.
-    fn id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
+    /// Takes the parameter of [`Replay::query_param`] out of the query. Returns its id if the layer gave it. Any other id moves to
+    /// `Last-Event-ID`, unless the client sends that itself.
+    fn take_id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
         let Some(name) = self.replay.query.as_deref() else {
             return Ok(None);
         };
@@ -309,25 +282,20 @@ impl Resumption<'_> {
             .filter(|value| !value.is_empty())
             .collect();
         set_parameter(&mut request.uri, name, None);
-        let headers = &mut request.headers;
-        let mut sent = headers.get_all(LAST_EVENT_ID).iter();
-        if sent.any(|value| !value.as_bytes().trim_ascii().is_empty()) {
+        if has_last_event_id(&request.headers) {
             return Ok(None);
         }
-        // An empty header names nothing.
-        headers.remove(LAST_EVENT_ID);
-        if let Some(ours) = values.iter().find_map(|value| own_id(value)) {
-            return Ok(Some(ours));
+        // An empty header names no event.
+        request.headers.remove(LAST_EVENT_ID);
+        if let Some(own) = values.iter().find_map(|value| last_event_id::parse(value)) {
+            return Ok(Some(own));
         }
         let Some((value, others)) = values.split_first() else {
             return Ok(None);
         };
-        let header = HeaderValue::from_bytes(value);
-        match header
-            .ok()
-            .filter(|_| others.iter().all(|other| other == value))
-        {
-            Some(header) => headers.insert(LAST_EVENT_ID, header),
+        let header = HeaderValue::from_bytes(value).ok();
+        match header.filter(|_| others.iter().all(|other| other == value)) {
+            Some(header) => request.headers.insert(LAST_EVENT_ID, header),
             None => {
                 let text = format!("the query parameter `{name}` must hold one event id\n");
                 return Err(Rejection::new(StatusCode::BAD_REQUEST, text));
@@ -336,7 +304,7 @@ impl Resumption<'_> {
         Ok(None)
     }
 
-    /// Tells a client that it cannot have all it missed, and then what there is.
+    /// Reports a gap to the client, and subscribes it to the rest of the stream, if there is one.
     fn gap(
         &self,
         client: &request::Parts,
@@ -350,33 +318,28 @@ impl Resumption<'_> {
         };
         if let Some(status) = status {
             let text = format!("the stream cannot be resumed without a gap: {reason}\n");
-            return Resumed::Refused(Rejection::new(status, text));
+            return Resumed::Reject(Rejection::new(status, text));
         }
         let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
-        // Nothing in these is more than a line.
+        // These values have no line ends, so that they cannot fail.
         let _ = event.set_event("gap");
         let head = rest.as_ref().map(|rest| rest.head());
         let reader = rest.map(|rest| {
-            let (oldest, last) = rest.channel.oldest_or_last();
-            if let Some((token, position)) = rest.id_prefix().zip(last) {
-                // No event is left that would tell the client where it is then, and it would be told the same for ever.
-                let _ = event.set_id(
-                    EventId {
-                        stream: token,
-                        position,
-                    }
-                    .to_string(),
-                );
+            let (oldest, last) = rest.log.oldest_or_last();
+            if let Some((stream, position)) = rest.id_prefix().zip(last) {
+                // The log is empty. Without an id of its own, the client would name the same event again, and get the same gap.
+                let _ = event.set_id(EventId { stream, position }.to_string());
             }
-            Reader::new(Arc::clone(&rest.channel), oldest)
+            rest.subscribe(oldest)
         });
         if reader.is_none() {
-            // The client begins anew when it comes back. One whose address names an event would be told the same for ever.
-            let by_address = !client.headers.contains_key(LAST_EVENT_ID);
-            let anew = by_address.then(|| EventId::NONE.to_string());
-            let _ = event.set_id(anew.unwrap_or_default());
+            // An empty id makes the client begin anew when it reconnects. A client whose URL names the event sends it again unless
+            // it has another id.
+            let is_in_url = !client.headers.contains_key(LAST_EVENT_ID);
+            let id = is_in_url.then(|| EventId::NONE.to_string());
+            let _ = event.set_id(id.unwrap_or_default());
         }
-        Resumed::Kept(Box::new(Rejoin {
+        Resumed::Subscribe(Box::new(Subscription {
             head: head.unwrap_or_else(|| head_with(plain_headers())),
             reader,
             first: Some(event.into_block().into_raw()),
@@ -384,20 +347,17 @@ impl Resumption<'_> {
     }
 }
 
-/// Where the one is who has this event: in its stream, or in one that follows on it.
-fn place_of(
-    recording: &Arc<RecordedStream>,
-    position: Position,
-) -> (Arc<RecordedStream>, CursorLookup) {
-    let mut recording = Arc::clone(recording);
-    let mut place = recording.channel.locate(position);
-    while let CursorLookup::Tail(LogState::Suspended, _) = place
-        && let Some(next) = recording.successor()
+/// Finds the position after an event, in its stream or in the successor that continued it.
+fn locate(stream: &Arc<RecordedStream>, position: Position) -> (Arc<RecordedStream>, CursorLookup) {
+    let mut stream = Arc::clone(stream);
+    let mut lookup = stream.log.locate(position);
+    while let CursorLookup::Tail(LogState::Suspended, _) = lookup
+        && let Some(next) = stream.successor()
     {
-        place = next.channel.start();
-        recording = next;
+        lookup = next.log.start();
+        stream = next;
     }
-    (recording, place)
+    (stream, lookup)
 }
 
 /// The head of a success.
@@ -407,17 +367,11 @@ pub(crate) fn head_with(headers: HeaderMap) -> response::Parts {
     head
 }
 
-/// The head of a stream that tells of nothing but a gap.
+/// The head of a stream that has only a gap event.
 fn plain_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mime = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, mime);
     crate::headers::event_stream::of_event_stream(&mut headers);
     headers
-}
-
-/// The id, if it is one of ours. Blanks around it have no meaning (RFC 9110 5.5).
-fn own_id(value: &[u8]) -> Option<EventId> {
-    let value = std::str::from_utf8(value.trim_ascii()).ok()?;
-    value.parse().ok()
 }

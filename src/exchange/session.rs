@@ -1,117 +1,89 @@
-//! A request that may belong to a session: its id is found and translated, and what the answer gives is bound.
+//! Session mapping of one request: its session id is translated, and the ids in the response are bound.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
-    layer::Config,
+    exchange::context::RequestContext,
     rejection::Rejection,
-    replay::recorded_stream::StreamOwner,
+    replay::{RecordedStreams, key::StreamOwner},
     session::{
-        NewSession, OpenStream, Owner, Session, SessionLease, SessionMapping, SessionRequest,
-        UpstreamKey, UpstreamSessionId,
+        OpenStream, Owner, Session, SessionBinder, SessionId, SessionLease, SessionMapping,
+        SessionRequest, UpstreamKey, UpstreamSessionId,
     },
     upstream::SessionStage,
 };
 
-/// What the stream of an answer needs to know of sessions.
-pub(crate) struct InSession {
-    pub(crate) mapping: Mapping,
-    /// The client's request.
-    pub(crate) client: request::Parts,
-    pub(crate) owner: Owner,
-    pub(crate) upstream: Option<UpstreamKey>,
-    pub(crate) session: Option<Session>,
-    /// The request's hold on its session, until the stream has one.
-    pub(crate) _in_use: Option<OpenStream>,
+/// A request to which session mapping applies, with the session that it belongs to.
+pub(crate) struct SessionContext {
+    mapping: Arc<SessionMapping>,
+    binder: SessionBinder,
+    streams: Arc<RecordedStreams>,
+    /// The head as the client sent it.
+    client: Arc<request::Parts>,
+    owner: Owner,
+    upstream: Option<UpstreamKey>,
+    session: Option<Session>,
+    /// Keeps a store from evicting the session until the stream has a lease.
+    _in_use: Option<OpenStream>,
 }
 
-impl InSession {
-    /// Keeps the session alive while the stream is.
-    pub(crate) fn lease(&self) -> Option<SessionLease> {
-        let Mapping { config, sessions } = &self.mapping;
-        let session = self.session.as_ref()?;
-        let limit = sessions.store_limit();
-        config.keeper().lease(config.store(), session, false, limit)
-    }
-
-    /// The stage that translates ids in events, if a rule asks for it.
-    pub(crate) fn translation(self) -> Option<SessionStage> {
-        let Mapping { config, sessions } = self.mapping;
-        if !sessions.reads_events() {
-            return None;
-        }
-        let (client, owner, upstream) = (self.client, self.owner, self.upstream);
-        let session = self.session;
-        Some(SessionStage::new(
-            config, sessions, client, owner, upstream, session,
-        ))
-    }
-}
-
-/// A request on its way through the mapping.
-pub(crate) struct Mapping {
-    pub(crate) config: Arc<Config>,
-    pub(crate) sessions: Arc<SessionMapping>,
-}
-
-impl Mapping {
-    /// Translates an answer of the service. Returns the session that the client goes by from now on, and the upstream it is on.
-    pub(crate) async fn answer(
-        &self,
-        client: &request::Parts,
-        answer: &mut response::Parts,
-        session: Option<Session>,
-        owner: Owner,
-    ) -> Result<(Option<Session>, Option<UpstreamKey>), Rejection> {
-        if let Some(session) = &session
-            && self.sessions.is_over(client, answer)
-        {
-            let gone = SessionRequest::Remove(session.id.clone());
-            // If the store fails it will learn of it by the next 404, or by the time.
-            let _ = self.ask(gone).await;
-            let session = Some(session.id.clone());
-            self.config
-                .logs()
-                .remove_all_of(&StreamOwner { owner, session });
-        }
-        let upstream = answer.extensions.get::<UpstreamKey>().cloned();
-        let upstream = upstream.or_else(|| session.as_ref()?.upstream.clone());
-        let session = self
-            .bind(&mut answer.headers, session, owner, &upstream)
-            .await?;
-        Ok((session, upstream))
-    }
-
-    /// The session of a request, which is translated.
+impl SessionContext {
+    /// Finds the session of a request, and puts the upstream's id in the place of the client's.
+    ///
+    /// Returns `None` if the policy maps no sessions. Rejects the request with 400 if its id is malformed, with 404 if the owner has
+    /// no such session, and with 503 if the store fails.
     pub(crate) async fn resolve(
-        &self,
-        request: &mut request::Parts,
-        owner: Owner,
-    ) -> Result<Option<Session>, Rejection> {
-        let sessions = &self.sessions;
-        sessions.hide(request);
-        let id = match sessions.id_of(request) {
+        request: &RequestContext,
+        client: &Arc<request::Parts>,
+        parts: &mut request::Parts,
+    ) -> Result<Option<Box<Self>>, Rejection> {
+        let Some(mapping) = &request.policy.sessions else {
+            return Ok(None);
+        };
+        let mut context = Self {
+            mapping: Arc::clone(mapping),
+            binder: request.state.session_binder(mapping),
+            streams: Arc::clone(&request.state.streams),
+            client: Arc::clone(client),
+            owner: request.owner(client),
+            upstream: None,
+            session: None,
+            _in_use: None,
+        };
+        context.session = context.find(parts).await?;
+        context._in_use = context.session.as_ref().and_then(Session::in_use);
+        Ok(Some(Box::new(context)))
+    }
+
+    /// The id by which the client names its session from now on.
+    pub(crate) fn id(&self) -> Option<SessionId> {
+        self.session.as_ref().map(|session| session.id.clone())
+    }
+
+    async fn find(&self, request: &mut request::Parts) -> Result<Option<Session>, Rejection> {
+        let mapping = &self.mapping;
+        mapping.hide(request);
+        let id = match mapping.id_of(request) {
             Ok(Some(id)) => id,
             Ok(None) => return Ok(None),
-            Err(_) if sessions.forgets_unknown() => {
-                sessions.forget(request);
+            Err(_) if mapping.forgets_unknown() => {
+                mapping.forget(request);
                 return Ok(None);
             }
             Err(why) => return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
         };
-        let session = self.ask(SessionRequest::Lookup(id)).await?;
-        let session = session.filter(|session| session.owner == owner);
-        match session {
-            Some(session) if sessions.translate(request, &session) => {
+        let found = self.ask(SessionRequest::Lookup(id)).await?;
+        match found.filter(|session| session.owner == self.owner) {
+            Some(session) if mapping.translate(request, &session) => {
                 if let Some(upstream) = &session.upstream {
                     request.extensions.insert(upstream.clone());
                 }
                 Ok(Some(session))
             }
-            _ if sessions.forgets_unknown() => {
-                sessions.forget(request);
+            _ if mapping.forgets_unknown() => {
+                mapping.forget(request);
                 Ok(None)
             }
             _ => Err(Rejection::new(
@@ -121,49 +93,77 @@ impl Mapping {
         }
     }
 
-    /// Translates the head of an answer. Returns the session that the client goes by from now on.
-    async fn bind(
-        &self,
-        headers: &mut HeaderMap,
-        session: Option<Session>,
-        owner: Owner,
-        upstream: &Option<UpstreamKey>,
-    ) -> Result<Option<Session>, Rejection> {
-        let sessions = &self.sessions;
-        sessions.hide_in_answer(headers);
-        let ids = sessions.ids_in_answer(headers).map_err(|why| {
+    /// Handles the head of the upstream's response: ends a session that is over, binds the ids that the upstream gives, and puts
+    /// the client's ids in their place.
+    ///
+    /// Rejects the request with 502 if the upstream's id is malformed, and with 503 if the store fails.
+    pub(crate) async fn handle_response(
+        &mut self,
+        response: &mut response::Parts,
+    ) -> Result<(), Rejection> {
+        if let Some(session) = &self.session
+            && self.mapping.is_over(&self.client, response)
+        {
+            let removed = SessionRequest::Remove(session.id.clone());
+            // If the store fails, the session ends by the next 404 of the upstream or by its idle timeout.
+            let _ = self.ask(removed).await;
+            self.streams.registry.remove_all_of(&StreamOwner {
+                owner: self.owner,
+                session: self.id(),
+            });
+        }
+        let upstream = response.extensions.get::<UpstreamKey>().cloned();
+        let session = self.session.as_ref();
+        self.upstream = upstream.or_else(|| session?.upstream.clone());
+        self.session = self.bind(&mut response.headers).await?;
+        Ok(())
+    }
+
+    /// Binds the ids in a response, and translates its head. Returns the session that the client names from now on.
+    async fn bind(&self, headers: &mut HeaderMap) -> Result<Option<Session>, Rejection> {
+        let mapping = &self.mapping;
+        mapping.hide_in_answer(headers);
+        let ids = mapping.ids_in_answer(headers).map_err(|why| {
             let why = format!("the upstream's session id cannot be passed on: {why}");
             tracing::warn!("{why}");
             Rejection::new(StatusCode::BAD_GATEWAY, why + "\n")
         })?;
-        let mut known: Vec<Session> = session.into_iter().collect();
+        let mut known: Vec<Session> = self.session.clone().into_iter().collect();
         for id in ids {
             if !known.iter().any(|session| session.upstream_id == id) {
-                known.push(self.bound(id, upstream.clone(), owner).await?);
+                known.push(self.bind_id(id).await?);
             }
         }
-        sessions.translate_answer(headers, &known);
+        mapping.translate_answer(headers, &known);
         Ok(known.pop())
     }
 
-    async fn bound(
-        &self,
-        id: UpstreamSessionId,
-        upstream: Option<UpstreamKey>,
-        owner: Owner,
-    ) -> Result<Session, Rejection> {
-        let new = NewSession::new(id, owner).with_upstream(upstream);
-        let limit = self.sessions.store_limit();
-        let bound = self.config.store().bind(new, limit).await;
-        bound.map_err(unavailable)
+    async fn bind_id(&self, id: UpstreamSessionId) -> Result<Session, Rejection> {
+        let bound = self.binder.bind(id, self.owner, self.upstream.clone());
+        bound.await.map_err(unavailable)
     }
 
     async fn ask(&self, request: SessionRequest) -> Result<Option<Session>, Rejection> {
-        let answer = self
-            .config
-            .store()
-            .ask(request, self.sessions.store_limit());
-        answer.await.map_err(unavailable)
+        self.binder.ask(request).await.map_err(unavailable)
+    }
+
+    /// Keeps the session alive while the stream of the response is open.
+    pub(crate) fn lease(&self) -> Option<SessionLease> {
+        self.binder.lease(self.session.as_ref()?, false)
+    }
+
+    /// The stage that translates ids in events. `None` if the mapping names no place in events.
+    pub(crate) fn into_stage(self) -> Option<SessionStage> {
+        self.mapping.reads_events().then(|| {
+            SessionStage::new(
+                self.binder,
+                self.mapping,
+                self.client,
+                self.owner,
+                self.upstream,
+                self.session,
+            )
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod encoder;
 pub(crate) mod event_log;
 mod id;
+pub(crate) mod last_event_id;
 #[cfg(loom)]
 #[doc(hidden)]
 pub mod model;

@@ -15,12 +15,10 @@ use crate::log::{
 };
 use crate::{
     codec::ChunkSlice,
-    downstream::{
-        frame_buffer::FrameBuffer,
-        source::{Source, Step},
-    },
+    downstream::{frame_buffer::FrameBuffer, source::Source},
     error::ErrorKind,
     observe::report::{StreamOutcome, StreamReport},
+    upstream::Step,
 };
 
 /// What is read in one go.

@@ -53,7 +53,8 @@ pub(crate) struct StreamReport {
     /// The events that went through the whole chain; `None` where the stream is passed on unread.
     pub(crate) events: Option<u64>,
     closed: bool,
-    if_dropped: StreamOutcome,
+    /// The outcome that is reported if this is dropped before the stream is closed.
+    pub(crate) drop_outcome: StreamOutcome,
     opened: Instant,
     route: Option<Arc<str>>,
 }
@@ -64,7 +65,7 @@ impl StreamReport {
         Self {
             events: Some(0),
             closed: false,
-            if_dropped: StreamOutcome::ClientLeft,
+            drop_outcome: StreamOutcome::ClientLeft,
             opened: Instant::now(),
             route,
         }
@@ -75,12 +76,6 @@ impl StreamReport {
         let mut report = Self::new(route);
         report.events = None;
         report
-    }
-
-    /// Sets what is reported if this is dropped before the stream is closed.
-    pub(crate) fn if_dropped(mut self, outcome: StreamOutcome) -> Self {
-        self.if_dropped = outcome;
-        self
     }
 
     /// Reports how the stream ended, unless that has been reported.
@@ -102,7 +97,7 @@ impl StreamReport {
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
-        self.close(self.if_dropped);
+        self.close(self.drop_outcome);
     }
 }
 

@@ -6,8 +6,8 @@ use http::{HeaderMap, Method, StatusCode, request};
 
 use super::{OriginCheckLayer, origin_check::Foreign};
 use crate::{
-    exchange::resume::names_one_of_ours,
     headers::event_stream::LAST_EVENT_ID,
+    log::last_event_id::names_own_event,
     policy::Policy,
     replay::{Gap, Replay},
     session::SessionMapping,
@@ -166,7 +166,7 @@ fn may_be_legacy(request: &request::Parts) -> bool {
         && !headers.contains_key(SESSION)
         && !headers.contains_key(VERSION)
         // None of a legacy stream has an id of ours.
-        && !names_one_of_ours(headers)
+        && !names_own_event(headers)
 }
 
 enum Version {

@@ -165,7 +165,7 @@ where
         let (parts, body) = request.into_parts();
         if let Some(foreign) = self.check.foreign(&parts) {
             let refusal = Rejection::new(StatusCode::FORBIDDEN, foreign.text());
-            return ready(Ok(refusal.into_response())).left_future();
+            return ready(Ok(SseBody::rejection(refusal))).left_future();
         }
         let passed: fn(Response<B>) -> Response<SseBody<B>> =
             |response| response.map(SseBody::passed);

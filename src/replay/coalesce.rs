@@ -9,9 +9,12 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    exchange::resume::Rejoin,
-    log::{Reader, StartAt},
-    replay::recorded_stream::{RecordedStream, StreamKey, StreamOwner},
+    log::StartAt,
+    replay::{
+        key::{StreamKey, StreamOwner},
+        recorded_stream::RecordedStream,
+        subscription::Subscription,
+    },
 };
 
 type Key = (StreamOwner, StreamKey);
@@ -33,7 +36,7 @@ enum InFlight {
     /// The service has been asked, and these wait for its answer. It is to be asked for as long as anybody has an interest in it.
     Asking {
         call: u64,
-        waiting: Vec<oneshot::Sender<Rejoin>>,
+        waiting: Vec<oneshot::Sender<Subscription>>,
         interest: mpsc::WeakSender<()>,
     },
     Open(Arc<RecordedStream>),
@@ -42,9 +45,9 @@ enum InFlight {
 /// What a request does.
 pub(crate) enum Role {
     /// It joins a stream that is there.
-    Join(Rejoin),
+    Join(Subscription),
     /// It waits for one. If it gets none, there is nothing that it could share.
-    Follow(oneshot::Receiver<Rejoin>, Interest),
+    Follow(oneshot::Receiver<Subscription>, Interest),
     /// There is something to join, but it is not known whether the client may.
     Unauthorized(Option<Interest>),
     /// It asks the service.
@@ -81,7 +84,7 @@ impl Coalescer {
                 Err(open) => open,
             };
             if !authorized {
-                if open.channel.is_joinable() {
+                if open.log.is_joinable() {
                     return Role::Unauthorized(None);
                 }
             } else if let Some(rejoin) = joined(&open, join) {
@@ -139,7 +142,7 @@ impl Coalescer {
 
     /// The stream is over: nobody can join it.
     pub(crate) fn remove(&self, recording: &Arc<RecordedStream>) {
-        let key = (recording.whose.clone(), recording.target.clone());
+        let key = (recording.owner.clone(), recording.key.clone());
         let mut flights = self.lock();
         let open = flights.by_key.get(&key);
         if matches!(open, Some(InFlight::Open(open)) if Arc::ptr_eq(open, recording)) {
@@ -148,18 +151,14 @@ impl Coalescer {
     }
 }
 
-fn joined(recording: &Arc<RecordedStream>, join: StartAt) -> Option<Rejoin> {
-    let seat = recording.channel.join_live(join)?;
-    Some(Rejoin {
-        head: recording.head(),
-        reader: Some(Reader::seated(Arc::clone(&recording.channel), seat)),
-        first: None,
-    })
+fn joined(stream: &RecordedStream, start: StartAt) -> Option<Subscription> {
+    let reader = stream.join(start)?;
+    Some(Subscription::new(stream.head(), reader))
 }
 
 impl Table {
     /// Those who wait for this call; there are none if it was given up and somebody else has called since.
-    fn take(&mut self, key: &Key, call: u64) -> Option<Vec<oneshot::Sender<Rejoin>>> {
+    fn take(&mut self, key: &Key, call: u64) -> Option<Vec<oneshot::Sender<Subscription>>> {
         match self.by_key.get_mut(key) {
             Some(InFlight::Asking {
                 call: asking,
@@ -180,7 +179,7 @@ impl LeaderGuard {
     pub(crate) fn complete(mut self, recording: &Arc<RecordedStream>) {
         let Some(key) = self.key.take() else { return };
         // What opened a session of its own is nobody else's.
-        let is_it = (&recording.whose, &recording.target) == (&key.0, &key.1);
+        let is_it = (&recording.owner, &recording.key) == (&key.0, &key.1);
         let mut flights = self.shared.lock();
         let waiting = flights.take(&key, self.call);
         if waiting.is_some() && is_it {

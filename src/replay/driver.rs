@@ -17,18 +17,14 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
-    downstream::{
-        flush_policy::FlushPolicy,
-        source::{Source, Step},
-    },
+    downstream::{flush_policy::FlushPolicy, source::Source},
     error::{Error, ErrorKind},
-    layer::Config,
     log::{Ending, LogEncoder, LogState, WriteDemand},
     observe::report::{StreamOutcome, StreamReport},
-    replay::{DetachedSlot, LogRegistry, coalesce::Coalescer, recorded_stream::RecordedStream},
+    replay::{DetachedSlot, RecordedStreams, recorded_stream::RecordedStream},
     session::{Owner, SessionLease},
     timer::Timer,
-    upstream::Pull,
+    upstream::{Pull, Step},
 };
 
 /// So many times a poll goes back to the upstream before other tasks have their turn.
@@ -132,14 +128,13 @@ pin_project! {
 /// The stream's place among the others, given up when this is dropped.
 struct Kept {
     recording: Arc<RecordedStream>,
-    logs: Arc<LogRegistry<RecordedStream>>,
-    shared: Arc<Coalescer>,
+    streams: Arc<RecordedStreams>,
 }
 
 impl Kept {
     /// Counts what the log holds now and held before. Returns whether there is still too much.
     fn account(&self, change: (usize, usize)) -> bool {
-        self.logs.account(&self.recording, change)
+        self.streams.registry.account(&self.recording, change)
     }
 }
 
@@ -151,15 +146,12 @@ where
     pub(crate) fn new(
         pull: Pull<B>,
         recording: Arc<RecordedStream>,
-        config: &Config,
+        streams: Arc<RecordedStreams>,
+        read_buffer: usize,
         limits: Limits,
         lease: Option<SessionLease>,
     ) -> Self {
-        let kept = Arc::new(Kept {
-            logs: Arc::clone(config.logs()),
-            shared: Arc::clone(config.shared()),
-            recording,
-        });
+        let kept = Arc::new(Kept { recording, streams });
         let driver = Driver {
             pull: Some(pull),
             stamp: LogEncoder::new(kept.recording.id_prefix()),
@@ -172,7 +164,7 @@ where
             alone: 0,
             burst: 0,
             largest_burst: 0,
-            read_buffer: config.upstream_buffer(),
+            read_buffer,
             limits,
             kept: Arc::clone(&kept),
             timer: Timer::default(),
@@ -195,7 +187,7 @@ where
     fn poll_upstream(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS_A_POLL {
             let this = self.as_mut().project();
-            let channel = &this.kept.recording.channel;
+            let channel = &this.kept.recording.log;
             if this.pull.is_none() && !*this.due {
                 if let Some((truncated, ending)) = this.over.take() {
                     self.end(truncated, ending);
@@ -219,8 +211,8 @@ where
                     {
                         // The old place first, so that a stream does not count twice.
                         *this.detached = None;
-                        let owner = this.kept.recording.whose.owner;
-                        let detached = this.kept.logs.detached();
+                        let owner = this.kept.recording.owner.owner;
+                        let detached = this.kept.streams.registry.detached();
                         *this.detached = Some(detached.enter(owner, channel, since));
                     }
                 }
@@ -310,7 +302,7 @@ where
                 }
                 self.as_mut().rest();
                 let this = self.project();
-                let (expires, change) = this.kept.recording.channel.expire(Instant::now());
+                let (expires, change) = this.kept.recording.log.expire(Instant::now());
                 this.kept.account(change);
                 return match [deadline, expires].into_iter().flatten().min() {
                     Some(at) => this.timer.poll(cx, at),
@@ -333,7 +325,7 @@ where
         *this.burst += pull.as_mut().take_received();
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
         let recording = &this.kept.recording;
-        let channel = &recording.channel;
+        let channel = &recording.log;
         let rest = if channel.without_readers_since().is_none() {
             // With its client it is a stream in flight.
             0
@@ -352,7 +344,7 @@ where
     fn give_up(mut self: Pin<&mut Self>, alone: bool) -> ControlFlow<()> {
         let mut this = self.as_mut().project();
         let is_first = this.limits.given_up.is_none();
-        if alone && is_first && !this.kept.recording.channel.abandon() {
+        if alone && is_first && !this.kept.recording.log.abandon() {
             // Somebody has come in the meantime.
             return ControlFlow::Continue(());
         }
@@ -389,7 +381,7 @@ where
         if !*this.due {
             return;
         }
-        let channel = &this.kept.recording.channel;
+        let channel = &this.kept.recording.log;
         let blocks = this.stamp.take(channel.next_position());
         *this.due = this.stamp.waiting() > 0;
         let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
@@ -411,7 +403,9 @@ where
             report.close(StreamOutcome::Completed);
         }
         let RecordedStream {
-            channel, progress, ..
+            log: channel,
+            progress,
+            ..
         } = &*this.kept.recording;
         progress.give_up();
         let (state, may_go_on) = match &ending {
@@ -471,7 +465,7 @@ where
             ready!(driver.as_mut().poll_upstream(cx));
             this.driver = None;
         }
-        let channel = &this.kept.recording.channel;
+        let channel = &this.kept.recording.log;
         loop {
             let (expires, change) = channel.expire(Instant::now());
             this.kept.account(change);
@@ -489,13 +483,13 @@ where
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let RecordedStream { token, channel, .. } = &*self.recording;
-        self.logs.retire(*token, &self.recording);
-        self.shared.remove(&self.recording);
-        // If the task was dropped in the middle of the stream, those who read it must not wait for more.
+        let RecordedStream { id, log, .. } = &*self.recording;
+        self.streams.registry.retire(*id, &self.recording);
+        self.streams.coalescer.remove(&self.recording);
+        // If the task was dropped in the middle of the stream, its readers must not wait for more.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        if matches!(channel.state(), LogState::Live) {
-            channel.end(LogState::Failed, Ending::Broken(aborted));
+        if matches!(log.state(), LogState::Live) {
+            log.end(LogState::Failed, Ending::Broken(aborted));
         }
     }
 }

@@ -62,11 +62,15 @@ pub(crate) mod config;
 pub(crate) mod continuation_rules;
 mod detached;
 pub(crate) mod driver;
+pub(crate) mod key;
 pub(crate) mod on_demand;
+pub(crate) mod pending_resume;
 mod quota;
 pub(crate) mod recorded_stream;
 mod registry;
 pub(crate) mod resume_gate;
+mod streams;
+pub(crate) mod subscription;
 
 #[cfg(loom)]
 #[doc(hidden)]
@@ -81,3 +85,4 @@ pub(crate) use closed_streams::ClosedStreams;
 pub(crate) use detached::{Detached, DetachedSlot};
 pub(crate) use quota::{Account, Quota};
 pub(crate) use registry::{LogRegistry, Record};
+pub(crate) use streams::RecordedStreams;

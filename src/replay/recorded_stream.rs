@@ -1,4 +1,4 @@
-//! A stream that is kept: what is known of it beside what it has sent.
+//! A recorded stream: its log, and all that is known of it beside its events.
 
 use std::{
     any::Any,
@@ -8,223 +8,191 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, header, request, response, uri::Authority};
+use http::{HeaderMap, response};
 
 use crate::{
     exchange::resume::head_with,
-    headers::{query::without_parameter, stored::StoredHeaders},
-    log::{LogState, Reader, SharedLog, StreamId},
+    headers::stored::StoredHeaders,
+    log::{Cursor, LogState, Reader, SharedLog, StartAt, StreamId},
     replay::{
-        Account, Record, Replay,
+        Account, Record,
         continuation_rules::ContinuationRules,
+        key::{StreamKey, StreamOwner, closed_key},
         on_demand::{BodyMailbox, ResumeOnDemand},
         resume_gate::{ResumeGate, ResumePermit},
     },
-    session::{Owner, SessionId},
+    session::Owner,
     upstream::{UpstreamProgress, body::DecodedBody},
 };
 
-/// Names a stream within those of its owner, among those that were closed.
-pub(crate) fn closed_key(
-    whose: &StreamOwner,
-    target: &StreamKey,
-    token: StreamId,
-) -> impl Hash + use<> {
-    (whose.session.clone(), target.clone(), token)
-}
-
-/// Who may have a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StreamOwner {
-    pub(crate) owner: Owner,
-    pub(crate) session: Option<SessionId>,
-}
-
-/// What a stream was asked for by, within the scope of this name.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) enum StreamKey {
-    /// Host, path and query.
-    Path(Arc<str>, String),
-    /// Host, and the key by which it is shared.
-    Shared(Arc<str>, String),
-}
-
-impl StreamKey {
-    pub(crate) fn of(request: &request::Parts, replay: &Replay) -> Self {
-        let scope = Arc::clone(&replay.scope);
-        if let Some(share) = &replay.share
-            && let Some(key) = (share.by)(request)
-        {
-            return Self::Shared(scope, with_host(request, &key));
-        }
-        let query = without_parameter(&request.uri, replay.query.as_deref());
-        // No path has a question mark in it.
-        let target = with_host(request, &format!("{}{query}", request.uri.path()));
-        Self::Path(scope, target)
-    }
-}
-
-/// The host that a request names, and then this text. A server may have several hosts, whose equal paths are different resources.
-///
-/// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
-/// since the service may go by either.
-fn with_host(request: &request::Parts, rest: &str) -> String {
-    let authority = request.uri.authority().map(Authority::as_str);
-    let mut host = authority.unwrap_or_default().to_ascii_lowercase();
-    for value in request.headers.get_all(header::HOST) {
-        let value = value.as_bytes().to_ascii_lowercase();
-        let value = value.escape_ascii().to_string();
-        if value != host {
-            host = format!("{host} {value}").trim_start().to_owned();
-        }
-    }
-    // With the length, so that no other host and rest make the same text.
-    format!("{}:{host}{rest}", host.len())
-}
-
-/// One stream, for those who come back to it.
+/// A stream whose events are kept in a log, so that clients can resume it.
 pub(crate) struct RecordedStream {
-    pub(crate) token: StreamId,
-    /// By the real clock: of two streams one began first.
+    pub(crate) id: StreamId,
+    /// Of two streams with one key, the later one is the one that clients resume.
     pub(crate) since: Instant,
-    pub(crate) whose: StreamOwner,
-    pub(crate) target: StreamKey,
-    /// The fields of the first response that other clients may have, too.
+    pub(crate) owner: StreamOwner,
+    pub(crate) key: StreamKey,
+    /// The fields of the first response that other clients get, too.
     fields: StoredHeaders,
-    /// Events keep the ids that they have.
+    /// Events keep the ids that the upstream gave them.
     upstream_ids: bool,
     pub(crate) continuation: ContinuationRules,
-    pub(crate) channel: Arc<SharedLog>,
+    pub(crate) log: Arc<SharedLog>,
     account: Arc<Account>,
     pub(crate) progress: Arc<UpstreamProgress>,
-    /// Of those who share it, one asks the upstream to go on, for all.
-    turns: Option<Arc<ResumeGate>>,
-    /// The stream that follows on this one, which is over.
+    /// Lets one client of a shared stream ask the upstream to continue it.
+    gate: Option<Arc<ResumeGate>>,
+    /// The stream that replaced this one after its end.
     successor: Mutex<Weak<Self>>,
-    /// Takes another answer of the upstream; of a type that only the service knows.
-    next: Box<dyn Any + Send + Sync>,
+    /// A `BodyMailbox<B>` for the next answer of the upstream. Only the service knows the body's type.
+    mailbox: Box<dyn Any + Send + Sync>,
+}
+
+/// The parts of a new recorded stream.
+pub(crate) struct NewRecordedStream<'a> {
+    pub(crate) id: StreamId,
+    pub(crate) owner: StreamOwner,
+    pub(crate) key: StreamKey,
+    pub(crate) log: SharedLog,
+    /// The memory of the log counts against this.
+    pub(crate) account: Arc<Account>,
+    pub(crate) progress: Arc<UpstreamProgress>,
+    /// The fields that other clients get.
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) upstream_ids: bool,
+    pub(crate) continuation: ContinuationRules,
 }
 
 impl RecordedStream {
-    /// A stream, with its log and the account that this counts against; and what takes another answer of the upstream.
-    pub(crate) fn new<B: Send + 'static>(
-        token: StreamId,
-        (whose, target): (StreamOwner, StreamKey),
-        (channel, account): (SharedLog, Arc<Account>),
-        progress: UpstreamProgress,
-        headers: &HeaderMap,
-        upstream_ids: bool,
-        continuation: ContinuationRules,
-    ) -> (Self, ResumeOnDemand<B>) {
-        let fields = headers.iter();
-        let channel = Arc::new(channel);
-        let progress = Arc::new(progress);
-        let (next, waiting) =
-            ResumeOnDemand::new(Arc::clone(&channel), Arc::clone(&progress), continuation);
-        let turns = matches!(target, StreamKey::Shared(..)).then(Arc::default);
-        let recording = Self {
-            token,
+    /// Returns the stream, and the continuation that waits for a client to resume it.
+    pub(crate) fn new<B: Send + 'static>(new: NewRecordedStream<'_>) -> (Self, ResumeOnDemand<B>) {
+        let log = Arc::new(new.log);
+        let (mailbox, on_demand) = ResumeOnDemand::new(
+            Arc::clone(&log),
+            Arc::clone(&new.progress),
+            new.continuation,
+        );
+        let gate = matches!(new.key, StreamKey::Shared(..)).then(Arc::default);
+        let stream = Self {
+            id: new.id,
             since: Instant::now(),
-            whose,
-            target,
-            fields: StoredHeaders::new(fields),
-            upstream_ids,
-            continuation,
-            channel,
-            account,
-            progress,
-            turns,
+            owner: new.owner,
+            key: new.key,
+            fields: StoredHeaders::new(new.headers.iter()),
+            upstream_ids: new.upstream_ids,
+            continuation: new.continuation,
+            log,
+            account: new.account,
+            progress: new.progress,
+            gate,
             successor: Mutex::default(),
-            next: Box::new(next),
+            mailbox: Box::new(mailbox),
         };
-        (recording, waiting)
+        (stream, on_demand)
     }
 
-    /// The head of an answer that goes on with it.
+    /// The head of a response that reads this stream.
     pub(crate) fn head(&self) -> response::Parts {
         head_with(self.fields.to_map())
     }
 
-    /// Names the stream, within those of its owner: by nothing else it can be resumed.
-    pub(crate) fn key(&self) -> impl Hash + use<> {
-        closed_key(&self.whose, &self.target, self.token)
+    /// Subscribes a client at this position of the log. It unsubscribes by dropping the reader.
+    pub(crate) fn subscribe(&self, from: Cursor) -> Reader {
+        Reader::new(Arc::clone(&self.log), from)
     }
 
-    /// Whether it was closed: it cannot be resumed, nor continued.
+    /// Subscribes a client to a stream that is still written. Returns `None` if the stream has ended.
+    pub(crate) fn join(&self, start: StartAt) -> Option<Reader> {
+        let subscriber = self.log.join_live(start)?;
+        Some(Reader::seated(Arc::clone(&self.log), subscriber))
+    }
+
+    /// The name of the stream among the closed streams of its owner.
+    pub(crate) fn closed_key(&self) -> impl Hash + use<> {
+        closed_key(&self.owner, &self.key, self.id)
+    }
+
+    /// Whether the stream was closed: it can be neither resumed nor continued.
     pub(crate) fn is_closed(&self) -> bool {
-        self.channel.is_aborted()
+        self.log.is_aborted()
     }
 
-    /// The memory, in bytes, of what it holds that can be of any size: its response head, its address and ids.
+    /// The memory, in bytes, of the parts that have no fixed size: response head, key and ids.
     pub(crate) fn memory(&self) -> usize {
-        let (StreamKey::Path(_, at) | StreamKey::Shared(_, at)) = &self.target;
-        self.fields.len() + at.capacity() + self.progress.memory()
+        self.fields.len() + self.key.memory() + self.progress.memory()
     }
 
-    /// What events get for an id, if they get one.
+    /// The stream id that event ids begin with. `None` if events keep the ids of the upstream.
     pub(crate) fn id_prefix(&self) -> Option<StreamId> {
-        (!self.upstream_ids).then_some(self.token)
+        (!self.upstream_ids).then_some(self.id)
     }
 
-    /// The stream that follows on this one, while it is kept.
+    /// The stream that replaced this one after its end, if it is still recorded.
     pub(crate) fn successor(&self) -> Option<Arc<Self>> {
         let successor = self.successor.lock();
         successor.unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    /// This one is over, and another stream follows on it.
     pub(crate) fn set_successor(&self, successor: &Arc<Self>) {
-        let mut place = self
+        let mut current = self
             .successor
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *place = Arc::downgrade(successor);
+        *current = Arc::downgrade(successor);
     }
 
-    /// Waits until nobody else asks the upstream to go on.
+    /// Waits until no other client of a shared stream asks the upstream to continue it.
     pub(crate) async fn resume_permit(&self) -> ResumePermit {
-        match &self.turns {
-            Some(turns) => ResumeGate::take(turns).await,
+        match &self.gate {
+            Some(gate) => ResumeGate::acquire(gate).await,
             None => ResumePermit::default(),
         }
     }
 
-    /// Goes on with another answer of the upstream, if one is waited for. Given back if not.
+    /// Continues the stream with another answer of the upstream. Returns the answer if the stream does not wait for one.
     pub(crate) fn resume_with<B: Send + 'static>(
         &self,
         answer: DecodedBody<B>,
     ) -> Result<(), DecodedBody<B>> {
-        match self.next.downcast_ref::<Arc<BodyMailbox<B>>>() {
-            Some(next) if self.channel.resume() => {
-                next.put(Some(answer));
+        match self.mailbox::<B>() {
+            Some(mailbox) if self.log.resume() => {
+                mailbox.put(Some(answer));
                 Ok(())
             }
             _ => Err(answer),
         }
     }
 
-    /// The upstream has no more to go on with. Whether there is something to read all the same, or will be: what interceptors hold
-    /// comes to its end.
-    pub(crate) fn finish<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
+    /// Ends the stream if interceptors hold events of it, because the upstream has no more. The interceptors then decide about the
+    /// events.
+    ///
+    /// Returns whether this reader has or will have events to read, so that its client should reconnect.
+    pub(crate) fn finish_held_events<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
         if self.has_advanced_past(reader, last_id) {
             return true;
         }
-        match self.next.downcast_ref::<Arc<BodyMailbox<B>>>() {
-            Some(next) if self.progress.is_held_back() && self.channel.resume() => {
+        match self.mailbox::<B>() {
+            Some(mailbox) if self.progress.is_held_back() && self.log.resume() => {
                 self.progress.complete();
-                next.put(None);
+                mailbox.put(None);
                 true
             }
             _ => false,
         }
     }
 
-    /// Whether something has happened to the stream since the upstream was asked for this reader to go on after this id: another
-    /// answer came first, or interceptors have let go of what they held, or have not and never will.
+    /// Whether the stream has changed since the upstream was asked to continue after this id for this reader: another answer came
+    /// first, or interceptors released or dropped the events that they held.
     pub(crate) fn has_advanced_past(&self, reader: &Reader, last_id: &str) -> bool {
-        self.channel.state() == LogState::Live
+        self.log.state() == LogState::Live
             || reader.has_events()
             || self.progress.last_id().as_deref() != Some(last_id)
+    }
+
+    fn mailbox<B: 'static>(&self) -> Option<&BodyMailbox<B>> {
+        self.mailbox
+            .downcast_ref::<Arc<BodyMailbox<B>>>()
+            .map(|mailbox| &**mailbox)
     }
 }
 
@@ -233,11 +201,11 @@ impl Record for RecordedStream {
     type Owner = Owner;
 
     fn whose(&self) -> &StreamOwner {
-        &self.whose
+        &self.owner
     }
 
     fn owner(&self) -> &Owner {
-        &self.whose.owner
+        &self.owner.owner
     }
 
     fn account(&self) -> &Arc<Account> {
@@ -245,15 +213,15 @@ impl Record for RecordedStream {
     }
 
     fn channel(&self) -> &SharedLog {
-        &self.channel
+        &self.log
     }
 }
 
 impl fmt::Debug for RecordedStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recording")
-            .field("whose", &self.whose)
-            .field("channel", &self.channel)
+        f.debug_struct("RecordedStream")
+            .field("owner", &self.owner)
+            .field("log", &self.log)
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct ResumeGate {
 
 impl ResumeGate {
     /// Waits until nobody else has a turn.
-    pub(crate) async fn take(self: &Arc<Self>) -> ResumePermit {
+    pub(crate) async fn acquire(self: &Arc<Self>) -> ResumePermit {
         if let Ok(held) = Arc::clone(&self.one).try_lock_owned() {
             return ResumePermit::new(self, held, false, false);
         }
@@ -48,7 +48,7 @@ impl ResumePermit {
     }
 
     /// The upstream was asked in vain: those who have waited need not ask it again at once.
-    pub(crate) fn fail(&self) {
+    pub(crate) fn record_failure(&self) {
         if let Some((turns, _)) = &self.turns {
             turns.failed.fetch_add(1, Ordering::Relaxed);
         }

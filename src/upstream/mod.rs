@@ -15,5 +15,5 @@ pub(crate) mod terminal;
 pub(crate) use continuation::{Continuation, UpstreamEnd};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use progress::{ProgressStage, UpstreamProgress};
-pub(crate) use pull::Pull;
+pub(crate) use pull::{Pull, Step};
 pub(crate) use session_stage::SessionStage;

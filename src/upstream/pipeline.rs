@@ -77,6 +77,13 @@ impl Pipeline {
         self
     }
 
+    /// Sets the outcome that is reported if this is dropped before the end of the stream.
+    pub(crate) fn set_drop_outcome(&mut self, outcome: StreamOutcome) {
+        if let Some(report) = &mut self.report {
+            report.drop_outcome = outcome;
+        }
+    }
+
     /// Whether there is nothing to [`drive`](Self::drive).
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {

@@ -20,10 +20,6 @@ use super::{
 };
 use crate::{
     codec::Decoder,
-    downstream::{
-        frame_buffer::FrameBuffer,
-        source::{Source, Step},
-    },
     error::{Error, ErrorKind},
     intercept::Finish,
     observe::report::{StreamOutcome, StreamReport},
@@ -35,6 +31,17 @@ use crate::{
 /// tasks have their turn.
 const BYTES_A_POLL: usize = 256 << 10;
 const FRAMES_A_POLL: usize = 64;
+
+/// The result of a poll that moves blocks.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// There is enough for now, or the blocks that are ready should not wait for the work that is left.
+    Full,
+    /// The stream ended, with these trailers.
+    End(Option<Box<HeaderMap>>),
+    /// The stream failed after the blocks that were moved.
+    Failed(Error),
+}
 
 pin_project! {
     /// An upstream's body, decoded, cut into blocks and intercepted, as a poll function.
@@ -97,6 +104,12 @@ where
         self
     }
 
+    /// Sets the outcome that is reported if this is dropped before the end of the stream.
+    pub(crate) fn with_drop_outcome(mut self, outcome: StreamOutcome) -> Self {
+        self.pipeline.set_drop_outcome(outcome);
+        self
+    }
+
     /// Whether the upstream ended in the middle of a block.
     pub(crate) fn is_truncated(&self) -> bool {
         self.truncated
@@ -120,6 +133,11 @@ where
     /// Reports how the stream ended, unless that has been reported.
     pub(crate) fn close(self: Pin<&mut Self>, outcome: StreamOutcome) {
         self.project().pipeline.close(outcome);
+    }
+
+    /// Takes the report of a stream that has ended cleanly, and whose end is still to be sent.
+    pub(crate) fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
+        self.project().pipeline.take_report()
     }
 
     /// Whether an interceptor has ended the stream.
@@ -315,26 +333,5 @@ where
                 }
             }
         }
-    }
-}
-
-impl<B> Source for Pull<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    /// A server polls a pending body a second time before it waits, so one is not enough to let the upstream's side run.
-    const PATIENCE: u8 = 2;
-
-    fn poll_frames(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        frames: &mut FrameBuffer,
-    ) -> Poll<Step> {
-        self.poll(cx, frames)
-    }
-
-    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
-        self.project().pipeline.take_report()
     }
 }

@@ -9,9 +9,8 @@ use crate::{
     codec::Event,
     error::{Error, ErrorKind},
     intercept::{Interceptor, Json, Verdict},
-    layer::Config,
     session::{
-        NewSession, Owner, Session, SessionLease, SessionMapping, UpstreamKey, UpstreamSessionId,
+        Owner, Session, SessionBinder, SessionLease, SessionMapping, UpstreamKey, UpstreamSessionId,
     },
 };
 
@@ -22,10 +21,10 @@ pub(crate) struct SessionStage {
 
 /// What a deferred verdict takes with it.
 struct Shared {
-    config: Arc<Config>,
+    binder: SessionBinder,
     sessions: Arc<SessionMapping>,
-    /// The client's request.
-    request: request::Parts,
+    /// The head as the client sent it.
+    request: Arc<request::Parts>,
     owner: Owner,
     upstream: Option<UpstreamKey>,
     /// The number of the stream: any that others hardly have.
@@ -41,15 +40,15 @@ const MOST_KNOWN: usize = 64;
 
 impl SessionStage {
     pub(crate) fn new(
-        config: Arc<Config>,
+        binder: SessionBinder,
         sessions: Arc<SessionMapping>,
-        request: request::Parts,
+        request: Arc<request::Parts>,
         owner: Owner,
         upstream: Option<UpstreamKey>,
         session: Option<Session>,
     ) -> Self {
         let shared = Shared {
-            config,
+            binder,
             sessions,
             request,
             owner,
@@ -144,17 +143,14 @@ impl Shared {
         id: UpstreamSessionId,
         for_this_stream: bool,
     ) -> Result<Session, BoxError> {
-        let limit = self.sessions.store_limit();
-        let new = NewSession::new(id, self.owner).with_upstream(self.upstream.clone());
-        let bound = self.config.store().bind(new, limit).await;
-        let session = bound.map_err(failed)?;
+        let bound = self.binder.bind(id, self.owner, self.upstream.clone());
+        let session = bound.await.map_err(failed)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.iter().any(|(old, _)| old.id == session.id) {
             if known.len() == MOST_KNOWN {
                 known.remove(0);
             }
-            let (store, keeper) = (self.config.store(), self.config.keeper());
-            let lease = keeper.lease(store, &session, for_this_stream, limit);
+            let lease = self.binder.lease(&session, for_this_stream);
             known.push((session.clone(), lease));
         }
         Ok(session)

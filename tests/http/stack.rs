@@ -280,7 +280,13 @@ fn static_properties() {
     shared::<SseProxy<Router>>();
     body::<SseBody<hyper::body::Incoming>>();
     body::<SseBody<Full<Bytes>>>();
-    sent::<ResponseFuture<std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>>>();
+    sent::<
+        ResponseFuture<
+            std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>,
+            Full<Bytes>,
+            Infallible,
+        >,
+    >();
     body::<tower_sse_proxy::Error>();
     body::<Event>();
 }

@@ -1,0 +1,76 @@
+//! What a recorded stream is found by: its owner and session, and the request that opened it.
+
+use std::{hash::Hash, sync::Arc};
+
+use http::{header, request, uri::Authority};
+
+use crate::{
+    headers::query::without_parameter,
+    log::StreamId,
+    replay::Replay,
+    session::{Owner, SessionId},
+};
+
+/// The name of a stream among the closed streams of its owner.
+pub(crate) fn closed_key(
+    owner: &StreamOwner,
+    key: &StreamKey,
+    stream: StreamId,
+) -> impl Hash + use<> {
+    (owner.session.clone(), key.clone(), stream)
+}
+
+/// The owner and the session of a stream: only their requests can resume it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StreamOwner {
+    pub(crate) owner: Owner,
+    pub(crate) session: Option<SessionId>,
+}
+
+/// The request that a stream answers, within the [namespace](Replay::namespace) in the first field.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum StreamKey {
+    /// Host, path and query.
+    Path(Arc<str>, String),
+    /// Host, and the key by which requests share the stream.
+    Shared(Arc<str>, String),
+}
+
+impl StreamKey {
+    pub(crate) fn of(request: &request::Parts, replay: &Replay) -> Self {
+        let namespace = Arc::clone(&replay.scope);
+        if let Some(share) = &replay.share
+            && let Some(key) = (share.by)(request)
+        {
+            return Self::Shared(namespace, with_host(request, &key));
+        }
+        let query = without_parameter(&request.uri, replay.query.as_deref());
+        // A path contains no question mark, so that the two together are unambiguous.
+        let target = with_host(request, &format!("{}{query}", request.uri.path()));
+        Self::Path(namespace, target)
+    }
+
+    /// The memory, in bytes, of the text.
+    pub(crate) fn memory(&self) -> usize {
+        let (Self::Path(_, text) | Self::Shared(_, text)) = self;
+        text.capacity()
+    }
+}
+
+/// The host of a request, and then this text. A server may have several hosts, whose equal paths are different resources.
+///
+/// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
+/// because the service may use either.
+fn with_host(request: &request::Parts, rest: &str) -> String {
+    let authority = request.uri.authority().map(Authority::as_str);
+    let mut host = authority.unwrap_or_default().to_ascii_lowercase();
+    for value in request.headers.get_all(header::HOST) {
+        let value = value.as_bytes().to_ascii_lowercase();
+        let value = value.escape_ascii().to_string();
+        if value != host {
+            host = format!("{host} {value}").trim_start().to_owned();
+        }
+    }
+    // With the length, so that no other host and rest give the same text.
+    format!("{}:{host}{rest}", host.len())
+}

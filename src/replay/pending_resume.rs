@@ -1,0 +1,91 @@
+//! A resume request that has read all that is recorded, while the upstream is asked to continue the stream.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use crate::{
+    log::{CursorLookup, Reader},
+    replay::{
+        recorded_stream::RecordedStream, resume_gate::ResumePermit, subscription::Subscription,
+    },
+    upstream::body::DecodedBody,
+};
+
+/// A client at the end of a recorded stream whose upstream is asked to continue.
+pub(crate) struct PendingResume {
+    pub(crate) stream: Arc<RecordedStream>,
+    /// Subscribed before the upstream is asked, so that the client misses nothing that is written meanwhile.
+    pub(crate) reader: Reader,
+    /// The `Last-Event-ID` that the upstream gets.
+    pub(crate) last_id: String,
+    /// The client may be an `EventSource`, which cannot read a status.
+    pub(crate) is_event_source: bool,
+    /// No other client of a shared stream asks the upstream while this is held.
+    pub(crate) permit: ResumePermit,
+}
+
+impl PendingResume {
+    /// Handles the status of the upstream's answer, or its failure (`None`).
+    ///
+    /// Returns a subscription if the client should get an empty stream instead of the answer, and reconnect later. Returns the
+    /// resume itself if the client gets the answer.
+    pub(crate) fn resolve_upstream_answer<B: 'static>(
+        self,
+        answer: Option<StatusCode>,
+    ) -> Result<Subscription, Self> {
+        let gets_stream = match answer {
+            // A client does not reconnect after 204, and would miss the events that interceptors hold.
+            Some(StatusCode::NO_CONTENT) => self
+                .stream
+                .finish_held_events::<B>(&self.reader, &self.last_id),
+            // The upstream answers one client at a time, and another one has its answer, or an earlier request of this client has.
+            Some(StatusCode::CONFLICT) => self.has_advanced(),
+            Some(status) if !status.is_server_error() => false,
+            // On a status other than 200 an `EventSource` stops for good (WHATWG HTML 9.2.3). At the end of a stream it reconnects
+            // after a while, when the upstream may have recovered.
+            _ => {
+                if self.is_event_source {
+                    self.permit.record_failure();
+                }
+                self.is_event_source
+            }
+        };
+        if gets_stream {
+            Ok(self.into_empty_subscription())
+        } else {
+            Err(self)
+        }
+    }
+
+    /// Subscribes the client where it is: it gets what comes next, which is nothing for now.
+    pub(crate) fn into_empty_subscription(self) -> Subscription {
+        Subscription::new(self.stream.head(), self.reader)
+    }
+
+    /// Continues the stream with this answer of the upstream. Returns the reader of the client, which may be in a stream that
+    /// another answer has opened meanwhile.
+    ///
+    /// If the stream has ended, returns the answer and the stream.
+    pub(crate) fn resume_with<B: Send + 'static>(
+        self,
+        answer: DecodedBody<B>,
+    ) -> Result<Reader, (DecodedBody<B>, Arc<RecordedStream>)> {
+        let Err(answer) = self.stream.resume_with(answer) else {
+            return Ok(self.reader);
+        };
+        if self.has_advanced() {
+            return Ok(self.reader);
+        }
+        if let Some(next) = self.stream.successor()
+            && let CursorLookup::At(start) = next.log.start()
+        {
+            return Ok(next.subscribe(start));
+        }
+        Err((answer, self.stream))
+    }
+
+    fn has_advanced(&self) -> bool {
+        self.stream.has_advanced_past(&self.reader, &self.last_id)
+    }
+}

@@ -1,0 +1,26 @@
+//! The response that reads a recorded stream.
+
+use bytes::Bytes;
+use http::response;
+
+use crate::log::Reader;
+
+/// The head and the reader of a response that reads a recorded stream.
+pub(crate) struct Subscription {
+    pub(crate) head: response::Parts,
+    /// `None` if nothing of the stream is left: the response then has only the block in `first`.
+    pub(crate) reader: Option<Reader>,
+    /// A block that this client gets before all others: the report of a gap.
+    pub(crate) first: Option<Bytes>,
+}
+
+impl Subscription {
+    /// Reads from the position of the reader on.
+    pub(crate) fn new(head: response::Parts, reader: Reader) -> Self {
+        Self {
+            head,
+            reader: Some(reader),
+            first: None,
+        }
+    }
+}

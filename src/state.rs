@@ -1,0 +1,73 @@
+//! The state that all services of one layer share.
+
+use std::sync::Arc;
+
+use http::request;
+
+use crate::{
+    policy::Policy,
+    replay::{Quota, RecordedStreams},
+    session::{AnyStore, Owners, SessionBinder, SessionKeepAlive, SessionMapping},
+};
+
+/// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
+const READ_BUFFER: usize = 8192 + 4096 * 100;
+
+/// The settings of a layer, and the sessions and recorded streams of its services.
+///
+/// A setter of the layer changes a copy, so that clones of the layer from before keep theirs.
+#[derive(Clone)]
+pub(crate) struct LayerState {
+    /// The policy that the setters of the layer fill.
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) choose_policy: Option<ChoosePolicy>,
+    pub(crate) owners: Owners,
+    pub(crate) store: AnyStore,
+    session_keep_alive: Arc<SessionKeepAlive>,
+    quota: Quota,
+    pub(crate) streams: Arc<RecordedStreams>,
+    /// The largest read buffer, in bytes, of a connection to an upstream.
+    pub(crate) read_buffer: usize,
+}
+
+/// Returns the policy for a request, or `None` for the policy of the layer.
+pub(crate) type ChoosePolicy = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
+
+impl LayerState {
+    /// The policy for a request.
+    pub(crate) fn policy_for(&self, request: &request::Parts) -> Arc<Policy> {
+        let chosen = self.choose_policy.as_ref();
+        let chosen = chosen.and_then(|choose| choose(request));
+        chosen.unwrap_or_else(|| Arc::clone(&self.policy))
+    }
+
+    /// Changes the limits of recorded streams. The layer then has no recorded streams yet.
+    pub(crate) fn set_quota(&mut self, set: impl FnOnce(&mut Quota)) {
+        set(&mut self.quota);
+        self.streams = Arc::new(RecordedStreams::new(self.quota));
+    }
+
+    /// The store and the keep-alive task, for sessions that this mapping finds.
+    pub(crate) fn session_binder(&self, mapping: &SessionMapping) -> SessionBinder {
+        SessionBinder::new(
+            self.store.clone(),
+            Arc::clone(&self.session_keep_alive),
+            mapping.store_limit(),
+        )
+    }
+}
+
+impl Default for LayerState {
+    fn default() -> Self {
+        Self {
+            policy: Arc::default(),
+            choose_policy: None,
+            owners: Owners::default(),
+            store: AnyStore::default(),
+            session_keep_alive: Arc::default(),
+            quota: Quota::default(),
+            streams: Arc::new(RecordedStreams::new(Quota::default())),
+            read_buffer: READ_BUFFER,
+        }
+    }
+}
