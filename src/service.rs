@@ -20,7 +20,7 @@ use crate::{
         resume::{has_parameter, names_an_event},
     },
     future::ResponseFuture,
-    headers::event_stream,
+    headers::accept_encoding::narrow_accept_encoding,
     layer::Config,
     reconnect::{NoReconnect, ReconnectPolicy, RetryRequest},
     replay::recorded_stream::{StreamKey, StreamOwner},
@@ -99,7 +99,7 @@ where
         let seen = policy.inspects().then(|| Box::new(parts.clone()));
         let repeat = self.reconnect.again(&self.inner, &parts);
         if policy.inspects() || repeat.is_some() {
-            event_stream::narrow_accept_encoding(&mut parts);
+            narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
         let comes_back = replay.is_some_and(|replay| {

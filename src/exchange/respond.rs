@@ -16,6 +16,7 @@ use crate::{
         session::InSession,
     },
     headers::{
+        content_encoding::ContentCoding,
         content_type::{Declared, declared, foreign_charset},
         event_stream,
     },
@@ -27,9 +28,7 @@ use crate::{
     replay::on_demand::ResumeOnDemand,
     session::SessionLease,
     upstream::{
-        Pipeline, ProgressStage, Pull, UpstreamProgress,
-        body::{ContentCoding, DecodedBody},
-        terminal::TerminalWatch,
+        Pipeline, ProgressStage, Pull, UpstreamProgress, body::DecodedBody, terminal::TerminalWatch,
     },
 };
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 
 use crate::{
     codec::Event,
     exchange::{authorize::authorize, record::Rejoins},
     headers::{
-        event_stream::LAST_EVENT_ID,
+        event_stream::{LAST_EVENT_ID, head_with, plain_headers},
         query::{parameters, set_parameter},
     },
     log::{CursorLookup, EventId, LogState, Position, Reader, StreamId},
@@ -398,22 +398,6 @@ fn place_of(
         recording = next;
     }
     (recording, place)
-}
-
-/// The head of a success.
-pub(crate) fn head_with(headers: HeaderMap) -> response::Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.headers = headers;
-    head
-}
-
-/// The head of a stream that tells of nothing but a gap.
-fn plain_headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let mime = HeaderValue::from_static("text/event-stream");
-    headers.insert(header::CONTENT_TYPE, mime);
-    crate::headers::event_stream::of_event_stream(&mut headers);
-    headers
 }
 
 /// The id, if it is one of ours. Blanks around it have no meaning (RFC 9110 5.5).

@@ -11,8 +11,7 @@ use std::{
 use http::{HeaderMap, header, request, response, uri::Authority};
 
 use crate::{
-    exchange::resume::head_with,
-    headers::{query::without_parameter, stored::StoredHeaders},
+    headers::{event_stream::head_with, query::without_parameter, stored::StoredHeaders},
     log::{LogState, Reader, SharedLog, StreamId},
     replay::{
         Account, Record, Replay,
