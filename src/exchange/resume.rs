@@ -10,6 +10,7 @@ use crate::{
     exchange::{authorize::authorize, record::Rejoins},
     headers::{
         event_stream::{LAST_EVENT_ID, head_with, plain_headers},
+        list::elements,
         query::{parameters, set_parameter},
     },
     log::{CursorLookup, EventId, LogState, Position, Reader, StreamId},
@@ -80,7 +81,7 @@ pub(crate) fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
 fn named_events(headers: &HeaderMap) -> impl Iterator<Item = Option<EventId>> {
     let values = headers.get_all(LAST_EVENT_ID).iter();
     // Several fields are one list to some (RFC 9110 5.3).
-    let values = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let values = values.flat_map(|value| elements(value.as_bytes()));
     values.map(own_id)
 }
 

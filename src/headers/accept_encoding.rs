@@ -6,7 +6,10 @@ use http::{
     request,
 };
 
-use crate::headers::{content_encoding::is_known, list::members};
+use crate::headers::{
+    content_encoding::is_known,
+    list::{elements, members},
+};
 
 /// Takes from `Accept-Encoding` what could not be decoded, if the answer may be an event stream. LLM SDKs ask
 /// for gzip on every request; an upstream that obeys would make its stream unreadable.
@@ -18,8 +21,7 @@ pub(crate) fn narrow_accept_encoding(request: &mut request::Parts) {
         .headers
         .get_all(ACCEPT_ENCODING)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
-        .map(<[u8]>::trim_ascii)
+        .flat_map(|value| elements(value.as_bytes()))
         .filter(|member| {
             let end = member.iter().position(|&b| b == b';');
             let name = member[..end.unwrap_or(member.len())].trim_ascii_end();

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header::CONTENT_ENCODING};
 
-use crate::headers::content_type::shown;
+use crate::headers::{content_type::shown, list::elements};
 
 /// The codings that `upstream::decompression` decodes.
 #[cfg(feature = "decompression")]
@@ -23,8 +23,7 @@ impl ContentCoding {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(CONTENT_ENCODING).iter();
         let names: Vec<&[u8]> = values
-            .flat_map(|value| value.as_bytes().split(|&b| b == b','))
-            .map(<[u8]>::trim_ascii)
+            .flat_map(|value| elements(value.as_bytes()))
             .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"))
             .collect();
         match names[..] {
