@@ -19,7 +19,7 @@ use crate::{
         record::RecordingContext, resume::needs_handling,
     },
     future::ResponseFuture,
-    headers::event_stream::narrow_accept_encoding,
+    headers::accept_encoding::narrow_accept_encoding,
     reconnect::{NoReconnect, ReconnectPolicy, RetryRequest},
     replay::key::{StreamKey, StreamOwner},
     state::LayerState,

@@ -212,14 +212,6 @@ impl Block {
         self.shape.set_well_formed(true);
     }
 
-    /// The same block without its comments; `None` if nothing else was in it.
-    pub(crate) fn without_comments(self) -> Option<Self> {
-        if !self.lines().any(|line| matches!(line, Line::Comment(_))) {
-            return Some(self);
-        }
-        super::encode::without_comments(&self)
-    }
-
     /// Where the values of the fields of that name stand.
     fn fields_named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Range<usize>> {
         let text = self.as_bytes();

@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
 use super::{
     block::Block,
+    edit,
     encode::{self, FieldError},
     lines::{LineRanges, value_of},
 };
@@ -101,7 +102,7 @@ impl Event {
     /// Puts `data` in place of all `data` lines. Line ends (LF, CR, CRLF) make several lines, so
     /// [`data`](Self::data) then reads them as LF.
     pub fn set_data(&mut self, data: impl AsRef<str>) {
-        self.0 = encode::replace_data(&self.0, data.as_ref());
+        self.0 = edit::replace_data(&self.0, data.as_ref());
     }
 
     /// Sets the `event` field.
@@ -147,7 +148,7 @@ impl Event {
     }
 
     fn replace_field(&mut self, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-        self.0 = encode::replace_field(&self.0, name, write);
+        self.0 = edit::replace_field(&self.0, name, write);
     }
 }
 

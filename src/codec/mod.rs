@@ -29,6 +29,7 @@ mod block_meta;
 mod chunk;
 mod chunk_slice;
 mod decoder;
+mod edit;
 mod encode;
 mod event;
 mod input;
@@ -46,6 +47,6 @@ pub use lines::Line;
 
 pub(crate) use block_meta::PendingLf;
 pub(crate) use chunk_slice::ChunkSlice;
-pub(crate) use encode::{with_id, without_id};
+pub(crate) use edit::{with_id, without_id};
 pub(crate) use item::BOM;
 pub(crate) use lines::id_of;

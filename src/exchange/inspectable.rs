@@ -5,8 +5,9 @@ use std::{borrow::Cow, sync::Arc};
 use http::{StatusCode, response};
 
 use crate::{
-    headers::content_type::foreign_charset, observe::report::rejected, rejection::Rejection,
-    upstream::body::ContentCoding,
+    headers::{content_encoding::ContentCoding, content_type::foreign_charset},
+    observe::report::rejected,
+    rejection::Rejection,
 };
 
 /// Why interceptors cannot read a stream.

@@ -13,17 +13,13 @@ use crate::{
         inspectable::{INTERCEPTOR_PANICKED, check_inspectable},
         session::SessionContext,
     },
-    headers::event_stream,
+    headers::{content_encoding::ContentCoding, event_stream},
     intercept::{Chain, StreamHead},
     observe::report::StreamReport,
     reconnect::ContentCheck,
     rejection::Rejection,
     session::SessionLease,
-    upstream::{
-        Pipeline, ProgressStage, Pull,
-        body::{ContentCoding, DecodedBody},
-        terminal::TerminalWatch,
-    },
+    upstream::{Pipeline, ProgressStage, Pull, body::DecodedBody, terminal::TerminalWatch},
 };
 
 impl RequestContext {

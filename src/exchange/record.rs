@@ -11,7 +11,7 @@ use tower::BoxError;
 use crate::{
     codec::{ChunkSlice, Event},
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
-    headers::event_stream,
+    headers::{content_encoding::ContentCoding, event_stream},
     log::{LogEncoder, SharedLog, StreamId},
     observe::report::StreamOutcome,
     reconnect::{Reconnecting, RetryRequest},
@@ -26,11 +26,7 @@ use crate::{
         recorded_stream::{NewRecordedStream, RecordedStream},
         subscription::Subscription,
     },
-    upstream::{
-        ProgressStage,
-        body::{ContentCoding, DecodedBody},
-        sink::Sink,
-    },
+    upstream::{ProgressStage, body::DecodedBody, sink::Sink},
 };
 
 /// How the stream of a response is recorded.

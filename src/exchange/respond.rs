@@ -16,6 +16,7 @@ use crate::{
         record::record,
     },
     headers::{
+        content_encoding::ContentCoding,
         content_type::{Declared, declared},
         event_stream,
     },
@@ -23,10 +24,7 @@ use crate::{
     reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
     replay::{on_demand::ResumeOnDemand, subscription::Subscription},
-    upstream::{
-        ProgressStage, UpstreamProgress,
-        body::{ContentCoding, DecodedBody},
-    },
+    upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
 };
 
 /// Makes the response that the client gets.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderValue, Method, StatusCode, request};
 
 use crate::{
     codec::Event,
     exchange::authorize::authorize,
     headers::{
-        event_stream::LAST_EVENT_ID,
+        event_stream::{LAST_EVENT_ID, head_with, plain_headers},
         query::{parameters, set_parameter},
     },
     log::{
@@ -358,20 +358,4 @@ fn locate(stream: &Arc<RecordedStream>, position: Position) -> (Arc<RecordedStre
         stream = next;
     }
     (stream, lookup)
-}
-
-/// The head of a success.
-pub(crate) fn head_with(headers: HeaderMap) -> response::Parts {
-    let (mut head, ()) = Response::new(()).into_parts();
-    head.headers = headers;
-    head
-}
-
-/// The head of a stream that has only a gap event.
-fn plain_headers() -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let mime = HeaderValue::from_static("text/event-stream");
-    headers.insert(header::CONTENT_TYPE, mime);
-    crate::headers::event_stream::of_event_stream(&mut headers);
-    headers
 }

@@ -41,6 +41,12 @@ impl<'a> Member<'a> {
     }
 }
 
+/// The elements of a list whose grammar has no quoted strings, such as `Content-Encoding`, without the blanks around them. Empty
+/// elements are included.
+pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(trim)
+}
+
 /// The members of a field's value that are not empty.
 pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = Member<'_>> {
     split(value, b',').filter_map(|(range, unclosed)| {

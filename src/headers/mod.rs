@@ -1,5 +1,7 @@
 //! Header fields and URIs: one parser for each.
 
+pub(crate) mod accept_encoding;
+pub(crate) mod content_encoding;
 pub(crate) mod content_type;
 pub(crate) mod event_stream;
 pub(crate) mod list;

@@ -21,12 +21,9 @@ use crate::reconnect::{
     config::{Ask, Resend},
 };
 use crate::{
-    headers::{event_stream::LAST_EVENT_ID, stored::leave_buffer},
+    headers::{content_encoding::ContentCoding, event_stream::LAST_EVENT_ID, stored::leave_buffer},
     timer::Timer,
-    upstream::{
-        Continuation, UpstreamEnd, UpstreamProgress,
-        body::{ContentCoding, DecodedBody},
-    },
+    upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
 /// How a service is asked again.

@@ -11,8 +11,7 @@ use std::{
 use http::{HeaderMap, response};
 
 use crate::{
-    exchange::resume::head_with,
-    headers::stored::StoredHeaders,
+    headers::{event_stream::head_with, stored::StoredHeaders},
     log::{Cursor, LogState, Reader, SharedLog, StartAt, StreamId},
     replay::{
         Account, Record,

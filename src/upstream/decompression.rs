@@ -20,8 +20,6 @@ use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tower::BoxError;
 
-pub(super) const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
-
 /// How much is decoded at a time. A bomb is no danger: this is what it goes off in, as fast as the client reads, and
 /// an event cannot outgrow the limit on events.
 const BYTES_A_READ: usize = 8 << 10;

@@ -7,8 +7,6 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::BoxError;
 
-pub(super) const CODINGS: [&str; 0] = [];
-
 /// Never called: there is no coding to call it with.
 pub(super) fn decoded<B>(
     _coding: &str,

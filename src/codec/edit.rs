@@ -1,0 +1,189 @@
+//! Edits of blocks: one field or all comments change, and the rest of the block stays.
+
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
+
+use crate::codec::{
+    block::Block,
+    encode::{data, field},
+    lines::{Line, Lines, stands_alone},
+};
+
+/// The block with `text` in place of all its lines of data.
+pub(super) fn replace_data(block: &Block, text: &str) -> Block {
+    replace_only_line(block, text)
+        .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
+}
+
+/// The same where one line takes the place of one, and all around it stays as it is: most edits are of this kind, and the
+/// block need not be read again for it.
+fn replace_only_line(block: &Block, text: &str) -> Option<Block> {
+    const NAME: &[u8] = b"data: ";
+    let (mut shape, raw) = (block.shape, block.as_bytes());
+    if shape.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
+        return None;
+    }
+    let old = shape.first_data();
+    let (before, after) = (&raw[..old.start], &raw[old.end..]);
+    let before = before
+        .strip_suffix(NAME)
+        .or_else(|| before.strip_suffix(b"data:"))?;
+    let stays = [before, after]
+        .iter()
+        .all(|part| memchr(b'\r', part).is_none());
+    if !stays || memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
+        return None;
+    }
+    let raw = [before, NAME, text.as_bytes(), after].concat();
+    let start = before.len() + NAME.len();
+    shape.set_first_data(start..start + text.len());
+    Some(Block {
+        shape,
+        raw: Bytes::from(raw).into(),
+    })
+}
+
+/// The block with all fields of that name replaced by what `write` writes: in the place of the first, or,
+/// where there was none, before the data (a client that reads line by line then knows it in time).
+pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Block {
+    let is = |line: &Line<'_>, wanted: &[u8]| matches!(line, Line::Field { name, .. } if *name == wanted);
+    let present = block.lines().any(|line| is(&line, name));
+    let place = if present { name } else { b"data" };
+    let mut write = Some(write);
+    rebuild(block, |raw, line| {
+        if is(&line, place)
+            && let Some(write) = write.take()
+        {
+            write(raw);
+        }
+        !is(&line, name)
+    })
+}
+
+/// Writes the block with this id, and with no other.
+pub(crate) fn with_id(raw: &mut Vec<u8>, block: &Block, id: &[u8]) {
+    if block.has_id() {
+        let block = replace_field(block, b"id", |raw| field(raw, b"id", id));
+        raw.extend_from_slice(block.as_bytes());
+    } else {
+        field(raw, b"id", id);
+        raw.extend_from_slice(block.as_bytes());
+    }
+}
+
+/// The block without an id.
+pub(crate) fn without_id(block: &Block) -> Block {
+    replace_field(block, b"id", |_| {})
+}
+
+impl Block {
+    /// The same block without its comments; `None` if nothing else was in it.
+    pub(crate) fn without_comments(self) -> Option<Self> {
+        let keep = |line: &Line<'_>| !matches!(line, Line::Comment(_));
+        if self.lines().all(|line| keep(&line)) {
+            return Some(self);
+        }
+        let rest = self.lines().any(|line| keep(&line));
+        rest.then(|| rebuild(&self, |_, line| keep(&line)))
+    }
+}
+
+/// Writes the lines again that `keep` keeps, each ended by LF. `keep` may write before a line.
+/// A block that was not finished is not finished by this.
+fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) -> Block {
+    let mut raw = Vec::with_capacity(block.as_bytes().len() + 32);
+    for line in Lines::new(block.as_bytes()).filter(|line| !line.is_empty()) {
+        if keep(&mut raw, Line::parse(line)) {
+            raw.extend_from_slice(line);
+            raw.push(b'\n');
+        }
+    }
+    // A comment or `retry` that comes first would be a block of its own; after another line it is part of this one.
+    let alone: usize = Lines::new(&raw)
+        .take_while(|line| stands_alone(line))
+        .map(|line| line.len() + 1)
+        .sum();
+    raw.rotate_left(alone);
+    if block.is_terminated() {
+        raw.push(b'\n');
+    } else if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
+        raw.pop();
+    }
+    Block::rebuilt(raw, block.is_terminated())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Decoder, Item};
+
+    fn blocks(stream: &str) -> Vec<Block> {
+        let mut decoder = Decoder::default().check_utf8(true);
+        decoder.push(stream.to_owned().into());
+        let pieces =
+            std::iter::from_fn(|| decoder.next_item().unwrap().or_else(|| decoder.finish()));
+        let blocks = pieces.filter_map(|piece| match piece {
+            Item::Event(event) => Some(event.into_block()),
+            Item::Block(block) => Some(block),
+            _ => None,
+        });
+        blocks.collect()
+    }
+
+    const LINES: &[&str] = &[
+        "data: a",
+        "data:a",
+        "data",
+        "data: ",
+        "data:",
+        "data:  a",
+        "data: data: a",
+        "datax: 1|data: a",
+        "data: a|datax",
+        "id: 1|: c|retry: 1|data: a|event: b",
+        "data: a|id: 1|id",
+        "event: a|data: a|data: b",
+        "data: \u{e4}|: c",
+        "x|data",
+        "id: 1",
+    ];
+    const TEXTS: &[&str] = &[
+        "", "b", " b", "\u{e4}", "longer", "b\nc", "b\rc", "b\n", "data: b",
+    ];
+
+    /// What is known of a block.
+    fn known(block: &Block) -> (std::ops::Range<usize>, usize, [bool; 3]) {
+        let shape = block.shape;
+        let flags = [shape.has_id(), shape.has_event(), shape.is_repeated()];
+        (shape.first_data(), shape.data_lines(), flags)
+    }
+
+    #[test]
+    fn one_line_in_place_of_one_is_what_a_block_built_anew_would_be() {
+        let streams = ["\n", "\r\n", "\r"].into_iter().flat_map(|end| {
+            let rests = ["||", "|", ""].into_iter();
+            rests.flat_map(move |rest| {
+                LINES
+                    .iter()
+                    .map(move |lines| format!("{lines}{rest}").replace('|', end))
+            })
+        });
+        for block in streams.flat_map(|stream| blocks(&stream)) {
+            for text in TEXTS {
+                let anew = replace_field(&block, b"data", |raw| data(raw, text));
+                let got = replace_data(&block, text);
+                assert_eq!(got, anew);
+                assert_eq!(known(&got), known(&anew), "{:?}", got.raw());
+            }
+        }
+    }
+
+    #[test]
+    fn most_edits_take_the_short_way() {
+        let takes = |raw: &str, text| replace_only_line(&blocks(raw)[0], text).is_some();
+        assert!(takes("data: a\n\n", "b") && takes("id: 1\ndata:\nevent: x\n\n", ""));
+        assert!(!takes("data\n\n", "b") && !takes("data: a", "b"));
+        assert!(!takes("data: a\ndata: a\n\n", "b") && !takes("data: a\r\n\r\n", "b"));
+        assert!(!takes("data: a\n\n", "b\nc") && !takes("data: a\n\n", "b\rc"));
+    }
+}
