@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let mcp = Mcp::with_sessions(guarded, sessions).check(check);
     let layer =
-        SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)));
+        SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
 
     let client = Client::builder(TokioExecutor::new()).build_http();
     let upstream = service_fn(move |request| forward(client.clone(), upstream.clone(), request));

@@ -18,12 +18,11 @@ use crate::{
     state::LayerState,
 };
 
-/// Wraps a service such that the event streams it answers with are read, and can be changed, event by event
-/// while they flow.
+/// A layer that reads the event streams of a service, and lets interceptors change them event by event while they stream.
 ///
-/// Put it around any `Service<Request<_>, Response = Response<B>>`: an axum router, a tonic server, a hyper or
-/// reqwest client that fetches from an upstream. Which responses are event streams is told by their
-/// `Content-Type` alone; all others pass untouched. One request to the layer is one request to the service.
+/// It wraps any `Service<Request<_>, Response = Response<B>>`: an axum router, a tonic server, a hyper or reqwest client in front
+/// of an upstream. The `Content-Type` alone decides whether a response is an event stream; other responses pass untouched. One
+/// request to the layer is one request to the service.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,7 +42,7 @@ use crate::{
 /// }
 ///
 /// let layer = SseProxyLayer::default()
-///     .intercept(redact)                                     // run in this order, per event
+///     .intercept(redact) // interceptors run in this order, for each event
 ///     .intercept(|event: Event| (event.data() != "password").then_some(event))
 ///     .keep_alive(KeepAlive::new(Duration::from_secs(15)))
 ///     .max_event_bytes(1 << 20);
@@ -59,68 +58,68 @@ use crate::{
 ///
 /// # What happens to an event stream
 ///
-/// * Every complete event goes through the [interceptors](crate::intercept), and so does everything else that
-///   reaches the client: comments, ids, `retry`, unknown fields, and what an upstream leaves unfinished at its
-///   end. Unless an interceptor changes it, it leaves as it came, byte for byte.
-/// * An event leaves as soon as it is complete and allowed; events that are ready together leave together.
-/// * The head loses what is no longer true (`Content-Length`, `ETag`, digests, ranges, `Content-Encoding`) and
-///   gets `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. The operator of a gateway acts
-///   for the origin, so an upstream's own `no-transform` is overruled.
-/// * With interceptors installed, what they could not read is refused with 502: a charset other than UTF-8, a
-///   range (206), a content coding. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
-///   codings that are not are taken out of the request's `Accept-Encoding`. A `HEAD` request is answered
-///   with the same head.
-/// * [Session](crate::session) ids are translated before the interceptors see an event, which see what the client sees.
-/// * When the upstream breaks, an event is too large or an interceptor fails, the body ends with an [error]
-///   after what was allowed before it, so that the client sees a cut and not an end.
-/// * With [`reconnect`](crate::reconnect), an upstream that breaks off is asked to go on.
-/// * With [`replay`](crate::replay), events get ids, and a client that comes back with the last one it has misses nothing. A task
-///   then moves the stream, and the upstream goes on for a while without a client.
-/// * Otherwise, dropping the response, or the future before it, drops the upstream's. That a client has left is for the server to
-///   see: hyper's HTTP/1 does not while it has input left (the next request, a line end too many), nor while it waits for
-///   a client that does not read. The gateway example watches its sockets for that.
+/// A layer with nothing configured changes no byte of a head or a body. With any setting that reads streams:
 ///
-/// A layer with nothing configured does not read event streams: it changes no byte of a head or a body. Nor is a range (206) of
-/// one changed while no interceptors are installed.
+/// * Each complete event passes the [interceptors](crate::intercept), and so does every other byte of the stream: comments, ids,
+///   `retry`, unknown fields, and an unfinished block at the end. A block that no interceptor changes is forwarded
+///   byte-identical.
+/// * An event is sent as soon as it is complete and allowed. Events that are ready together are sent together.
+/// * Header fields that describe the upstream's bytes are removed: `Content-Length`, `ETag`, digests, ranges and
+///   `Content-Encoding`. The response gets `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for
+///   the origin (RFC 9110 3.7), so an upstream's own `no-transform` does not bind it.
+/// * While interceptors are installed, a stream that they cannot read is answered with 502: another charset than UTF-8, a range
+///   (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
+///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.
+/// * The response to a `HEAD` request has the same head and no body.
+/// * [Session](crate::session) ids are translated before the interceptors run, so interceptors see what the client sees.
+/// * If the upstream fails, an event is too large, or an interceptor fails, the body ends with an [error] after the events that
+///   were allowed before it. The server then cuts the connection (HTTP/1.1) or resets the stream (HTTP/2), so that the client
+///   does not take the cut for the end.
+/// * With [`reconnect`](crate::reconnect), the layer asks an upstream whose connection broke to continue.
+/// * With [`replay`](crate::replay), a task reads the upstream into a log, and a client that reconnects with `Last-Event-ID` misses
+///   nothing. The upstream continues for a grace period without a client.
+/// * Otherwise, dropping the response or its future cancels the upstream request. The server has to notice that a client
+///   disconnected: hyper's HTTP/1 server does not while it has unread input (a pipelined request, an extra line end), nor while it
+///   waits for a client that does not read. The gateway example watches its sockets for that.
 ///
 /// # Diagnostics
 ///
-/// Each event stream that does not end cleanly leaves one [`tracing`] event, of the target `tower_sse_proxy` and with these fields:
+/// Each event stream that does not end cleanly emits one [`tracing`] event, with the target `tower_sse_proxy` and these fields:
 ///
 /// | field | value |
 /// |---|---|
-/// | `reason` | why it ended; see below |
-/// | `cause` | with `rejected`: `content coding`, `charset`, `range`, `malformed content type` or `interceptor panicked`; with `session_error`: a text of the crate's own |
-/// | `route` | the label set by [`route`](Self::route), if one is set |
-/// | `duration_ms` | since its head, in milliseconds |
-/// | `events` | the events that went through all interceptors; absent if the layer does not read the stream |
+/// | `reason` | why the stream ended, see below |
+/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type` or `interceptor panicked`; for `session_error`: a fixed text |
+/// | `route` | the label set by [`route`](Self::route), if any |
+/// | `duration_ms` | milliseconds since the response head |
+/// | `events` | number of events that passed all interceptors; absent if the layer does not read the stream |
 ///
 /// | `reason` | level | when |
 /// |---|---|---|
-/// | `client_left` | debug | the response body was dropped before its end, or no client came back within the [grace period](Replay::grace_period) |
+/// | `client_left` | debug | the response body was dropped before its end, or no client reconnected within the [grace period](Replay::grace_period) |
 /// | `truncated` | warn | the upstream ended the body inside an event |
 /// | `upstream_error` | warn | the upstream's body failed, and no other response continued it |
 /// | `overflow` | warn | an event was larger than [`max_event_bytes`](Self::max_event_bytes) |
 /// | `not_utf8` | warn | the body began with a byte order mark of another encoding |
 /// | `interceptor_failed` | warn | an interceptor failed, panicked, or took longer than its time limit |
 /// | `session_error` | warn | a session id could not be translated |
-/// | `rejected` | warn | it was answered with 502, as interceptors could not read it |
+/// | `rejected` | warn | the layer answered with 502, because interceptors could not read the stream |
 /// | `expired` | warn | a recorded stream reached its [maximum age](Replay::max_age) |
 /// | `cancelled` | warn | [`abort`](Self::abort) ended a recorded stream |
-/// | `shutdown` | warn | the task of a recorded stream was dropped, as its runtime ended |
-/// | `lagged` | warn | a client of a recorded stream was too slow, and was cut; the stream goes on |
+/// | `shutdown` | warn | the task of a recorded stream was dropped, because its runtime shut down |
+/// | `lagged` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues |
 ///
-/// A recorded stream leaves one event, however many clients read it; only a `lagged` client adds its own. Neither data, ids, header
-/// values, paths nor the texts of errors are recorded.
+/// A recorded stream emits one event, however many clients read it; a client that lagged adds one. Event data, ids, header values,
+/// paths and error texts are never recorded.
 ///
-/// # What it needs
+/// # Requirements
 ///
-/// The service is `Clone + Send + 'static` with a `Send` future and a `Send` error, and its bodies carry [`Bytes`](bytes::Bytes).
-/// Errors of the service are passed on as they are. Keep-alive, interceptors with deadlines or time limits, and
-/// streams that break need tokio's timer at the time the body is polled, and [sessions](crate::session) and
-/// [replay](crate::replay) need its runtime; nothing else does.
+/// The service is `Clone + Send + 'static` with a `Send` future and a `Send` error, and its bodies yield [`Bytes`](bytes::Bytes).
+/// Errors of the service pass through unchanged; failures of the layer itself are responses. Keep-alive, interceptors with
+/// deadlines or time limits, and streams that fail need tokio's timer when the body is polled.
+/// [Sessions](crate::session) and [replay](crate::replay) need a tokio runtime.
 ///
-/// A layer is cheap to clone, and clones share their interceptors and the store of their sessions.
+/// A layer is cheap to clone. Clones share interceptors, session store and recorded streams.
 ///
 /// [error]: crate::Error
 #[derive(Clone)]
@@ -139,8 +138,8 @@ impl Default for SseProxyLayer {
 }
 
 impl SseProxyLayer {
-    /// A layer whose [sessions](Self::sessions) are in this store. ([`default`](Self::default) is one with a
-    /// [`MemoryStore`](crate::session::MemoryStore).)
+    /// Creates a layer that keeps [sessions](Self::sessions) in this store. [`default`](Self::default) uses a
+    /// [`MemoryStore`](crate::session::MemoryStore).
     pub fn new(store: impl SessionStore) -> Self {
         let mut layer = Self::default();
         Arc::make_mut(&mut layer.state).store = AnyStore::new(store);
@@ -149,11 +148,12 @@ impl SseProxyLayer {
 }
 
 impl<R> SseProxyLayer<R> {
-    /// Asks an upstream that has broken off to go on, behind its client's back: by a [`Backoff`](crate::reconnect::Backoff) or by the
-    /// rules of a [`Reconnect`]. It holds for all requests of the layer, whatever their [policy](Self::policy).
+    /// Reconnects when the upstream connection breaks, without the client noticing: with a
+    /// [`Backoff`](crate::reconnect::Backoff) or with all settings of [`Reconnect`]. Applies to all requests of the layer, whatever
+    /// their [policy](Self::policy).
     ///
-    /// A request without a body has to be made for that, so the service's requests have bodies that are [`Default`]. hyper's are
-    /// not: see [`Reconnect`] for what boxes them. The layer's type becomes `SseProxyLayer<Reconnect>`, in an axum `State` too.
+    /// The layer makes the second request itself, with an empty body, so the request body type has to implement [`Default`].
+    /// hyper's does not; [`Reconnect`] shows how to box it. The layer's type becomes `SseProxyLayer<Reconnect>`.
     pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> SseProxyLayer<Reconnect> {
         SseProxyLayer {
             state: self.state,
@@ -161,30 +161,31 @@ impl<R> SseProxyLayer<R> {
         }
     }
 
-    /// Maps the sessions of clients to those of the upstream, by these rules. See [`session`](crate::session).
+    /// Maps client session ids to upstream session ids. Off unless set. See [`session`](crate::session).
     pub fn sessions(self, sessions: SessionMapping) -> Self {
         self.with(|policy| policy.sessions(sessions))
     }
 
-    /// Says whose a request is: by a principal that a layer further out has proved and put into the extensions, say. `None` is
-    /// nobody in particular. A session can be used by who opened it and by nobody else; with [`replay`](Self::replay), so can what
-    /// is kept of a stream, and clients [share](Replay::share_by) one only with those of the same owner.
+    /// Sets the function that computes the owner of a request, for example from a principal that an outer layer has
+    /// authenticated and put into the extensions. `None` is the anonymous owner.
     ///
-    /// Unless set, the owner is the request's [`Credentials`]: `Authorization` and the usual headers for API keys. Where such a
-    /// credential changes during a session (a token that is refreshed), the session is lost with it: set this. What was opened
-    /// before a login is nobody's in particular, and so not the user's after it. For streams that are the same for everybody,
-    /// `.owner(|_| Some("everybody"))` makes one owner of all.
+    /// Only the owner that opened a session can use it. With [`replay`](Self::replay), only the owner that opened a stream can
+    /// resume it, and clients [share](Replay::share_by) streams only with clients of the same owner.
     ///
-    /// This and [`credentials`](Self::credentials) replace each other: the one that is called last holds.
+    /// Unless set, the owner is made of the request's [`Credentials`]: `Authorization` and the usual headers for API keys. A
+    /// client whose credentials change during a session (a refreshed token) loses the session; set this function then. Sessions
+    /// and streams from before a login belong to the anonymous owner, not to the user. For streams that are the same for all
+    /// clients, `.owner(|_| Some("everybody"))` makes all clients one owner.
+    ///
+    /// Replaces [`credentials`](Self::credentials), and is replaced by it: the last call wins.
     ///
     /// ```
-    /// use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
+    /// use tower_sse_proxy::SseProxyLayer;
     ///
     /// #[derive(Clone)]
-    /// struct User(String); // put into the extensions by a layer further out
+    /// struct User(String); // inserted into the extensions by an outer layer
     ///
     /// let layer = SseProxyLayer::default()
-    ///     .sessions(SessionMapping::header("x-session"))
     ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
     /// ```
     pub fn owner<P: Into<Vec<u8>>>(
@@ -197,17 +198,19 @@ impl<R> SseProxyLayer<R> {
         self
     }
 
-    /// Sets the request fields that make up the [owner](Self::owner); [`Credentials::default`] unless set. For logins that live
-    /// in a cookie: cookies count only by name.
+    /// Sets the header fields and cookies that make up the [owner](Self::owner) of a request. [`Credentials::default`] unless
+    /// set. A login that is kept in a cookie has to be named here.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         let state = Arc::make_mut(&mut self.state);
         state.owners.set_credentials(credentials);
         self
     }
 
-    /// The key by which owners are hashed; a random one of the layer's own unless set. Processes that share a store share this
-    /// key, or each answers 404 to the sessions of the other; so does one process after a restart, if its store survives that. As
-    /// long and as secret as any key: 32 random bytes.
+    /// Sets the key with which owners are hashed, as long and as secret as any key: 32 random bytes. Random for each layer unless
+    /// set.
+    ///
+    /// Processes that share a session store need the same key: otherwise each answers 404 to the sessions of the others. So does a
+    /// process after a restart, if its store survives the restart.
     pub fn owner_key(mut self, key: impl AsRef<[u8]>) -> Self {
         let state = Arc::make_mut(&mut self.state);
         state.owners.set_key(key.as_ref());
@@ -215,47 +218,50 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Appends an interceptor to the chain: a function of an event, a function of the
-    /// [`StreamHead`](crate::intercept::StreamHead) that opens one with a state for each stream, or any
+    /// [`StreamHead`](crate::intercept::StreamHead) that makes an interceptor with its own state for each stream, or any
     /// [`MakeInterceptor`](crate::intercept::MakeInterceptor). See [`Policy::intercept`].
     pub fn intercept<M>(self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
         self.with(|policy| policy.intercept(interceptor))
     }
 
-    /// Keeps what streams have sent, for clients that come back. See [`Replay`].
+    /// Records streams, so that clients can resume them. Off unless set. See [`Replay`].
     pub fn replay(self, replay: Replay) -> Self {
         self.with(|policy| policy.replay(replay))
     }
 
-    /// How many bytes the recorded streams of this layer hold together, for [`replay`](Self::replay); 256 MiB unless set.
+    /// Limits the memory of all recorded streams of this layer together, in bytes. 256 MiB unless set.
     ///
-    /// What counts is what is allocated: events, with the buffers that they share and what it takes to store them; about 2 KiB for
-    /// a stream that has ended; and for one that goes on without a client 6 KiB, 16 KiB for the connection to its upstream, an
-    /// unfinished event, and the connection's [read buffer](Self::upstream_buffer). Streams with a client count with their events
-    /// alone.
+    /// Counted is what is allocated: events with their shared buffers and bookkeeping; about 2 KiB for a stream that has ended; and
+    /// for a stream without a client also 6 KiB, 16 KiB for the upstream connection, an unfinished event, and the
+    /// connection's [read buffer](Self::upstream_buffer).
     ///
-    /// Where there is no room for more, events are evicted: of the owner's own streams without a client, those first that have
-    /// sent nothing for the longest time; and of owners that hold more than this one, their excess only. What a connected client
-    /// has not read is never evicted for another stream, nor is anything of its stream for a newer one. If nothing can be
-    /// evicted, a stream is still served, but holds no more than its clients have still to read: its upstream is held back until
-    /// they have, and a client that resumes it is told of a [gap](crate::replay::Gap).
+    /// At the limit, events are evicted in this order: events of streams of the same owner without a client, those first that have
+    /// been silent longest; then events of other owners, but only as far as they hold more than this owner. Events that a connected
+    /// client has not read are never evicted for another stream, and no event of its stream is evicted for a newer stream. If no
+    /// event can be evicted, a new stream is still served, but its log holds only what its clients have not read yet: the layer
+    /// stops reading the upstream until they have. A client that resumes such a stream gets a [gap](crate::replay::Gap).
+    ///
+    /// Discards the streams that are recorded so far: call it before the layer is used.
     pub fn max_replay_bytes(self, bytes: usize) -> Self {
         self.with_quota(|quota| quota.bytes = bytes)
     }
 
-    /// How many bytes are kept of all streams of one [owner](Self::owner); half of [`replay_bytes`](Self::max_replay_bytes) unless
-    /// set, so that no single owner can fill the layer. All anonymous requests have one owner.
+    /// Limits the memory of the recorded streams of one [owner](Self::owner), in bytes. Half of
+    /// [`max_replay_bytes`](Self::max_replay_bytes) unless set, so that no owner can fill the layer. All anonymous requests have the
+    /// same owner.
     pub fn max_replay_bytes_per_owner(self, bytes: usize) -> Self {
         self.with_quota(|quota| quota.bytes_per_owner = Some(bytes))
     }
 
-    /// How many streams may [live on](Replay::grace_period) without a client; 4096 unless set. Above it, the oldest stream of the same
-    /// owner ends that is without a client, and if there is no other, the stream that a client has just left.
+    /// Limits the number of detached streams: streams that continue [without a client](Replay::grace_period). 4096 unless set.
+    ///
+    /// Above the limit, the oldest detached stream of the same owner ends, or if it has no other, the one that was just detached.
     pub fn max_detached(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached = streams)
     }
 
-    /// How many streams of one [owner](Self::owner) may live on without a client; 256 unless set. Above it the oldest of them ends,
-    /// as after its [`linger`](Replay::grace_period): what it has sent can still be resumed.
+    /// Limits the number of detached streams of one [owner](Self::owner). 256 unless set. Above the limit the oldest of them ends,
+    /// as it would after its [grace period](Replay::grace_period): clients can still resume what it has recorded.
     pub fn max_detached_per_owner(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached_per_owner = streams)
     }
@@ -265,44 +271,46 @@ impl<R> SseProxyLayer<R> {
         self
     }
 
-    /// The largest read buffer, in bytes, of a connection of the service to its upstream; 417,792 unless set, which is the default
-    /// of hyper's HTTP/1 client. A stream that goes on without a client keeps it allocated. The layer cannot see its size: it
-    /// counts the largest burst of the stream, and this at most, against [`replay_bytes`](Self::max_replay_bytes).
+    /// Sets the largest read buffer, in bytes, of a connection from the service to its upstream. 417,792 unless set, the default of
+    /// hyper's HTTP/1 client.
     ///
-    /// Set it to what the client is configured with (`http1_max_buf_size` of hyper). With a smaller buffer more streams can go on
-    /// without a client in the same memory; below 64 KiB large events cost more system calls.
+    /// A detached stream keeps this buffer allocated, and the layer cannot see its size. It counts the largest burst of the stream,
+    /// at most this value, against [`max_replay_bytes`](Self::max_replay_bytes).
+    ///
+    /// Use the value that the client is configured with (`http1_max_buf_size` of hyper). With a smaller buffer, more detached
+    /// streams fit into the same memory; below 64 KiB, large events cost more system calls.
     pub fn upstream_buffer(mut self, bytes: usize) -> Self {
         Arc::make_mut(&mut self.state).read_buffer = bytes;
         self
     }
 
-    /// How much memory the recorded streams of this layer and its clones hold now, in bytes: what is counted against
-    /// [`replay_bytes`](Self::max_replay_bytes).
+    /// Returns the memory, in bytes, that the recorded streams of this layer and its clones hold now, as counted against
+    /// [`max_replay_bytes`](Self::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {
         self.state.streams.registry.bytes()
     }
 
-    /// Closes a recorded stream, by the token in the [ids](crate::log::EventId) of its events. Returns false if there is no such
-    /// stream.
+    /// Closes a recorded stream, named by the stream id in the [ids](crate::replay::EventId) of its events. Returns false if there
+    /// is no such stream.
     ///
-    /// The request to the upstream is cancelled, and the bodies of its clients fail with [`Aborted`](crate::ErrorKind::Aborted). The
-    /// stream cannot be resumed from then on, also if it has ended: a `GET` with one of its ids is answered with 204, at which an
-    /// `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that continued this one, or that it continued,
-    /// are closed with it. To other owners the ids are unknown, as they were before. (A client that has not received an id yet sends
-    /// none, and its next request is a new one; with [`prime`](Replay::priming_event) every client has an id at once.)
+    /// Cancels the upstream request, and fails the bodies of the stream's clients with [`Aborted`](crate::ErrorKind::Aborted). The
+    /// stream can no longer be resumed, even if it has ended: a `GET` with one of its ids is answered with 204, at which an
+    /// `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that this one continued, or that continued
+    /// it, are closed with it. For other owners the ids stay unknown. A client that has received no id yet sends none, so its next
+    /// request opens a new stream; with a [priming event](Replay::priming_event) every client has an id at once.
     ///
-    /// The layer remembers the last 16,384 closed streams, in 2 MiB at the most. When there are more, the oldest of the owner with
-    /// the most closed streams is forgotten, and its ids are answered as [unknown](crate::replay::Gap).
+    /// The layer remembers the last 16,384 closed streams, in at most 2 MiB. Beyond that it forgets the oldest one of the owner
+    /// with the most closed streams, and answers its ids as [unknown](crate::replay::Gap).
     ///
-    /// It does not ask whose the stream is: who knows one of its ids may stop it, unless what calls this says no. Clones of a layer
-    /// have the same streams, so one goes around the service and another into the handler. (The setters of
-    /// limits begin with none: clone after the last setter.)
+    /// This method does not check the owner: the caller decides who may close a stream. Clones of a layer share their streams, so
+    /// one clone can wrap the service and another can be the state of a handler. Setters of limits discard streams: clone the layer
+    /// after the last setter.
     ///
     /// ```
     /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};
     /// # fn stop(last_event_id: &str) -> Result<(), MalformedEventId> {
     /// let layer = SseProxyLayer::default().replay(Replay::default());
-    /// // Somebody has pressed "stop", in a client that knows this id.
+    /// // A user presses "stop" in a client that has received this event id.
     /// let id: EventId = last_event_id.parse()?;
     /// layer.abort(id.stream);
     /// # Ok(()) }
@@ -311,14 +319,15 @@ impl<R> SseProxyLayer<R> {
         self.state.streams.close(stream)
     }
 
-    /// The limit, in bytes, for one event; 16 MiB unless set. See [`Policy::max_event_bytes`].
+    /// Limits the size of one event, in bytes. 16 MiB unless set. See [`Policy::max_event_bytes`].
     pub fn max_event_bytes(self, bytes: usize) -> Self {
         self.with(|policy| policy.max_event_bytes(bytes))
     }
 
-    /// What an event above the limit comes to; unless set, the stream is cut. See [`Policy::oversized_event`].
-    pub fn oversized_event(self, overflow: OversizedEvent) -> Self {
-        self.with(|policy| policy.oversized_event(overflow))
+    /// Sets what happens to an event above the limit. Unless set, the stream ends with an error. See
+    /// [`Policy::oversized_event`].
+    pub fn oversized_event(self, oversized: OversizedEvent) -> Self {
+        self.with(|policy| policy.oversized_event(oversized))
     }
 
     /// Sends comments while a stream is silent. Off unless set. See [`Policy::keep_alive`].
@@ -326,33 +335,36 @@ impl<R> SseProxyLayer<R> {
         self.with(|policy| policy.keep_alive(keep_alive))
     }
 
-    /// Sets the label by which diagnostics name the streams; none unless set. See [`Policy::route`] and
-    /// [diagnostics](#diagnostics).
+    /// Sets the label of the streams in diagnostics. None unless set. See [`Policy::route`] and [diagnostics](#diagnostics).
     pub fn route(self, label: impl Into<Arc<str>>) -> Self {
         self.with(|policy| policy.route(label))
     }
 
-    /// Takes the upstream's comments out of the stream. They are passed on unless set. See
-    /// [`Policy::strip_comments`].
+    /// Removes the upstream's comments. Off unless set. See [`Policy::strip_comments`].
     pub fn strip_comments(self, strip: bool) -> Self {
         self.with(|policy| policy.strip_comments(strip))
     }
 
-    /// Replaces the question whether a response is an event stream, asked of its head. See [`Policy::detect`].
+    /// Sets the function that decides by the head whether a response is an event stream. See [`Policy::detect`].
     pub fn detect(self, detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.detect(detect))
     }
 
-    /// Chooses another policy for some requests, by their head: headers, or extensions that a middleware further
-    /// out has set. For `None` the one holds that the other setters fill. [`Policy`] has an example.
+    /// Sets a function that chooses the policy of each request by its head: header fields, or extensions that an outer layer has
+    /// set.
     ///
-    /// A policy that is chosen is all that applies to its requests: **nothing of the other setters does, neither the
-    /// interceptors nor the sessions**. The store, the [`owner`](Self::owner) and the [`owner_key`](Self::owner_key) are the
-    /// layer's. The function runs once for each request, before the service is called.
-    pub fn policy(
+    /// The function also gets the layer's default policy, which the other setters fill, and returns it for requests without rules
+    /// of their own. A policy that is derived from it keeps its interceptors: `Policy::clone(&default).intercept(..)` adds one, at
+    /// the cost of a few reference counts. A policy that is built anew replaces it **entirely**: neither the interceptors nor the
+    /// sessions of the layer apply then. Session store, [`owner`](Self::owner) and [`owner_key`](Self::owner_key) always
+    /// apply.
+    ///
+    /// The function runs once for each request, before the service is called. [`Policy`] has an example.
+    pub fn policy<P: Into<Arc<Policy>>>(
         mut self,
-        choose: impl Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync + 'static,
+        choose: impl Fn(&request::Parts, Arc<Policy>) -> P + Send + Sync + 'static,
     ) -> Self {
+        let choose = move |request: &request::Parts, default| choose(request, default).into();
         Arc::make_mut(&mut self.state).choose_policy = Some(Arc::new(choose));
         self
     }

@@ -1,4 +1,4 @@
-//! What applies to a request.
+//! The settings that apply to one request.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -14,10 +14,10 @@ use crate::{
     session::SessionMapping,
 };
 
-/// How the streams of a request are dealt with.
+/// The settings for the event streams of one request.
 ///
-/// A layer has a policy for all requests, which its setters fill, and may choose another for some by
-/// [`SseProxyLayer::policy`](crate::SseProxyLayer::policy); the setters are the same.
+/// A layer has a default policy, which its setters fill. [`SseProxyLayer::policy`](crate::SseProxyLayer::policy) chooses a
+/// policy for each request. `Policy` has the same setters as the layer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -26,18 +26,21 @@ use crate::{
 /// let open = Arc::new(Policy::default());
 /// let layer = SseProxyLayer::default()
 ///     .intercept(|event: Event| (!event.data().contains("secret")).then_some(event))
-///     .policy(move |request| {
-///         // Everybody else is guarded.
-///         request.headers.contains_key("x-trusted").then(|| Arc::clone(&open))
+///     .policy(move |request, default| {
+///         if request.headers.contains_key("x-trusted") {
+///             Arc::clone(&open) // no interceptors
+///         } else {
+///             default
+///         }
 ///     });
 /// ```
 #[derive(Clone)]
 pub struct Policy {
     pub(crate) intercepts: Vec<Arc<dyn MakeInterceptor>>,
     pub(crate) max_event_bytes: usize,
-    /// A limit was set, so that it applies to streams with which nothing else is done.
+    /// The limit was set, so that it applies to streams that would otherwise pass untouched.
     pub(crate) limits_events: bool,
-    pub(crate) overflow: OversizedEvent,
+    pub(crate) oversized_event: OversizedEvent,
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) strip_comments: bool,
     pub(crate) detect: Detect,
@@ -50,33 +53,33 @@ pub struct Policy {
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 
 impl Policy {
-    /// Appends an interceptor to the chain: it sees what those before it let through.
+    /// Appends an interceptor to the chain. It sees the events that the interceptors before it let through.
     ///
-    /// Takes an [`MakeInterceptor`], or a function `Fn(Event) -> impl Into<Verdict>`; see
-    /// [`intercept`](crate::intercept). A closure has its argument annotated: `|event: Event|`.
+    /// Takes a [`MakeInterceptor`], or a function `Fn(Event) -> impl Into<Verdict>`; see [`intercept`](crate::intercept). The
+    /// argument of a closure has to be annotated: `|event: Event|`.
     ///
-    /// With at least one installed, an event stream that cannot be read is refused with 502 instead of passed on unseen: one in
-    /// a charset other than UTF-8, in a content coding that cannot be decoded, or cut into a range (206). So is a response whose
-    /// `Content-Type` is malformed such that some clients read `text/event-stream` in it (`text /event-stream`), unless
-    /// [`detect`](Self::detect) says that it is an event stream, and the interceptors see it. A body that begins with a byte order
-    /// mark of UTF-16, UTF-32 or UTF-7 is cut before its first byte, with [`NotUtf8`](crate::ErrorKind::NotUtf8).
+    /// While an interceptor is installed, the layer answers with 502 instead of an event stream that it cannot read: one in another
+    /// charset than UTF-8, in a content coding that cannot be decoded, or cut into a range (206). It does the same for a response
+    /// whose `Content-Type` is malformed in a way that some clients read as `text/event-stream` (`text /event-stream`), unless
+    /// [`detect`](Self::detect) takes it for an event stream, which the interceptors then see. A body that begins with a byte order
+    /// mark of UTF-16, UTF-32 or UTF-7 fails before its first byte with [`NotUtf8`](crate::ErrorKind::NotUtf8).
     pub fn intercept<M>(mut self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
         self.intercepts.push(Arc::new(interceptor.into_intercept()));
         self
     }
 
-    /// The limit, in bytes, for one event and for one line, every byte counted; 16 MiB unless set. It bounds
-    /// what an unfinished event can make a stream keep. See also [`overflow`](Self::oversized_event).
+    /// Limits the size of one event and of one line, in bytes, counting every byte. 16 MiB unless set. This bounds the memory that
+    /// an unfinished event holds. See also [`oversized_event`](Self::oversized_event).
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
         self.limits_events = true;
         self
     }
 
-    /// What an event above the limit comes to; unless set, the stream ends there with an error. It never
-    /// passes the interceptors unseen.
-    pub fn oversized_event(mut self, overflow: OversizedEvent) -> Self {
-        self.overflow = overflow;
+    /// Sets what happens to an event above the limit. Unless set, the stream ends with an error. Such an event never passes the
+    /// interceptors unseen.
+    pub fn oversized_event(mut self, oversized: OversizedEvent) -> Self {
+        self.oversized_event = oversized;
         self.limits_events = true;
         self
     }
@@ -87,16 +90,16 @@ impl Policy {
         self
     }
 
-    /// Takes the upstream's comments out of the stream. They are passed on unless set.
+    /// Removes the upstream's comments from the stream. Off unless set.
     pub fn strip_comments(mut self, strip: bool) -> Self {
         self.strip_comments = strip;
         self
     }
 
-    /// Replaces the question whether a response is an event stream, asked of its head; [`is_event_stream`]
-    /// unless set. Responses that have no body (1xx, 204, 304) are never asked about.
+    /// Sets the function that decides by the head whether a response is an event stream. [`is_event_stream`] unless set. It is
+    /// not called for responses without a body (1xx, 204, 304).
     ///
-    /// It cannot let a response pass whose `Content-Type` is malformed, as told at [`intercept`](Self::intercept).
+    /// It cannot let a response pass whose `Content-Type` is malformed; see [`intercept`](Self::intercept).
     pub fn detect(
         mut self,
         detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
@@ -105,45 +108,45 @@ impl Policy {
         self
     }
 
-    /// Maps sessions by these rules; there are none unless set. The layer's store keeps them:
+    /// Maps client session ids to upstream session ids. Off unless set. Sessions are kept in the store of the layer; see
     /// [`SseProxyLayer::new`](crate::SseProxyLayer::new).
     pub fn sessions(mut self, sessions: SessionMapping) -> Self {
         self.sessions = Some(Arc::new(sessions));
         self
     }
 
-    /// Keeps what streams have sent, for clients that come back. Nothing is kept unless set.
+    /// Records streams, so that clients can resume them. Off unless set.
     pub fn replay(mut self, replay: Replay) -> Self {
         self.replay = Some(Arc::new(replay));
         self
     }
 
-    /// Sets the label by which diagnostics name the streams of this policy; none unless set. Use a template, such as
-    /// `/chat/{id}`: nothing of a request is recorded, as its path may hold ids and secrets.
+    /// Sets the label of the streams in diagnostics. None unless set. Use a template such as `/chat/{id}`: a path may hold ids and
+    /// secrets, so the layer records nothing of the request itself.
     ///
-    /// Each event stream that does not end cleanly leaves one `tracing` event; see
+    /// Each event stream that does not end cleanly emits one `tracing` event; see
     /// [`SseProxyLayer`](crate::SseProxyLayer#diagnostics).
     pub fn route(mut self, label: impl Into<Arc<str>>) -> Self {
         self.route = Some(label.into());
         self
     }
 
-    /// The same without what is kept, and that.
+    /// Removes the replay settings, and returns both.
     pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
         let replay = self.replay.take();
         (self, replay.map(|replay| Replay::clone(&replay)))
     }
 
-    /// A policy by which requests are not passed on but answered with this status and text.
+    /// Creates a policy that answers each request with this status and text. The service is not called.
     ///
     /// ```
     /// use std::sync::Arc;
     /// use http::StatusCode;
     /// use tower_sse_proxy::{Policy, SseProxyLayer};
     ///
-    /// let closed = Arc::new(Policy::reject(StatusCode::FORBIDDEN, "not for everybody\n"));
-    /// let layer = SseProxyLayer::default().policy(move |request| {
-    ///     request.uri.path().starts_with("/admin").then(|| Arc::clone(&closed))
+    /// let closed = Arc::new(Policy::reject(StatusCode::FORBIDDEN, "forbidden\n"));
+    /// let layer = SseProxyLayer::default().policy(move |request, default| {
+    ///     if request.uri.path().starts_with("/admin") { Arc::clone(&closed) } else { default }
     /// });
     /// ```
     pub fn reject(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
@@ -155,11 +158,11 @@ impl Policy {
 
     pub(crate) fn decoder(&self) -> Decoder {
         Decoder::new(self.max_event_bytes)
-            .oversized_event(self.overflow)
+            .oversized_event(self.oversized_event)
             .check_utf8(self.inspects())
     }
 
-    /// Whether nothing is done with event streams, so that they pass untouched.
+    /// Whether event streams pass untouched.
     pub(crate) fn is_transparent(&self) -> bool {
         self.intercepts.is_empty()
             && self.keep_alive.is_none()
@@ -169,13 +172,13 @@ impl Policy {
             && self.replay.is_none()
     }
 
-    /// Whether there is something that must not pass unread: for interceptors, or session ids that are translated.
+    /// Whether interceptors or the session stage have to see each event.
     pub(crate) fn guards(&self) -> bool {
         let sessions = self.sessions.as_ref();
         !self.intercepts.is_empty() || sessions.is_some_and(|sessions| sessions.reads_events())
     }
 
-    /// Whether bytes that cannot be read must not pass.
+    /// Whether a stream that the layer cannot read must not pass.
     pub(crate) fn inspects(&self) -> bool {
         self.guards() || self.replay.is_some()
     }
@@ -187,7 +190,7 @@ impl Default for Policy {
             intercepts: Vec::new(),
             limits_events: false,
             max_event_bytes: Decoder::DEFAULT_LIMIT,
-            overflow: OversizedEvent::default(),
+            oversized_event: OversizedEvent::default(),
             keep_alive: None,
             strip_comments: false,
             detect: Arc::new(is_event_stream),
@@ -204,7 +207,7 @@ impl fmt::Debug for Policy {
         f.debug_struct("Policy")
             .field("intercepts", &self.intercepts.len())
             .field("max_event_bytes", &self.max_event_bytes)
-            .field("overflow", &self.overflow)
+            .field("oversized_event", &self.oversized_event)
             .field("keep_alive", &self.keep_alive)
             .field("strip_comments", &self.strip_comments)
             .field("sessions", &self.sessions)

@@ -30,15 +30,18 @@ pub(crate) struct LayerState {
     pub(crate) read_buffer: usize,
 }
 
-/// Returns the policy for a request, or `None` for the policy of the layer.
-pub(crate) type ChoosePolicy = Arc<dyn Fn(&request::Parts) -> Option<Arc<Policy>> + Send + Sync>;
+/// Returns the policy for a request, given the policy of the layer.
+pub(crate) type ChoosePolicy =
+    Arc<dyn Fn(&request::Parts, Arc<Policy>) -> Arc<Policy> + Send + Sync>;
 
 impl LayerState {
     /// The policy for a request.
     pub(crate) fn policy_for(&self, request: &request::Parts) -> Arc<Policy> {
-        let chosen = self.choose_policy.as_ref();
-        let chosen = chosen.and_then(|choose| choose(request));
-        chosen.unwrap_or_else(|| Arc::clone(&self.policy))
+        let default = Arc::clone(&self.policy);
+        match &self.choose_policy {
+            Some(choose) => choose(request, default),
+            None => default,
+        }
     }
 
     /// Changes the limits of recorded streams. The layer then has no recorded streams yet.

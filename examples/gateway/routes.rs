@@ -59,9 +59,9 @@ pub fn layer(
     };
     let layer = layer.upstream_buffer(proxy::READ_BUFFER);
     let layer = layer.reconnect(Reconnect::default().retry_if(again));
-    layer.policy(move |request| {
+    layer.policy(move |request, _| {
         let path = request.uri.path();
-        Some(if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
+        if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
         } else if path.starts_with("/r/") {
             Arc::clone(&resumed)
@@ -69,7 +69,7 @@ pub fn layer(
             Arc::clone(&shared)
         } else {
             Arc::clone(&plain)
-        })
+        }
     })
 }
 

@@ -35,7 +35,9 @@ const STATELESS: &str = "2026-07-28";
 /// let mcp = Mcp::new(guarded)
 ///     .check(OriginCheckLayer::new(["mcp.example.com"], ["https://app.example.com"]));
 /// let layer = SseProxyLayer::new(MemoryStore::default())
-///     .policy(move |request| request.uri.path().starts_with("/mcp").then(|| mcp.policy(request)));
+///     .policy(move |request, default| {
+///         if request.uri.path().starts_with("/mcp") { mcp.policy(request) } else { default }
+///     });
 /// # let upstream = service_fn(|_: Request<()>| async { Ok::<_, std::io::Error>(Response::new(Full::<bytes::Bytes>::default())) });
 /// let service = layer.layer(upstream);
 /// ```
@@ -58,7 +60,7 @@ const STATELESS: &str = "2026-07-28";
 /// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
 ///
 /// let mcp = Mcp::new(Policy::default().replay(Replay::default()));
-/// let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+/// let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
 /// ```
 ///
 /// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a

@@ -11,7 +11,9 @@
 //! let mcp = Mcp::new(Policy::default());
 //! let layer = SseProxyLayer::new(MemoryStore::default())
 //!     .intercept(|event: Event| (event.event_type() != "debug").then_some(event))
-//!     .policy(move |request| request.uri.path().starts_with("/mcp").then(|| mcp.policy(request)));
+//!     .policy(move |request, default| {
+//!         if request.uri.path().starts_with("/mcp") { mcp.policy(request) } else { default }
+//!     });
 //! # let _ = layer;
 //! ```
 

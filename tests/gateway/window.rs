@@ -19,7 +19,7 @@ fn layer_with(arguments: &[&str]) -> Result<SseProxyLayer, String> {
     let settings = Settings::try_parse_from(arguments).unwrap();
     let policy = Policy::default().max_event_bytes(settings.max_event_bytes);
     let policy = Arc::new(gateway_guard::install(policy, &settings)?);
-    Ok(SseProxyLayer::default().policy(move |_| Some(Arc::clone(&policy))))
+    Ok(SseProxyLayer::default().policy(move |_, _| Arc::clone(&policy)))
 }
 
 fn layer(setting: &str) -> SseProxyLayer {

@@ -172,9 +172,13 @@ impl MakeInterceptor for Choosy {
 async fn an_interceptor_chooses_its_streams_and_a_policy_its_requests() {
     let strict = Arc::new(Policy::default().intercept(|_: Event| Verdict::Drop));
     // Where no policy is chosen the layer's own one holds, whichever is said first.
-    let layer = layer(Choosy).policy(move |request| {
-        let strictly = request.headers.contains_key("x-strict");
-        strictly.then(|| Arc::clone(&strict))
+    let layer = layer(Choosy).policy(move |request, default| {
+        let is_strict = request.headers.contains_key("x-strict");
+        if is_strict {
+            Arc::clone(&strict)
+        } else {
+            default
+        }
     });
     for (path, strict, status, out) in [
         ("/chosen", false, 200, "data: 1!\n\n"),

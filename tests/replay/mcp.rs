@@ -7,7 +7,7 @@ use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
 #[tokio::test(start_paused = true)]
 async fn nothing_of_ours_goes_upstream_in_a_list_to_a_server_of_mcp() {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
-    let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+    let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
     let (front, mut origin) = staged(&layer);
     let id = "0123456789abcdef0123456789abcdef.0.7";
     for several in [format!("{id}, 7"), format!("7,{id}")] {
@@ -26,7 +26,7 @@ async fn no_server_of_mcp_is_asked_to_look_up_an_id_that_its_client_cannot_have(
     let revisions = ["2025-03-26", "2025-06-18", "2025-11-25"];
     let asked = |replay: Replay| async move {
         let mcp = Mcp::new(Policy::default().replay(replay));
-        let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+        let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
         let (front, mut origin) = staged(&layer);
         let mut asked = Vec::new();
         for revision in revisions {
@@ -59,7 +59,7 @@ async fn no_server_of_mcp_is_asked_to_look_up_an_id_that_its_client_cannot_have(
 #[tokio::test(start_paused = true)]
 async fn a_server_of_mcp_without_sessions_is_resumed_by_clients_that_name_no_revision() {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
-    let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+    let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/mcp")).await;
     feed.send("data: {\"method\":\"progress\"}\n\ndata: {\"id\":1,\"result\":{}}\n\n")

@@ -299,9 +299,9 @@ async fn streams_of_different_scopes_are_told_apart() {
         let replay = Replay::default().namespace(scope);
         Arc::new(Policy::default().replay(replay))
     });
-    let layer = SseProxyLayer::default().policy(move |request| {
+    let layer = SseProxyLayer::default().policy(move |request, _| {
         let in_two = request.headers.contains_key("x-two");
-        Some(Arc::clone(if in_two { &two } else { &one }))
+        Arc::clone(if in_two { &two } else { &one })
     });
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -220,7 +220,7 @@ async fn preflight_of_a_resume_is_forwarded_without_the_id() {
 
 fn mcp() -> SseProxyLayer {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
-    SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)))
+    SseProxyLayer::default().policy(move |request, _| mcp.policy(request))
 }
 
 #[tokio::test(start_paused = true)]

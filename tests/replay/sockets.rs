@@ -355,7 +355,7 @@ impl InMcp {
     async fn start(protocol: Protocol) -> Self {
         let mcp = Mcp::new(Policy::default().replay(Replay::default()));
         let layer = SseProxyLayer::new(MemoryStore::default())
-            .policy(move |request| Some(mcp.policy(request)));
+            .policy(move |request, _| mcp.policy(request));
         let upstream = Upstream::start().await;
         let proxy = proxy(layer, upstream.address).await;
         Self {

@@ -7,7 +7,7 @@ use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp};
 #[tokio::test]
 async fn mcp_is_mapped_by_the_revision_of_each_request() {
     let mcp = Mcp::new(Policy::default());
-    let layer = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+    let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
     let proxy = Proxy::new(layer, |request| {
         let id = request.headers().get("mcp-session-id");
         let id = id.map_or("UP-1", |id| id.to_str().unwrap());

@@ -66,7 +66,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
         .check(OriginCheckLayer::new(["here"], ["http://here"]));
     let shown = format!("{mcp:?} {:?}", rules());
     let good =
-        SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)));
+        SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
     let failing = service_fn(|_| async { Err::<Option<Session>, _>("store-canary") });
     let failing = SseProxyLayer::new(failing).sessions(rules());
     let mut told = vec![shown, format!("{good:?}")];

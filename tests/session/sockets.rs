@@ -29,7 +29,7 @@ fn body(request: http::request::Builder) -> Request<Bytes> {
 
 fn mcp() -> SseProxyLayer {
     let mcp = Mcp::new(Policy::default());
-    SseProxyLayer::new(MemoryStore::default()).policy(move |request| Some(mcp.policy(request)))
+    SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request))
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
         // As a layer of its own, and in the profile.
         let alone = serve(check("test").layer(forward(answering))).await;
         let mcp = Mcp::new(Policy::default()).check(check("test"));
-        let within = SseProxyLayer::default().policy(move |request| Some(mcp.policy(request)));
+        let within = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
         let within = proxy(within, answering).await;
         let refusing = serve(check("test").layer(forward(address))).await;
         let elsewhere = serve(check("test:80").layer(forward(address))).await;

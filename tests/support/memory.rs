@@ -105,8 +105,8 @@ pub async fn is_silent(body: &mut Open) -> bool {
 /// The layer with a policy without anything for paths below /free.
 pub fn with_free_paths(layer: SseProxyLayer) -> SseProxyLayer {
     let free = Arc::new(Policy::default());
-    layer.policy(move |request| {
-        let path = request.uri.path();
-        path.starts_with("/free").then(|| Arc::clone(&free))
+    layer.policy(move |request, default| {
+        let is_free = request.uri.path().starts_with("/free");
+        if is_free { Arc::clone(&free) } else { default }
     })
 }
