@@ -71,11 +71,11 @@ use crate::{
 ///   (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
 ///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.
 /// * The response to a `HEAD` request has the same head and no body.
-/// * [Session](crate::session) ids are translated before the interceptors run, so interceptors see what the client sees.
+/// * [Session](crate::session) ids are translated before the interceptors run, so interceptors see the ids of the client.
 /// * If the upstream fails, an event is too large, or an interceptor fails, the body ends with an [error] after the events that
 ///   were allowed before it. The server then cuts the connection (HTTP/1.1) or resets the stream (HTTP/2), so that the client
 ///   does not take the cut for the end.
-/// * With [`reconnect`](crate::reconnect), the layer asks an upstream whose connection broke to continue.
+/// * With [`reconnect`](crate::reconnect), the layer asks the upstream to continue after its connection broke.
 /// * With [`replay`](crate::replay), a task reads the upstream into a log, and a client that reconnects with `Last-Event-ID` misses
 ///   nothing. The upstream continues for a grace period without a client.
 /// * Otherwise, dropping the response or its future cancels the upstream request. The server has to notice that a client
@@ -173,7 +173,7 @@ impl<R> SseProxyLayer<R> {
     /// resume it, and clients [share](Replay::share_by) streams only with clients of the same owner.
     ///
     /// Unless set, the owner is made of the request's [`Credentials`]: `Authorization` and the usual headers for API keys. A
-    /// client whose credentials change during a session (a refreshed token) loses the session; set this function then. Sessions
+    /// client with credentials that change during a session (a refreshed token) loses the session; set this function then. Sessions
     /// and streams from before a login belong to the anonymous owner, not to the user. For streams that are the same for all
     /// clients, `.owner(|_| Some("everybody"))` makes all clients one owner.
     ///
@@ -199,7 +199,7 @@ impl<R> SseProxyLayer<R> {
     }
 
     /// Sets the header fields and cookies that make up the [owner](Self::owner) of a request. [`Credentials::default`] unless
-    /// set. A login that is kept in a cookie has to be named here.
+    /// set. Name the cookie here if logins use one.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         let state = Arc::make_mut(&mut self.state);
         state.owners.set_credentials(credentials);
@@ -231,7 +231,7 @@ impl<R> SseProxyLayer<R> {
 
     /// Limits the memory of all recorded streams of this layer together, in bytes. 256 MiB unless set.
     ///
-    /// Counted is what is allocated: events with their shared buffers and bookkeeping; about 2 KiB for a stream that has ended; and
+    /// The layer counts allocated memory: events with their shared buffers and bookkeeping; about 2 KiB for a stream that has ended; and
     /// for a stream without a client also 6 KiB, 16 KiB for the upstream connection, an unfinished event, and the
     /// connection's [read buffer](Self::upstream_buffer).
     ///
@@ -255,13 +255,13 @@ impl<R> SseProxyLayer<R> {
 
     /// Limits the number of detached streams: streams that continue [without a client](Replay::grace_period). 4096 unless set.
     ///
-    /// Above the limit, the oldest detached stream of the same owner ends, or if it has no other, the one that was just detached.
+    /// Above the limit, the oldest detached stream of the same owner ends, or, if it has no other, the stream that was just detached.
     pub fn max_detached(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached = streams)
     }
 
     /// Limits the number of detached streams of one [owner](Self::owner). 256 unless set. Above the limit the oldest of them ends,
-    /// as it would after its [grace period](Replay::grace_period): clients can still resume what it has recorded.
+    /// as it would after its [grace period](Replay::grace_period): clients can still resume it.
     pub fn max_detached_per_owner(self, streams: usize) -> Self {
         self.with_quota(|quota| quota.detached_per_owner = streams)
     }
@@ -302,7 +302,7 @@ impl<R> SseProxyLayer<R> {
     /// The layer remembers the last 16,384 closed streams, in at most 2 MiB. Beyond that it forgets the oldest one of the owner
     /// with the most closed streams, and answers its ids as [unknown](crate::replay::Gap).
     ///
-    /// This method does not check the owner: the caller decides who may close a stream. Clones of a layer share their streams, so
+    /// This method does not check the owner: the caller authorizes the request to close. Clones of a layer share their streams, so
     /// one clone can wrap the service and another can be the state of a handler. Setters of limits discard streams: clone the layer
     /// after the last setter.
     ///

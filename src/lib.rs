@@ -1,9 +1,12 @@
-//! A [Tower](tower_service) layer that looks inside event streams (Server-Sent Events, `text/event-stream`) while
-//! they flow.
+//! A [Tower](tower_service) layer that reads event streams (Server-Sent Events, `text/event-stream`) event by event while they
+//! stream through a service.
 //!
-//! [`SseProxyLayer`] wraps any service that answers with event streams: an axum router, a tonic server, a hyper or
-//! reqwest client in front of an upstream. Your code sees every event, one by one, and may edit it, drop it, hold it
-//! back, add to it, or end the stream. Nothing is buffered beyond the event that is being read.
+//! [`SseProxyLayer`] wraps any service that answers with event streams: an axum router, a tonic server, a hyper or reqwest client in
+//! front of an upstream. Interceptors see each event and can edit it, drop it, delay it, add to it, or end the stream. The layer
+//! buffers one event at a time, and forwards events that no interceptor changes byte-identical.
+//!
+//! It also maps session ids between clients and upstreams, records streams so that clients can resume them with `Last-Event-ID`,
+//! and reconnects when an upstream connection breaks.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -13,7 +16,7 @@
 //! use tower_sse_proxy::{Event, SseProxyLayer};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // In real life: a router, or a client that asks an upstream.
+//! // Usually a router, or a client of an upstream.
 //! let upstream = service_fn(|_: Request<()>| async {
 //!     let stream = "data: the password is hunter2\n\n: a comment\n\nid: 7\ndata: bye\n\n";
 //!     Response::builder()
@@ -36,43 +39,52 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # Where to start
+//! # Which part for which task
 //!
-//! * [`SseProxyLayer`]: what happens to a stream, and all settings.
-//! * [`intercept`]: the ways to write an interceptor, from a function to a tower service.
-//! * [`reconnect`]: an upstream that breaks off.
-//! * [`replay`]: what a client has missed that comes back.
-//! * [`session`]: sessions of clients, mapped to those of the upstream.
-//! * [`profile`]: policies that are ready: the Model Context Protocol.
-//! * [`codec`]: events and the decoder, of use without HTTP too.
-//! * [`Policy`]: different rules for different requests.
+//! | Task | Use |
+//! |---|---|
+//! | Read or edit each event | [`SseProxyLayer::intercept`] with a function `Fn(Event) -> impl Into<Verdict>` |
+//! | See every byte, including comments, ids and unknown fields | [`Interceptor`](intercept::Interceptor) |
+//! | Keep state for each stream | a function `Fn(&StreamHead) -> Option<impl Interceptor>` |
+//! | Mask or block text that is split over events | [`TextWindow`](intercept::TextWindow), with `patterns` or a judge |
+//! | Read and edit JSON data | [`Json`](intercept::Json) |
+//! | Ask another service about each event | [`ServiceInterceptor`](intercept::ServiceInterceptor) |
+//! | Use other rules for some requests | [`SseProxyLayer::policy`] |
+//! | Map client session ids to upstream session ids | [`SseProxyLayer::sessions`], [`session`] |
+//! | Let clients resume streams; detach, share or stop streams | [`SseProxyLayer::replay`], [`replay`] |
+//! | Reconnect when the upstream connection breaks | [`SseProxyLayer::reconnect`], [`reconnect`] |
+//! | Proxy MCP servers | [`profile::Mcp`] |
+//! | Parse or write events without HTTP | [`codec`] |
 //!
 //! # Promises
 //!
-//! 1. An event that nobody edited leaves byte-identical, however it was cut into chunks.
-//! 2. No byte of an event stream reaches the client without having gone through the interceptors, under any input,
-//!    encoding, error or limit.
-//! 3. Each client sees each event at most once, in order; with [`replay`], exactly once over any pattern of disconnects within what
-//!    is kept, and beyond that it is told of a gap.
-//! 4. One request to the layer is one request to the service, unless [`reconnect`] is on, and a client that leaves cancels it, unless it is to be
-//!    [kept](replay::Replay::grace_period).
-//! 5. Memory is bounded by configuration, for any upstream and any reader.
-//! 6. Another owner's ids of sessions and events are indistinguishable from unknown ones.
-//! 7. Nothing an upstream or a client sends can make it panic or spin.
+//! 1. An event that no interceptor edits is forwarded byte-identical, and the way in which the upstream cuts the stream into chunks
+//!    does not change the output.
+//! 2. No byte of an event stream reaches the client without passing the interceptors, under any input, encoding, error or limit.
+//! 3. Each client gets each event at most once and in order. With [`replay`] it gets each event exactly once within the retention,
+//!    and beyond it a reported gap. A clean end is never followed by the same events again.
+//! 4. One request to the layer is one request to the service, unless [`reconnect`] is on; only `GET` requests are repeated, unless a
+//!    predicate of yours allows others. A client disconnect cancels the request, unless the stream is
+//!    [detached](replay::Replay::grace_period).
+//! 5. Memory is bounded by configuration, for any upstream, any reader and any number of clients. One owner cannot use up another
+//!    owner's share.
+//! 6. Another owner's session ids and event ids are indistinguishable from unknown ones.
+//! 7. No input of an upstream or a client makes the layer panic or spin.
 //! 8. A response that is not an event stream is not touched.
 //!
 //! # Features
 //!
-//! * `decompression` (off): decodes gzip, deflate, br and zstd streams, so that they can be inspected. Without it
-//!   such a stream is refused with 502 while interceptors are installed, and passed through while none are.
-//! * `patterns` (off): phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window, on
-//!   `regex-automata`.
-//! * `sealed` (off): `SealedStore`, for several nodes without a common store.
-//! * `testing` (off): `session::testing`, the tests that every session store has to pass.
+//! All are off by default.
+//!
+//! * `decompression`: decodes gzip, deflate, br and zstd streams, so that interceptors can read them. Without it the layer answers
+//!   with 502 instead of such a stream while interceptors are installed, and passes it through otherwise.
+//! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
+//! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
+//! * `testing`: `session::testing`, the contract tests for session stores.
 //!
 //! # Not for
 //!
-//! Changing request bodies, and bodies that are not event streams.
+//! Request bodies, and responses that are not event streams.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]

@@ -60,7 +60,7 @@ impl Policy {
     ///
     /// While an interceptor is installed, the layer answers with 502 instead of an event stream that it cannot read: one in another
     /// charset than UTF-8, in a content coding that cannot be decoded, or cut into a range (206). It does the same for a response
-    /// whose `Content-Type` is malformed in a way that some clients read as `text/event-stream` (`text /event-stream`), unless
+    /// with a `Content-Type` that is malformed in a way that some clients read as `text/event-stream` (`text /event-stream`), unless
     /// [`detect`](Self::detect) takes it for an event stream, which the interceptors then see. A body that begins with a byte order
     /// mark of UTF-16, UTF-32 or UTF-7 fails before its first byte with [`NotUtf8`](crate::ErrorKind::NotUtf8).
     pub fn intercept<M>(mut self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
@@ -99,7 +99,7 @@ impl Policy {
     /// Sets the function that decides by the head whether a response is an event stream. [`is_event_stream`] unless set. It is
     /// not called for responses without a body (1xx, 204, 304).
     ///
-    /// It cannot let a response pass whose `Content-Type` is malformed; see [`intercept`](Self::intercept).
+    /// It cannot let a response with a malformed `Content-Type` pass; see [`intercept`](Self::intercept).
     pub fn detect(
         mut self,
         detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
@@ -108,7 +108,7 @@ impl Policy {
         self
     }
 
-    /// Maps client session ids to upstream session ids. Off unless set. Sessions are kept in the store of the layer; see
+    /// Maps client session ids to upstream session ids. Off unless set. The store of the layer keeps the sessions; see
     /// [`SseProxyLayer::new`](crate::SseProxyLayer::new).
     pub fn sessions(mut self, sessions: SessionMapping) -> Self {
         self.sessions = Some(Arc::new(sessions));

@@ -25,7 +25,7 @@ use crate::{
     state::LayerState,
 };
 
-/// A service whose event streams are intercepted; made by [`SseProxyLayer`](crate::SseProxyLayer).
+/// A service with intercepted event streams; made by [`SseProxyLayer`](crate::SseProxyLayer).
 ///
 /// ```
 /// use http::{Request, Response};

@@ -1,4 +1,4 @@
-//! The result of a request, and what is left to do for a response of the service.
+//! The result of a request, and the stages that a response of the service still has to pass.
 
 use crate::{
     exchange::{record::RecordingContext, session::SessionContext},
@@ -7,7 +7,7 @@ use crate::{
     replay::subscription::Subscription,
 };
 
-/// What is left to do for a response of the service.
+/// The stages that a response of the service still has to pass.
 pub(crate) struct ResponseContext<R> {
     pub(crate) session: Option<Box<SessionContext>>,
     /// If an event stream is to be recorded.

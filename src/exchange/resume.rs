@@ -32,7 +32,7 @@ pub(crate) enum Resumed {
     /// The request names no event, or one that only the upstream can know. The service answers it.
     No,
     Subscribe(Box<Subscription>),
-    /// The client has all that is recorded, and the upstream is asked to continue.
+    /// The client has read the whole log. The layer asks the upstream to continue.
     AskUpstream(PendingResume),
     Reject(Rejection),
 }
@@ -43,7 +43,7 @@ enum Named {
     Own(EventId),
     /// An id that the upstream gave, where events keep such ids.
     Upstream(String),
-    /// An id that nobody gave, where all ids are the layer's.
+    /// An id that the layer did not give, where all ids are the layer's.
     Foreign,
 }
 
@@ -129,7 +129,7 @@ impl Resume<'_> {
         };
         let Some((found, position)) = found else {
             let may_be_known = matches!(named, Named::Upstream(_)) && !self.replay.only_own_ids;
-            // The upstream may know what came after it. With any other method it would repeat the action of the request.
+            // The upstream may know the events after it. With any other method it would repeat the action of the request.
             return if may_be_known && is_get {
                 Resumed::No
             } else {
@@ -142,7 +142,7 @@ impl Resume<'_> {
         while let CursorLookup::Tail(LogState::Suspended, cursor) = lookup
             && is_get
         {
-            // Subscribed before the upstream is asked: the client misses nothing that comes after this, and the stream waits.
+            // Subscribed before the request to the upstream: the client then misses no later event, and the stream stays open.
             let reader = stream.subscribe(cursor);
             let permit = stream.resume_permit().await;
             if stream.is_closed() {
@@ -173,8 +173,8 @@ impl Resume<'_> {
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
                 return self.gap(client, "failed", None);
             }
-            // The upstream may have more, but gave no id. Its answer to a request without an id is what the client would have had
-            // without the layer.
+            // The upstream may have more, but gave no id. Without the layer, the client would
+            // get its answer to a request without an id.
             CursorLookup::Tail(..)
                 if is_get && stream.continuation.anew && !stream.progress.is_complete() =>
             {
@@ -216,7 +216,7 @@ impl Resume<'_> {
             permit,
         };
         if failed_meanwhile && pending.is_event_source {
-            // It reconnects after a while, as does the client whose request failed.
+            // It reconnects after a while, as does the other client.
             return Resumed::Subscribe(Box::new(pending.into_empty_subscription()));
         }
         upstream.headers.insert(LAST_EVENT_ID, value);
@@ -258,7 +258,7 @@ impl Resume<'_> {
             [] => Ok(in_query.filter(|id| *id != EventId::NONE)),
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
-                // Only clients whose URL names an event get this id.
+                // The layer gives this id only to clients with an event id in their URL.
                 let begins_anew = self.replay.query.is_some() && id == EventId::NONE;
                 Ok(Some(id).filter(|_| !begins_anew))
             }
@@ -327,13 +327,13 @@ impl Resume<'_> {
         let reader = rest.map(|rest| {
             let (oldest, last) = rest.log.oldest_or_last();
             if let Some((stream, position)) = rest.id_prefix().zip(last) {
-                // The log is empty. Without an id of its own, the client would name the same event again, and get the same gap.
+                // The log is empty. Without this id, the client would name the same event again, and get the same gap.
                 let _ = event.set_id(EventId { stream, position }.to_string());
             }
             rest.subscribe(oldest)
         });
         if reader.is_none() {
-            // An empty id makes the client begin anew when it reconnects. A client whose URL names the event sends it again unless
+            // An empty id makes the client begin anew when it reconnects. A client with the id in its URL sends it again unless
             // it has another id.
             let is_in_url = !client.headers.contains_key(LAST_EVENT_ID);
             let id = is_in_url.then(|| EventId::NONE.to_string());
