@@ -35,18 +35,18 @@ use super::{
 // that has just written two words apart has to wait before it can move them as one.
 #[repr(C)]
 pub struct Block {
-    pub(super) shape: BlockMeta,
-    pub(super) raw: ChunkSlice,
+    pub(super) meta: BlockMeta,
+    pub(super) slice: ChunkSlice,
 }
 
 impl Block {
     /// Reads `raw` anew, after an edit.
-    pub(super) fn rebuilt(raw: Vec<u8>, terminated: bool) -> Self {
-        let mut shape = BlockMeta::of(&raw);
-        shape.set_terminated(terminated);
+    pub(super) fn from_raw(raw: Vec<u8>, terminated: bool) -> Self {
+        let mut meta = BlockMeta::scan(&raw);
+        meta.set_terminated(terminated);
         Self {
-            raw: Bytes::from(raw).into(),
-            shape,
+            slice: Bytes::from(raw).into(),
+            meta,
         }
     }
 
@@ -62,7 +62,7 @@ impl Block {
         let mut raw = Vec::with_capacity(text.len() + 4);
         super::encode::comment(&mut raw, text);
         raw.push(b'\n');
-        Self::rebuilt(raw, true)
+        Self::from_raw(raw, true)
     }
 
     /// A hint to the client how long to wait before it reconnects (WHATWG HTML 9.2.6, `retry`), in whole
@@ -76,24 +76,24 @@ impl Block {
         let mut raw = Vec::new();
         super::encode::field(&mut raw, b"retry", after.as_millis().to_string().as_bytes());
         raw.push(b'\n');
-        Self::rebuilt(raw, true)
+        Self::from_raw(raw, true)
     }
 
     /// The bytes on the wire, as they came or as an edit left them.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        self.raw.bytes()
+        self.slice.bytes()
     }
 
     /// The bytes on the wire, shared. ([`as_bytes`](Self::as_bytes) does without counting who shares them.)
     pub fn raw(&self) -> Bytes {
-        self.raw.to_bytes()
+        self.slice.to_bytes()
     }
 
     /// Takes the bytes on the wire.
     #[inline]
     pub fn into_raw(self) -> Bytes {
-        self.raw.into_bytes()
+        self.slice.into_bytes()
     }
 
     /// The same block in a buffer of its own, where the one it came in is much larger: for a block that is kept for long.
@@ -101,22 +101,22 @@ impl Block {
     /// A block shares the chunk that it was read from with its neighbours, and keeps all of it.
     pub fn into_owned(self) -> Self {
         Self {
-            shape: self.shape,
-            raw: self.raw.detached(),
+            meta: self.meta,
+            slice: self.slice.into_owned(),
         }
     }
 
     /// Whether a client dispatches this block: it has a `data` line, even an empty one (WHATWG HTML 9.2.6).
     #[inline]
     pub fn is_event(&self) -> bool {
-        self.shape.data_lines() > 0
+        self.meta.data_lines() > 0
     }
 
     /// Whether the block is complete. The rest of a stream that ended inside a block is not: clients that
     /// follow the standard discard it (WHATWG HTML 9.2.6, end of file), lenient ones may read it.
     #[inline]
     pub fn is_terminated(&self) -> bool {
-        self.shape.is_terminated()
+        self.meta.is_terminated()
     }
 
     /// The lines, in order, the blank line at the end left out.
@@ -129,26 +129,29 @@ impl Block {
     /// The `event` field, the last one if there are several; `None` if it was not sent.
     #[inline]
     pub fn event_field(&self) -> Option<Cow<'_, str>> {
-        self.shape.has_event().then(|| self.event_sent()).flatten()
+        self.meta
+            .has_event()
+            .then(|| self.read_event_field())
+            .flatten()
     }
 
-    fn event_sent(&self) -> Option<Cow<'_, str>> {
-        let name = self.last_of(self.fields_named(b"event"))?;
-        Some(self.raw.text(name))
+    fn read_event_field(&self) -> Option<Cow<'_, str>> {
+        let name = self.last_value(self.fields_named(b"event"))?;
+        Some(self.slice.text(name))
     }
 
     /// The `id` field, the last one if there are several; `None` if it was not sent. One that contains
     /// U+0000 is ignored, as clients do (WHATWG HTML 9.2.6). An empty id is an id: it resets the client's.
     #[inline]
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        self.shape.has_id().then(|| self.id_sent()).flatten()
+        self.meta.has_id().then(|| self.read_id()).flatten()
     }
 
-    fn id_sent(&self) -> Option<Cow<'_, str>> {
+    fn read_id(&self) -> Option<Cow<'_, str>> {
         let text = self.as_bytes();
         let ids = self.fields_named(b"id");
-        let id = self.last_of(ids.filter(|id| !text[id.clone()].contains(&0)))?;
-        Some(self.raw.text(id))
+        let id = self.last_value(ids.filter(|id| !text[id.clone()].contains(&0)))?;
+        Some(self.slice.text(id))
     }
 
     /// The `retry` field, the last valid one if there are several: the client's new reconnection time.
@@ -170,46 +173,46 @@ impl Block {
 
     /// Where the bytes are.
     #[inline]
-    pub(crate) fn part(&self) -> &ChunkSlice {
-        &self.raw
+    pub(crate) fn slice(&self) -> &ChunkSlice {
+        &self.slice
     }
 
     /// Where the bytes are.
     #[inline]
-    pub(crate) fn into_part(self) -> ChunkSlice {
-        self.raw
+    pub(crate) fn into_slice(self) -> ChunkSlice {
+        self.slice
     }
 
     /// Whether an `id` line stands in the block.
     #[inline]
     pub(crate) fn has_id(&self) -> bool {
-        self.shape.has_id()
+        self.meta.has_id()
     }
 
     #[inline]
     pub(crate) fn pending_lf(&self) -> Option<PendingLf> {
-        self.shape.pending_lf()
+        self.meta.pending_lf()
     }
 
     /// Makes the block valid UTF-8: each ill-formed sequence is the U+FFFD that a client which follows
     /// the standard reads in its place (WHATWG HTML 9.2.5: streams are decoded as UTF-8).
     #[inline]
     pub(crate) fn repair_utf8(&mut self) {
-        if !self.shape.is_well_formed() {
-            self.repair_utf8_of_doubt();
+        if !self.meta.is_well_formed() {
+            self.repair_unchecked_utf8();
         }
     }
 
-    fn repair_utf8_of_doubt(&mut self) {
+    fn repair_unchecked_utf8(&mut self) {
         // A line end is never part of an ill-formed sequence, so the lines stay what they are.
         if let Cow::Owned(text) = lossy(self.as_bytes()) {
-            let open_end = self.pending_lf();
-            *self = Self::rebuilt(text.into_bytes(), self.is_terminated());
-            if let Some(open_end) = open_end {
-                self.shape.set_pending_lf(open_end);
+            let pending_lf = self.pending_lf();
+            *self = Self::from_raw(text.into_bytes(), self.is_terminated());
+            if let Some(pending_lf) = pending_lf {
+                self.meta.set_pending_lf(pending_lf);
             }
         }
-        self.shape.set_well_formed(true);
+        self.meta.set_well_formed(true);
     }
 
     /// Where the values of the fields of that name stand.
@@ -222,8 +225,8 @@ impl Block {
     }
 
     /// The last `id` or `event`; without looking through all of a large block for another one, if there is none.
-    fn last_of<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
-        if self.shape.is_repeated() {
+    fn last_value<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
+        if self.meta.is_repeated() {
             values.last()
         } else {
             values.next()
@@ -240,12 +243,12 @@ impl PartialEq for Block {
 
 impl Eq for Block {}
 
-/// Shows the shape, never the text: streams carry what must not reach a log.
+/// Shows the meta, never the text: streams carry what must not reach a log.
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
-            .field("bytes", &self.raw.len())
-            .field("data_lines", &self.shape.data_lines())
+            .field("bytes", &self.slice.len())
+            .field("data_lines", &self.meta.data_lines())
             .field("terminated", &self.is_terminated())
             .finish_non_exhaustive()
     }
@@ -269,11 +272,11 @@ mod tests {
     #[test]
     fn what_is_ill_formed_is_repaired_and_nothing_else() {
         let mut bad = block(b"data: a\xffb\r\r");
-        let open_end = bad.pending_lf();
-        assert!(open_end.is_some());
+        let pending_lf = bad.pending_lf();
+        assert!(pending_lf.is_some());
         bad.repair_utf8();
         assert_eq!(bad.as_bytes(), "data: a\u{fffd}b\r\r".as_bytes());
-        assert_eq!(bad.pending_lf(), open_end);
+        assert_eq!(bad.pending_lf(), pending_lf);
         let mut good = block("data: \u{e4}\n\n".as_bytes());
         let before = good.as_bytes().as_ptr();
         good.repair_utf8();
@@ -299,7 +302,7 @@ mod tests {
         assert_eq!(block(b"data: a\n\n"), Event::new("a").into_block());
         assert_ne!(block(b"data: a\n\n"), Event::new("b").into_block());
         let unfinished = block(b"data: a");
-        assert_ne!(unfinished, Block::rebuilt(b"data: a".to_vec(), true));
+        assert_ne!(unfinished, Block::from_raw(b"data: a".to_vec(), true));
         assert!(!unfinished.has_id() && block(b"id\n\n").has_id());
     }
 
@@ -329,8 +332,8 @@ mod tests {
             "Event(Block { bytes: 9, data_lines: 1, terminated: true, .. })"
         );
         assert_eq!(
-            format!("{:?}", block(b"data: a").raw),
-            "Raw { bytes: 7, .. }"
+            format!("{:?}", block(b"data: a").slice),
+            "ChunkSlice { bytes: 7, .. }"
         );
         let mut decoder = Decoder::new(100);
         decoder.push("data: half".into());

@@ -20,8 +20,8 @@ const HAS_EVENT: u64 = 2;
 const REPEATED: u64 = 4;
 const WELL_FORMED: u64 = 8;
 const UNFINISHED: u64 = 16;
-const OPEN_END: u32 = 5;
-const HALF: u32 = 32;
+const PENDING_LF_SHIFT: u32 = 5;
+const HIGH_WORD: u32 = 32;
 
 /// Names a block whose last CR may turn out to be half of a CRLF.
 ///
@@ -33,17 +33,17 @@ impl PendingLf {
     pub(super) const FIRST: Self = Self(1);
 
     pub(super) fn next(self) -> Self {
-        Self((self.0 % (u64::from(u32::MAX) >> OPEN_END)) + 1)
+        Self((self.0 % (u64::from(u32::MAX) >> PENDING_LF_SHIFT)) + 1)
     }
 }
 
 impl BlockMeta {
-    pub(super) fn of(raw: &[u8]) -> Self {
-        let mut shape = Self::default();
+    pub(super) fn scan(raw: &[u8]) -> Self {
+        let mut meta = Self::default();
         for line in LineRanges::new(raw) {
-            shape.note(&raw[line.clone()], line.start);
+            meta.note(&raw[line.clone()], line.start);
         }
-        shape
+        meta
     }
 
     /// Takes note of a line that stands at `start` in the block. Blocks have less than 4 GiB.
@@ -57,17 +57,17 @@ impl BlockMeta {
                 if self.data_lines() == 0 {
                     self.set_first_data(start + value..start + line.len());
                 }
-                self.counts += 1 << HALF;
+                self.counts += 1 << HIGH_WORD;
             }
-            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.see(HAS_ID),
+            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.mark(HAS_ID),
             Some(b'e') if matches!(line, b"event" | [b'e', b'v', b'e', b'n', b't', b':', ..]) => {
-                self.see(HAS_EVENT);
+                self.mark(HAS_EVENT);
             }
             _ => {}
         }
     }
 
-    fn see(&mut self, field: u64) {
+    fn mark(&mut self, field: u64) {
         let again = self.counts & field != 0;
         self.counts |= field | if again { REPEATED } else { 0 };
     }
@@ -75,18 +75,18 @@ impl BlockMeta {
     /// How many `data` lines there are.
     #[inline]
     pub(super) fn data_lines(&self) -> usize {
-        (self.counts >> HALF) as usize
+        (self.counts >> HIGH_WORD) as usize
     }
 
     /// Where the value of the first `data` line stands.
     #[inline]
     pub(super) fn first_data(&self) -> Range<usize> {
-        self.first_data as u32 as usize..(self.first_data >> HALF) as usize
+        self.first_data as u32 as usize..(self.first_data >> HIGH_WORD) as usize
     }
 
     #[inline(always)]
     pub(super) fn set_first_data(&mut self, Range { start, end }: Range<usize>) {
-        self.first_data = start as u64 | (end as u64) << HALF;
+        self.first_data = start as u64 | (end as u64) << HIGH_WORD;
     }
 
     /// There is an `id` line.
@@ -132,12 +132,12 @@ impl BlockMeta {
     /// Ends in a CR at the end of the input, whose LF may still come.
     #[inline]
     pub(super) fn pending_lf(&self) -> Option<PendingLf> {
-        let name = u64::from(self.counts as u32) >> OPEN_END;
+        let name = u64::from(self.counts as u32) >> PENDING_LF_SHIFT;
         (name != 0).then_some(PendingLf(name))
     }
 
     pub(super) fn set_pending_lf(&mut self, PendingLf(name): PendingLf) {
-        self.counts |= name << OPEN_END;
+        self.counts |= name << PENDING_LF_SHIFT;
     }
 }
 
@@ -146,9 +146,9 @@ mod tests {
     use super::*;
 
     fn of(raw: &str) -> (usize, bool, bool, bool) {
-        let shape = BlockMeta::of(raw.as_bytes());
-        let (lines, id) = (shape.data_lines(), shape.has_id());
-        (lines, id, shape.has_event(), shape.is_repeated())
+        let meta = BlockMeta::scan(raw.as_bytes());
+        let (lines, id) = (meta.data_lines(), meta.has_id());
+        (lines, id, meta.has_event(), meta.is_repeated())
     }
 
     #[test]
@@ -169,21 +169,21 @@ mod tests {
 
     #[test]
     fn what_else_is_noted_leaves_the_fields_as_they_are() {
-        let mut shape = BlockMeta::of(b"id: 1\ndata: abc\ndata\n\n");
-        assert_eq!((shape.pending_lf(), shape.is_terminated()), (None, true));
-        let name = PendingLf(u64::from(u32::MAX) >> OPEN_END);
-        shape.set_pending_lf(name);
-        shape.set_well_formed(true);
-        shape.set_terminated(false);
-        assert_eq!(shape.pending_lf(), Some(name));
-        assert!(shape.is_well_formed() && !shape.is_terminated() && shape.has_id());
-        assert!(!shape.has_event() && !shape.is_repeated());
-        assert_eq!((shape.data_lines(), shape.first_data()), (2, 12..15));
+        let mut meta = BlockMeta::scan(b"id: 1\ndata: abc\ndata\n\n");
+        assert_eq!((meta.pending_lf(), meta.is_terminated()), (None, true));
+        let name = PendingLf(u64::from(u32::MAX) >> PENDING_LF_SHIFT);
+        meta.set_pending_lf(name);
+        meta.set_well_formed(true);
+        meta.set_terminated(false);
+        assert_eq!(meta.pending_lf(), Some(name));
+        assert!(meta.is_well_formed() && !meta.is_terminated() && meta.has_id());
+        assert!(!meta.has_event() && !meta.is_repeated());
+        assert_eq!((meta.data_lines(), meta.first_data()), (2, 12..15));
     }
 
     #[test]
     fn names_of_open_ends_differ_until_there_are_no_more() {
-        let last = PendingLf(u64::from(u32::MAX) >> OPEN_END);
+        let last = PendingLf(u64::from(u32::MAX) >> PENDING_LF_SHIFT);
         assert_eq!(PendingLf::FIRST.next(), PendingLf(2));
         assert_eq!(PendingLf(last.0 - 1).next(), last);
         assert_eq!(last.next(), PendingLf::FIRST);

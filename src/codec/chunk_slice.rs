@@ -20,7 +20,7 @@ pub(super) struct Span {
 #[derive(Clone)]
 #[repr(C)] // See `Block`.
 pub(crate) struct ChunkSlice {
-    pub(super) place: Span,
+    pub(super) span: Span,
     pub(super) chunk: Arc<Chunk>,
 }
 
@@ -28,7 +28,7 @@ impl ChunkSlice {
     const SMALL: usize = 4 << 10;
 
     /// The memory of a chunk beside its bytes.
-    pub(crate) const CHUNK: usize = size_of::<Chunk>() + 2 * size_of::<usize>();
+    pub(crate) const CHUNK_OVERHEAD: usize = size_of::<Chunk>() + 2 * size_of::<usize>();
 
     /// Bytes in a chunk of their own, and whether they are well-formed UTF-8.
     pub(super) fn checked(bytes: Bytes) -> (Self, bool) {
@@ -40,19 +40,19 @@ impl ChunkSlice {
     fn whole(chunk: Chunk) -> Self {
         let (start, end) = (0, chunk.len());
         Self {
-            place: Span { start, end },
+            span: Span { start, end },
             chunk: Arc::new(chunk),
         }
     }
 
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.chunk[self.place.start..self.place.end]
+        &self.chunk[self.span.start..self.span.end]
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.place.end - self.place.start
+        self.span.end - self.span.start
     }
 
     /// Whether much more is kept than is here. Chunks themselves may be parts of a larger buffer, so what is small is
@@ -68,7 +68,7 @@ impl ChunkSlice {
     }
 
     /// The same bytes in a buffer of their own, if the one they are in is much larger.
-    pub(super) fn detached(self) -> Self {
+    pub(super) fn into_owned(self) -> Self {
         if self.is_small_part() {
             Bytes::copy_from_slice(self.bytes()).into()
         } else {
@@ -77,52 +77,52 @@ impl ChunkSlice {
     }
 
     /// This part of it.
-    pub(crate) fn part(&self, part: Range<usize>) -> Self {
-        let place = Span {
-            start: self.place.start + part.start,
-            end: self.place.start + part.end,
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        let span = Span {
+            start: self.span.start + range.start,
+            end: self.span.start + range.end,
         };
         let chunk = Arc::clone(&self.chunk);
-        Self { place, chunk }
+        Self { span, chunk }
     }
 
     pub(crate) fn to_bytes(&self) -> Bytes {
-        self.chunk.slice(self.place.start..self.place.end)
+        self.chunk.slice(self.span.start..self.span.end)
     }
 
     pub(crate) fn into_bytes(self) -> Bytes {
-        let Self { place, chunk } = self;
+        let Self { span, chunk } = self;
         let mut bytes = match Arc::try_unwrap(chunk) {
             Ok(chunk) => chunk.into(),
             Err(chunk) => Bytes::clone(&chunk),
         };
-        bytes.truncate(place.end);
-        bytes.advance(place.start);
+        bytes.truncate(span.end);
+        bytes.advance(span.start);
         bytes
     }
 
     /// A part, as the text that a client reads in it.
     #[inline]
     pub(super) fn text(&self, part: Range<usize>) -> Cow<'_, str> {
-        let in_chunk = self.place.start + part.start..self.place.start + part.end;
+        let in_chunk = self.span.start + part.start..self.span.start + part.end;
         match self.chunk.text(in_chunk) {
             Some(text) => Cow::Borrowed(text),
-            None => self.doubtful_text(part),
+            None => self.unchecked_text(part),
         }
     }
 
     /// The same where nobody has looked yet whether it is text.
     #[inline(never)]
-    fn doubtful_text(&self, part: Range<usize>) -> Cow<'_, str> {
+    fn unchecked_text(&self, part: Range<usize>) -> Cow<'_, str> {
         lossy(&self.bytes()[part])
     }
 
     /// Takes in what stands right behind this in the same chunk. Says whether it does.
     #[inline]
     pub(crate) fn extend(&mut self, next: &Self) -> bool {
-        let follows = self.place.end == next.place.start && Arc::ptr_eq(&self.chunk, &next.chunk);
+        let follows = self.span.end == next.span.start && Arc::ptr_eq(&self.chunk, &next.chunk);
         if follows {
-            self.place.end = next.place.end;
+            self.span.end = next.span.end;
         }
         follows
     }
@@ -130,17 +130,17 @@ impl ChunkSlice {
 
 impl ChunkSlice {
     /// The parts of a chunk that end there.
-    pub(crate) fn parts(
+    pub(crate) fn split_at_ends(
         chunk: Bytes,
         ends: impl IntoIterator<Item = usize>,
     ) -> impl Iterator<Item = Self> {
         let chunk = Arc::new(Chunk::new(chunk));
         let mut start = 0;
         ends.into_iter().map(move |end| {
-            let place = Span { start, end };
+            let span = Span { start, end };
             start = end;
             let chunk = Arc::clone(&chunk);
-            Self { place, chunk }
+            Self { span, chunk }
         })
     }
 }
@@ -153,7 +153,7 @@ impl From<Bytes> for ChunkSlice {
 
 impl fmt::Debug for ChunkSlice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Raw")
+        f.debug_struct("ChunkSlice")
             .field("bytes", &self.len())
             .finish_non_exhaustive()
     }
@@ -166,20 +166,20 @@ mod tests {
     #[test]
     fn what_is_small_for_its_chunk_or_at_all_is_a_small_part() {
         let part = |len: usize, chunk: usize| {
-            let place = Span {
+            let span = Span {
                 start: 1,
                 end: 1 + len,
             };
             let chunk = Arc::new(Chunk::new(vec![b'x'; chunk].into()));
-            ChunkSlice { place, chunk }
+            ChunkSlice { span, chunk }
         };
         assert!(part(4095, 4096).is_small_part());
         assert!(!part(4096, 4097).is_small_part());
         assert!(!part(5000, 20_003).is_small_part());
         assert!(part(5000, 20_004).is_small_part());
-        let detached = part(5000, 20_004).detached();
+        let detached = part(5000, 20_004).into_owned();
         assert_eq!((detached.len(), detached.chunk.len()), (5000, 5000));
-        assert_eq!(part(4096, 4097).detached().chunk.len(), 4097);
+        assert_eq!(part(4096, 4097).into_owned().chunk.len(), 4097);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         let chunk = |text: &'static [u8]| Arc::new(Chunk::new(text.into()));
         let (one, other) = (chunk(b"abcdef"), chunk(b"abcdef"));
         let part = |chunk: &Arc<Chunk>, start, end| ChunkSlice {
-            place: Span { start, end },
+            span: Span { start, end },
             chunk: Arc::clone(chunk),
         };
         let mut raw = part(&one, 0, 2);

@@ -12,7 +12,7 @@ use super::{
     event::Event,
     input::Input,
     item::{BOM, EventTooLarge, Item, SplitLineFeed},
-    lines::{ends_piece, line_end_len, stands_alone},
+    lines::{completes_item, is_standalone, line_end_len},
     lookahead::Unfinished,
 };
 
@@ -55,12 +55,12 @@ pub struct Decoder {
     carry: Vec<u8>,
     input: Input,
     /// The size of the last block that crossed chunks.
-    last_carried: usize,
+    last_carried_len: usize,
     /// Where the line that is being read begins, counted from the beginning of its block.
     line: usize,
-    shape: BlockMeta,
+    meta: BlockMeta,
     /// The name of the last piece that ended in a CR at the end of the input.
-    open_end: PendingLf,
+    pending_lf: PendingLf,
 }
 
 /// What to do with a block that is larger than the limit.
@@ -133,11 +133,11 @@ impl Decoder {
             input: Input::default(),
             check_utf8: false,
             carry: Vec::new(),
-            last_carried: 0,
+            last_carried_len: 0,
             line: 0,
-            shape: BlockMeta::default(),
+            meta: BlockMeta::default(),
             at: At::Start,
-            open_end: PendingLf::FIRST,
+            pending_lf: PendingLf::FIRST,
         }
     }
 
@@ -158,7 +158,7 @@ impl Decoder {
     pub(crate) fn renewed(&self) -> Self {
         Self {
             // The same place is not to be found twice.
-            open_end: self.open_end,
+            pending_lf: self.pending_lf,
             ..Self::new(self.limit)
                 .oversized_event(self.overflow)
                 .check_utf8(self.check_utf8)
@@ -175,7 +175,7 @@ impl Decoder {
     /// on it.
     #[inline(always)]
     pub fn recycle(&mut self, block: impl Into<Block>) {
-        self.input.give_back(block.into());
+        self.input.recycle(block.into());
     }
 
     /// The memory, in bytes, of an unfinished block and of input that is not taken yet.
@@ -194,7 +194,7 @@ impl Decoder {
     /// [`EventTooLarge`], once; the decoder then takes no more input and has no more pieces.
     #[inline]
     pub fn next_item(&mut self) -> Result<Option<Item>, EventTooLarge> {
-        if let Some(block) = self.next_event_block() {
+        if let Some(block) = self.next_whole_block() {
             return Ok(Some(piece(block)));
         }
         while !self.input.is_empty() {
@@ -206,9 +206,9 @@ impl Decoder {
                 }
                 At::Block => {
                     let piece = if self.carry.is_empty() {
-                        self.next_block()?
+                        self.read_block()?
                     } else {
-                        self.carried_block()?
+                        self.read_carried_block()?
                     };
                     if piece.is_some() {
                         return Ok(piece);
@@ -225,7 +225,7 @@ impl Decoder {
                 At::OuterCr => {
                     self.at = At::Block;
                     if self.take_line_feed() {
-                        return Ok(Some(Item::SplitLineFeed(SplitLineFeed(self.open_end))));
+                        return Ok(Some(Item::SplitLineFeed(SplitLineFeed(self.pending_lf))));
                     }
                 }
                 At::Discard { one_line, blank } => self.discard(one_line, blank),
@@ -255,8 +255,8 @@ impl Decoder {
         if self.carry.is_empty() {
             return None;
         }
-        self.shape.note(&self.carry[self.line..], self.line);
-        self.shape.set_terminated(false);
+        self.meta.note(&self.carry[self.line..], self.line);
+        self.meta.set_terminated(false);
         self.line = 0;
         Some(piece(self.take_carry()))
     }
@@ -281,54 +281,54 @@ impl Decoder {
 
     /// The next block, if there is nothing special about it: the way most of any stream takes.
     #[inline(always)]
-    pub(crate) fn next_event_block(&mut self) -> Option<Block> {
+    pub(crate) fn next_whole_block(&mut self) -> Option<Block> {
         let at_its_start = self.at == At::Block && self.carry.is_empty();
         if at_its_start {
-            self.input.next_block(self.limit)
+            self.input.next_whole_block(self.limit)
         } else {
             None
         }
     }
 
     /// Reads on in a block, whatever it is like.
-    fn next_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
-        if let Some(Unfinished { shape, line }) = self.input.unfinished() {
-            (self.shape, self.line) = (shape, line);
+    fn read_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
+        if let Some(Unfinished { meta, line }) = self.input.unfinished() {
+            (self.meta, self.line) = (meta, line);
         } else if let Some((size, counted)) = self.find_end() {
             return self.emit_from_chunk(size, counted);
         }
         // A block in the making outlives its chunk: a copy, so that the chunk's buffer is free.
         let rest = self.input.rest().len();
-        if rest >= self.last_carried / 8 {
+        if rest >= self.last_carried_len / 8 {
             // Streams of large events have more of them: make room once rather than grow.
-            self.carry.reserve(self.last_carried.max(rest));
+            self.carry.reserve(self.last_carried_len.max(rest));
         }
         self.carry_rest()
     }
 
     /// Reads on in a block that began in an earlier chunk.
-    fn carried_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
+    fn read_carried_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
         // First the line that began there.
         let rest = self.input.rest();
         let Some(found) = memchr2(b'\n', b'\r', rest) else {
             return self.carry_rest();
         };
         let end = self.carry.len() + found;
-        self.carry_some(found + line_end_len(&rest[found..]));
+        self.carry_bytes(found + line_end_len(&rest[found..]));
         let line = &self.carry[self.line..end];
-        let counted = if ends_piece(line, self.line) {
+        let counted = if completes_item(line, self.line) {
             end + 1
         } else {
-            self.shape.note(line, self.line);
+            self.meta.note(line, self.line);
             self.line = self.carry.len();
             // The others stand in the chunk as they are.
             let Some((size, counted)) = self.find_end() else {
                 return self.carry_rest();
             };
-            self.carry_some(size);
+            self.carry_bytes(size);
             counted
         };
-        self.last_carried = self.carry.len();
+        self.last_carried_len = self.carry.len();
         let block = self.take_carry();
         self.emit(block, counted)
     }
@@ -342,16 +342,16 @@ impl Decoder {
             let end = searched + found;
             searched = end + line_end_len(&rest[end..]);
             let line = &rest[self.line - carried..end];
-            if ends_piece(line, self.line) {
+            if completes_item(line, self.line) {
                 return Some((searched, carried + end + 1));
             }
-            self.shape.note(line, self.line);
+            self.meta.note(line, self.line);
             self.line = carried + searched;
         }
         None
     }
 
-    fn carry_some(&mut self, taken: usize) {
+    fn carry_bytes(&mut self, taken: usize) {
         self.carry.extend_from_slice(&self.input.rest()[..taken]);
         self.input.advance(taken);
     }
@@ -367,14 +367,14 @@ impl Decoder {
     /// The block that crossed chunks.
     fn take_carry(&mut self) -> Block {
         let bytes = Bytes::from(std::mem::take(&mut self.carry));
-        let mut shape = std::mem::take(&mut self.shape);
+        let mut meta = std::mem::take(&mut self.meta);
         if !self.check_utf8 {
-            let raw = bytes.into();
-            return Block { shape, raw };
+            let slice = bytes.into();
+            return Block { meta, slice };
         }
-        let (raw, well_formed) = ChunkSlice::checked(bytes);
-        shape.set_well_formed(well_formed);
-        Block { shape, raw }
+        let (slice, well_formed) = ChunkSlice::checked(bytes);
+        meta.set_well_formed(well_formed);
+        Block { meta, slice }
     }
 
     fn emit_from_chunk(
@@ -382,8 +382,8 @@ impl Decoder {
         size: usize,
         counted: usize,
     ) -> Result<Option<Item>, EventTooLarge> {
-        let shape = std::mem::take(&mut self.shape);
-        match self.input.take_block(size, shape) {
+        let meta = std::mem::take(&mut self.meta);
+        match self.input.take_block(size, meta) {
             Some(block) => self.emit(block, counted),
             None => Ok(None),
         }
@@ -401,8 +401,8 @@ impl Decoder {
         }
         if open {
             self.at = At::OuterCr;
-            self.open_end = self.open_end.next();
-            block.shape.set_pending_lf(self.open_end);
+            self.pending_lf = self.pending_lf.next();
+            block.meta.set_pending_lf(self.pending_lf);
         }
         Ok(Some(piece(block)))
     }
@@ -421,12 +421,12 @@ impl Decoder {
             At::DiscardCr
         } else {
             At::Discard {
-                one_line: self.line == 0 && stands_alone(&self.carry),
+                one_line: self.line == 0 && is_standalone(&self.carry),
                 blank: self.line == self.carry.len(),
             }
         };
         self.carry = Vec::new();
-        self.shape = BlockMeta::default();
+        self.meta = BlockMeta::default();
         self.line = 0;
         Ok(())
     }
@@ -486,91 +486,4 @@ fn piece(block: Block) -> Item {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    fn decoder(text: &'static str) -> Decoder {
-        let mut decoder = Decoder::new(1 << 20).check_utf8(true);
-        decoder.at = At::Block;
-        decoder.push(text.into());
-        decoder
-    }
-
-    #[test]
-    fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
-        let mut decoder = decoder("data: 1\n\ndata: 2\n\ndata: 3\n\n");
-        let first = decoder.next_event_block().unwrap();
-        assert!(first.shape.is_well_formed());
-        let shared = Arc::strong_count(&first.raw.chunk);
-        let second = decoder.next_event_block().unwrap();
-        decoder.recycle(second);
-        assert_eq!(Arc::strong_count(&first.raw.chunk), shared + 1);
-        let third = decoder.next_item();
-        assert!(matches!(third, Ok(Some(Item::Event(_)))));
-        // The third took the place of the second, and the decoder has let go.
-        assert_eq!(Arc::strong_count(&first.raw.chunk), shared);
-    }
-
-    #[test]
-    fn a_block_that_crosses_chunks_is_looked_at_for_text_as_a_whole_and_once() {
-        let whole = format!("data: {}\n\n", "\u{65e5}".repeat(1000));
-        let carried = |whole: &[u8]| {
-            let mut decoder = Decoder::new(1 << 20).check_utf8(true);
-            let (head, tail) = whole.split_at(1000);
-            decoder.push(head.to_vec().into());
-            assert_eq!(decoder.next_item(), Ok(None));
-            decoder.push(tail.to_vec().into());
-            match decoder.next_item() {
-                Ok(Some(Item::Event(event))) => event.into_block(),
-                other => panic!("{other:?}"),
-            }
-        };
-        let block = carried(whole.as_bytes());
-        assert!(block.shape.is_well_formed());
-        assert!(block.raw.chunk.text(6..9).is_some());
-
-        let mut ill_formed = whole.into_bytes();
-        ill_formed[2000] = 0xff;
-        let block = carried(&ill_formed);
-        assert!(!block.shape.is_well_formed());
-        assert!(block.raw.chunk.text(6..9).is_some());
-    }
-
-    #[test]
-    fn room_is_made_once_for_an_event_as_large_as_the_last_one() {
-        let mut decoder = Decoder::new(1 << 20);
-        let mut carried = |chunks: &[usize]| {
-            for size in chunks {
-                decoder.push("x".repeat(*size).into());
-                assert_eq!(decoder.next_item(), Ok(None));
-            }
-            let room = decoder.carry.capacity();
-            decoder.push("\ndata\n\n".into());
-            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
-            room
-        };
-        carried(&[30_000, 34_000]);
-        assert!(carried(&[8100]) >= 64_000);
-        carried(&[30_000, 34_000]);
-        // A small one at the end of a chunk does not take so much.
-        assert!(carried(&[100]) < 1000);
-    }
-
-    #[test]
-    fn renewed_decoder_names_no_open_end_again() {
-        let late = |decoder: &mut Decoder| {
-            decoder.push("data: 1\r\r".into());
-            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
-            decoder.push("\n".into());
-            let Ok(Some(Item::SplitLineFeed(late))) = decoder.next_item() else {
-                panic!("the LF belongs to the CR before it");
-            };
-            late
-        };
-        let mut decoder = Decoder::new(100);
-        let first = late(&mut decoder);
-        assert_ne!(late(&mut decoder.renewed()), first);
-    }
-}
+mod tests;

@@ -6,24 +6,24 @@ use memchr::{memchr, memchr2};
 use crate::codec::{
     block::Block,
     encode::{data, field},
-    lines::{Line, Lines, stands_alone},
+    lines::{Line, Lines, is_standalone},
 };
 
 /// The block with `text` in place of all its lines of data.
 pub(super) fn replace_data(block: &Block, text: &str) -> Block {
-    replace_only_line(block, text)
+    replace_single_line(block, text)
         .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
 }
 
 /// The same where one line takes the place of one, and all around it stays as it is: most edits are of this kind, and the
 /// block need not be read again for it.
-fn replace_only_line(block: &Block, text: &str) -> Option<Block> {
+fn replace_single_line(block: &Block, text: &str) -> Option<Block> {
     const NAME: &[u8] = b"data: ";
-    let (mut shape, raw) = (block.shape, block.as_bytes());
-    if shape.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
+    let (mut meta, raw) = (block.meta, block.as_bytes());
+    if meta.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
         return None;
     }
-    let old = shape.first_data();
+    let old = meta.first_data();
     let (before, after) = (&raw[..old.start], &raw[old.end..]);
     let before = before
         .strip_suffix(NAME)
@@ -36,10 +36,10 @@ fn replace_only_line(block: &Block, text: &str) -> Option<Block> {
     }
     let raw = [before, NAME, text.as_bytes(), after].concat();
     let start = before.len() + NAME.len();
-    shape.set_first_data(start..start + text.len());
+    meta.set_first_data(start..start + text.len());
     Some(Block {
-        shape,
-        raw: Bytes::from(raw).into(),
+        meta,
+        slice: Bytes::from(raw).into(),
     })
 }
 
@@ -100,7 +100,7 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
     }
     // A comment or `retry` that comes first would be a block of its own; after another line it is part of this one.
     let alone: usize = Lines::new(&raw)
-        .take_while(|line| stands_alone(line))
+        .take_while(|line| is_standalone(line))
         .map(|line| line.len() + 1)
         .sum();
     raw.rotate_left(alone);
@@ -109,7 +109,7 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
     } else if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
         raw.pop();
     }
-    Block::rebuilt(raw, block.is_terminated())
+    Block::from_raw(raw, block.is_terminated())
 }
 
 #[cfg(test)]
@@ -153,9 +153,9 @@ mod tests {
 
     /// What is known of a block.
     fn known(block: &Block) -> (std::ops::Range<usize>, usize, [bool; 3]) {
-        let shape = block.shape;
-        let flags = [shape.has_id(), shape.has_event(), shape.is_repeated()];
-        (shape.first_data(), shape.data_lines(), flags)
+        let meta = block.meta;
+        let flags = [meta.has_id(), meta.has_event(), meta.is_repeated()];
+        (meta.first_data(), meta.data_lines(), flags)
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn most_edits_take_the_short_way() {
-        let takes = |raw: &str, text| replace_only_line(&blocks(raw)[0], text).is_some();
+        let takes = |raw: &str, text| replace_single_line(&blocks(raw)[0], text).is_some();
         assert!(takes("data: a\n\n", "b") && takes("id: 1\ndata:\nevent: x\n\n", ""));
         assert!(!takes("data\n\n", "b") && !takes("data: a", "b"));
         assert!(!takes("data: a\ndata: a\n\n", "b") && !takes("data: a\r\n\r\n", "b"));

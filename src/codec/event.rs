@@ -40,7 +40,7 @@ impl Event {
         let mut raw = Vec::with_capacity(data.len() + 8);
         encode::data(&mut raw, data);
         raw.push(b'\n');
-        Self(Block::rebuilt(raw, true))
+        Self(Block::from_raw(raw, true))
     }
 
     /// The block as an event, or the block again if it has no data.
@@ -67,18 +67,18 @@ impl Event {
     pub fn data(&self) -> Cow<'_, str> {
         let block = &self.0;
         // An edit can make an event larger than what the notes can point into.
-        if block.shape.data_lines() == 1 && block.raw.len() <= u32::MAX as usize {
-            return block.raw.text(block.shape.first_data());
+        if block.meta.data_lines() == 1 && block.slice.len() <= u32::MAX as usize {
+            return block.slice.text(block.meta.first_data());
         }
-        Cow::Owned(self.joined_lines())
+        Cow::Owned(self.joined_data_lines())
     }
 
     /// The values of several `data` lines. Out of the way of the one line that most events have.
     #[cold]
-    fn joined_lines(&self) -> String {
+    fn joined_data_lines(&self) -> String {
         let block = &self.0;
         // A line end is never part of an ill-formed sequence: the text of the lines is the lines of the text.
-        let text = block.raw.text(0..block.raw.len());
+        let text = block.slice.text(0..block.slice.len());
         let mut data = String::with_capacity(text.len());
         for line in LineRanges::new(text.as_bytes()) {
             let line = &text[line];

@@ -17,7 +17,7 @@ use super::{
 #[repr(C)] // See `Stream`.
 pub(super) struct Input {
     /// Let go with its last byte, so that nothing keeps a chunk but the blocks in it.
-    chunk: Current,
+    chunk: CurrentChunk,
     /// So much of the chunk is taken.
     taken: usize,
     /// Whether to look for ill-formed UTF-8 in it, as soon as there is a block in it.
@@ -26,35 +26,35 @@ pub(super) struct Input {
     well_formed: usize,
     /// The chunk once more, to lend to the next block.
     spare: Option<Arc<Chunk>>,
-    ahead: Lookahead,
+    lookahead: Lookahead,
 }
 
 /// A chunk is shared only once there is a block in it: most chunks of a stream that drips have none.
 #[derive(Default)]
-enum Current {
+enum CurrentChunk {
     #[default]
-    Nothing,
-    Alone(Chunk),
+    Empty,
+    Unshared(Chunk),
     Shared(Arc<Chunk>),
 }
 
-impl Current {
+impl CurrentChunk {
     #[inline(always)]
     fn get(&self) -> Option<&Chunk> {
         match self {
-            Current::Nothing => None,
-            Current::Alone(chunk) => Some(chunk),
-            Current::Shared(chunk) => Some(chunk),
+            CurrentChunk::Empty => None,
+            CurrentChunk::Unshared(chunk) => Some(chunk),
+            CurrentChunk::Shared(chunk) => Some(chunk),
         }
     }
 
     #[cold]
     fn share(&mut self) -> Option<&Arc<Chunk>> {
-        if let Current::Alone(chunk) = std::mem::take(self) {
-            *self = Current::Shared(Arc::new(chunk));
+        if let CurrentChunk::Unshared(chunk) = std::mem::take(self) {
+            *self = CurrentChunk::Shared(Arc::new(chunk));
         }
         match self {
-            Current::Shared(chunk) => Some(chunk),
+            CurrentChunk::Shared(chunk) => Some(chunk),
             _ => None,
         }
     }
@@ -63,7 +63,7 @@ impl Current {
 impl Input {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.chunk, Current::Nothing)
+        matches!(self.chunk, CurrentChunk::Empty)
     }
 
     /// What is not taken yet.
@@ -86,7 +86,7 @@ impl Input {
         if chunk.is_empty() {
             return;
         }
-        self.chunk = Current::Alone(Chunk::new(chunk));
+        self.chunk = CurrentChunk::Unshared(Chunk::new(chunk));
         (self.check_utf8, self.well_formed) = (check_utf8, 0);
     }
 
@@ -100,56 +100,56 @@ impl Input {
     }
 
     pub(super) fn clear(&mut self) {
-        self.chunk = Current::Nothing;
+        self.chunk = CurrentChunk::Empty;
         self.spare = None;
         self.taken = 0;
-        self.ahead.clear();
+        self.lookahead.clear();
     }
 
     /// Takes the next block, if there is nothing special about it. Only where a block begins.
     #[inline(always)]
-    pub(super) fn next_block(&mut self, limit: usize) -> Option<Block> {
-        if self.ahead.is_empty() {
+    pub(super) fn next_whole_block(&mut self, limit: usize) -> Option<Block> {
+        if self.lookahead.is_empty() {
             self.look_ahead(limit);
         }
-        let BlockSpan { shape, place } = self.ahead.next()?;
-        let chunk = self.lend(place.end)?;
-        let raw = ChunkSlice { place, chunk };
-        Some(Block { shape, raw })
+        let BlockSpan { meta, span } = self.lookahead.next()?;
+        let chunk = self.lend(span.end)?;
+        let slice = ChunkSlice { span, chunk };
+        Some(Block { meta, slice })
     }
 
     #[inline(always)]
     fn look_ahead(&mut self, limit: usize) {
-        if self.ahead.unfinished().is_some() {
+        if self.lookahead.unfinished().is_some() {
             return;
         }
         let Some(chunk) = self.chunk.get() else {
             return;
         };
-        (self.ahead).look(chunk, self.taken, limit, self.well_formed);
-        if self.check_utf8 && !self.ahead.is_empty() {
+        (self.lookahead).search(chunk, self.taken, limit, self.well_formed);
+        if self.check_utf8 && !self.lookahead.is_empty() {
             self.check();
-            self.ahead.set_well_formed(self.well_formed);
+            self.lookahead.set_well_formed(self.well_formed);
         }
     }
 
     /// What is left, if it is known to be a block that does not end in this chunk.
     pub(super) fn unfinished(&self) -> Option<Unfinished> {
-        let next = self.ahead.is_empty();
-        self.ahead.unfinished().filter(|_| next)
+        let next = self.lookahead.is_empty();
+        self.lookahead.unfinished().filter(|_| next)
     }
 
     /// Takes a block of this size, of which is known what is in it.
-    pub(super) fn take_block(&mut self, size: usize, mut shape: BlockMeta) -> Option<Block> {
+    pub(super) fn take_block(&mut self, size: usize, mut meta: BlockMeta) -> Option<Block> {
         if self.check_utf8 {
             self.check();
         }
         let (start, end) = (self.taken, self.taken + size);
-        shape.set_well_formed(end <= self.well_formed);
-        let place = Span { start, end };
+        meta.set_well_formed(end <= self.well_formed);
+        let span = Span { start, end };
         let chunk = self.lend(end)?;
-        let raw = ChunkSlice { place, chunk };
-        Some(Block { shape, raw })
+        let slice = ChunkSlice { span, chunk };
+        Some(Block { meta, slice })
     }
 
     /// Looks for ill-formed UTF-8 in the chunk, from the first block in it on: what belongs to an earlier one may begin in
@@ -157,9 +157,9 @@ impl Input {
     #[inline(never)]
     fn check(&mut self) {
         self.check_utf8 = false;
-        if let Current::Alone(chunk) = std::mem::take(&mut self.chunk) {
+        if let CurrentChunk::Unshared(chunk) = std::mem::take(&mut self.chunk) {
             let (chunk, well_formed) = Chunk::checked(chunk.into(), self.taken);
-            (self.chunk, self.well_formed) = (Current::Alone(chunk), well_formed);
+            (self.chunk, self.well_formed) = (CurrentChunk::Unshared(chunk), well_formed);
         }
     }
 
@@ -168,7 +168,7 @@ impl Input {
     fn lend(&mut self, end: usize) -> Option<Arc<Chunk>> {
         self.taken = end;
         let chunk = match &self.chunk {
-            Current::Shared(chunk) => chunk,
+            CurrentChunk::Shared(chunk) => chunk,
             _ => self.chunk.share()?,
         };
         if end == chunk.len() {
@@ -182,12 +182,12 @@ impl Input {
 
     /// Takes back a block that is needed no more. The chunk that it shares serves the next one, if that is in the same.
     #[inline(always)]
-    pub(super) fn give_back(&mut self, block: Block) {
-        if let Current::Shared(chunk) = &self.chunk
+    pub(super) fn recycle(&mut self, block: Block) {
+        if let CurrentChunk::Shared(chunk) = &self.chunk
             && self.spare.is_none()
-            && Arc::ptr_eq(chunk, &block.raw.chunk)
+            && Arc::ptr_eq(chunk, &block.slice.chunk)
         {
-            self.spare = Some(block.raw.chunk);
+            self.spare = Some(block.slice.chunk);
         }
     }
 }
@@ -200,35 +200,41 @@ mod tests {
     fn a_chunk_that_is_given_back_is_lent_again_and_nobody_keeps_it_in_the_end() {
         let mut input = Input::default();
         input.push("data: 1\n\ndata: 2\n\ndata: 3\n\n".into(), false);
-        let shared = |block: &Block| Arc::strong_count(&block.raw.chunk);
+        let shared = |block: &Block| Arc::strong_count(&block.slice.chunk);
 
-        let first = input.next_block(100).unwrap();
-        let second = input.next_block(100).unwrap();
+        let first = input.next_whole_block(100).unwrap();
+        let second = input.next_whole_block(100).unwrap();
         assert_eq!(shared(&first), 3);
-        input.give_back(second);
-        // One place is enough.
+        input.recycle(second);
+        // One span is enough.
         let copy = first.clone();
-        input.give_back(copy);
+        input.recycle(copy);
         assert_eq!(shared(&first), 3);
-        let third = input.next_block(100).unwrap();
+        let third = input.next_whole_block(100).unwrap();
         assert!(input.is_empty() && input.rest().is_empty());
         assert_eq!(shared(&first), 2);
         assert_eq!(third.as_bytes(), b"data: 3\n\n");
 
         // Of another chunk it would be the wrong one.
         input.push("data: 4\n\ndata: 5\n\n".into(), false);
-        input.give_back(third);
-        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 4\n\n");
-        input.give_back(first);
-        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 5\n\n");
+        input.recycle(third);
+        assert_eq!(
+            input.next_whole_block(100).unwrap().as_bytes(),
+            b"data: 4\n\n"
+        );
+        input.recycle(first);
+        assert_eq!(
+            input.next_whole_block(100).unwrap().as_bytes(),
+            b"data: 5\n\n"
+        );
     }
 
     #[test]
     fn a_chunk_without_a_block_is_not_shared() {
         let mut input = Input::default();
         input.push("data: half".into(), true);
-        assert!(input.next_block(100).is_none());
-        assert!(matches!(input.chunk, Current::Alone(_)));
+        assert!(input.next_whole_block(100).is_none());
+        assert!(matches!(input.chunk, CurrentChunk::Unshared(_)));
         assert_eq!(input.rest(), b"data: half");
         input.push(" and half".into(), true);
         assert_eq!(input.rest(), b"data: half and half");
@@ -249,12 +255,12 @@ mod tests {
         input.advance(4);
         assert!(
             input
-                .next_block(9000)
-                .is_some_and(|block| block.shape.is_well_formed())
+                .next_whole_block(9000)
+                .is_some_and(|block| block.meta.is_well_formed())
         );
 
         input.push(format!("data: {text}").into(), true);
-        assert!(input.next_block(9000).is_none() && input.unfinished().is_some());
+        assert!(input.next_whole_block(9000).is_none() && input.unfinished().is_some());
         assert!(
             input
                 .chunk
@@ -267,21 +273,21 @@ mod tests {
     fn a_block_is_known_to_be_text_as_far_as_its_chunk_is() {
         let mut input = Input::default();
         input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
-        assert!(input.next_block(100).unwrap().shape.is_well_formed());
-        assert!(!input.next_block(100).unwrap().shape.is_well_formed());
+        assert!(input.next_whole_block(100).unwrap().meta.is_well_formed());
+        assert!(!input.next_whole_block(100).unwrap().meta.is_well_formed());
         input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
         assert!(
             input
                 .take_block(9, BlockMeta::default())
                 .unwrap()
-                .shape
+                .meta
                 .is_well_formed()
         );
         assert!(
             !input
                 .take_block(9, BlockMeta::default())
                 .unwrap()
-                .shape
+                .meta
                 .is_well_formed()
         );
     }

@@ -136,14 +136,14 @@ pub(super) fn line_end_len(at: &[u8]) -> usize {
 /// Whether a line that begins at `start` in its block completes a piece: a blank line does, and so does one
 /// that no field has come before and that takes effect by itself.
 #[inline]
-pub(super) fn ends_piece(line: &[u8], start: usize) -> bool {
-    line.is_empty() || (start == 0 && stands_alone(line))
+pub(super) fn completes_item(line: &[u8], start: usize) -> bool {
+    line.is_empty() || (start == 0 && is_standalone(line))
 }
 
 /// A comment keeps a connection alive, and a `retry` takes effect when its line is read (WHATWG HTML 9.2.6):
 /// neither needs a blank line.
 #[inline]
-pub(super) fn stands_alone(line: &[u8]) -> bool {
+pub(super) fn is_standalone(line: &[u8]) -> bool {
     matches!(
         line,
         [b':', ..] | b"retry" | [b'r', b'e', b't', b'r', b'y', b':', ..]
