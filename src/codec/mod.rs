@@ -39,10 +39,10 @@ mod lookahead;
 mod text;
 
 pub use block::Block;
-pub use decoder::{Decoder, OversizedEvent};
+pub use decoder::Decoder;
 pub use encode::FieldError;
 pub use event::Event;
-pub use item::{EventTooLarge, Item, SplitLineFeed};
+pub use item::{EventTooLarge, Item, OversizedEvent, SplitLineFeed};
 pub use lines::Line;
 
 pub(crate) use block_meta::PendingLf;

@@ -6,7 +6,7 @@ use super::*;
 
 fn decoder(text: &'static str) -> Decoder {
     let mut decoder = Decoder::new(1 << 20).check_utf8(true);
-    decoder.at = At::Block;
+    decoder.state = State::Block;
     decoder.push(text.into());
     decoder
 }
