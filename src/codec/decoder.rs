@@ -439,7 +439,7 @@ impl Decoder {
         Err(EventTooLarge { limit: self.limit })
     }
 
-    /// Takes the LF of a CRLF whose CR was the last byte of the chunk before. Returns whether the next byte was one.
+    /// Takes the LF of a CRLF whose CR was the last byte of the previous chunk. Returns whether the next byte was an LF.
     fn take_line_feed(&mut self) -> bool {
         let found = self.input.rest()[0] == b'\n';
         if found {

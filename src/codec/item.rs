@@ -1,4 +1,4 @@
-//! What a decoder returns: items, or the error for an event that is too large.
+//! The results of a decoder: items, or the error for an event that is too large.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitLineFeed(pub(crate) PendingLf);
 
-/// What a decoder does with a block that is larger than its limit.
+/// How a decoder treats a block that is larger than its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OversizedEvent {

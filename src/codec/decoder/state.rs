@@ -40,7 +40,7 @@ pub(super) fn discard_line(rest: &[u8], one_line: bool, blank: bool) -> (usize, 
         let blank = false;
         return (rest.len(), State::Discard { one_line, blank });
     };
-    // A blank line ends the block (9.2.6). A comment or `retry` line that is a block by itself ends with its line.
+    // A blank line ends the block (9.2.6). If one comment or `retry` line is the block, the block ends with it.
     let ends_block = one_line || (blank && end == 0);
     let taken = end + line_end_len(&rest[end..]);
     // The LF of a CRLF may be in the next chunk (9.2.5: `end-of-line`).

@@ -1,4 +1,4 @@
-//! Tests of what the decoder does with memory, which its items do not show.
+//! How the decoder uses memory, which cannot be seen in its items.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ fn decoder(text: &'static str) -> Decoder {
 }
 
 #[test]
-fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
+fn recycle_lends_the_reference_of_a_block_to_the_next_one() {
     let mut decoder = decoder("data: 1\n\ndata: 2\n\ndata: 3\n\n");
     let first = decoder.next_whole_block().unwrap();
     assert!(first.meta.is_well_formed());
@@ -22,12 +22,12 @@ fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
     assert_eq!(Arc::strong_count(&first.slice.chunk), shared + 1);
     let third = decoder.next_item();
     assert!(matches!(third, Ok(Some(Item::Event(_)))));
-    // The third took the place of the second, and the decoder has let go.
+    // The third block took the reference of the second, and the decoder has dropped the chunk.
     assert_eq!(Arc::strong_count(&first.slice.chunk), shared);
 }
 
 #[test]
-fn a_block_that_crosses_chunks_is_looked_at_for_text_as_a_whole_and_once() {
+fn block_that_crosses_chunks_is_checked_as_a_whole() {
     let whole = format!("data: {}\n\n", "\u{65e5}".repeat(1000));
     let carried = |whole: &[u8]| {
         let mut decoder = Decoder::new(1 << 20).check_utf8(true);
@@ -52,37 +52,37 @@ fn a_block_that_crosses_chunks_is_looked_at_for_text_as_a_whole_and_once() {
 }
 
 #[test]
-fn room_is_made_once_for_an_event_as_large_as_the_last_one() {
+fn carry_reserves_the_size_of_the_last_large_event() {
     let mut decoder = Decoder::new(1 << 20);
     let mut carried = |chunks: &[usize]| {
         for size in chunks {
             decoder.push("x".repeat(*size).into());
             assert_eq!(decoder.next_item(), Ok(None));
         }
-        let room = decoder.carry.capacity();
+        let capacity = decoder.carry.capacity();
         decoder.push("\ndata\n\n".into());
         assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
-        room
+        capacity
     };
     carried(&[30_000, 34_000]);
     assert!(carried(&[8100]) >= 64_000);
     carried(&[30_000, 34_000]);
-    // A small one at the end of a chunk does not take so much.
+    // A small rest of a chunk does not reserve so much.
     assert!(carried(&[100]) < 1000);
 }
 
 #[test]
-fn renewed_decoder_names_no_open_end_again() {
-    let late = |decoder: &mut Decoder| {
+fn renewed_decoder_does_not_reuse_a_pending_lf() {
+    let split_lf = |decoder: &mut Decoder| {
         decoder.push("data: 1\r\r".into());
         assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
         decoder.push("\n".into());
-        let Ok(Some(Item::SplitLineFeed(late))) = decoder.next_item() else {
+        let Ok(Some(Item::SplitLineFeed(lf))) = decoder.next_item() else {
             panic!("the LF belongs to the CR before it");
         };
-        late
+        lf
     };
     let mut decoder = Decoder::new(100);
-    let first = late(&mut decoder);
-    assert_ne!(late(&mut decoder.renewed()), first);
+    let first = split_lf(&mut decoder);
+    assert_ne!(split_lf(&mut decoder.renewed()), first);
 }
