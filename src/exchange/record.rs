@@ -179,7 +179,7 @@ impl Asked {
             stamped,
             (channel, account),
             progress.unwrap_or_default(),
-            &event_stream::of_recording(&kept.response.headers, |name| {
+            &event_stream::shared_headers(&kept.response.headers, |name| {
                 let sessions = kept.sessions;
                 replay.response_headers.contains(name)
                     || sessions.is_some_and(|sessions| sessions.has_header(name))

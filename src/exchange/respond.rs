@@ -109,7 +109,7 @@ impl Asking<'_> {
         }
         let reader = match asked.go_on(DecodedBody::new(&coding, body)) {
             Ok(reader) => {
-                event_stream::of_event_stream(&mut parts.headers);
+                event_stream::rewrite_headers(&mut parts.headers);
                 reader
             }
             Err(body) => {
@@ -117,7 +117,7 @@ impl Asking<'_> {
                     Ok(opened) => opened,
                     Err(refusal) => return Outcome::Refused(refusal),
                 };
-                event_stream::of_event_stream(&mut parts.headers);
+                event_stream::rewrite_headers(&mut parts.headers);
                 let kept = Kept {
                     request,
                     response: &parts,
@@ -172,7 +172,7 @@ impl Asking<'_> {
         }
         if self.head_only {
             // Whatever body the service made for it, none may leave (RFC 9110 9.3.2), and this one nobody has seen.
-            event_stream::of_event_stream(&mut parts.headers);
+            event_stream::rewrite_headers(&mut parts.headers);
             return Response::from_parts(parts, SseBody::own(Bytes::new()));
         }
         let (mut chain, lease) = match self.open(&parts, behind.in_session) {
@@ -198,7 +198,7 @@ impl Asking<'_> {
         if let Some(again) = again {
             pull = pull.continued_by(again);
         }
-        event_stream::of_event_stream(&mut parts.headers);
+        event_stream::rewrite_headers(&mut parts.headers);
         let body = SseBody::stream(pull, policy.keep_alive.clone(), lease);
         Response::from_parts(parts, body)
     }
