@@ -7,13 +7,13 @@ use tower::BoxError;
 /// The error of an [`SseBody`](crate::SseBody): why the response body ended early.
 ///
 /// [`kind`](Self::kind) says what failed, and [`source`](std::error::Error::source) returns the error of the upstream body, the
-/// interceptor or the session store, if there is one. On a response that is not an event stream, the source is always the error of the
-/// upstream body. On a recorded stream, which may have several readers, the source is an `Error` of the same kind, which has that source
-/// in turn. The layer adds no event data and no ids to the error.
+/// interceptor or the session store, if there is one. On a response that is not an event stream, the source is always the error
+/// of the upstream body. On a recorded stream, which may have several readers, the source is an `Error` of the same kind, which
+/// has that source in turn. The layer adds no event data and no ids to the error.
 ///
-/// The server that reads the body and [`StreamEnd::Failed`](crate::intercept::StreamEnd::Failed) receive this error. The client sees a
-/// closed connection or a reset stream. A boxed body wraps the error: in axum it is the source of the `axum::Error`, and `downcast_ref`
-/// returns it.
+/// The server that reads the body and [`StreamEnd::Failed`](crate::intercept::StreamEnd::Failed) receive this error. The client
+/// sees a closed connection or a reset stream. A boxed body wraps the error: in axum it is the source of the `axum::Error`, and
+/// `downcast_ref` returns it.
 ///
 /// ```
 /// # use http_body_util::{BodyExt, Full};
@@ -40,8 +40,8 @@ pub enum ErrorKind {
     Upstream,
     /// An event, or one line of it, is larger than the limit.
     EventTooLarge,
-    /// The upstream body starts with the byte order mark of another encoding than UTF-8. A client may decode it in that encoding, so
-    /// interceptors would not see the same text.
+    /// The upstream body starts with the byte order mark of another encoding than UTF-8. A client may decode it in that encoding,
+    /// so interceptors would not see the same text.
     NotUtf8,
     /// An interceptor returned an error, which is the source.
     InterceptorFailed,
@@ -51,8 +51,8 @@ pub enum ErrorKind {
     InterceptorPanicked,
     /// A session id in the stream could not be translated. The source says why.
     Session,
-    /// The client was too slow: the log of the recorded stream has evicted events that the client had not read. If the client resumes
-    /// from its last event, it gets a gap event.
+    /// The client was too slow: the log of the recorded stream has evicted events that the client had not read. If the client
+    /// resumes from its last event, it gets a gap event.
     Lagged,
     /// The layer ended the stream: the application called [`abort`](crate::SseProxyLayer::abort), or the stream exceeded its
     /// [`max_age`](crate::replay::Replay::max_age) or, without a client, its [`grace_period`](crate::replay::Replay::grace_period).
@@ -83,8 +83,8 @@ impl Error {
         }
     }
 
-    /// Converts the error that an interceptor returned. An [`Error`] of this crate that says that an interceptor or a session failed
-    /// stays as it is; any other error becomes the source of an [`ErrorKind::InterceptorFailed`].
+    /// Converts the error that an interceptor returned. An [`Error`] of this crate that says that an interceptor or a session
+    /// failed stays as it is; any other error becomes the source of an [`ErrorKind::InterceptorFailed`].
     pub(crate) fn of_an_interceptor(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(error) if error.kind.is_of_an_interceptor() || error.kind == ErrorKind::Session => {

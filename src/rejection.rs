@@ -32,7 +32,8 @@ impl Rejection {
         Self::new(StatusCode::NO_CONTENT, "")
     }
 
-    /// The stream of the request was closed: status 204 for `GET` and `HEAD`, so that an `EventSource` does not reconnect, else 410.
+    /// The stream of the request was closed: status 204 for `GET` and `HEAD`, so that an `EventSource` does not reconnect, else
+    /// 410.
     pub(crate) fn closed(method: &Method) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::no_content(),

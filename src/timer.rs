@@ -13,17 +13,19 @@ use tokio::{
 
 /// Waits for a deadline that may change at each call.
 ///
-/// A later deadline does not change the runtime's timer until the old deadline has passed. So traffic that moves a deadline with each
-/// event is cheap.
+/// A later deadline does not change the runtime's timer until the old deadline has passed. So traffic that moves a deadline with
+/// each event is cheap.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// The deadline of `sleep`, and the waker that it wakes. The deadline is stored twice so that a poll need not read the boxed `sleep`.
+    /// The deadline of `sleep`, and the waker that it wakes. The deadline is stored twice so that a poll need not read the boxed
+    /// `sleep`.
     set: Option<(Instant, Waker)>,
 }
 
 impl Timer {
-    /// Ready when the time is `at` or later. A poll before that time needs a tokio runtime with a timer, and wakes the task of `cx` then.
+    /// Ready when the time is `at` or later. A poll before that time needs a tokio runtime with a timer, and wakes the task of
+    /// `cx` then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         self.poll_at(cx, Instant::now(), at)
     }

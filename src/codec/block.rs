@@ -97,8 +97,8 @@ impl Block {
 
     /// Copies the block out of its chunk if the chunk is much larger than the block.
     ///
-    /// A block shares the chunk of input that it was read from, and all of the chunk stays allocated as long as the block. Call this
-    /// for a block that is stored for a long time.
+    /// A block shares the chunk of input that it was read from, and all of the chunk stays allocated as long as the block. Call
+    /// this for a block that is stored for a long time.
     pub fn into_owned(self) -> Self {
         Self {
             meta: self.meta,
@@ -144,7 +144,8 @@ impl Block {
 
     /// The value of the last `id` field, or `None` if the block has none.
     ///
-    /// A field that contains U+0000 is ignored, as in a client (WHATWG HTML 9.2.6). An empty value resets the client's last event id.
+    /// A field that contains U+0000 is ignored, as in a client (WHATWG HTML 9.2.6). An empty value resets the client's last event
+    /// id.
     #[inline]
     pub fn id(&self) -> Option<Cow<'_, str>> {
         self.meta.has_id().then(|| self.read_id()).flatten()
@@ -159,8 +160,8 @@ impl Block {
 
     /// The value of the last valid `retry` field, or `None` if the block has none.
     ///
-    /// A value is valid if it consists of ASCII digits (WHATWG HTML 9.2.6). It is in milliseconds; a value above `u64::MAX` reads as
-    /// `u64::MAX`.
+    /// A value is valid if it consists of ASCII digits (WHATWG HTML 9.2.6). It is in milliseconds; a value above `u64::MAX` reads
+    /// as `u64::MAX`.
     pub fn retry(&self) -> Option<Duration> {
         let text = self.as_bytes();
         self.fields_named(b"retry")
@@ -231,8 +232,8 @@ impl Block {
         })
     }
 
-    /// The last value. If the block has no two `id` lines and no two `event` lines, it is the first value, and the rest of the block is
-    /// not searched.
+    /// The last value. If the block has no two `id` lines and no two `event` lines, it is the first value, and the rest of the
+    /// block is not searched.
     fn last_value<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
         if self.meta.is_repeated() {
             values.last()

@@ -27,8 +27,8 @@ const HIGH_WORD: u32 = 32;
 
 /// Identifies a block that ends in a CR whose LF may still come (WHATWG HTML 9.2.5: `end-of-line = ( cr lf / cr / lf )`).
 ///
-/// The numbers repeat after 2^27 blocks, when the first block with the number is no longer in use. It is a whole word for the reason
-/// that [`BlockMeta`] gives.
+/// The numbers repeat after 2^27 blocks, when the first block with the number is no longer in use. It is a whole word for the
+/// reason that [`BlockMeta`] gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PendingLf(u64);
 

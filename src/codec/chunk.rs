@@ -22,8 +22,8 @@ struct Text {
 }
 
 impl Chunk {
-    /// From this size on, in bytes, a chunk stores its text. For a smaller chunk it is cheaper to check a block again when its text is
-    /// read.
+    /// From this size on, in bytes, a chunk stores its text. For a smaller chunk it is cheaper to check a block again when its
+    /// text is read.
     const MIN_STORED_TEXT: usize = 1 << 10;
 
     /// A chunk that has not been checked.

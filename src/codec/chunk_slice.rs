@@ -57,8 +57,8 @@ impl ChunkSlice {
         self.span.end - self.span.start
     }
 
-    /// Whether the slice keeps much more memory allocated than its own size: it is less than a quarter of its chunk, or smaller than
-    /// 4 KiB (a chunk may itself be a part of a larger buffer).
+    /// Whether the slice keeps much more memory allocated than its own size: it is less than a quarter of its chunk, or smaller
+    /// than 4 KiB (a chunk may itself be a part of a larger buffer).
     pub(crate) fn is_small_part(&self) -> bool {
         self.len() < Self::SMALL || self.chunk.len() / 4 > self.len()
     }

@@ -117,7 +117,8 @@ impl Decoder {
         self
     }
 
-    /// Sets whether the decoder checks UTF-8 once for each chunk. Default: `false`, and each block is checked when its text is read.
+    /// Sets whether the decoder checks UTF-8 once for each chunk. Default: `false`, and each block is checked when its text is
+    /// read.
     ///
     /// `true` is faster if the text of most blocks is read. The setting does not change which text is read.
     pub fn check_utf8(mut self, check: bool) -> Self {
@@ -164,8 +165,8 @@ impl Decoder {
     /// Returns the next item, or `None` if the decoder needs more input.
     ///
     /// # Errors
-    /// Returns [`EventTooLarge`] once if a block is larger than the limit and [`OversizedEvent::Fail`] is set. After that the decoder
-    /// ignores all input and returns `None`.
+    /// Returns [`EventTooLarge`] once if a block is larger than the limit and [`OversizedEvent::Fail`] is set. After that the
+    /// decoder ignores all input and returns `None`.
     #[inline]
     pub fn next_item(&mut self) -> Result<Option<Item>, EventTooLarge> {
         if let Some(block) = self.next_whole_block() {
@@ -237,9 +238,9 @@ impl Decoder {
     ///
     /// Call [`next_item`](Self::next_item) until it returns `None` first: `finish` ignores input that is left.
     ///
-    /// The returned block is not [terminated](Block::is_terminated). Clients that follow the standard discard it (WHATWG HTML 9.2.6:
-    /// "Once the end of the file is reached, any pending data must be discarded"). A proxy passes it on unchanged or drops it; adding a
-    /// blank line would turn it into an event.
+    /// The returned block is not [terminated](Block::is_terminated). Clients that follow the standard discard it (WHATWG HTML
+    /// 9.2.6: "Once the end of the file is reached, any pending data must be discarded"). A proxy passes it on unchanged or drops
+    /// it; adding a blank line would turn it into an event.
     pub fn finish(&mut self) -> Option<Item> {
         if self.carry.is_empty() {
             return None;

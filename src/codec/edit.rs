@@ -16,8 +16,8 @@ pub(super) fn replace_data(block: &Block, text: &str) -> Block {
         .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
 }
 
-/// The fast path of [`replace_data`]: one `data` line replaces one `data` line, and the lines of the block are not read again. Returns
-/// `None` if the block or the text has several lines of data, if the block is incomplete, or if a line ends in CR.
+/// The fast path of [`replace_data`]: one `data` line replaces one `data` line, and the lines of the block are not read again.
+/// Returns `None` if the block or the text has several lines of data, if the block is incomplete, or if a line ends in CR.
 fn replace_single_line(block: &Block, text: &str) -> Option<Block> {
     const NAME: &[u8] = b"data: ";
     let (mut meta, raw) = (block.meta, block.as_bytes());
@@ -47,8 +47,8 @@ fn replace_single_line(block: &Block, text: &str) -> Option<Block> {
 
 /// The block with all fields of this name replaced by the output of `write`.
 ///
-/// The output stands where the first such field was. If there was none, it stands before the first `data` line, so that a client which
-/// reads line by line has the field before the data.
+/// The output stands where the first such field was. If there was none, it stands before the first `data` line, so that a client
+/// which reads line by line has the field before the data.
 pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Block {
     let is = |line: &Line<'_>, wanted: &[u8]| matches!(line, Line::Field { name, .. } if *name == wanted);
     let present = block.lines().any(|line| is(&line, name));

@@ -13,9 +13,9 @@ use super::{
 ///
 /// An `Event` reads its fields on demand. An event that is not edited is byte-identical to the input.
 ///
-/// An edit rewrites the block at once. Each line of the data becomes one `data` line, and an id or a type with a line end is rejected,
-/// so a value cannot inject another field. All other lines of the block stay. All lines of an edited event end in LF, also if they
-/// ended in CR or CRLF before.
+/// An edit rewrites the block at once. Each line of the data becomes one `data` line, and an id or a type with a line end is
+/// rejected, so a value cannot inject another field. All other lines of the block stay. All lines of an edited event end in LF,
+/// also if they ended in CR or CRLF before.
 ///
 /// ```
 /// use tower_sse_proxy::Event;
@@ -105,7 +105,8 @@ impl Event {
 
     /// Replaces all `data` lines with `data`.
     ///
-    /// Each line of `data` (ended by LF, CR or CRLF) becomes one `data` line, and [`data`](Self::data) then reads the line ends as LF.
+    /// Each line of `data` (ended by LF, CR or CRLF) becomes one `data` line, and [`data`](Self::data) then reads the line ends
+    /// as LF.
     pub fn set_data(&mut self, data: impl AsRef<str>) {
         self.0 = edit::replace_data(&self.0, data.as_ref());
     }

@@ -29,8 +29,8 @@ pub(super) struct Input {
     lookahead: Lookahead,
 }
 
-/// The current chunk. It moves into an `Arc` when its first block is found: if a stream arrives in small chunks, most chunks have no
-/// block.
+/// The current chunk. It moves into an `Arc` when its first block is found: if a stream arrives in small chunks, most chunks have
+/// no block.
 #[derive(Default)]
 enum CurrentChunk {
     #[default]
@@ -109,8 +109,8 @@ impl Input {
         self.lookahead.clear();
     }
 
-    /// Takes the next block if it is whole, within the limit, and does not end in a CR at the end of the chunk. A block must begin at the
-    /// current position.
+    /// Takes the next block if it is whole, within the limit, and does not end in a CR at the end of the chunk. A block must
+    /// begin at the current position.
     #[inline(always)]
     pub(super) fn next_whole_block(&mut self, limit: usize) -> Option<Block> {
         if self.lookahead.is_empty() {
@@ -157,8 +157,8 @@ impl Input {
         Some(Block { meta, slice })
     }
 
-    /// Checks the UTF-8 of the chunk from the current position on. The bytes before it belong to a block that began in an earlier chunk:
-    /// they may start in the middle of a character, and are checked together with that block.
+    /// Checks the UTF-8 of the chunk from the current position on. The bytes before it belong to a block that began in an earlier
+    /// chunk: they may start in the middle of a character, and are checked together with that block.
     #[inline(never)]
     fn check(&mut self) {
         self.check_utf8 = false;

@@ -53,8 +53,8 @@ impl Item {
 
     /// The bytes on the wire.
     ///
-    /// Write the LF of an [`Item::SplitLineFeed`] only if the block before it was written unchanged. After an edited or dropped block
-    /// the LF would be a blank line.
+    /// Write the LF of an [`Item::SplitLineFeed`] only if the block before it was written unchanged. After an edited or dropped
+    /// block the LF would be a blank line.
     pub fn into_raw(self) -> Bytes {
         match self {
             Item::Bom => Bytes::from_static(&BOM),

@@ -121,7 +121,8 @@ impl Iterator for LineRanges<'_> {
     }
 }
 
-/// The offset of the value if the line is a field of this name: after the colon and one space, if they are present (WHATWG HTML 9.2.6).
+/// The offset of the value if the line is a field of this name: after the colon and one space, if they are present (WHATWG HTML
+/// 9.2.6).
 #[inline(always)]
 pub(super) fn value_of(line: &[u8], name: &[u8]) -> Option<usize> {
     match line.strip_prefix(name)? {
@@ -141,15 +142,15 @@ pub(super) fn line_end_len(at: &[u8]) -> usize {
     }
 }
 
-/// Whether a line completes its block: a blank line, or the first line if it is a comment or `retry`. `start` is the offset of the line
-/// in its block.
+/// Whether a line completes its block: a blank line, or the first line if it is a comment or `retry`. `start` is the offset of
+/// the line in its block.
 #[inline]
 pub(super) fn completes_item(line: &[u8], start: usize) -> bool {
     line.is_empty() || (start == 0 && is_standalone(line))
 }
 
-/// Whether a line takes effect without a blank line: a comment keeps the connection alive, and a client applies `retry` when it reads
-/// the line (WHATWG HTML 9.2.6).
+/// Whether a line takes effect without a blank line: a comment keeps the connection alive, and a client applies `retry` when it
+/// reads the line (WHATWG HTML 9.2.6).
 #[inline]
 pub(super) fn is_standalone(line: &[u8]) -> bool {
     matches!(
@@ -158,8 +159,8 @@ pub(super) fn is_standalone(line: &[u8]) -> bool {
     )
 }
 
-/// The value of a `retry` field in milliseconds, or `None` if it is not one or more ASCII digits (WHATWG HTML 9.2.6). A number above
-/// `u64::MAX` gives `u64::MAX`.
+/// The value of a `retry` field in milliseconds, or `None` if it is not one or more ASCII digits (WHATWG HTML 9.2.6). A number
+/// above `u64::MAX` gives `u64::MAX`.
 pub(super) fn parse_retry(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;

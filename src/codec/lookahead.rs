@@ -18,8 +18,8 @@ pub(super) struct BlockSpan {
 
 /// The next whole blocks of a chunk, at most eight.
 ///
-/// To find several blocks first and to create the `Block` values later is twice as fast as to find and create them one by one: by then
-/// the processor has finished the separate writes to a `BlockSpan` and can move it as a whole.
+/// To find several blocks first and to create the `Block` values later is twice as fast as to find and create them one by one: by
+/// then the processor has finished the separate writes to a `BlockSpan` and can move it as a whole.
 #[derive(Debug, Default)]
 #[repr(C)] // See `Stream`.
 pub(super) struct Lookahead {
@@ -101,7 +101,8 @@ impl Lookahead {
             if !completes_item(text, line - start) {
                 meta.note(text, line - start);
                 line = from;
-                // The next line is often the blank line that ends the block (WHATWG HTML 9.2.6): test for it before the next search.
+                // The next line is often the blank line that ends the block (WHATWG HTML 9.2.6): test for it before the next
+                // search.
                 match chunk.get(from) {
                     Some(b'\n') => from += 1,
                     Some(b'\r') => from += line_end_len(&chunk[from..]),

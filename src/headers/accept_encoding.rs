@@ -11,8 +11,8 @@ use crate::headers::{
     list::{elements, members},
 };
 
-/// Removes codings from `Accept-Encoding` that the layer cannot decode, if the response may be an event stream. If no coding is left,
-/// the value becomes `identity`.
+/// Removes codings from `Accept-Encoding` that the layer cannot decode, if the response may be an event stream. If no coding is
+/// left, the value becomes `identity`.
 ///
 /// LLM SDKs send `Accept-Encoding: gzip` with every request. A compressed stream could not be inspected without the feature
 /// `decompression`.
@@ -39,8 +39,8 @@ pub(crate) fn narrow_accept_encoding(request: &mut request::Parts) {
     request.headers.insert(ACCEPT_ENCODING, narrowed);
 }
 
-/// Whether the response may be an event stream. `false` only for a `GET` with an `Accept` that excludes event streams: LLM SDKs send
-/// `Accept: application/json` in the `POST` that starts a stream.
+/// Whether the response may be an event stream. `false` only for a `GET` with an `Accept` that excludes event streams: LLM SDKs
+/// send `Accept: application/json` in the `POST` that starts a stream.
 fn may_stream(request: &request::Parts) -> bool {
     let accept = request.headers.get_all(ACCEPT).iter();
     let mut ranges = accept

@@ -17,7 +17,8 @@ pub(crate) enum ContentCoding {
     Identity,
     /// The body has this one coding, which can be decoded. The name is from `CODINGS`.
     Known(&'static str),
-    /// The coding is unknown or not compiled in, or there are several. Holds the value of the field, escaped and shortened for the log.
+    /// The coding is unknown or not compiled in, or there are several. Holds the value of the field, escaped and shortened for
+    /// the log.
     Unsupported(String),
 }
 
@@ -44,8 +45,8 @@ pub(crate) fn is_known(name: &[u8]) -> bool {
     known(name).is_some()
 }
 
-/// The canonical name of a coding, or `None` if the layer cannot decode it. Names are case-insensitive, and `x-gzip` is equivalent to
-/// `gzip` (RFC 9110 8.4.1).
+/// The canonical name of a coding, or `None` if the layer cannot decode it. Names are case-insensitive, and `x-gzip` is
+/// equivalent to `gzip` (RFC 9110 8.4.1).
 fn known(name: &[u8]) -> Option<&'static str> {
     let name = if name.eq_ignore_ascii_case(b"x-gzip") {
         b"gzip"

@@ -9,10 +9,10 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// Returns whether the `Content-Type` of a response is `text/event-stream`. This is the default detection of event streams.
 ///
-/// The essence decides: the part before the first `;`, in any case (RFC 9110 8.3.1). Parameters are ignored, and a comma or semicolon
-/// inside a quoted string does not separate values (RFC 9110 5.6.4). If there are several values, in one field or in several, it is
-/// enough that one of them is `text/event-stream`, because clients differ in which value they use (RFC 9110 5.3). Status, method and
-/// `Accept` do not matter.
+/// The essence decides: the part before the first `;`, in any case (RFC 9110 8.3.1). Parameters are ignored, and a comma or
+/// semicolon inside a quoted string does not separate values (RFC 9110 5.6.4). If there are several values, in one field or in
+/// several, it is enough that one of them is `text/event-stream`, because clients differ in which value they use (RFC 9110 5.3).
+/// Status, method and `Accept` do not matter.
 ///
 /// Returns `false` for a malformed value, such as `text /event-stream`, although some clients accept it as an event stream. While
 /// interceptors are installed, the layer answers such a response with 502; see [`Policy::intercept`](crate::Policy::intercept).
@@ -63,8 +63,8 @@ pub(crate) fn declared(headers: &HeaderMap) -> Declared {
     } else if declared_by(&fields.join(&b", "[..])) == Declared::Other {
         Declared::Other
     } else {
-        // Recipients may join several fields into one list (RFC 9110 5.3). Here an unclosed quoted string of one field would then end
-        // in another field.
+        // Recipients may join several fields into one list (RFC 9110 5.3). Here an unclosed quoted string of one field would then
+        // end in another field.
         Declared::Ambiguous
     }
 }
@@ -87,8 +87,8 @@ fn is_of_event_stream(member: Member<'_>) -> bool {
     member.essence().eq_ignore_ascii_case(EVENT_STREAM)
 }
 
-/// Whether a malformed value contains the subtype after removal of all bytes that are not allowed in a token. A lenient recipient may
-/// ignore such bytes.
+/// Whether a malformed value contains the subtype after removal of all bytes that are not allowed in a token. A lenient recipient
+/// may ignore such bytes.
 fn names_event_stream(member: Member<'_>) -> bool {
     const SUBTYPE: &[u8] = b"event-stream";
     let bytes = member.as_bytes().iter().copied();
@@ -99,9 +99,9 @@ fn names_event_stream(member: Member<'_>) -> bool {
 
 /// The first `charset` in the `Content-Type` fields that is not UTF-8, escaped for the log. A client may decode the stream with it.
 ///
-/// Clients search for the charset in different ways: as a parameter, in quotes, in the extended form of RFC 2231 (`charset*=`), or as a
-/// word anywhere. So this function finds the word anywhere, except inside the quoted string of another parameter's value. A false
-/// positive leads to a rejected response, not to a stream that is read differently by the interceptors and the client.
+/// Clients search for the charset in different ways: as a parameter, in quotes, in the extended form of RFC 2231 (`charset*=`),
+/// or as a word anywhere. So this function finds the word anywhere, except inside the quoted string of another parameter's value.
+/// A false positive leads to a rejected response, not to a stream that is read differently by the interceptors and the client.
 pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
     let fields = headers.get_all(CONTENT_TYPE).iter();
     let members = fields.flat_map(|field| members(field.as_bytes()));
@@ -175,8 +175,8 @@ pub(crate) fn escape_for_log(value: &[u8]) -> String {
     value[..value.len().min(40)].escape_ascii().to_string()
 }
 
-/// Reduces several `Content-Type` values to the `text/event-stream` value, so that a client cannot use another one. Leaves a single value
-/// unchanged.
+/// Reduces several `Content-Type` values to the `text/event-stream` value, so that a client cannot use another one. Leaves a
+/// single value unchanged.
 pub(crate) fn reduce_content_type(headers: &mut HeaderMap) {
     let event_stream = {
         let fields = headers.get_all(CONTENT_TYPE).iter();

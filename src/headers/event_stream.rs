@@ -14,8 +14,8 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 /// `no` tells nginx not to buffer the response.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Fields that describe the bytes of the upstream's body: coding, length, validators, ranges and digests (RFC 9110 8.4, 8.6, 8.8, 14.3,
-/// 14.4; RFC 9530), and the framing, which the server sets (RFC 9112 6.1).
+/// Fields that describe the bytes of the upstream's body: coding, length, validators, ranges and digests (RFC 9110 8.4, 8.6, 8.8,
+/// 14.3, 14.4; RFC 9530), and the framing, which the server sets (RFC 9112 6.1).
 const DESCRIBES_BODY: [HeaderName; 11] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -33,8 +33,8 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
 /// Changes the headers of an event stream that the layer decodes and writes.
 ///
 /// Removes the fields that describe the upstream's body, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
-/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `X-Accel-Buffering: no`, so that nginx
-/// does not buffer it.
+/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `X-Accel-Buffering: no`, so that
+/// nginx does not buffer it.
 ///
 /// The `no-transform` of an upstream does not forbid this: a gateway acts as the origin server for its clients (RFC 9110 3.7).
 pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
@@ -47,11 +47,11 @@ pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
-/// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not depend
-/// on the client, and the fields for which `is_added` returns true.
+/// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not
+/// depend on the client, and the fields for which `is_added` returns true.
 ///
-/// All other fields may be about the first client: CORS headers name its origin, rate limits count its requests, and cookies are for it
-/// alone.
+/// All other fields may be about the first client: CORS headers name its origin, rate limits count its requests, and cookies are
+/// for it alone.
 pub(crate) fn shared_headers(
     headers: &HeaderMap,
     is_added: impl Fn(&HeaderName) -> bool,

@@ -25,8 +25,8 @@ impl<'a> Member<'a> {
         essence.map_or(&[][..], |(range, _)| trim(&self.bytes[range]))
     }
 
-    /// Whether the essence is not `type/subtype`, or a quoted string has no closing quote. Recipients may then read a type that differs
-    /// from the essence.
+    /// Whether the essence is not `type/subtype`, or a quoted string has no closing quote. Recipients may then read a type that
+    /// differs from the essence.
     pub(crate) fn is_malformed(self) -> bool {
         let mut names = self.essence().split(|&byte| byte == b'/');
         let is_token = |name: Option<&[u8]>| {
@@ -57,8 +57,8 @@ pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = Member<'_>> {
     })
 }
 
-/// Splits a value at a separator outside of quoted strings. Returns the range of each part, and whether the part ends inside a quoted
-/// string, which only the last part can.
+/// Splits a value at a separator outside of quoted strings. Returns the range of each part, and whether the part ends inside a
+/// quoted string, which only the last part can.
 fn split(value: &[u8], separator: u8) -> impl Iterator<Item = (Range<usize>, bool)> {
     let mut rest = Some(0);
     std::iter::from_fn(move || {
@@ -81,8 +81,8 @@ fn split(value: &[u8], separator: u8) -> impl Iterator<Item = (Range<usize>, boo
     })
 }
 
-/// The offset after the closing quote of the quoted string at the start of the bytes (RFC 9110 5.6.4). `None` if the bytes do not start
-/// with a quote, or there is no closing quote.
+/// The offset after the closing quote of the quoted string at the start of the bytes (RFC 9110 5.6.4). `None` if the bytes do not
+/// start with a quote, or there is no closing quote.
 pub(crate) fn quoted_string_end(bytes: &[u8]) -> Option<usize> {
     let mut escaped = false;
     let inside = bytes.strip_prefix(b"\"")?;
@@ -144,6 +144,14 @@ mod tests {
         );
         assert_eq!(parts(",, a/b ,,"), [well_formed("a/b", &[])]);
         assert_eq!(parts(""), []);
+    }
+
+    #[test]
+    fn elements_are_separated_by_each_comma() {
+        let all: Vec<_> = elements(b"gzip;q=0.5 ,\tbr,, \"a,b\"").collect();
+        let expected = [&b"gzip;q=0.5"[..], b"br", b"", b"\"a", b"b\""];
+        assert_eq!(all, expected);
+        assert_eq!(elements(b"").collect::<Vec<_>>(), [b""]);
     }
 
     #[test]

@@ -46,8 +46,8 @@ impl<'a> Parameter<'a> {
     }
 }
 
-/// The query without the parameters of this name and without empty parameters, for the comparison of targets. Starts with `?` if it is
-/// not empty.
+/// The query without the parameters of this name and without empty parameters, for the comparison of targets. Starts with `?` if
+/// it is not empty.
 pub(crate) fn without_parameter(uri: &Uri, name: Option<&str>) -> String {
     let mut query = String::new();
     let mut separator = "";
@@ -73,8 +73,8 @@ pub(crate) fn parameters(uri: &Uri) -> impl Iterator<Item = Parameter<'_>> {
     query.split_inclusive(['&', ';']).map(Parameter)
 }
 
-/// Sets the value of each parameter of this name, or removes the parameters if `id` is `None`. Other parameters do not change by a byte.
-/// Does nothing if there is no parameter of this name.
+/// Sets the value of each parameter of this name, or removes the parameters if `id` is `None`. Other parameters do not change by
+/// a byte. Does nothing if there is no parameter of this name.
 pub(crate) fn set_parameter(uri: &mut Uri, name: &str, id: Option<&str>) {
     if !parameters(uri).any(|parameter| parameter.is(name)) {
         return;

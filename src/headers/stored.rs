@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, request};
 
 /// Headers in one compact buffer, for a response head that is stored for a long time.
 ///
-/// A `HeaderValue` that a server or a client has read is a slice of the connection's read buffer (8 KiB in hyper). The value keeps the
-/// whole buffer allocated.
+/// A `HeaderValue` that a server or a client has read is a slice of the connection's read buffer (8 KiB in hyper). The value
+/// keeps the whole buffer allocated.
 pub(crate) struct StoredHeaders(Box<[u8]>);
 
 impl StoredHeaders {

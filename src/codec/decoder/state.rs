@@ -16,7 +16,8 @@ pub(super) enum State {
     Block,
     /// After a CR inside a block. An LF belongs to the same line end (9.2.5: `end-of-line = ( cr lf / cr / lf )`).
     InnerCr,
-    /// After a CR that completed a block. The decoder has already returned the block, and an LF belongs to it (9.2.5: `end-of-line`).
+    /// After a CR that completed a block. The decoder has already returned the block, and an LF belongs to it (9.2.5:
+    /// `end-of-line`).
     OuterCr,
     /// Inside a block that the decoder skips because it is too large.
     Discard {
@@ -55,4 +56,37 @@ pub(super) fn discard_line(rest: &[u8], one_line: bool, blank: bool) -> (usize, 
         },
     };
     (taken, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discard_line_ends_at_a_blank_line_or_at_a_standalone_line() {
+        let inside = |one_line, blank| State::Discard { one_line, blank };
+        for (rest, one_line, blank, expected) in [
+            // A part of a line.
+            ("ab", false, false, (2, inside(false, false))),
+            ("ab", true, true, (2, inside(true, false))),
+            // A line that is not blank.
+            ("ab\ncd", false, true, (3, inside(false, true))),
+            ("\ncd", false, false, (1, inside(false, true))),
+            ("ab\r\ncd", false, false, (4, inside(false, true))),
+            ("ab\rcd", false, false, (3, inside(false, true))),
+            ("ab\r", false, true, (3, State::DiscardCr)),
+            // A blank line.
+            ("\ncd", false, true, (1, State::Block)),
+            ("\r\ncd", false, true, (2, State::Block)),
+            ("\rcd", false, true, (1, State::Block)),
+            ("\r", false, true, (1, State::DiscardedCr)),
+            // A comment or `retry` line that is a block by itself.
+            ("ab\ncd", true, false, (3, State::Block)),
+            ("ab\r\n", true, false, (4, State::Block)),
+            ("ab\r", true, false, (3, State::DiscardedCr)),
+        ] {
+            let got = discard_line(rest.as_bytes(), one_line, blank);
+            assert_eq!(got, expected, "{rest:?} {one_line} {blank}");
+        }
+    }
 }
