@@ -1,17 +1,19 @@
-//! The error that ends a stream's body.
+//! The error of a response body.
 
 use std::{fmt, sync::Arc};
 
 use tower::BoxError;
 
-/// Why the body of a response broke off.
+/// The error of an [`SseBody`](crate::SseBody): why the response body ended early.
 ///
-/// On a response that is not an event stream this is the upstream body's own error, to be had by
-/// [`source`](std::error::Error::source). Of its own it holds no event data and no ids.
+/// [`kind`](Self::kind) says what failed, and [`source`](std::error::Error::source) returns the error of the upstream body, the
+/// interceptor or the session store, if there is one. On a response that is not an event stream, the source is always the error
+/// of the upstream body. On a recorded stream, which may have several readers, the source is an `Error` of the same kind, which
+/// has that source in turn. The layer adds no event data and no ids to the error.
 ///
-/// It is for the code around the layer and for [`StreamEnd::Failed`](crate::intercept::StreamEnd::Failed); the client only sees a
-/// cut connection or a reset stream. Boxed bodies wrap it: in an `axum::Error` it is the
-/// [`source`](std::error::Error::source), to be had by `downcast_ref`.
+/// The server that reads the body and [`StreamEnd::Failed`](crate::intercept::StreamEnd::Failed) receive this error. The client
+/// sees a closed connection or a reset stream. A boxed body wraps the error: in axum it is the source of the `axum::Error`, and
+/// `downcast_ref` returns it.
 ///
 /// ```
 /// # use http_body_util::{BodyExt, Full};
@@ -19,7 +21,7 @@ use tower::BoxError;
 /// async fn read(body: SseBody<Full<bytes::Bytes>>) {
 ///     match body.collect().await {
 ///         Ok(all) => println!("{} bytes", all.to_bytes().len()),
-///         Err(error) if error.kind() == ErrorKind::EventTooLarge => println!("who sends such events?"),
+///         Err(error) if error.kind() == ErrorKind::EventTooLarge => println!("raise the limit on events?"),
 ///         Err(error) => println!("{error}: {:?}", std::error::Error::source(&error)),
 ///     }
 /// }
@@ -30,35 +32,35 @@ pub struct Error {
     source: Option<BoxError>,
 }
 
-/// What went wrong with a stream.
+/// What failed, as [`Error::kind`] returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The upstream's body failed; its error is the source.
+    /// The upstream body failed. Its error is the source.
     Upstream,
     /// An event, or one line of it, is larger than the limit.
     EventTooLarge,
-    /// The upstream's body begins with the byte order mark of another encoding than UTF-8, so interceptors cannot read it as its
-    /// client may.
+    /// The upstream body starts with the byte order mark of another encoding than UTF-8. A client may decode it in that encoding,
+    /// so interceptors would not see the same text.
     NotUtf8,
-    /// An interceptor failed to judge a block; its error is the source.
+    /// An interceptor returned an error, which is the source.
     InterceptorFailed,
-    /// An interceptor took longer than its time limit.
+    /// An interceptor exceeded its time limit.
     InterceptorTimedOut,
     /// An interceptor panicked.
     InterceptorPanicked,
-    /// A session id in the stream could not be translated; why is the source.
+    /// A session id in the stream could not be translated. The source says why.
     Session,
-    /// The client was too slow: what it had not taken yet is no longer kept. It can go on from the last event it has, and is told
-    /// that some are missing.
+    /// The client was too slow: the log of the recorded stream has evicted events that the client had not read. If the client
+    /// resumes from its last event, it gets a gap event.
     Lagged,
-    /// The stream was ended from here: by [`abort`](crate::SseProxyLayer::abort), or since it [lived](crate::replay::Replay::max_age)
-    /// as long as it may, or went on without a client for [longer](crate::replay::Replay::grace_period) than it may.
+    /// The layer ended the stream: the application called [`abort`](crate::SseProxyLayer::abort), or the stream exceeded its
+    /// [`max_age`](crate::replay::Replay::max_age) or, without a client, its [`grace_period`](crate::replay::Replay::grace_period).
     Aborted,
 }
 
 impl ErrorKind {
-    /// Whether an interceptor failed, rather than the stream under it.
+    /// Whether an interceptor failed, exceeded its time limit or panicked.
     pub(crate) fn is_of_an_interceptor(self) -> bool {
         matches!(
             self,
@@ -81,7 +83,8 @@ impl Error {
         }
     }
 
-    /// The error of an interceptor's own, which may be that it took too long.
+    /// Converts the error that an interceptor returned. An [`Error`] of this crate that says that an interceptor or a session
+    /// failed stays as it is; any other error becomes the source of an [`ErrorKind::InterceptorFailed`].
     pub(crate) fn of_an_interceptor(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(error) if error.kind.is_of_an_interceptor() || error.kind == ErrorKind::Session => {
@@ -92,12 +95,12 @@ impl Error {
         }
     }
 
-    /// The same error for one more reader.
+    /// An error of the same kind for another reader of the stream. Its source is `error`.
     pub(crate) fn shared(error: &Arc<Self>) -> Self {
         Self::with_source(error.kind, Arc::clone(error))
     }
 
-    /// What went wrong.
+    /// What failed.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -110,10 +113,12 @@ impl fmt::Display for Error {
             ErrorKind::EventTooLarge => "an event is too large",
             ErrorKind::NotUtf8 => "the stream is not UTF-8",
             ErrorKind::InterceptorFailed => "an interceptor failed",
-            ErrorKind::InterceptorTimedOut => "an interceptor took longer than its time limit",
+            ErrorKind::InterceptorTimedOut => "an interceptor exceeded its time limit",
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
             ErrorKind::Session => "a session id in the stream could not be translated",
-            ErrorKind::Lagged => "a reader was too slow for what is kept of the stream",
+            ErrorKind::Lagged => {
+                "the client was too slow: events that it had not read were evicted"
+            }
             ErrorKind::Aborted => "the stream was ended by the proxy",
         })
     }

@@ -1,11 +1,11 @@
-//! Answers of the layer's own.
+//! Rejections: responses that the layer creates instead of calling or forwarding the service.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, response};
 
-/// An answer of the layer's own to a request that is not passed on, or whose answer cannot be.
+/// A response of the layer to a request that it does not forward, or in place of a response that it cannot forward.
 #[derive(Clone, Debug)]
 pub(crate) struct Rejection {
     status: StatusCode,
@@ -13,10 +13,11 @@ pub(crate) struct Rejection {
     retry: bool,
 }
 
-/// The longest `Retry-After` of a refusal, in seconds. Each is random up to it, so that clients do not come back together.
+/// The longest `Retry-After`, in seconds. Each value is random in `1..=RETRY_AFTER`, so that clients do not retry at the same time.
 const RETRY_AFTER: u32 = 10;
 
 impl Rejection {
+    /// A plain text response with this status.
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
@@ -25,12 +26,13 @@ impl Rejection {
         }
     }
 
-    /// Tells a client that it has all of a stream. An `EventSource` comes back no more (WHATWG HTML 9.2.3).
+    /// Status 204: the client has received all of the stream. An `EventSource` does not reconnect after it (WHATWG HTML 9.2.3).
     pub(crate) fn no_content() -> Self {
         Self::new(StatusCode::NO_CONTENT, "")
     }
 
-    /// Tells a client that its stream was closed.
+    /// The stream of the request was closed: status 204 for `GET` and `HEAD`, so that an `EventSource` does not reconnect, else
+    /// 410.
     pub(crate) fn closed(method: &Method) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::no_content(),
@@ -38,7 +40,7 @@ impl Rejection {
         }
     }
 
-    /// A refusal that says when to try again (RFC 9110 10.2.3).
+    /// Adds a random `Retry-After` of at most 10 seconds (RFC 9110 10.2.3).
     pub(crate) fn retry_later(mut self) -> Self {
         self.retry = true;
         self

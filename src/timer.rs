@@ -1,4 +1,4 @@
-//! One timer that is made when it is first needed.
+//! A timer that allocates nothing until it is first needed.
 
 use std::{
     future::Future,
@@ -11,24 +11,26 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Waits for a point in time that may move at every call.
+/// Waits for a deadline that may change at each call.
 ///
-/// Moving it later costs nothing until the old time comes, so traffic that puts off a deadline at every
-/// event does not touch the runtime's timer at every event.
+/// A later deadline does not change the runtime's timer until the old deadline has passed. So traffic that moves a deadline with
+/// each event is cheap.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When the runtime will wake whom. (The first is the sleep's own deadline: here it can be read without fetching the sleep.)
+    /// The deadline of `sleep`, and the waker that it wakes. The deadline is stored twice so that a poll need not read the boxed
+    /// `sleep`.
     set: Option<(Instant, Waker)>,
 }
 
 impl Timer {
-    /// Ready once `at` has come. Needs tokio's timer only if it has not.
+    /// Ready when the time is `at` or later. A poll before that time needs a tokio runtime with a timer, and wakes the task of
+    /// `cx` then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         self.poll_at(cx, Instant::now(), at)
     }
 
-    /// The same for who knows what time it is.
+    /// The same with the current time `now`, for a caller that has read the clock already.
     pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, now: Instant, at: Instant) -> Poll<()> {
         if at <= now {
             return Poll::Ready(());
@@ -44,7 +46,7 @@ impl Timer {
             sleep.as_mut().reset(at);
         }
         loop {
-            // A task that has used up its budget would be told to wait, and nobody would have been set to wake it.
+            // Without `unconstrained`, tokio returns `Pending` for a task without coop budget before it has set the timer.
             let sleeping = pin!(unconstrained(sleep.as_mut()));
             if sleeping.poll(cx).is_pending() {
                 self.set = Some((sleep.deadline(), cx.waker().clone()));

@@ -1,4 +1,4 @@
-//! Blocks: what stands between two blank lines, as it came.
+//! Blocks: the units into which a decoder splits an event stream.
 
 use std::{borrow::Cow, fmt, ops::Range, time::Duration};
 
@@ -11,14 +11,13 @@ use super::{
     text::lossy,
 };
 
-/// A piece of an event stream that stands by itself: everything up to and including a blank line, or a
-/// comment or `retry` line that no event has begun before.
+/// The lines of an event stream up to and including a blank line, or one comment or `retry` line before the first field.
 ///
-/// The bytes are kept as they came and the fields are read from them on demand, so that a block nobody
-/// edits leaves byte-identical. What was not sent is `None`: never a default, never an earlier value.
+/// A block holds its bytes on the wire and reads the fields from them on demand. A block that is not edited is therefore
+/// byte-identical to the input. A field that was not sent is `None`, not a default and not an earlier value.
 ///
-/// A block that carries data is an [`Event`](super::Event); the rest (comments, a bare `id`, a `retry`,
-/// unknown fields) is never dispatched by a client but is part of the stream all the same.
+/// A block with a `data` line is an [`Event`](super::Event). A client dispatches no other block: comments, `id`, `retry` or unknown
+/// fields alone (WHATWG HTML 9.2.6).
 ///
 /// ```
 /// use tower_sse_proxy::codec::{Decoder, Item};
@@ -31,28 +30,28 @@ use super::{
 /// assert!(!block.is_event());
 /// ```
 #[derive(Clone)]
-// In this order, for speed: what is copied from `BlockSpan` first, and what is passed from block to block last. A processor
-// that has just written two words apart has to wait before it can move them as one.
+// The order of the fields is for speed: first the fields that are copied from `BlockSpan`, last the field that moves from block to
+// block. A processor that has just written two words separately must wait before it can move them as one.
 #[repr(C)]
 pub struct Block {
-    pub(super) shape: BlockMeta,
-    pub(super) raw: ChunkSlice,
+    pub(super) meta: BlockMeta,
+    pub(super) slice: ChunkSlice,
 }
 
 impl Block {
-    /// Reads `raw` anew, after an edit.
-    pub(super) fn rebuilt(raw: Vec<u8>, terminated: bool) -> Self {
-        let mut shape = BlockMeta::of(&raw);
-        shape.set_terminated(terminated);
+    /// A block of these bytes, whose lines are read once. `terminated` is whether the block is complete.
+    pub(super) fn from_raw(raw: Vec<u8>, terminated: bool) -> Self {
+        let mut meta = BlockMeta::scan(&raw);
+        meta.set_terminated(terminated);
         Self {
-            raw: Bytes::from(raw).into(),
-            shape,
+            slice: Bytes::from(raw).into(),
+            meta,
         }
     }
 
-    /// A comment, to keep a connection alive or to say something that no client reads.
+    /// A block of comment lines. Clients ignore it (WHATWG HTML 9.2.6); it keeps the connection alive.
     ///
-    /// Line ends in `text` make several comment lines.
+    /// Each line of `text` (ended by LF, CR or CRLF) becomes one comment line.
     ///
     /// ```
     /// # use tower_sse_proxy::codec::Block;
@@ -62,11 +61,11 @@ impl Block {
         let mut raw = Vec::with_capacity(text.len() + 4);
         super::encode::comment(&mut raw, text);
         raw.push(b'\n');
-        Self::rebuilt(raw, true)
+        Self::from_raw(raw, true)
     }
 
-    /// A hint to the client how long to wait before it reconnects (WHATWG HTML 9.2.6, `retry`), in whole
-    /// milliseconds.
+    /// A block with a `retry` field, which sets the client's reconnection time (WHATWG HTML 9.2.6). The field holds whole
+    /// milliseconds; a fraction is cut off.
     ///
     /// ```
     /// # use {std::time::Duration, tower_sse_proxy::codec::Block};
@@ -76,82 +75,93 @@ impl Block {
         let mut raw = Vec::new();
         super::encode::field(&mut raw, b"retry", after.as_millis().to_string().as_bytes());
         raw.push(b'\n');
-        Self::rebuilt(raw, true)
+        Self::from_raw(raw, true)
     }
 
-    /// The bytes on the wire, as they came or as an edit left them.
+    /// The bytes on the wire.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        self.raw.bytes()
+        self.slice.bytes()
     }
 
-    /// The bytes on the wire, shared. ([`as_bytes`](Self::as_bytes) does without counting who shares them.)
+    /// The bytes on the wire, in shared memory. [`as_bytes`](Self::as_bytes) is cheaper, because it changes no reference count.
     pub fn raw(&self) -> Bytes {
-        self.raw.to_bytes()
+        self.slice.to_bytes()
     }
 
-    /// Takes the bytes on the wire.
+    /// Converts the block into its bytes on the wire.
     #[inline]
     pub fn into_raw(self) -> Bytes {
-        self.raw.into_bytes()
+        self.slice.into_bytes()
     }
 
-    /// The same block in a buffer of its own, where the one it came in is much larger: for a block that is kept for long.
+    /// Copies the block out of its chunk if the chunk is much larger than the block.
     ///
-    /// A block shares the chunk that it was read from with its neighbours, and keeps all of it.
+    /// A block shares the chunk of input that it was read from, and all of the chunk stays allocated as long as the block. Call
+    /// this for a block that is stored for a long time.
     pub fn into_owned(self) -> Self {
         Self {
-            shape: self.shape,
-            raw: self.raw.detached(),
+            meta: self.meta,
+            slice: self.slice.into_owned(),
         }
     }
 
-    /// Whether a client dispatches this block: it has a `data` line, even an empty one (WHATWG HTML 9.2.6).
+    /// Whether the block has a `data` line. If it does, a client dispatches it as an event, even if the data is empty (WHATWG HTML
+    /// 9.2.6).
     #[inline]
     pub fn is_event(&self) -> bool {
-        self.shape.data_lines() > 0
+        self.meta.data_lines() > 0
     }
 
-    /// Whether the block is complete. The rest of a stream that ended inside a block is not: clients that
-    /// follow the standard discard it (WHATWG HTML 9.2.6, end of file), lenient ones may read it.
+    /// Whether the block is complete. Only the block that [`Decoder::finish`](super::Decoder::finish) returns is not.
+    ///
+    /// Clients that follow the standard discard an incomplete block (WHATWG HTML 9.2.6, end of file). Lenient clients may read it.
     #[inline]
     pub fn is_terminated(&self) -> bool {
-        self.shape.is_terminated()
+        self.meta.is_terminated()
     }
 
-    /// The lines, in order, the blank line at the end left out.
+    /// The lines in order, without the blank line at the end.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
         Lines::new(self.as_bytes())
             .map(Line::parse)
             .filter(|line| *line != Line::Blank)
     }
 
-    /// The `event` field, the last one if there are several; `None` if it was not sent.
+    /// The value of the last `event` field, or `None` if the block has none.
     #[inline]
     pub fn event_field(&self) -> Option<Cow<'_, str>> {
-        self.shape.has_event().then(|| self.event_sent()).flatten()
+        self.meta
+            .has_event()
+            .then(|| self.read_event_field())
+            .flatten()
     }
 
-    fn event_sent(&self) -> Option<Cow<'_, str>> {
-        let name = self.last_of(self.fields_named(b"event"))?;
-        Some(self.raw.text(name))
+    fn read_event_field(&self) -> Option<Cow<'_, str>> {
+        let name = self.last_value(self.fields_named(b"event"))?;
+        Some(self.slice.text(name))
     }
 
-    /// The `id` field, the last one if there are several; `None` if it was not sent. One that contains
-    /// U+0000 is ignored, as clients do (WHATWG HTML 9.2.6). An empty id is an id: it resets the client's.
+    /// The value of the last `id` field, or `None` if the block has none.
+    ///
+    /// A field that contains U+0000 is ignored, as in a client (WHATWG HTML 9.2.6). An empty value resets the client's last event
+    /// id.
     #[inline]
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        self.shape.has_id().then(|| self.id_sent()).flatten()
+        self.meta.has_id().then(|| self.read_id()).flatten()
     }
 
-    fn id_sent(&self) -> Option<Cow<'_, str>> {
+    fn read_id(&self) -> Option<Cow<'_, str>> {
         let text = self.as_bytes();
         let ids = self.fields_named(b"id");
-        let id = self.last_of(ids.filter(|id| !text[id.clone()].contains(&0)))?;
-        Some(self.raw.text(id))
+        let id = self.last_value(ids.filter(|id| !text[id.clone()].contains(&0)))?;
+        Some(self.slice.text(id))
     }
 
-    /// The `retry` field, the last valid one if there are several: the client's new reconnection time.
+    /// The value of the last valid `retry` field, or `None` if the block has none.
+    ///
+    /// A value is valid if it consists of ASCII digits (WHATWG HTML 9.2.6). It is in milliseconds; a value above `u64::MAX` reads
+    /// as `u64::MAX`.
     pub fn retry(&self) -> Option<Duration> {
         let text = self.as_bytes();
         self.fields_named(b"retry")
@@ -160,7 +170,7 @@ impl Block {
             .map(Duration::from_millis)
     }
 
-    /// The comments, without the colon and without one leading space.
+    /// The text of each comment line, without the colon and without one leading space. Ill-formed UTF-8 reads as U+FFFD.
     pub fn comments(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.lines().filter_map(|line| match line {
             Line::Comment(text) => Some(lossy(text.strip_prefix(b" ").unwrap_or(text))),
@@ -168,51 +178,52 @@ impl Block {
         })
     }
 
-    /// Where the bytes are.
+    /// The bytes and the chunk that they are in.
     #[inline]
-    pub(crate) fn part(&self) -> &ChunkSlice {
-        &self.raw
+    pub(crate) fn slice(&self) -> &ChunkSlice {
+        &self.slice
     }
 
-    /// Where the bytes are.
+    /// Converts the block into its bytes and the chunk that they are in.
     #[inline]
-    pub(crate) fn into_part(self) -> ChunkSlice {
-        self.raw
+    pub(crate) fn into_slice(self) -> ChunkSlice {
+        self.slice
     }
 
-    /// Whether an `id` line stands in the block.
+    /// Whether the block has an `id` line, also one that clients ignore.
     #[inline]
     pub(crate) fn has_id(&self) -> bool {
-        self.shape.has_id()
+        self.meta.has_id()
     }
 
+    /// The identity of the block if it ends in a CR whose LF may still come.
     #[inline]
     pub(crate) fn pending_lf(&self) -> Option<PendingLf> {
-        self.shape.pending_lf()
+        self.meta.pending_lf()
     }
 
-    /// Makes the block valid UTF-8: each ill-formed sequence is the U+FFFD that a client which follows
-    /// the standard reads in its place (WHATWG HTML 9.2.5: streams are decoded as UTF-8).
+    /// Makes the block well-formed UTF-8: replaces each ill-formed sequence with U+FFFD, as a client does when it reads the stream
+    /// (WHATWG HTML 9.2.6: "Streams must be decoded using the UTF-8 decode algorithm").
     #[inline]
     pub(crate) fn repair_utf8(&mut self) {
-        if !self.shape.is_well_formed() {
-            self.repair_utf8_of_doubt();
+        if !self.meta.is_well_formed() {
+            self.repair_unchecked_utf8();
         }
     }
 
-    fn repair_utf8_of_doubt(&mut self) {
-        // A line end is never part of an ill-formed sequence, so the lines stay what they are.
+    fn repair_unchecked_utf8(&mut self) {
+        // CR and LF are never part of an ill-formed sequence, so all lines keep their line ends.
         if let Cow::Owned(text) = lossy(self.as_bytes()) {
-            let open_end = self.pending_lf();
-            *self = Self::rebuilt(text.into_bytes(), self.is_terminated());
-            if let Some(open_end) = open_end {
-                self.shape.set_pending_lf(open_end);
+            let pending_lf = self.pending_lf();
+            *self = Self::from_raw(text.into_bytes(), self.is_terminated());
+            if let Some(pending_lf) = pending_lf {
+                self.meta.set_pending_lf(pending_lf);
             }
         }
-        self.shape.set_well_formed(true);
+        self.meta.set_well_formed(true);
     }
 
-    /// Where the values of the fields of that name stand.
+    /// The ranges of the values of all fields with this name.
     fn fields_named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = Range<usize>> {
         let text = self.as_bytes();
         LineRanges::new(text).filter_map(move |line| {
@@ -221,9 +232,10 @@ impl Block {
         })
     }
 
-    /// The last `id` or `event`; without looking through all of a large block for another one, if there is none.
-    fn last_of<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
-        if self.shape.is_repeated() {
+    /// The last value. If the block has no two `id` lines and no two `event` lines, it is the first value, and the rest of the
+    /// block is not searched.
+    fn last_value<T>(&self, mut values: impl Iterator<Item = T>) -> Option<T> {
+        if self.meta.is_repeated() {
             values.last()
         } else {
             values.next()
@@ -231,7 +243,7 @@ impl Block {
     }
 }
 
-/// Blocks are the same if they are on the wire, and both are complete or neither is.
+/// Two blocks are equal if their bytes are equal and both are complete or both are not.
 impl PartialEq for Block {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes() && self.is_terminated() == other.is_terminated()
@@ -240,12 +252,12 @@ impl PartialEq for Block {
 
 impl Eq for Block {}
 
-/// Shows the shape, never the text: streams carry what must not reach a log.
+/// Shows sizes and flags, never text: a stream may contain secrets, which must not reach a log.
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Block")
-            .field("bytes", &self.raw.len())
-            .field("data_lines", &self.shape.data_lines())
+            .field("bytes", &self.slice.len())
+            .field("data_lines", &self.meta.data_lines())
             .field("terminated", &self.is_terminated())
             .finish_non_exhaustive()
     }
@@ -267,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ill_formed_is_repaired_and_nothing_else() {
+    fn repair_utf8_replaces_ill_formed_sequences_only() {
         let mut bad = block(b"data: a\xffb\r\r");
-        let open_end = bad.pending_lf();
-        assert!(open_end.is_some());
+        let pending_lf = bad.pending_lf();
+        assert!(pending_lf.is_some());
         bad.repair_utf8();
         assert_eq!(bad.as_bytes(), "data: a\u{fffd}b\r\r".as_bytes());
-        assert_eq!(bad.pending_lf(), open_end);
+        assert_eq!(bad.pending_lf(), pending_lf);
         let mut good = block("data: \u{e4}\n\n".as_bytes());
         let before = good.as_bytes().as_ptr();
         good.repair_utf8();
@@ -281,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_can_be_taken_out_and_a_block_of_nothing_else_is_gone() {
+    fn without_comments_drops_a_block_of_comments() {
         let without = |raw| block(raw).without_comments();
         assert_eq!(
             without(b"id: 1\r\n: c\r\ndata: a\r\n\r\n")
@@ -295,16 +307,16 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_the_same_if_they_are_on_the_wire_and_as_complete() {
+    fn equality_compares_bytes_and_completeness() {
         assert_eq!(block(b"data: a\n\n"), Event::new("a").into_block());
         assert_ne!(block(b"data: a\n\n"), Event::new("b").into_block());
         let unfinished = block(b"data: a");
-        assert_ne!(unfinished, Block::rebuilt(b"data: a".to_vec(), true));
+        assert_ne!(unfinished, Block::from_raw(b"data: a".to_vec(), true));
         assert!(!unfinished.has_id() && block(b"id\n\n").has_id());
     }
 
     #[test]
-    fn an_unfinished_block_ends_as_before_when_it_is_edited() {
+    fn edit_of_an_unfinished_block_leaves_it_unfinished() {
         for (raw, edited) in [
             (&b"data: a"[..], "data: b"),
             (b"data: a\n", "data: b\n"),
@@ -318,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_shows_the_shape() {
+    fn debug_output_has_sizes_and_no_text() {
         let shown = format!("{:?}", block(b"data: a\ndata: b\n\n"));
         assert_eq!(
             shown,
@@ -329,8 +341,8 @@ mod tests {
             "Event(Block { bytes: 9, data_lines: 1, terminated: true, .. })"
         );
         assert_eq!(
-            format!("{:?}", block(b"data: a").raw),
-            "Raw { bytes: 7, .. }"
+            format!("{:?}", block(b"data: a").slice),
+            "ChunkSlice { bytes: 7, .. }"
         );
         let mut decoder = Decoder::new(100);
         decoder.push("data: half".into());
@@ -343,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_would_be_right() {
+    fn error_messages_name_the_allowed_values() {
         let error = Event::new("a").set_id("1\n2").unwrap_err().to_string();
         assert!(
             error.contains("`id`") && error.contains("without CR, LF and NUL"),
@@ -354,23 +366,23 @@ mod tests {
     }
 
     #[test]
-    fn one_line_of_data_is_borrowed() {
+    fn data_of_one_line_is_borrowed() {
         assert!(matches!(Event::new("a").data(), Cow::Borrowed("a")));
         assert!(matches!(Event::new("a\nb").data(), Cow::Owned(_)));
     }
 
     #[test]
-    fn the_bytes_of_a_piece_are_those_on_the_wire() {
+    fn raw_bytes_of_all_items_are_the_input() {
         let mut decoder = Decoder::default();
         let wire = b"\xef\xbb\xbfdata: a\r\r";
         decoder.push(wire[..].into());
         let mut raw = Vec::new();
-        while let Some(piece) = decoder.next_item().unwrap() {
-            raw.extend_from_slice(&piece.into_raw());
+        while let Some(item) = decoder.next_item().unwrap() {
+            raw.extend_from_slice(&item.into_raw());
         }
         decoder.push("\n: b\n".into());
-        while let Some(piece) = decoder.next_item().unwrap() {
-            raw.extend_from_slice(&piece.into_raw());
+        while let Some(item) = decoder.next_item().unwrap() {
+            raw.extend_from_slice(&item.into_raw());
         }
         assert_eq!(raw, [&wire[..], b"\n: b\n"].concat());
     }

@@ -1,31 +1,34 @@
-//! What is known of a block without reading it again.
+//! Facts about a block that the decoder collects while it reads the lines.
 
 use std::ops::Range;
 
 use crate::codec::lines::{LineRanges, value_of};
 
-/// What the decoder notes in passing. Words only: what is smaller is written by itself, and then to be moved with its
-/// neighbours, which costs a wait at each move.
+/// The facts about a block, in two words.
+///
+/// Smaller fields would be slower: each is written separately, and a processor must wait before it can move separate writes as one
+/// word.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BlockMeta {
-    /// Where the value of the first `data` line begins, and above it where it ends.
+    /// The value of the first `data` line: low half, offset of its start in the block; high half, offset of its end.
     first_data: u64,
-    /// The name of an open end, if there is one, and a few flags; and above them the number of `data` lines.
+    /// Low half: five flags and, above them, the pending LF (0 for none). High half: the number of `data` lines.
     counts: u64,
 }
 
 const HAS_ID: u64 = 1;
 const HAS_EVENT: u64 = 2;
-/// There are two `id` lines, or two `event` lines.
+/// The block has at least two `id` lines or at least two `event` lines.
 const REPEATED: u64 = 4;
 const WELL_FORMED: u64 = 8;
 const UNFINISHED: u64 = 16;
-const OPEN_END: u32 = 5;
-const HALF: u32 = 32;
+const PENDING_LF_SHIFT: u32 = 5;
+const HIGH_WORD: u32 = 32;
 
-/// Names a block whose last CR may turn out to be half of a CRLF.
+/// Identifies a block that ends in a CR whose LF may still come (WHATWG HTML 9.2.5: `end-of-line = ( cr lf / cr / lf )`).
 ///
-/// Names come round again after a hundred million; the block that had it first is long gone. (A word for the same reason.)
+/// The numbers repeat after 2^27 blocks, when the first block with the number is no longer in use. It is a whole word for the
+/// reason that [`BlockMeta`] gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PendingLf(u64);
 
@@ -33,20 +36,21 @@ impl PendingLf {
     pub(super) const FIRST: Self = Self(1);
 
     pub(super) fn next(self) -> Self {
-        Self((self.0 % (u64::from(u32::MAX) >> OPEN_END)) + 1)
+        Self((self.0 % (u64::from(u32::MAX) >> PENDING_LF_SHIFT)) + 1)
     }
 }
 
 impl BlockMeta {
-    pub(super) fn of(raw: &[u8]) -> Self {
-        let mut shape = Self::default();
+    /// Reads the lines of a block.
+    pub(super) fn scan(raw: &[u8]) -> Self {
+        let mut meta = Self::default();
         for line in LineRanges::new(raw) {
-            shape.note(&raw[line.clone()], line.start);
+            meta.note(&raw[line.clone()], line.start);
         }
-        shape
+        meta
     }
 
-    /// Takes note of a line that stands at `start` in the block. Blocks have less than 4 GiB.
+    /// Adds a line that starts at the offset `start` of the block. The block must be smaller than 4 GiB.
     #[inline(always)]
     pub(super) fn note(&mut self, line: &[u8], start: usize) {
         match line.first() {
@@ -57,87 +61,90 @@ impl BlockMeta {
                 if self.data_lines() == 0 {
                     self.set_first_data(start + value..start + line.len());
                 }
-                self.counts += 1 << HALF;
+                self.counts += 1 << HIGH_WORD;
             }
-            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.see(HAS_ID),
+            Some(b'i') if matches!(line, b"id" | [b'i', b'd', b':', ..]) => self.mark(HAS_ID),
             Some(b'e') if matches!(line, b"event" | [b'e', b'v', b'e', b'n', b't', b':', ..]) => {
-                self.see(HAS_EVENT);
+                self.mark(HAS_EVENT);
             }
             _ => {}
         }
     }
 
-    fn see(&mut self, field: u64) {
+    /// Sets the flag of a field, and `REPEATED` if it is set already.
+    fn mark(&mut self, field: u64) {
         let again = self.counts & field != 0;
         self.counts |= field | if again { REPEATED } else { 0 };
     }
 
-    /// How many `data` lines there are.
+    /// The number of `data` lines.
     #[inline]
     pub(super) fn data_lines(&self) -> usize {
-        (self.counts >> HALF) as usize
+        (self.counts >> HIGH_WORD) as usize
     }
 
-    /// Where the value of the first `data` line stands.
+    /// The range of the first `data` line's value in the block.
     #[inline]
     pub(super) fn first_data(&self) -> Range<usize> {
-        self.first_data as u32 as usize..(self.first_data >> HALF) as usize
+        self.first_data as u32 as usize..(self.first_data >> HIGH_WORD) as usize
     }
 
     #[inline(always)]
     pub(super) fn set_first_data(&mut self, Range { start, end }: Range<usize>) {
-        self.first_data = start as u64 | (end as u64) << HALF;
+        self.first_data = start as u64 | (end as u64) << HIGH_WORD;
     }
 
-    /// There is an `id` line.
+    /// Whether the block has an `id` line.
     #[inline]
     pub(super) fn has_id(&self) -> bool {
         self.counts & HAS_ID != 0
     }
 
-    /// There is an `event` line.
+    /// Whether the block has an `event` line.
     #[inline]
     pub(super) fn has_event(&self) -> bool {
         self.counts & HAS_EVENT != 0
     }
 
-    /// There is more than one `id` line, or more than one `event` line.
+    /// Whether the block has more than one `id` line or more than one `event` line.
     #[inline]
     pub(super) fn is_repeated(&self) -> bool {
         self.counts & REPEATED != 0
     }
 
-    /// Known to be well-formed UTF-8. What is not known to be may be it all the same.
+    /// Whether the block has been checked and is well-formed UTF-8. `false` if it has not been checked.
     #[inline]
     pub(super) fn is_well_formed(&self) -> bool {
         self.counts & WELL_FORMED != 0
     }
 
+    /// Sets the flag if `well_formed` is true. It never clears the flag.
     #[inline]
     pub(super) fn set_well_formed(&mut self, well_formed: bool) {
         self.counts |= if well_formed { WELL_FORMED } else { 0 };
     }
 
-    /// Ends as a block must.
+    /// Whether the block is complete.
     #[inline]
     pub(super) fn is_terminated(&self) -> bool {
         self.counts & UNFINISHED == 0
     }
 
+    /// Marks the block as incomplete if `terminated` is false. It never clears the mark.
     #[inline]
     pub(super) fn set_terminated(&mut self, terminated: bool) {
         self.counts |= if terminated { 0 } else { UNFINISHED };
     }
 
-    /// Ends in a CR at the end of the input, whose LF may still come.
+    /// The identity of the block if it ends in a CR at the end of the input, whose LF may still come.
     #[inline]
     pub(super) fn pending_lf(&self) -> Option<PendingLf> {
-        let name = u64::from(self.counts as u32) >> OPEN_END;
-        (name != 0).then_some(PendingLf(name))
+        let number = u64::from(self.counts as u32) >> PENDING_LF_SHIFT;
+        (number != 0).then_some(PendingLf(number))
     }
 
-    pub(super) fn set_pending_lf(&mut self, PendingLf(name): PendingLf) {
-        self.counts |= name << OPEN_END;
+    pub(super) fn set_pending_lf(&mut self, PendingLf(number): PendingLf) {
+        self.counts |= number << PENDING_LF_SHIFT;
     }
 }
 
@@ -146,13 +153,13 @@ mod tests {
     use super::*;
 
     fn of(raw: &str) -> (usize, bool, bool, bool) {
-        let shape = BlockMeta::of(raw.as_bytes());
-        let (lines, id) = (shape.data_lines(), shape.has_id());
-        (lines, id, shape.has_event(), shape.is_repeated())
+        let meta = BlockMeta::scan(raw.as_bytes());
+        let (lines, id) = (meta.data_lines(), meta.has_id());
+        (lines, id, meta.has_event(), meta.is_repeated())
     }
 
     #[test]
-    fn a_shape_knows_the_fields_that_are_there_and_no_others() {
+    fn scan_finds_data_id_and_event_lines_only() {
         assert_eq!(
             of("data: 1\ndata\ndatax\n: c\nretry: 1\n\n"),
             (2, false, false, false)
@@ -168,22 +175,22 @@ mod tests {
     }
 
     #[test]
-    fn what_else_is_noted_leaves_the_fields_as_they_are() {
-        let mut shape = BlockMeta::of(b"id: 1\ndata: abc\ndata\n\n");
-        assert_eq!((shape.pending_lf(), shape.is_terminated()), (None, true));
-        let name = PendingLf(u64::from(u32::MAX) >> OPEN_END);
-        shape.set_pending_lf(name);
-        shape.set_well_formed(true);
-        shape.set_terminated(false);
-        assert_eq!(shape.pending_lf(), Some(name));
-        assert!(shape.is_well_formed() && !shape.is_terminated() && shape.has_id());
-        assert!(!shape.has_event() && !shape.is_repeated());
-        assert_eq!((shape.data_lines(), shape.first_data()), (2, 12..15));
+    fn flags_and_pending_lf_do_not_change_the_counts() {
+        let mut meta = BlockMeta::scan(b"id: 1\ndata: abc\ndata\n\n");
+        assert_eq!((meta.pending_lf(), meta.is_terminated()), (None, true));
+        let last = PendingLf(u64::from(u32::MAX) >> PENDING_LF_SHIFT);
+        meta.set_pending_lf(last);
+        meta.set_well_formed(true);
+        meta.set_terminated(false);
+        assert_eq!(meta.pending_lf(), Some(last));
+        assert!(meta.is_well_formed() && !meta.is_terminated() && meta.has_id());
+        assert!(!meta.has_event() && !meta.is_repeated());
+        assert_eq!((meta.data_lines(), meta.first_data()), (2, 12..15));
     }
 
     #[test]
-    fn names_of_open_ends_differ_until_there_are_no_more() {
-        let last = PendingLf(u64::from(u32::MAX) >> OPEN_END);
+    fn pending_lf_numbers_wrap_around_without_zero() {
+        let last = PendingLf(u64::from(u32::MAX) >> PENDING_LF_SHIFT);
         assert_eq!(PendingLf::FIRST.next(), PendingLf(2));
         assert_eq!(PendingLf(last.0 - 1).next(), last);
         assert_eq!(last.next(), PendingLf::FIRST);

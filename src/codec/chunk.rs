@@ -1,4 +1,4 @@
-//! A chunk of the stream as it came, shared by the blocks in it.
+//! A chunk of input. The blocks in it share its memory.
 
 use std::{
     ops::{Deref, Range},
@@ -8,31 +8,32 @@ use std::{
 use bytes::Bytes;
 use yoke::Yoke;
 
-/// Bytes, and so much of them as is known to be text.
+/// The bytes of a chunk and, if they have been checked, their well-formed part as text.
 #[derive(Default)]
 pub(super) struct Chunk {
     bytes: Bytes,
     text: Option<Text>,
 }
 
-/// A well-formed part of a chunk, borrowed from the same bytes.
+/// The well-formed part of a chunk from `start` on, borrowed from the same bytes.
 struct Text {
     start: usize,
     text: Yoke<&'static str, Arc<Bytes>>,
 }
 
 impl Chunk {
-    /// Below this size it is cheaper to look at a block's text when it is asked for than to keep it.
-    const WORTH_KEEPING: usize = 1 << 10;
+    /// From this size on, in bytes, a chunk stores its text. For a smaller chunk it is cheaper to check a block again when its
+    /// text is read.
+    const MIN_STORED_TEXT: usize = 1 << 10;
 
-    /// A chunk of which nobody knows whether it is text.
+    /// A chunk that has not been checked.
     pub(super) fn new(bytes: Bytes) -> Self {
         Self { bytes, text: None }
     }
 
-    /// Looks how far the chunk is well-formed UTF-8, from `start` on, and keeps that part as text.
+    /// Checks the bytes from `start` on. Returns the chunk, and the offset up to which they are well-formed UTF-8.
     pub(super) fn checked(bytes: Bytes, start: usize) -> (Self, usize) {
-        if bytes.len() - start < Self::WORTH_KEEPING {
+        if bytes.len() - start < Self::MIN_STORED_TEXT {
             let well_formed = start + well_formed(&bytes[start..]).len();
             return (Self::new(bytes), well_formed);
         }
@@ -44,12 +45,12 @@ impl Chunk {
         (Self { bytes, text }, well_formed)
     }
 
-    /// This part, if it is known to be text.
+    /// The text in this range, or `None` if the range is not in the checked, well-formed part.
     #[inline]
-    pub(super) fn text(&self, part: Range<usize>) -> Option<&str> {
+    pub(super) fn text(&self, range: Range<usize>) -> Option<&str> {
         let Text { start, text } = self.text.as_ref()?;
-        let part = part.start.checked_sub(*start)?..part.end.checked_sub(*start)?;
-        text.get().get(part)
+        let range = range.start.checked_sub(*start)?..range.end.checked_sub(*start)?;
+        text.get().get(range)
     }
 }
 
@@ -68,11 +69,11 @@ impl From<Chunk> for Bytes {
     }
 }
 
-/// As much of the bytes as is well-formed UTF-8, from the start.
+/// The longest prefix that is well-formed UTF-8.
 fn well_formed(bytes: &[u8]) -> &str {
     let valid_up_to = match simdutf8::basic::from_utf8(bytes) {
         Ok(text) => return text,
-        // It is slower to tell where.
+        // Slower, because it also finds the position of the error.
         Err(_) => simdutf8::compat::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len),
     };
     simdutf8::basic::from_utf8(&bytes[..valid_up_to]).unwrap_or_default()
@@ -84,19 +85,19 @@ mod tests {
     use crate::codec::{Decoder, Event, Item};
 
     #[test]
-    fn the_beginning_up_to_the_first_ill_formed_byte_is_text() {
+    fn checked_chunk_is_text_up_to_the_first_ill_formed_sequence() {
         let good = "data: \u{65e5}\u{672c}\n\n".repeat(200);
-        let cut = Bytes::from([good.as_bytes(), b"data: \xe6\x97"].concat());
-        let (chunk, well_formed) = Chunk::checked(cut.clone(), 0);
+        let ill_formed = Bytes::from([good.as_bytes(), b"data: \xe6\x97"].concat());
+        let (chunk, well_formed) = Chunk::checked(ill_formed.clone(), 0);
         let end = good.len() + 6;
         assert_eq!(well_formed, end);
         assert!(chunk.text(0..end).is_some() && chunk.text(0..end + 1).is_none());
         assert_eq!(Chunk::checked(good.clone().into(), 0).1, good.len());
         assert_eq!(Chunk::checked(Bytes::from_static(b"data: \xff"), 0).1, 6);
 
-        // What stands before is not looked at.
-        assert_eq!(Chunk::checked(cut.slice(7..), 0).1, 0);
-        let (chunk, well_formed) = Chunk::checked(cut.slice(7..), 5);
+        // The bytes before `start` are not checked.
+        assert_eq!(Chunk::checked(ill_formed.slice(7..), 0).1, 0);
+        let (chunk, well_formed) = Chunk::checked(ill_formed.slice(7..), 5);
         assert_eq!(well_formed, end - 7);
         assert_eq!(chunk.text(5..13), Some("\n\ndata: "));
         assert_eq!((chunk.text(4..13), chunk.text(2..4)), (None, None));
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_small_chunk_is_not_kept() {
+    fn chunk_below_1_kib_stores_no_text() {
         let checked = |size: usize, start| Chunk::checked("x".repeat(size).into(), start);
         let (small, well_formed) = checked(1023, 0);
         assert_eq!((small.text(0..1), well_formed), (None, 1023));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn data_reads_the_same_from_a_checked_chunk_and_from_a_chunk_of_its_own() {
+    fn data_is_the_same_from_checked_and_unchecked_chunks() {
         let lines = [
             "plain",
             "\u{65e5}\u{672c}",
@@ -134,8 +135,8 @@ mod tests {
             let mut data = Vec::new();
             for chunk in stream.chunks(chunk) {
                 decoder.push(Bytes::copy_from_slice(chunk));
-                while let Some(piece) = decoder.next_item().unwrap() {
-                    if let Item::Event(event) = piece {
+                while let Some(item) = decoder.next_item().unwrap() {
+                    if let Item::Event(event) = item {
                         let alone = Event::new(event.data()).data().into_owned();
                         assert_eq!(alone, event.data());
                         data.push(event.data().into_owned());

@@ -1,4 +1,6 @@
-//! The incremental decoder: bytes in, blocks out.
+//! The incremental decoder: chunks of bytes in, blocks out.
+
+mod state;
 
 use std::fmt;
 
@@ -9,21 +11,22 @@ use super::{
     block::Block,
     block_meta::{BlockMeta, PendingLf},
     chunk_slice::ChunkSlice,
-    event::Event,
     input::Input,
-    item::{BOM, EventTooLarge, Item, SplitLineFeed},
-    lines::{ends_piece, line_end_len, stands_alone},
+    item::{BOM, EventTooLarge, Item, OversizedEvent, SplitLineFeed},
+    lines::{completes_item, is_standalone, line_end_len},
     lookahead::Unfinished,
 };
+use state::{State, discard_line};
 
-/// Cuts an event stream into [`Item`]s, whatever chunks it arrives in.
+/// An incremental decoder: it splits an event stream into [`Item`]s, however the stream is cut into chunks.
 ///
-/// The decoder does no I/O and has no clock. It looks at every byte once, so a stream dripped byte by byte
-/// costs as much as the same stream whole; it copies only a block that crosses chunks; and it keeps at most
-/// one unfinished block, which is bounded. Joined together, the pieces are the input, byte for byte.
+/// The decoder does no I/O and has no clock. It reads each byte once, so a stream that arrives byte by byte costs as much as the
+/// same stream in one chunk. It copies a block only if the block crosses a chunk boundary. It buffers at most one unfinished block,
+/// up to the limit of [`new`](Self::new). The bytes of all items, joined in order, are the bytes of the stream, unless
+/// [`OversizedEvent::Discard`] is set.
 ///
-/// A block is handed out as soon as the standard lets a client dispatch it: after the CR of a blank line,
-/// without waiting for an LF that may or may not come (WHATWG HTML 9.2.5).
+/// The decoder returns a block as soon as the standard lets a client dispatch it: after the CR of a blank line, without waiting for
+/// an LF (WHATWG HTML 9.2.5, `end-of-line`). If an LF follows, it is a separate item: [`Item::SplitLineFeed`].
 ///
 /// ```
 /// use tower_sse_proxy::codec::{Decoder, Item};
@@ -31,310 +34,299 @@ use super::{
 /// let mut decoder = Decoder::default();
 /// decoder.push(": hi\ndata: on".into());
 ///
-/// // A comment stands by itself as soon as its line ends ...
+/// // A comment line before the first field is complete when its line ends.
 /// assert!(matches!(decoder.next_item()?, Some(Item::Block(b)) if b.raw() == ": hi\n"));
-/// // ... an event needs its blank line.
+/// // An event needs a blank line.
 /// assert!(decoder.next_item()?.is_none());
 /// decoder.push("e\n\ndata: tail".into());
 /// assert!(matches!(decoder.next_item()?, Some(Item::Event(e)) if e.data() == "one"));
 /// assert!(decoder.next_item()?.is_none());
 ///
-/// // What is left at the end was never complete.
+/// // At the end of the stream, `finish` returns the unfinished block.
 /// let Some(Item::Event(tail)) = decoder.finish() else { panic!() };
 /// assert!(!tail.is_terminated());
 /// # Ok::<(), tower_sse_proxy::codec::EventTooLarge>(())
 /// ```
 #[repr(C)] // See `Stream`.
 pub struct Decoder {
-    at: At,
-    overflow: OversizedEvent,
-    /// Whether to look for ill-formed UTF-8.
+    state: State,
+    oversized: OversizedEvent,
+    /// Whether to check that the input is well-formed UTF-8.
     check_utf8: bool,
+    /// The largest size of a block in bytes.
     limit: usize,
-    /// The beginning of a block whose end has not come yet; searched already, all of it.
+    /// The bytes of an unfinished block from earlier chunks. They have been searched for line ends. In `State::Start`, the first
+    /// bytes of a BOM.
     carry: Vec<u8>,
     input: Input,
-    /// The size of the last block that crossed chunks.
-    last_carried: usize,
-    /// Where the line that is being read begins, counted from the beginning of its block.
+    /// The size of the last block that crossed a chunk boundary.
+    last_carried_len: usize,
+    /// The offset in the current block at which its current line starts.
     line: usize,
-    shape: BlockMeta,
-    /// The name of the last piece that ended in a CR at the end of the input.
-    open_end: PendingLf,
+    meta: BlockMeta,
+    /// Identifies the last block that ended in a CR at the end of the input.
+    pending_lf: PendingLf,
 }
 
-/// What to do with a block that is larger than the limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OversizedEvent {
-    /// The stream is over: [`EventTooLarge`]. Nobody mistakes the rest for the whole.
-    #[default]
-    Fail,
-    /// That block is dropped, unseen by anyone, and the stream goes on with the next one.
-    Discard,
-}
-
-/// Shows where it is, never the text.
+/// Shows the state and sizes, never text of the stream.
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoder")
             .field("limit", &self.limit)
-            .field("overflow", &self.overflow)
+            .field("oversized", &self.oversized)
             .field("input", &self.input.rest().len())
             .field("unfinished", &self.carry.len())
-            .field("at", &self.at)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }
 
-/// Where in the grammar the next byte stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    /// Before the first byte: a BOM may come.
-    Start,
-    /// In a block, or before one.
-    Block,
-    /// After a CR in a block: an LF would belong to it.
-    InnerCr,
-    /// After a CR that ended a piece: an LF would belong to that piece.
-    OuterCr,
-    /// In a block that is being discarded.
-    Discard {
-        /// It ends with this line, not with a blank one.
-        one_line: bool,
-        /// The line so far is blank.
-        blank: bool,
-    },
-    /// After a CR inside a block that is being discarded.
-    DiscardCr,
-    /// After a CR that ended a discarded block.
-    DiscardedCr,
-    /// Too large a block has ended the stream.
-    Failed,
-}
-
 impl Default for Decoder {
-    /// A decoder with the default limit of 16 MiB a block.
+    /// A decoder with the limit [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT).
     fn default() -> Self {
         Self::new(Self::DEFAULT_LIMIT)
     }
 }
 
 impl Decoder {
-    /// 16 MiB: above what real streams carry, below what hurts.
+    /// The default limit on the size of a block: 16 MiB.
     pub const DEFAULT_LIMIT: usize = 16 << 20;
 
-    /// A decoder that holds at most `limit` bytes of an unfinished block. Every byte counts, field names and
-    /// line ends too, except an LF that follows the last CR. A limit below 16 bytes is one of 16, and one above 4 GiB one of 4 GiB.
+    /// A decoder that accepts blocks of at most `limit` bytes.
+    ///
+    /// Field names and line ends count. Of the last line end only one byte counts, so CRLF and CR are equal. A limit below 16 bytes
+    /// is raised to 16 bytes, and a limit of 4 GiB or more is lowered to just below 4 GiB.
     pub fn new(limit: usize) -> Self {
         Self {
             limit: limit.clamp(16, u32::MAX as usize - 2),
-            overflow: OversizedEvent::Fail,
+            oversized: OversizedEvent::Fail,
             input: Input::default(),
             check_utf8: false,
             carry: Vec::new(),
-            last_carried: 0,
+            last_carried_len: 0,
             line: 0,
-            shape: BlockMeta::default(),
-            at: At::Start,
-            open_end: PendingLf::FIRST,
+            meta: BlockMeta::default(),
+            state: State::Start,
+            pending_lf: PendingLf::FIRST,
         }
     }
 
-    /// Says what happens to a block above the limit; [`OversizedEvent::Fail`] unless set.
-    pub fn oversized_event(mut self, overflow: OversizedEvent) -> Self {
-        self.overflow = overflow;
+    /// Sets what happens to a block that is larger than the limit. Default: [`OversizedEvent::Fail`].
+    pub fn oversized_event(mut self, oversized: OversizedEvent) -> Self {
+        self.oversized = oversized;
         self
     }
 
-    /// Looks for ill-formed UTF-8 a chunk at a time, for blocks that will be asked for their text: cheaper than a block at a
-    /// time, which is what happens unless this is set. What is read is the same.
+    /// Sets whether the decoder checks UTF-8 once for each chunk. Default: `false`, and each block is checked when its text is
+    /// read.
+    ///
+    /// `true` is faster if the text of most blocks is read. The setting does not change which text is read.
     pub fn check_utf8(mut self, check: bool) -> Self {
         self.check_utf8 = check;
         self
     }
 
-    /// A decoder of the same kind, at the start of another stream.
+    /// A decoder with the same settings, at the start of a new stream.
     pub(crate) fn renewed(&self) -> Self {
         Self {
-            // The same place is not to be found twice.
-            open_end: self.open_end,
+            // A `SplitLineFeed` of the new stream must not match a block of the old one.
+            pending_lf: self.pending_lf,
             ..Self::new(self.limit)
-                .oversized_event(self.overflow)
+                .oversized_event(self.oversized)
                 .check_utf8(self.check_utf8)
         }
     }
 
-    /// Hands in the next bytes. Take the pieces with [`next_piece`](Self::next_item) before the next call:
-    /// input that is still waiting is copied together with the new.
+    /// Adds the next chunk of the stream.
+    ///
+    /// Call [`next_item`](Self::next_item) until it returns `None` before the next call. If input is left, the decoder copies it
+    /// together with the new chunk.
     pub fn push(&mut self, chunk: Bytes) {
         self.input.push(chunk, self.check_utf8);
     }
 
-    /// Takes back a block that is needed no more, which makes the next one of the same chunk cheaper by half. Nothing depends
-    /// on it.
+    /// Gives a block that is no longer needed back to the decoder. The call is optional: it makes the next block of the same chunk
+    /// cheaper, because the chunk's reference count does not change.
     #[inline(always)]
     pub fn recycle(&mut self, block: impl Into<Block>) {
-        self.input.give_back(block.into());
+        self.input.recycle(block.into());
     }
 
-    /// The memory, in bytes, of an unfinished block and of input that is not taken yet.
+    /// The memory in bytes of an unfinished block and of the input that is left.
     pub(crate) fn held_bytes(&self) -> usize {
         self.carry.capacity() + self.input.rest().len()
     }
 
-    /// Whether there is input that is not taken yet.
+    /// Whether input is left.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
 
-    /// The next piece, or `None` when more input is needed.
+    /// Returns the next item, or `None` if the decoder needs more input.
     ///
     /// # Errors
-    /// [`EventTooLarge`], once; the decoder then takes no more input and has no more pieces.
+    /// Returns [`EventTooLarge`] once if a block is larger than the limit and [`OversizedEvent::Fail`] is set. After that the
+    /// decoder ignores all input and returns `None`.
     #[inline]
     pub fn next_item(&mut self) -> Result<Option<Item>, EventTooLarge> {
-        if let Some(block) = self.next_event_block() {
-            return Ok(Some(piece(block)));
+        if let Some(block) = self.next_whole_block() {
+            return Ok(Some(Item::of(block)));
         }
         while !self.input.is_empty() {
-            match self.at {
-                At::Start => {
-                    if let Some(bom) = self.start() {
+            match self.state {
+                // 9.2.5: `stream = [ bom ] *event`.
+                State::Start => {
+                    if let Some(bom) = self.read_bom() {
                         return Ok(Some(bom));
                     }
                 }
-                At::Block => {
-                    let piece = if self.carry.is_empty() {
-                        self.next_block()?
+                // 9.2.5: `event = *( comment / field ) end-of-line`.
+                State::Block => {
+                    let item = if self.carry.is_empty() {
+                        self.read_block()?
                     } else {
-                        self.carried_block()?
+                        self.read_carried_block()?
                     };
-                    if piece.is_some() {
-                        return Ok(piece);
+                    if item.is_some() {
+                        return Ok(item);
                     }
                 }
-                At::InnerCr => {
-                    self.at = At::Block;
+                // 9.2.5: `end-of-line = ( cr lf / cr / lf )`. The CR was the last byte of a chunk.
+                State::InnerCr => {
+                    self.state = State::Block;
                     if self.take_line_feed() {
                         self.carry.push(b'\n');
                         self.line += 1;
                         self.check_carry()?;
                     }
                 }
-                At::OuterCr => {
-                    self.at = At::Block;
+                // 9.2.5: `end-of-line`. The CR has completed a block (9.2.6: "If the line is empty (a blank line): Dispatch the
+                // event"), so the LF is not the end of another blank line.
+                State::OuterCr => {
+                    self.state = State::Block;
                     if self.take_line_feed() {
-                        return Ok(Some(Item::SplitLineFeed(SplitLineFeed(self.open_end))));
+                        return Ok(Some(Item::SplitLineFeed(SplitLineFeed(self.pending_lf))));
                     }
                 }
-                At::Discard { one_line, blank } => self.discard(one_line, blank),
-                At::DiscardCr => {
+                // Not in the standard: the limit of this decoder.
+                State::Discard { one_line, blank } => {
+                    let (taken, next) = discard_line(self.input.rest(), one_line, blank);
+                    self.input.advance(taken);
+                    self.state = next;
+                }
+                // 9.2.5: `end-of-line`, inside a skipped block.
+                State::DiscardCr => {
                     self.take_line_feed();
-                    self.at = At::Discard {
+                    self.state = State::Discard {
                         one_line: false,
                         blank: true,
                     };
                 }
-                At::DiscardedCr => {
+                // 9.2.5: `end-of-line`, at the end of a skipped block.
+                State::DiscardedCr => {
                     self.take_line_feed();
-                    self.at = At::Block;
+                    self.state = State::Block;
                 }
-                At::Failed => self.input.clear(),
+                // Not in the standard: the limit of this decoder.
+                State::Failed => self.input.clear(),
             }
         }
         Ok(None)
     }
 
-    /// Ends the input: what is left of an unfinished block, if anything is. Take the pieces before with
-    /// [`next_piece`](Self::next_item), until there is none: input that still waits is not looked at here.
+    /// Ends the input and returns the unfinished block, or `None` if the stream ended after a complete block.
     ///
-    /// Clients that follow the standard discard it (WHATWG HTML 9.2.6, end of file); it must never be
-    /// completed, only passed on as it is or dropped.
+    /// Call [`next_item`](Self::next_item) until it returns `None` first: `finish` ignores input that is left.
+    ///
+    /// The returned block is not [terminated](Block::is_terminated). Clients that follow the standard discard it (WHATWG HTML
+    /// 9.2.6: "Once the end of the file is reached, any pending data must be discarded"). A proxy passes it on unchanged or drops
+    /// it; adding a blank line would turn it into an event.
     pub fn finish(&mut self) -> Option<Item> {
         if self.carry.is_empty() {
             return None;
         }
-        self.shape.note(&self.carry[self.line..], self.line);
-        self.shape.set_terminated(false);
+        self.meta.note(&self.carry[self.line..], self.line);
+        self.meta.set_terminated(false);
         self.line = 0;
-        Some(piece(self.take_carry()))
+        Some(Item::of(self.take_carry()))
     }
 
-    /// The start of the stream: a BOM is a piece of its own, also when its bytes arrive one by one.
-    fn start(&mut self) -> Option<Item> {
+    /// Reads the BOM at the start of the stream, which may arrive byte by byte (9.2.5: `stream = [ bom ] *event`).
+    fn read_bom(&mut self) -> Option<Item> {
         while let Some(&byte) = self.input.rest().first() {
             if byte != BOM[self.carry.len()] {
-                self.at = At::Block;
+                // Not a BOM: the bytes in `carry` belong to the first line.
+                self.state = State::Block;
                 return None;
             }
             self.carry.push(byte);
             self.input.advance(1);
             if self.carry.len() == BOM.len() {
                 self.carry.clear();
-                self.at = At::Block;
+                self.state = State::Block;
                 return Some(Item::Bom);
             }
         }
         None
     }
 
-    /// The next block, if there is nothing special about it: the way most of any stream takes.
+    /// The next block if all of it is in the current chunk, it is within the limit, and it does not end in a CR at the end of the
+    /// chunk. This is the fast path, which most blocks take.
     #[inline(always)]
-    pub(crate) fn next_event_block(&mut self) -> Option<Block> {
-        let at_its_start = self.at == At::Block && self.carry.is_empty();
-        if at_its_start {
-            self.input.next_block(self.limit)
+    pub(crate) fn next_whole_block(&mut self) -> Option<Block> {
+        let at_block_start = self.state == State::Block && self.carry.is_empty();
+        if at_block_start {
+            self.input.next_whole_block(self.limit)
         } else {
             None
         }
     }
 
-    /// Reads on in a block, whatever it is like.
-    fn next_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
-        if let Some(Unfinished { shape, line }) = self.input.unfinished() {
-            (self.shape, self.line) = (shape, line);
+    /// Reads a block that begins in the current chunk, where the fast path has found none.
+    fn read_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
+        if let Some(Unfinished { meta, line }) = self.input.unfinished() {
+            (self.meta, self.line) = (meta, line);
         } else if let Some((size, counted)) = self.find_end() {
             return self.emit_from_chunk(size, counted);
         }
-        // A block in the making outlives its chunk: a copy, so that the chunk's buffer is free.
+        // The block continues in the next chunk. Its bytes are copied, so that the memory of this chunk is free.
         let rest = self.input.rest().len();
-        if rest >= self.last_carried / 8 {
-            // Streams of large events have more of them: make room once rather than grow.
-            self.carry.reserve(self.last_carried.max(rest));
+        if rest >= self.last_carried_len / 8 {
+            // Large events come in series: reserve memory for one of the same size at once.
+            self.carry.reserve(self.last_carried_len.max(rest));
         }
         self.carry_rest()
     }
 
-    /// Reads on in a block that began in an earlier chunk.
-    fn carried_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
-        // First the line that began there.
+    /// Reads a block that began in an earlier chunk.
+    fn read_carried_block(&mut self) -> Result<Option<Item>, EventTooLarge> {
+        // First the rest of the line that began there.
         let rest = self.input.rest();
         let Some(found) = memchr2(b'\n', b'\r', rest) else {
             return self.carry_rest();
         };
         let end = self.carry.len() + found;
-        self.carry_some(found + line_end_len(&rest[found..]));
+        self.carry_bytes(found + line_end_len(&rest[found..]));
         let line = &self.carry[self.line..end];
-        let counted = if ends_piece(line, self.line) {
+        let counted = if completes_item(line, self.line) {
             end + 1
         } else {
-            self.shape.note(line, self.line);
+            self.meta.note(line, self.line);
             self.line = self.carry.len();
-            // The others stand in the chunk as they are.
+            // All other lines begin in this chunk.
             let Some((size, counted)) = self.find_end() else {
                 return self.carry_rest();
             };
-            self.carry_some(size);
+            self.carry_bytes(size);
             counted
         };
-        self.last_carried = self.carry.len();
+        self.last_carried_len = self.carry.len();
         let block = self.take_carry();
         self.emit(block, counted)
     }
 
-    /// Looks for the end of the block in the input, where its next line begins: how much of the input belongs to it, and how
-    /// much of the block counts.
+    /// Searches the input for the end of the block, from a line start on. Returns how many bytes of the input belong to the block,
+    /// and how many bytes of the block count for the limit.
     fn find_end(&mut self) -> Option<(usize, usize)> {
         let (carried, rest) = (self.carry.len(), self.input.rest());
         let mut searched = 0;
@@ -342,21 +334,21 @@ impl Decoder {
             let end = searched + found;
             searched = end + line_end_len(&rest[end..]);
             let line = &rest[self.line - carried..end];
-            if ends_piece(line, self.line) {
+            if completes_item(line, self.line) {
                 return Some((searched, carried + end + 1));
             }
-            self.shape.note(line, self.line);
+            self.meta.note(line, self.line);
             self.line = carried + searched;
         }
         None
     }
 
-    fn carry_some(&mut self, taken: usize) {
+    fn carry_bytes(&mut self, taken: usize) {
         self.carry.extend_from_slice(&self.input.rest()[..taken]);
         self.input.advance(taken);
     }
 
-    /// Keeps the rest of the input, of which no line ends.
+    /// Copies the rest of the input, in which the block does not end.
     fn carry_rest(&mut self) -> Result<Option<Item>, EventTooLarge> {
         self.carry.extend_from_slice(self.input.rest());
         self.input.clear();
@@ -364,17 +356,17 @@ impl Decoder {
         Ok(None)
     }
 
-    /// The block that crossed chunks.
+    /// Makes a block of the carried bytes.
     fn take_carry(&mut self) -> Block {
         let bytes = Bytes::from(std::mem::take(&mut self.carry));
-        let mut shape = std::mem::take(&mut self.shape);
+        let mut meta = std::mem::take(&mut self.meta);
         if !self.check_utf8 {
-            let raw = bytes.into();
-            return Block { shape, raw };
+            let slice = bytes.into();
+            return Block { meta, slice };
         }
-        let (raw, well_formed) = ChunkSlice::checked(bytes);
-        shape.set_well_formed(well_formed);
-        Block { shape, raw }
+        let (slice, well_formed) = ChunkSlice::checked(bytes);
+        meta.set_well_formed(well_formed);
+        Block { meta, slice }
     }
 
     fn emit_from_chunk(
@@ -382,91 +374,73 @@ impl Decoder {
         size: usize,
         counted: usize,
     ) -> Result<Option<Item>, EventTooLarge> {
-        let shape = std::mem::take(&mut self.shape);
-        match self.input.take_block(size, shape) {
+        let meta = std::mem::take(&mut self.meta);
+        match self.input.take_block(size, meta) {
             Some(block) => self.emit(block, counted),
             None => Ok(None),
         }
     }
 
-    /// Hands out a complete piece. `counted` is its size up to the first byte of its last line end, which is
-    /// what the limit is about: CR and CRLF, early or late, then count alike.
+    /// Returns a complete block as an item. `counted` is its size up to the first byte of its last line end. The limit applies to
+    /// this size, so that it does not matter whether the line end is CR or CRLF, and when the LF arrives.
     fn emit(&mut self, mut block: Block, counted: usize) -> Result<Option<Item>, EventTooLarge> {
         self.line = 0;
-        let open = self.input.is_empty() && block.as_bytes().last() == Some(&b'\r');
+        // 9.2.5: `end-of-line = ( cr lf / cr / lf )`. An LF may follow in the next chunk.
+        let ends_in_cr = self.input.is_empty() && block.as_bytes().last() == Some(&b'\r');
         if counted > self.limit {
-            self.too_large()?;
-            self.at = if open { At::DiscardedCr } else { At::Block };
+            self.reject_oversized()?;
+            self.state = if ends_in_cr {
+                State::DiscardedCr
+            } else {
+                State::Block
+            };
             return Ok(None);
         }
-        if open {
-            self.at = At::OuterCr;
-            self.open_end = self.open_end.next();
-            block.shape.set_pending_lf(self.open_end);
+        if ends_in_cr {
+            self.state = State::OuterCr;
+            self.pending_lf = self.pending_lf.next();
+            block.meta.set_pending_lf(self.pending_lf);
         }
-        Ok(Some(piece(block)))
+        Ok(Some(Item::of(block)))
     }
 
-    /// Looks at the unfinished block at the end of a chunk: is it still within the limit?
+    /// Checks the size of the unfinished block at the end of a chunk.
     fn check_carry(&mut self) -> Result<(), EventTooLarge> {
-        let cr = self.carry.last() == Some(&b'\r');
+        // 9.2.5: `end-of-line = ( cr lf / cr / lf )`. An LF may follow in the next chunk.
+        let ends_in_cr = self.carry.last() == Some(&b'\r');
         if self.carry.len() <= self.limit {
-            if cr {
-                self.at = At::InnerCr;
+            if ends_in_cr {
+                self.state = State::InnerCr;
             }
             return Ok(());
         }
-        self.too_large()?;
-        self.at = if cr {
-            At::DiscardCr
+        self.reject_oversized()?;
+        self.state = if ends_in_cr {
+            State::DiscardCr
         } else {
-            At::Discard {
-                one_line: self.line == 0 && stands_alone(&self.carry),
+            State::Discard {
+                one_line: self.line == 0 && is_standalone(&self.carry),
                 blank: self.line == self.carry.len(),
             }
         };
         self.carry = Vec::new();
-        self.shape = BlockMeta::default();
+        self.meta = BlockMeta::default();
         self.line = 0;
         Ok(())
     }
 
-    fn too_large(&mut self) -> Result<(), EventTooLarge> {
-        if self.overflow == OversizedEvent::Discard {
+    /// Fails if [`OversizedEvent::Fail`] is set. Else the caller skips the block.
+    fn reject_oversized(&mut self) -> Result<(), EventTooLarge> {
+        if self.oversized == OversizedEvent::Discard {
             return Ok(());
         }
-        self.at = At::Failed;
+        self.state = State::Failed;
         self.input.clear();
         self.carry = Vec::new();
         Err(EventTooLarge { limit: self.limit })
     }
 
-    /// Passes over the rest of a block that is too large.
-    fn discard(&mut self, one_line: bool, blank: bool) {
-        let rest = self.input.rest();
-        let Some(end) = memchr2(b'\n', b'\r', rest) else {
-            self.input.clear();
-            self.at = At::Discard {
-                one_line,
-                blank: false,
-            };
-            return;
-        };
-        let over = one_line || (blank && end == 0);
-        let taken = end + line_end_len(&rest[end..]);
-        let cr = rest[taken - 1] == b'\r' && taken == rest.len();
-        self.input.advance(taken);
-        self.at = match (over, cr) {
-            (true, true) => At::DiscardedCr,
-            (true, false) => At::Block,
-            (false, true) => At::DiscardCr,
-            (false, false) => At::Discard {
-                one_line: false,
-                blank: true,
-            },
-        };
-    }
-
+    /// Takes the LF of a CRLF whose CR was the last byte of the previous chunk. Returns whether the next byte was an LF.
     fn take_line_feed(&mut self) -> bool {
         let found = self.input.rest()[0] == b'\n';
         if found {
@@ -476,101 +450,5 @@ impl Decoder {
     }
 }
 
-#[inline(always)]
-fn piece(block: Block) -> Item {
-    if block.is_event() {
-        Item::Event(Event::of(block))
-    } else {
-        Item::Block(block)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    fn decoder(text: &'static str) -> Decoder {
-        let mut decoder = Decoder::new(1 << 20).check_utf8(true);
-        decoder.at = At::Block;
-        decoder.push(text.into());
-        decoder
-    }
-
-    #[test]
-    fn most_blocks_take_the_short_way_and_a_chunk_is_checked_once() {
-        let mut decoder = decoder("data: 1\n\ndata: 2\n\ndata: 3\n\n");
-        let first = decoder.next_event_block().unwrap();
-        assert!(first.shape.is_well_formed());
-        let shared = Arc::strong_count(&first.raw.chunk);
-        let second = decoder.next_event_block().unwrap();
-        decoder.recycle(second);
-        assert_eq!(Arc::strong_count(&first.raw.chunk), shared + 1);
-        let third = decoder.next_item();
-        assert!(matches!(third, Ok(Some(Item::Event(_)))));
-        // The third took the place of the second, and the decoder has let go.
-        assert_eq!(Arc::strong_count(&first.raw.chunk), shared);
-    }
-
-    #[test]
-    fn a_block_that_crosses_chunks_is_looked_at_for_text_as_a_whole_and_once() {
-        let whole = format!("data: {}\n\n", "\u{65e5}".repeat(1000));
-        let carried = |whole: &[u8]| {
-            let mut decoder = Decoder::new(1 << 20).check_utf8(true);
-            let (head, tail) = whole.split_at(1000);
-            decoder.push(head.to_vec().into());
-            assert_eq!(decoder.next_item(), Ok(None));
-            decoder.push(tail.to_vec().into());
-            match decoder.next_item() {
-                Ok(Some(Item::Event(event))) => event.into_block(),
-                other => panic!("{other:?}"),
-            }
-        };
-        let block = carried(whole.as_bytes());
-        assert!(block.shape.is_well_formed());
-        assert!(block.raw.chunk.text(6..9).is_some());
-
-        let mut ill_formed = whole.into_bytes();
-        ill_formed[2000] = 0xff;
-        let block = carried(&ill_formed);
-        assert!(!block.shape.is_well_formed());
-        assert!(block.raw.chunk.text(6..9).is_some());
-    }
-
-    #[test]
-    fn room_is_made_once_for_an_event_as_large_as_the_last_one() {
-        let mut decoder = Decoder::new(1 << 20);
-        let mut carried = |chunks: &[usize]| {
-            for size in chunks {
-                decoder.push("x".repeat(*size).into());
-                assert_eq!(decoder.next_item(), Ok(None));
-            }
-            let room = decoder.carry.capacity();
-            decoder.push("\ndata\n\n".into());
-            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
-            room
-        };
-        carried(&[30_000, 34_000]);
-        assert!(carried(&[8100]) >= 64_000);
-        carried(&[30_000, 34_000]);
-        // A small one at the end of a chunk does not take so much.
-        assert!(carried(&[100]) < 1000);
-    }
-
-    #[test]
-    fn renewed_decoder_names_no_open_end_again() {
-        let late = |decoder: &mut Decoder| {
-            decoder.push("data: 1\r\r".into());
-            assert!(matches!(decoder.next_item(), Ok(Some(Item::Event(_)))));
-            decoder.push("\n".into());
-            let Ok(Some(Item::SplitLineFeed(late))) = decoder.next_item() else {
-                panic!("the LF belongs to the CR before it");
-            };
-            late
-        };
-        let mut decoder = Decoder::new(100);
-        let first = late(&mut decoder);
-        assert_ne!(late(&mut decoder.renewed()), first);
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! Edits of blocks: one field or all comments change, and the rest of the block stays.
+//! Edits of blocks. An edit changes one field or removes the comments, and leaves the other lines unchanged except for their line
+//! ends.
 
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
@@ -6,52 +7,55 @@ use memchr::{memchr, memchr2};
 use crate::codec::{
     block::Block,
     encode::{data, field},
-    lines::{Line, Lines, stands_alone},
+    lines::{Line, Lines, is_standalone},
 };
 
-/// The block with `text` in place of all its lines of data.
+/// The block with the data `text` in place of all its `data` lines.
 pub(super) fn replace_data(block: &Block, text: &str) -> Block {
-    replace_only_line(block, text)
+    replace_single_line(block, text)
         .unwrap_or_else(|| replace_field(block, b"data", |raw| data(raw, text)))
 }
 
-/// The same where one line takes the place of one, and all around it stays as it is: most edits are of this kind, and the
-/// block need not be read again for it.
-fn replace_only_line(block: &Block, text: &str) -> Option<Block> {
+/// The fast path of [`replace_data`]: one `data` line replaces one `data` line, and the lines of the block are not read again.
+/// Returns `None` if the block or the text has several lines of data, if the block is incomplete, or if a line ends in CR.
+fn replace_single_line(block: &Block, text: &str) -> Option<Block> {
     const NAME: &[u8] = b"data: ";
-    let (mut shape, raw) = (block.shape, block.as_bytes());
-    if shape.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
+    let (mut meta, raw) = (block.meta, block.as_bytes());
+    if meta.data_lines() != 1 || !block.is_terminated() || raw.len() > u32::MAX as usize {
         return None;
     }
-    let old = shape.first_data();
+    let old = meta.first_data();
     let (before, after) = (&raw[..old.start], &raw[old.end..]);
     let before = before
         .strip_suffix(NAME)
         .or_else(|| before.strip_suffix(b"data:"))?;
-    let stays = [before, after]
+    // An edited block has LF line ends only.
+    let has_no_cr = [before, after]
         .iter()
         .all(|part| memchr(b'\r', part).is_none());
-    if !stays || memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
+    if !has_no_cr || memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
         return None;
     }
     let raw = [before, NAME, text.as_bytes(), after].concat();
     let start = before.len() + NAME.len();
-    shape.set_first_data(start..start + text.len());
+    meta.set_first_data(start..start + text.len());
     Some(Block {
-        shape,
-        raw: Bytes::from(raw).into(),
+        meta,
+        slice: Bytes::from(raw).into(),
     })
 }
 
-/// The block with all fields of that name replaced by what `write` writes: in the place of the first, or,
-/// where there was none, before the data (a client that reads line by line then knows it in time).
+/// The block with all fields of this name replaced by the output of `write`.
+///
+/// The output stands where the first such field was. If there was none, it stands before the first `data` line, so that a client
+/// which reads line by line has the field before the data.
 pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Block {
     let is = |line: &Line<'_>, wanted: &[u8]| matches!(line, Line::Field { name, .. } if *name == wanted);
     let present = block.lines().any(|line| is(&line, name));
-    let place = if present { name } else { b"data" };
+    let anchor = if present { name } else { b"data" };
     let mut write = Some(write);
     rebuild(block, |raw, line| {
-        if is(&line, place)
+        if is(&line, anchor)
             && let Some(write) = write.take()
         {
             write(raw);
@@ -60,7 +64,7 @@ pub(super) fn replace_field(block: &Block, name: &[u8], write: impl FnOnce(&mut 
     })
 }
 
-/// Writes the block with this id, and with no other.
+/// Writes the block with this id in place of all its ids.
 pub(crate) fn with_id(raw: &mut Vec<u8>, block: &Block, id: &[u8]) {
     if block.has_id() {
         let block = replace_field(block, b"id", |raw| field(raw, b"id", id));
@@ -71,13 +75,13 @@ pub(crate) fn with_id(raw: &mut Vec<u8>, block: &Block, id: &[u8]) {
     }
 }
 
-/// The block without an id.
+/// The block without its `id` fields.
 pub(crate) fn without_id(block: &Block) -> Block {
     replace_field(block, b"id", |_| {})
 }
 
 impl Block {
-    /// The same block without its comments; `None` if nothing else was in it.
+    /// The block without its comment lines, or `None` if it has no other line.
     pub(crate) fn without_comments(self) -> Option<Self> {
         let keep = |line: &Line<'_>| !matches!(line, Line::Comment(_));
         if self.lines().all(|line| keep(&line)) {
@@ -88,8 +92,8 @@ impl Block {
     }
 }
 
-/// Writes the lines again that `keep` keeps, each ended by LF. `keep` may write before a line.
-/// A block that was not finished is not finished by this.
+/// Writes the lines for which `keep` returns true, each ended by LF. `keep` may write before its line. An incomplete block stays
+/// incomplete.
 fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) -> Block {
     let mut raw = Vec::with_capacity(block.as_bytes().len() + 32);
     for line in Lines::new(block.as_bytes()).filter(|line| !line.is_empty()) {
@@ -98,18 +102,18 @@ fn rebuild(block: &Block, mut keep: impl FnMut(&mut Vec<u8>, Line<'_>) -> bool) 
             raw.push(b'\n');
         }
     }
-    // A comment or `retry` that comes first would be a block of its own; after another line it is part of this one.
-    let alone: usize = Lines::new(&raw)
-        .take_while(|line| stands_alone(line))
+    // A comment or `retry` line before the first field would be decoded as a separate block: move such lines to the end.
+    let leading: usize = Lines::new(&raw)
+        .take_while(|line| is_standalone(line))
         .map(|line| line.len() + 1)
         .sum();
-    raw.rotate_left(alone);
+    raw.rotate_left(leading);
     if block.is_terminated() {
         raw.push(b'\n');
     } else if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
         raw.pop();
     }
-    Block::rebuilt(raw, block.is_terminated())
+    Block::from_raw(raw, block.is_terminated())
 }
 
 #[cfg(test)]
@@ -120,9 +124,9 @@ mod tests {
     fn blocks(stream: &str) -> Vec<Block> {
         let mut decoder = Decoder::default().check_utf8(true);
         decoder.push(stream.to_owned().into());
-        let pieces =
+        let items =
             std::iter::from_fn(|| decoder.next_item().unwrap().or_else(|| decoder.finish()));
-        let blocks = pieces.filter_map(|piece| match piece {
+        let blocks = items.filter_map(|item| match item {
             Item::Event(event) => Some(event.into_block()),
             Item::Block(block) => Some(block),
             _ => None,
@@ -151,15 +155,15 @@ mod tests {
         "", "b", " b", "\u{e4}", "longer", "b\nc", "b\rc", "b\n", "data: b",
     ];
 
-    /// What is known of a block.
+    /// The facts that the decoder collects about a block.
     fn known(block: &Block) -> (std::ops::Range<usize>, usize, [bool; 3]) {
-        let shape = block.shape;
-        let flags = [shape.has_id(), shape.has_event(), shape.is_repeated()];
-        (shape.first_data(), shape.data_lines(), flags)
+        let meta = block.meta;
+        let flags = [meta.has_id(), meta.has_event(), meta.is_repeated()];
+        (meta.first_data(), meta.data_lines(), flags)
     }
 
     #[test]
-    fn one_line_in_place_of_one_is_what_a_block_built_anew_would_be() {
+    fn fast_and_slow_replacement_of_data_give_equal_blocks() {
         let streams = ["\n", "\r\n", "\r"].into_iter().flat_map(|end| {
             let rests = ["||", "|", ""].into_iter();
             rests.flat_map(move |rest| {
@@ -179,8 +183,8 @@ mod tests {
     }
 
     #[test]
-    fn most_edits_take_the_short_way() {
-        let takes = |raw: &str, text| replace_only_line(&blocks(raw)[0], text).is_some();
+    fn fast_path_replaces_one_line_with_one_line() {
+        let takes = |raw: &str, text| replace_single_line(&blocks(raw)[0], text).is_some();
         assert!(takes("data: a\n\n", "b") && takes("id: 1\ndata:\nevent: x\n\n", ""));
         assert!(!takes("data\n\n", "b") && !takes("data: a", "b"));
         assert!(!takes("data: a\ndata: a\n\n", "b") && !takes("data: a\r\n\r\n", "b"));

@@ -1,10 +1,13 @@
-//! Writing blocks such that they read back as what was meant.
+//! Writes fields and comments such that a client reads the intended value.
 
 use std::fmt;
 
 use crate::codec::lines::Lines;
 
-/// A value that its field cannot carry.
+/// The error for a value that contains CR, LF or NUL, which an `id` or `event` field cannot hold.
+///
+/// CR and LF end the line, and the rest of the value would be read as another field. Clients ignore an `id` with NUL (WHATWG HTML
+/// 9.2.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     field: &'static str,
@@ -15,7 +18,7 @@ impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the `{}` field of an event cannot hold {:?}: it takes text without CR, LF and NUL",
+            "the `{}` field of an event must be text without CR, LF and NUL, but contains {:?}",
             self.field, self.found
         )
     }
@@ -23,7 +26,7 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// The value, if it can stand in a field of one line.
+/// The bytes of the value, or an error if it does not fit in a field of one line.
 pub(super) fn checked<'a>(field: &'static str, value: &'a str) -> Result<&'a [u8], FieldError> {
     match value.chars().find(|c| matches!(c, '\r' | '\n' | '\0')) {
         Some(found) => Err(FieldError { field, found }),
@@ -31,7 +34,8 @@ pub(super) fn checked<'a>(field: &'static str, value: &'a str) -> Result<&'a [u8
     }
 }
 
-/// Writes one field. The space after the colon is always there, since a value may begin with one.
+/// Writes one field. There is always a space after the colon, because clients remove one space and the value may begin with one
+/// (WHATWG HTML 9.2.6).
 pub(super) fn field(raw: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     raw.extend_from_slice(name);
     raw.extend_from_slice(b": ");
@@ -39,12 +43,12 @@ pub(super) fn field(raw: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     raw.push(b'\n');
 }
 
-/// Writes data as one `data` line for each of its lines; data that ends in a line end has an empty last line.
+/// Writes one `data` line for each line of the data. If the data ends in a line end, the last `data` line is empty.
 pub(super) fn data(raw: &mut Vec<u8>, data: &str) {
     each_line(data, |line| field(raw, b"data", line));
 }
 
-/// Writes a comment as one line for each of its lines.
+/// Writes one comment line for each line of the text.
 pub(super) fn comment(raw: &mut Vec<u8>, text: &str) {
     each_line(text, |line| field(raw, b"", line));
 }

@@ -1,4 +1,4 @@
-//! Events: blocks that a client dispatches.
+//! Events: the blocks that a client dispatches.
 
 use std::{borrow::Cow, fmt, ops::Deref, time::Duration};
 
@@ -9,12 +9,13 @@ use super::{
     lines::{LineRanges, value_of},
 };
 
-/// A block with data: what a client dispatches as one message.
+/// A block with a `data` line. A client dispatches it as one message (WHATWG HTML 9.2.6).
 ///
-/// Reading is free of side effects and lazy; an event that is only read leaves byte-identical. An edit
-/// rewrites the block at once and safely: the data's line ends become several `data` lines, and an id or a
-/// type that could break out of its line is refused. Whatever else the block holds stays. Lines of an edited event end in
-/// LF, whatever they ended in before.
+/// An `Event` reads its fields on demand. An event that is not edited is byte-identical to the input.
+///
+/// An edit rewrites the block at once. Each line of the data becomes one `data` line, and an id or a type with a line end is
+/// rejected, so a value cannot inject another field. All other lines of the block stay. All lines of an edited event end in LF,
+/// also if they ended in CR or CRLF before.
 ///
 /// ```
 /// use tower_sse_proxy::Event;
@@ -34,16 +35,19 @@ use super::{
 pub struct Event(Block);
 
 impl Event {
-    /// An event of no type and no id. Line ends in `data` (LF, CR, CRLF) make several `data` lines.
+    /// An event without a type and an id. Each line of `data` (ended by LF, CR or CRLF) becomes one `data` line.
     pub fn new(data: impl AsRef<str>) -> Self {
         let data = data.as_ref();
         let mut raw = Vec::with_capacity(data.len() + 8);
         encode::data(&mut raw, data);
         raw.push(b'\n');
-        Self(Block::rebuilt(raw, true))
+        Self(Block::from_raw(raw, true))
     }
 
-    /// The block as an event, or the block again if it has no data.
+    /// Converts a block into an event.
+    ///
+    /// # Errors
+    /// Returns the block if it has no `data` line.
     #[inline]
     pub fn from_block(block: Block) -> Result<Self, Block> {
         if block.is_event() {
@@ -53,32 +57,32 @@ impl Event {
         }
     }
 
-    /// A block that is known to have data.
+    /// Converts a block that has a `data` line.
     #[inline]
     pub(crate) fn of(block: Block) -> Self {
         debug_assert!(block.is_event());
         Self(block)
     }
 
-    /// The data a client gets: the values of all `data` lines, joined by LF (WHATWG HTML 9.2.6).
+    /// The data that a client reads: the values of all `data` lines, joined by LF (WHATWG HTML 9.2.6).
     ///
-    /// Borrowed when there is one line and it is valid UTF-8; ill-formed UTF-8 reads as U+FFFD.
+    /// Ill-formed UTF-8 reads as U+FFFD. The result is borrowed if there is one `data` line and it is well-formed.
     #[inline]
     pub fn data(&self) -> Cow<'_, str> {
         let block = &self.0;
-        // An edit can make an event larger than what the notes can point into.
-        if block.shape.data_lines() == 1 && block.raw.len() <= u32::MAX as usize {
-            return block.raw.text(block.shape.first_data());
+        // `first_data` holds offsets below 4 GiB. An edit can make an event larger than that.
+        if block.meta.data_lines() == 1 && block.slice.len() <= u32::MAX as usize {
+            return block.slice.text(block.meta.first_data());
         }
-        Cow::Owned(self.joined_lines())
+        Cow::Owned(self.joined_data_lines())
     }
 
-    /// The values of several `data` lines. Out of the way of the one line that most events have.
+    /// The values of several `data` lines. Most events have one line, so this is a separate cold function.
     #[cold]
-    fn joined_lines(&self) -> String {
+    fn joined_data_lines(&self) -> String {
         let block = &self.0;
-        // A line end is never part of an ill-formed sequence: the text of the lines is the lines of the text.
-        let text = block.raw.text(0..block.raw.len());
+        // CR and LF are never part of an ill-formed sequence, so the text can be decoded before it is split into lines.
+        let text = block.slice.text(0..block.slice.len());
         let mut data = String::with_capacity(text.len());
         for line in LineRanges::new(text.as_bytes()) {
             let line = &text[line];
@@ -91,7 +95,7 @@ impl Event {
         data
     }
 
-    /// The type a client dispatches: the `event` field, or `message` where it is absent or empty.
+    /// The type that a client dispatches: the last `event` field, or `message` if it is absent or empty (WHATWG HTML 9.2.6).
     pub fn event_type(&self) -> Cow<'_, str> {
         match self.0.event_field() {
             Some(name) if !name.is_empty() => name,
@@ -99,50 +103,52 @@ impl Event {
         }
     }
 
-    /// Puts `data` in place of all `data` lines. Line ends (LF, CR, CRLF) make several lines, so
-    /// [`data`](Self::data) then reads them as LF.
+    /// Replaces all `data` lines with `data`.
+    ///
+    /// Each line of `data` (ended by LF, CR or CRLF) becomes one `data` line, and [`data`](Self::data) then reads the line ends
+    /// as LF.
     pub fn set_data(&mut self, data: impl AsRef<str>) {
         self.0 = edit::replace_data(&self.0, data.as_ref());
     }
 
-    /// Sets the `event` field.
+    /// Sets the `event` field: the type of the event.
     ///
     /// # Errors
-    /// A CR, LF or NUL in the name: it would end the line, and what follows would be a field of its own.
+    /// Returns [`FieldError`] if `name` contains CR, LF or NUL. The event is then unchanged.
     pub fn set_event(&mut self, name: impl AsRef<str>) -> Result<(), FieldError> {
         let name = encode::checked("event", name.as_ref())?;
         self.replace_field(b"event", |raw| encode::field(raw, b"event", name));
         Ok(())
     }
 
-    /// Sets the `id` field. An empty id resets the client's last event id.
+    /// Sets the `id` field. An empty id resets the client's last event id (WHATWG HTML 9.2.6).
     ///
     /// # Errors
-    /// A CR or LF, which would end the line, or a NUL, for which clients ignore the field.
+    /// Returns [`FieldError`] if `id` contains CR, LF or NUL. The event is then unchanged.
     pub fn set_id(&mut self, id: impl AsRef<str>) -> Result<(), FieldError> {
         let id = encode::checked("id", id.as_ref())?;
         self.replace_field(b"id", |raw| encode::field(raw, b"id", id));
         Ok(())
     }
 
-    /// Removes the `id` field: the client keeps the last id it has.
+    /// Removes all `id` fields. A client then does not change its last event id.
     pub fn remove_id(&mut self) {
         self.replace_field(b"id", |_| {});
     }
 
-    /// Sets the `retry` field, in whole milliseconds.
+    /// Sets the `retry` field: the client's reconnection time (WHATWG HTML 9.2.6), in whole milliseconds. A fraction is cut off.
     pub fn set_retry(&mut self, after: Duration) {
         self.replace_field(b"retry", |raw| {
             encode::field(raw, b"retry", after.as_millis().to_string().as_bytes());
         });
     }
 
-    /// The same event in a buffer of its own; see [`Block::into_owned`].
+    /// Copies the event out of its chunk if the chunk is much larger; see [`Block::into_owned`].
     pub fn into_owned(self) -> Self {
         Self(self.0.into_owned())
     }
 
-    /// Takes the block.
+    /// Converts the event into its block.
     pub fn into_block(self) -> Block {
         self.0
     }

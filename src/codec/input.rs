@@ -1,4 +1,4 @@
-//! The chunk that is being decoded.
+//! The chunk that the decoder reads.
 
 use std::sync::Arc;
 
@@ -12,49 +12,51 @@ use super::{
     lookahead::{BlockSpan, Lookahead, Unfinished},
 };
 
-/// Input that is not taken yet, and the blocks in it.
+/// The rest of the input, and the next blocks in it.
 #[derive(Default)]
 #[repr(C)] // See `Stream`.
 pub(super) struct Input {
-    /// Let go with its last byte, so that nothing keeps a chunk but the blocks in it.
-    chunk: Current,
-    /// So much of the chunk is taken.
+    /// Dropped when its last byte is taken, so that only the blocks in it keep a chunk allocated.
+    chunk: CurrentChunk,
+    /// How many bytes of the chunk have been taken.
     taken: usize,
-    /// Whether to look for ill-formed UTF-8 in it, as soon as there is a block in it.
+    /// Whether to check the UTF-8 of the chunk when its first block is found. Cleared by the check.
     check_utf8: bool,
-    /// So much of it is known to be well-formed UTF-8.
+    /// The offset up to which the chunk is known to be well-formed UTF-8.
     well_formed: usize,
-    /// The chunk once more, to lend to the next block.
+    /// A reference to the chunk from a recycled block, for the next block.
     spare: Option<Arc<Chunk>>,
-    ahead: Lookahead,
+    lookahead: Lookahead,
 }
 
-/// A chunk is shared only once there is a block in it: most chunks of a stream that drips have none.
+/// The current chunk. It moves into an `Arc` when its first block is found: if a stream arrives in small chunks, most chunks have
+/// no block.
 #[derive(Default)]
-enum Current {
+enum CurrentChunk {
     #[default]
-    Nothing,
-    Alone(Chunk),
+    Empty,
+    Unshared(Chunk),
     Shared(Arc<Chunk>),
 }
 
-impl Current {
+impl CurrentChunk {
     #[inline(always)]
     fn get(&self) -> Option<&Chunk> {
         match self {
-            Current::Nothing => None,
-            Current::Alone(chunk) => Some(chunk),
-            Current::Shared(chunk) => Some(chunk),
+            CurrentChunk::Empty => None,
+            CurrentChunk::Unshared(chunk) => Some(chunk),
+            CurrentChunk::Shared(chunk) => Some(chunk),
         }
     }
 
+    /// Moves the chunk into an `Arc`. Returns `None` if there is no chunk.
     #[cold]
     fn share(&mut self) -> Option<&Arc<Chunk>> {
-        if let Current::Alone(chunk) = std::mem::take(self) {
-            *self = Current::Shared(Arc::new(chunk));
+        if let CurrentChunk::Unshared(chunk) = std::mem::take(self) {
+            *self = CurrentChunk::Shared(Arc::new(chunk));
         }
         match self {
-            Current::Shared(chunk) => Some(chunk),
+            CurrentChunk::Shared(chunk) => Some(chunk),
             _ => None,
         }
     }
@@ -63,10 +65,10 @@ impl Current {
 impl Input {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.chunk, Current::Nothing)
+        matches!(self.chunk, CurrentChunk::Empty)
     }
 
-    /// What is not taken yet.
+    /// The bytes that have not been taken.
     #[inline]
     pub(super) fn rest(&self) -> &[u8] {
         match self.chunk.get() {
@@ -75,7 +77,7 @@ impl Input {
         }
     }
 
-    /// Adds a chunk; with what is left of the last one it is copied together.
+    /// Adds a chunk. If bytes of the last chunk are left, both are copied together.
     pub(super) fn push(&mut self, chunk: Bytes, check_utf8: bool) {
         let chunk = if self.is_empty() {
             chunk
@@ -86,11 +88,11 @@ impl Input {
         if chunk.is_empty() {
             return;
         }
-        self.chunk = Current::Alone(Chunk::new(chunk));
+        self.chunk = CurrentChunk::Unshared(Chunk::new(chunk));
         (self.check_utf8, self.well_formed) = (check_utf8, 0);
     }
 
-    /// Passes over so many bytes.
+    /// Skips `taken` bytes.
     #[inline]
     pub(super) fn advance(&mut self, taken: usize) {
         self.taken += taken;
@@ -99,76 +101,79 @@ impl Input {
         }
     }
 
+    /// Drops the rest of the input.
     pub(super) fn clear(&mut self) {
-        self.chunk = Current::Nothing;
+        self.chunk = CurrentChunk::Empty;
         self.spare = None;
         self.taken = 0;
-        self.ahead.clear();
+        self.lookahead.clear();
     }
 
-    /// Takes the next block, if there is nothing special about it. Only where a block begins.
+    /// Takes the next block if it is whole, within the limit, and does not end in a CR at the end of the chunk. A block must
+    /// begin at the current position.
     #[inline(always)]
-    pub(super) fn next_block(&mut self, limit: usize) -> Option<Block> {
-        if self.ahead.is_empty() {
+    pub(super) fn next_whole_block(&mut self, limit: usize) -> Option<Block> {
+        if self.lookahead.is_empty() {
             self.look_ahead(limit);
         }
-        let BlockSpan { shape, place } = self.ahead.next()?;
-        let chunk = self.lend(place.end)?;
-        let raw = ChunkSlice { place, chunk };
-        Some(Block { shape, raw })
+        let BlockSpan { meta, span } = self.lookahead.next()?;
+        let chunk = self.lend(span.end)?;
+        let slice = ChunkSlice { span, chunk };
+        Some(Block { meta, slice })
     }
 
+    /// Finds the next blocks.
     #[inline(always)]
     fn look_ahead(&mut self, limit: usize) {
-        if self.ahead.unfinished().is_some() {
+        if self.lookahead.unfinished().is_some() {
             return;
         }
         let Some(chunk) = self.chunk.get() else {
             return;
         };
-        (self.ahead).look(chunk, self.taken, limit, self.well_formed);
-        if self.check_utf8 && !self.ahead.is_empty() {
+        (self.lookahead).search(chunk, self.taken, limit, self.well_formed);
+        if self.check_utf8 && !self.lookahead.is_empty() {
             self.check();
-            self.ahead.set_well_formed(self.well_formed);
+            self.lookahead.set_well_formed(self.well_formed);
         }
     }
 
-    /// What is left, if it is known to be a block that does not end in this chunk.
+    /// The facts about the rest of the input, if it is one block that does not end in this chunk.
     pub(super) fn unfinished(&self) -> Option<Unfinished> {
-        let next = self.ahead.is_empty();
-        self.ahead.unfinished().filter(|_| next)
+        let next = self.lookahead.is_empty();
+        self.lookahead.unfinished().filter(|_| next)
     }
 
-    /// Takes a block of this size, of which is known what is in it.
-    pub(super) fn take_block(&mut self, size: usize, mut shape: BlockMeta) -> Option<Block> {
+    /// Takes a block of `size` bytes with these facts.
+    pub(super) fn take_block(&mut self, size: usize, mut meta: BlockMeta) -> Option<Block> {
         if self.check_utf8 {
             self.check();
         }
         let (start, end) = (self.taken, self.taken + size);
-        shape.set_well_formed(end <= self.well_formed);
-        let place = Span { start, end };
+        meta.set_well_formed(end <= self.well_formed);
+        let span = Span { start, end };
         let chunk = self.lend(end)?;
-        let raw = ChunkSlice { place, chunk };
-        Some(Block { shape, raw })
+        let slice = ChunkSlice { span, chunk };
+        Some(Block { meta, slice })
     }
 
-    /// Looks for ill-formed UTF-8 in the chunk, from the first block in it on: what belongs to an earlier one may begin in
-    /// the middle of a character, and is looked at together with that.
+    /// Checks the UTF-8 of the chunk from the current position on. The bytes before it belong to a block that began in an earlier
+    /// chunk: they may start in the middle of a character, and are checked together with that block.
     #[inline(never)]
     fn check(&mut self) {
         self.check_utf8 = false;
-        if let Current::Alone(chunk) = std::mem::take(&mut self.chunk) {
+        if let CurrentChunk::Unshared(chunk) = std::mem::take(&mut self.chunk) {
             let (chunk, well_formed) = Chunk::checked(chunk.into(), self.taken);
-            (self.chunk, self.well_formed) = (Current::Alone(chunk), well_formed);
+            (self.chunk, self.well_formed) = (CurrentChunk::Unshared(chunk), well_formed);
         }
     }
 
-    /// The chunk, for a block that ends there.
+    /// Takes the bytes up to the offset `end`. Returns a reference to the chunk for the block that ends there.
     #[inline(always)]
     fn lend(&mut self, end: usize) -> Option<Arc<Chunk>> {
         self.taken = end;
         let chunk = match &self.chunk {
-            Current::Shared(chunk) => chunk,
+            CurrentChunk::Shared(chunk) => chunk,
             _ => self.chunk.share()?,
         };
         if end == chunk.len() {
@@ -180,14 +185,14 @@ impl Input {
         Some(spare.unwrap_or_else(|| Arc::clone(chunk)))
     }
 
-    /// Takes back a block that is needed no more. The chunk that it shares serves the next one, if that is in the same.
+    /// Takes back a block that is no longer needed. If it is from the current chunk, its reference serves the next block.
     #[inline(always)]
-    pub(super) fn give_back(&mut self, block: Block) {
-        if let Current::Shared(chunk) = &self.chunk
+    pub(super) fn recycle(&mut self, block: Block) {
+        if let CurrentChunk::Shared(chunk) = &self.chunk
             && self.spare.is_none()
-            && Arc::ptr_eq(chunk, &block.raw.chunk)
+            && Arc::ptr_eq(chunk, &block.slice.chunk)
         {
-            self.spare = Some(block.raw.chunk);
+            self.spare = Some(block.slice.chunk);
         }
     }
 }
@@ -197,45 +202,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_that_is_given_back_is_lent_again_and_nobody_keeps_it_in_the_end() {
+    fn recycled_reference_serves_the_next_block_of_the_same_chunk() {
         let mut input = Input::default();
         input.push("data: 1\n\ndata: 2\n\ndata: 3\n\n".into(), false);
-        let shared = |block: &Block| Arc::strong_count(&block.raw.chunk);
+        let shared = |block: &Block| Arc::strong_count(&block.slice.chunk);
 
-        let first = input.next_block(100).unwrap();
-        let second = input.next_block(100).unwrap();
+        let first = input.next_whole_block(100).unwrap();
+        let second = input.next_whole_block(100).unwrap();
         assert_eq!(shared(&first), 3);
-        input.give_back(second);
-        // One place is enough.
+        input.recycle(second);
+        // One spare reference is enough.
         let copy = first.clone();
-        input.give_back(copy);
+        input.recycle(copy);
         assert_eq!(shared(&first), 3);
-        let third = input.next_block(100).unwrap();
+        let third = input.next_whole_block(100).unwrap();
         assert!(input.is_empty() && input.rest().is_empty());
         assert_eq!(shared(&first), 2);
         assert_eq!(third.as_bytes(), b"data: 3\n\n");
 
-        // Of another chunk it would be the wrong one.
+        // A block of another chunk is not reused.
         input.push("data: 4\n\ndata: 5\n\n".into(), false);
-        input.give_back(third);
-        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 4\n\n");
-        input.give_back(first);
-        assert_eq!(input.next_block(100).unwrap().as_bytes(), b"data: 5\n\n");
+        input.recycle(third);
+        assert_eq!(
+            input.next_whole_block(100).unwrap().as_bytes(),
+            b"data: 4\n\n"
+        );
+        input.recycle(first);
+        assert_eq!(
+            input.next_whole_block(100).unwrap().as_bytes(),
+            b"data: 5\n\n"
+        );
     }
 
     #[test]
-    fn a_chunk_without_a_block_is_not_shared() {
+    fn chunk_without_a_block_is_not_shared() {
         let mut input = Input::default();
         input.push("data: half".into(), true);
-        assert!(input.next_block(100).is_none());
-        assert!(matches!(input.chunk, Current::Alone(_)));
+        assert!(input.next_whole_block(100).is_none());
+        assert!(matches!(input.chunk, CurrentChunk::Unshared(_)));
         assert_eq!(input.rest(), b"data: half");
         input.push(" and half".into(), true);
         assert_eq!(input.rest(), b"data: half and half");
     }
 
     #[test]
-    fn a_chunk_is_not_looked_at_for_text_before_there_is_a_block_in_it_nor_before_that_block() {
+    fn utf8_is_checked_from_the_first_block_of_a_chunk() {
         let mut input = Input::default();
         let text = "x".repeat(2000);
         let chunk = Bytes::from(format!("\u{65e5}\n\ndata: {text}\n\n"));
@@ -249,12 +260,12 @@ mod tests {
         input.advance(4);
         assert!(
             input
-                .next_block(9000)
-                .is_some_and(|block| block.shape.is_well_formed())
+                .next_whole_block(9000)
+                .is_some_and(|block| block.meta.is_well_formed())
         );
 
         input.push(format!("data: {text}").into(), true);
-        assert!(input.next_block(9000).is_none() && input.unfinished().is_some());
+        assert!(input.next_whole_block(9000).is_none() && input.unfinished().is_some());
         assert!(
             input
                 .chunk
@@ -264,24 +275,24 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_known_to_be_text_as_far_as_its_chunk_is() {
+    fn blocks_before_the_first_ill_formed_byte_are_well_formed() {
         let mut input = Input::default();
         input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
-        assert!(input.next_block(100).unwrap().shape.is_well_formed());
-        assert!(!input.next_block(100).unwrap().shape.is_well_formed());
+        assert!(input.next_whole_block(100).unwrap().meta.is_well_formed());
+        assert!(!input.next_whole_block(100).unwrap().meta.is_well_formed());
         input.push((&b"data: 1\n\ndata: \xff\n\n"[..]).into(), true);
         assert!(
             input
                 .take_block(9, BlockMeta::default())
                 .unwrap()
-                .shape
+                .meta
                 .is_well_formed()
         );
         assert!(
             !input
                 .take_block(9, BlockMeta::default())
                 .unwrap()
-                .shape
+                .meta
                 .is_well_formed()
         );
     }

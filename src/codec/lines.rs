@@ -1,36 +1,44 @@
-//! Lines: where they end, and what one line says.
+//! The lines of an event stream (WHATWG HTML 9.2.5): where they end, and how one line is read.
 
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// One line of an event stream, without its line end.
+/// One line of an event stream, without its line end: a comment, a field, or a blank line (WHATWG HTML 9.2.5).
 ///
-/// The grammar is WHATWG HTML 9.2.5: a line is a comment, a field, or blank.
+/// ```
+/// use tower_sse_proxy::codec::Line;
+///
+/// assert_eq!(Line::parse(b"data: a:b"), Line::Field { name: b"data", value: b"a:b" });
+/// assert_eq!(Line::parse(b"data"), Line::Field { name: b"data", value: b"" });
+/// assert_eq!(Line::parse(b": hi"), Line::Comment(b" hi"));
+/// assert_eq!(Line::parse(b""), Line::Blank);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Line<'a> {
-    /// A line that starts with a colon; the text after it, leading space included.
+    /// A line that starts with a colon. Holds the text after the colon, including a leading space.
     Comment(&'a [u8]),
-    /// A field: the name is everything before the first colon (or the whole line), and the value has
-    /// lost exactly one leading space (WHATWG HTML 9.2.6).
+    /// A field (WHATWG HTML 9.2.6).
     Field {
-        /// Case-sensitive: `Data` is not `data`.
+        /// The text before the first colon, or the whole line if it has no colon. Case-sensitive: `Data` is not `data`.
         name: &'a [u8],
-        /// Empty where the line has no colon.
+        /// The text after the first colon, without one leading space. Empty if the line has no colon.
         value: &'a [u8],
     },
-    /// Nothing at all: the line that ends a block.
+    /// An empty line. It ends a block.
     Blank,
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line that has been cut off its line end.
+    /// Parses a line. `line` must not contain a line end.
     pub fn parse(line: &'a [u8]) -> Self {
+        // WHATWG HTML 9.2.6: "If the line is empty (a blank line): Dispatch the event".
         if line.is_empty() {
             return Line::Blank;
         }
         match memchr::memchr(b':', line) {
+            // WHATWG HTML 9.2.6: "If the line starts with a U+003A COLON character (:): Ignore the line".
             Some(0) => Line::Comment(&line[1..]),
             Some(colon) => {
                 let value = &line[colon + 1..];
@@ -41,6 +49,7 @@ impl<'a> Line<'a> {
                     value,
                 }
             }
+            // WHATWG HTML 9.2.6: "using the whole line as the field name, and the empty string as the field value".
             None => Line::Field {
                 name: line,
                 value: b"",
@@ -49,7 +58,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The id in a block (WHATWG HTML 9.2.6: the last `id` field without a U+0000).
+/// The id of a block: the last `id` field without U+0000 (WHATWG HTML 9.2.6).
 pub(crate) fn id_of(block: &[u8]) -> Option<&[u8]> {
     let ids = Lines::new(block)
         .filter_map(|line| Some(&line[value_of(line, b"id")?..]))
@@ -57,7 +66,7 @@ pub(crate) fn id_of(block: &[u8]) -> Option<&[u8]> {
     ids.last()
 }
 
-/// The lines of a byte string, each without its line end; a last line without one is included.
+/// The lines of a byte string, each without its line end. Includes a last line that has no line end.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines<'a> {
     ranges: LineRanges<'a>,
@@ -81,7 +90,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Where the lines of a byte string stand in it.
+/// The ranges of the lines of a byte string, each without its line end.
 #[derive(Clone, Debug)]
 pub(super) struct LineRanges<'a> {
     text: &'a [u8],
@@ -112,8 +121,8 @@ impl Iterator for LineRanges<'_> {
     }
 }
 
-/// Where the value begins, if the line is a field of that name (WHATWG HTML 9.2.6: after the colon and one space, if they are
-/// there).
+/// The offset of the value if the line is a field of this name: after the colon and one space, if they are present (WHATWG HTML
+/// 9.2.6).
 #[inline(always)]
 pub(super) fn value_of(line: &[u8], name: &[u8]) -> Option<usize> {
     match line.strip_prefix(name)? {
@@ -133,25 +142,25 @@ pub(super) fn line_end_len(at: &[u8]) -> usize {
     }
 }
 
-/// Whether a line that begins at `start` in its block completes a piece: a blank line does, and so does one
-/// that no field has come before and that takes effect by itself.
+/// Whether a line completes its block: a blank line, or the first line if it is a comment or `retry`. `start` is the offset of
+/// the line in its block.
 #[inline]
-pub(super) fn ends_piece(line: &[u8], start: usize) -> bool {
-    line.is_empty() || (start == 0 && stands_alone(line))
+pub(super) fn completes_item(line: &[u8], start: usize) -> bool {
+    line.is_empty() || (start == 0 && is_standalone(line))
 }
 
-/// A comment keeps a connection alive, and a `retry` takes effect when its line is read (WHATWG HTML 9.2.6):
-/// neither needs a blank line.
+/// Whether a line takes effect without a blank line: a comment keeps the connection alive, and a client applies `retry` when it
+/// reads the line (WHATWG HTML 9.2.6).
 #[inline]
-pub(super) fn stands_alone(line: &[u8]) -> bool {
+pub(super) fn is_standalone(line: &[u8]) -> bool {
     matches!(
         line,
         [b':', ..] | b"retry" | [b'r', b'e', b't', b'r', b'y', b':', ..]
     )
 }
 
-/// The value of a `retry` field in milliseconds, if it is one: ASCII digits only, at least one, any number
-/// of them (WHATWG HTML 9.2.6). What does not fit is the largest number, not an error.
+/// The value of a `retry` field in milliseconds, or `None` if it is not one or more ASCII digits (WHATWG HTML 9.2.6). A number
+/// above `u64::MAX` gives `u64::MAX`.
 pub(super) fn parse_retry(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -167,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_loses_one_space_and_only_a_space() {
+    fn parse_removes_one_leading_space_of_a_value() {
         let value = |line| match Line::parse(line) {
             Line::Field { value, .. } => value,
             other => panic!("{other:?}"),
@@ -185,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_ascii_digits_and_never_overflows() {
+    fn retry_accepts_ascii_digits_only_and_saturates() {
         assert_eq!(parse_retry(b"03000"), Some(3000));
         assert_eq!(parse_retry(b"99999999999999999999999"), Some(u64::MAX));
         for bad in [&b""[..], b"+5", b"-5", b"5 ", b"1e3", b"\xef\xbc\x95"] {

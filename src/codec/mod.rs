@@ -1,8 +1,12 @@
-//! The wire format of event streams: bytes to blocks and back.
+//! Decodes, reads, edits and writes event streams (`text/event-stream`).
 //!
-//! This is the sans-IO core, of use by itself: it knows nothing of HTTP, tasks or clocks. A [`Decoder`]
-//! turns chunks into [`Item`]s by the rules of WHATWG HTML 9.2.5 and 9.2.6; an [`Event`] or [`Block`] is
-//! its bytes on the wire plus ways to read and to edit them.
+//! The module does no I/O and does not depend on HTTP, tasks or clocks, so it can be used without the rest of the crate.
+//!
+//! * A [`Decoder`] splits chunks of bytes into [`Item`]s by the rules of WHATWG HTML
+//!   [9.2.5](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream) and
+//!   [9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
+//! * A [`Block`] is the lines up to a blank line. It holds its bytes on the wire, and methods read the fields from them.
+//! * An [`Event`] is a block with data, which a client dispatches. It can be edited.
 //!
 //! ```
 //! use tower_sse_proxy::codec::{Decoder, Item};
@@ -11,15 +15,15 @@
 //! let mut out = Vec::new();
 //! for chunk in ["event: greet", "ing\nda", "ta: hello\n\n: still here\n"] {
 //!     decoder.push(chunk.into());
-//!     while let Some(piece) = decoder.next_item()? {
-//!         match piece {
+//!     while let Some(item) = decoder.next_item()? {
+//!         match item {
 //!             Item::Event(event) => out.push(format!("{}: {}", event.event_type(), event.data())),
 //!             Item::Block(block) => out.extend(block.comments().map(|c| format!("comment: {c}"))),
 //!             _ => {}
 //!         }
 //!     }
 //! }
-//! // At the end of the input, `decoder.finish()` has what was never complete.
+//! // At the end of the stream, `decoder.finish()` returns an unfinished block.
 //! assert_eq!(out, ["greeting: hello", "comment: still here"]);
 //! # Ok::<(), tower_sse_proxy::codec::EventTooLarge>(())
 //! ```
@@ -39,10 +43,10 @@ mod lookahead;
 mod text;
 
 pub use block::Block;
-pub use decoder::{Decoder, OversizedEvent};
+pub use decoder::Decoder;
 pub use encode::FieldError;
 pub use event::Event;
-pub use item::{EventTooLarge, Item, SplitLineFeed};
+pub use item::{EventTooLarge, Item, OversizedEvent, SplitLineFeed};
 pub use lines::Line;
 
 pub(crate) use block_meta::PendingLf;

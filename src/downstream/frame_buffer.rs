@@ -141,7 +141,7 @@ impl Sink for FrameBuffer {
         // end of the stream. It must not run into what follows.
         self.tail = None;
         if block.is_terminated() {
-            self.push_separate(block.into_part());
+            self.push_separate(block.into_slice());
         } else {
             self.tail = Some(block.into_raw());
         }
@@ -155,9 +155,9 @@ impl Sink for FrameBuffer {
             && self
                 .run
                 .as_mut()
-                .is_some_and(|run| run.extend(block.part()));
+                .is_some_and(|run| run.extend(block.slice()));
         if follows {
-            self.waiting += max(block.part().len(), LEAST);
+            self.waiting += max(block.slice().len(), LEAST);
         }
         follows
     }

@@ -53,7 +53,7 @@ impl RequestContext {
         if let Some(progress) = progress {
             chain.put_first(progress);
         }
-        event_stream::of_event_stream(&mut parts.headers);
+        event_stream::rewrite_headers(&mut parts.headers);
         let report = StreamReport::new(policy.route.clone());
         let pipeline =
             Pipeline::new(chain, policy.strip_comments, report).watched(self.terminal_watch());

@@ -82,7 +82,7 @@ where
     if let Some(pending) = pending {
         match pending.resume_with(body) {
             Ok(reader) => {
-                event_stream::of_event_stream(&mut parts.headers);
+                event_stream::rewrite_headers(&mut parts.headers);
                 return Ok(Subscription::new(parts, reader));
             }
             Err((answer, ended)) => {
@@ -117,7 +117,7 @@ where
         owner,
         key,
         progress: Arc::clone(&progress),
-        headers: &event_stream::of_recording(&parts.headers, |name| {
+        headers: &event_stream::shared_headers(&parts.headers, |name| {
             replay.response_headers.contains(name)
                 || sessions.is_some_and(|sessions| sessions.has_header(name))
         }),

@@ -106,7 +106,7 @@ where
 {
     if request.is_head {
         // A body that the service sends all the same was not inspected, and may not leave (RFC 9110 9.3.2).
-        event_stream::of_event_stream(&mut parts.headers);
+        event_stream::rewrite_headers(&mut parts.headers);
         return Ok(Response::from_parts(parts, SseBody::own(Bytes::new())));
     }
     // Upstreams continue nothing but a success (WHATWG HTML 9.2.3).

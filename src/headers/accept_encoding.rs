@@ -11,32 +11,36 @@ use crate::headers::{
     list::{elements, members},
 };
 
-/// Takes from `Accept-Encoding` what could not be decoded, if the answer may be an event stream. LLM SDKs ask
-/// for gzip on every request; an upstream that obeys would make its stream unreadable.
+/// Removes codings from `Accept-Encoding` that the layer cannot decode, if the response may be an event stream. If no coding is
+/// left, the value becomes `identity`.
+///
+/// LLM SDKs send `Accept-Encoding: gzip` with every request. A compressed stream could not be inspected without the feature
+/// `decompression`.
 pub(crate) fn narrow_accept_encoding(request: &mut request::Parts) {
     if !request.headers.contains_key(ACCEPT_ENCODING) || !may_stream(request) {
         return;
     }
-    let kept: Vec<&[u8]> = request
+    let decodable: Vec<&[u8]> = request
         .headers
         .get_all(ACCEPT_ENCODING)
         .iter()
         .flat_map(|value| elements(value.as_bytes()))
-        .filter(|member| {
-            let end = member.iter().position(|&b| b == b';');
-            let name = member[..end.unwrap_or(member.len())].trim_ascii_end();
+        .filter(|element| {
+            // `codings [ ";" OWS "q=" qvalue ]`
+            let end = element.iter().position(|&b| b == b';');
+            let name = element[..end.unwrap_or(element.len())].trim_ascii_end();
             is_known(name) || name.eq_ignore_ascii_case(b"identity")
         })
         .collect();
-    let narrowed = HeaderValue::from_bytes(&kept.join(&b", "[..]))
+    let narrowed = HeaderValue::from_bytes(&decodable.join(&b", "[..]))
         .ok()
         .filter(|narrowed| !narrowed.is_empty())
         .unwrap_or(HeaderValue::from_static("identity"));
     request.headers.insert(ACCEPT_ENCODING, narrowed);
 }
 
-/// Whether the answer may be an event stream. `Accept` says no only on GET: LLM SDKs ask for
-/// `application/json` in the POST that starts a stream.
+/// Whether the response may be an event stream. `false` only for a `GET` with an `Accept` that excludes event streams: LLM SDKs
+/// send `Accept: application/json` in the `POST` that starts a stream.
 fn may_stream(request: &request::Parts) -> bool {
     let accept = request.headers.get_all(ACCEPT).iter();
     let mut ranges = accept
@@ -74,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_not_asked_for() {
+    fn codings_that_cannot_be_decoded_are_removed() {
         let expected = if cfg!(feature = "decompression") {
             "gzip, deflate;q=0.5"
         } else {
@@ -91,19 +95,19 @@ mod tests {
             let encodings = "gzip, deflate;q=0.5, compress, *;q=0.1";
             assert_eq!(narrowed(method, accept, encodings), expected);
         }
-        let own = narrowed(Method::GET, None, "compress, identity;q=0.5");
-        assert_eq!(own, "identity;q=0.5");
+        let identity = narrowed(Method::GET, None, "compress, identity;q=0.5");
+        assert_eq!(identity, "identity;q=0.5");
     }
 
     #[test]
-    fn a_request_that_cannot_stream_keeps_its_encodings() {
+    fn accept_encoding_of_a_request_that_cannot_stream_is_unchanged() {
         for accept in [
             "image/png, application/json",
             "image/png; x=\"a, text/event-stream\"",
             "text/event-streaming",
         ] {
-            let kept = narrowed(Method::GET, Some(accept), "br, x-new");
-            assert_eq!(kept, "br, x-new", "{accept}");
+            let unchanged = narrowed(Method::GET, Some(accept), "br, x-new");
+            assert_eq!(unchanged, "br, x-new", "{accept}");
         }
     }
 }

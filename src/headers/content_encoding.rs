@@ -2,24 +2,28 @@
 
 use http::{HeaderMap, header::CONTENT_ENCODING};
 
-use crate::headers::{content_type::shown, list::elements};
+use crate::headers::{content_type::escape_for_log, list::elements};
 
-/// The codings that `upstream::decompression` decodes.
+/// The codings that can be decoded. `upstream::decompression` has a decoder for each.
 #[cfg(feature = "decompression")]
 const CODINGS: &[&str] = &["gzip", "deflate", "br", "zstd"];
 #[cfg(not(feature = "decompression"))]
 const CODINGS: &[&str] = &[];
 
-/// The codings that a body can be in (RFC 9110 8.4).
+/// The content coding of a body (RFC 9110 8.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ContentCoding {
+    /// The body is not encoded.
     Identity,
+    /// The body has this one coding, which can be decoded. The name is from `CODINGS`.
     Known(&'static str),
-    /// Unknown, not compiled in, or several on top of each other; the field as it was sent, for the log.
+    /// The coding is unknown or not compiled in, or there are several. Holds the value of the field, escaped and shortened for
+    /// the log.
     Unsupported(String),
 }
 
 impl ContentCoding {
+    /// Reads the `Content-Encoding` fields of a response.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(CONTENT_ENCODING).iter();
         let names: Vec<&[u8]> = values
@@ -31,18 +35,18 @@ impl ContentCoding {
             [name] if known(name).is_some() => {
                 ContentCoding::Known(known(name).unwrap_or_default())
             }
-            _ => ContentCoding::Unsupported(shown(&names.join(&b", "[..]))),
+            _ => ContentCoding::Unsupported(escape_for_log(&names.join(&b", "[..]))),
         }
     }
 }
 
-/// Whether bodies in this coding can be read.
+/// Whether the layer can decode this coding.
 pub(crate) fn is_known(name: &[u8]) -> bool {
     known(name).is_some()
 }
 
-/// The canonical name of a coding that can be read. Names are case-insensitive, and `x-gzip` is gzip (RFC 9110
-/// 8.4.1).
+/// The canonical name of a coding, or `None` if the layer cannot decode it. Names are case-insensitive, and `x-gzip` is
+/// equivalent to `gzip` (RFC 9110 8.4.1).
 fn known(name: &[u8]) -> Option<&'static str> {
     let name = if name.eq_ignore_ascii_case(b"x-gzip") {
         b"gzip"
@@ -60,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_known_coding_is_the_most_that_can_be_read() {
+    fn at_most_one_known_coding_is_supported() {
         let of = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

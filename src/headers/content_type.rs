@@ -1,4 +1,4 @@
-//! Is this response an event stream? By its header alone: the body is never touched to decide.
+//! `Content-Type`: whether a response is an event stream, and in which charset. The body is not read for this.
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE, response};
 
@@ -7,14 +7,14 @@ use crate::headers::list::{Member, is_token_byte, members, quoted_string_end, tr
 /// The media type of event streams (WHATWG HTML 9.2.5).
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// The default detection: returns whether the essence of a `Content-Type` value is `text/event-stream`, in any case.
+/// Returns whether the `Content-Type` of a response is `text/event-stream`. This is the default detection of event streams.
+///
+/// The essence decides: the part before the first `;`, in any case (RFC 9110 8.3.1). Parameters are ignored, and a comma or
+/// semicolon inside a quoted string does not separate values (RFC 9110 5.6.4). If there are several values, in one field or in
+/// several, it is enough that one of them is `text/event-stream`, because clients differ in which value they use (RFC 9110 5.3).
 /// Status, method and `Accept` do not matter.
 ///
-/// The essence is what stands before the first `;` (RFC 9110 8.3.1). Parameters never decide, and neither commas nor semicolons
-/// inside their quoted strings separate anything (RFC 9110 5.6.4). If there are several values, in a list or in several fields,
-/// one of them is enough (RFC 9110 5.3): clients differ in which one they believe.
-///
-/// It returns false for a malformed value, such as `text /event-stream`, although some clients read one as an event stream. While
+/// Returns `false` for a malformed value, such as `text /event-stream`, although some clients accept it as an event stream. While
 /// interceptors are installed, the layer answers such a response with 502; see [`Policy::intercept`](crate::Policy::intercept).
 ///
 /// ```
@@ -30,12 +30,14 @@ pub fn is_event_stream(response: &response::Parts) -> bool {
     declared(&response.headers) == Declared::EventStream
 }
 
-/// What the `Content-Type` of a response says of event streams.
+/// What the `Content-Type` of a response declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Declared {
+    /// One value is `text/event-stream`.
     EventStream,
-    /// A value is malformed, and some recipients may read the type in it.
+    /// A value is malformed, and some recipients may read it as `text/event-stream`.
     Ambiguous,
+    /// No recipient reads `text/event-stream`.
     Other,
 }
 
@@ -61,7 +63,8 @@ pub(crate) fn declared(headers: &HeaderMap) -> Declared {
     } else if declared_by(&fields.join(&b", "[..])) == Declared::Other {
         Declared::Other
     } else {
-        // Recipients may join fields (RFC 9110 5.3), and here a quoted string of one field would end in another.
+        // Recipients may join several fields into one list (RFC 9110 5.3). Here an unclosed quoted string of one field would then
+        // end in another field.
         Declared::Ambiguous
     }
 }
@@ -84,7 +87,8 @@ fn is_of_event_stream(member: Member<'_>) -> bool {
     member.essence().eq_ignore_ascii_case(EVENT_STREAM)
 }
 
-/// Whether the subtype occurs in a malformed value, also if a recipient leaves out blanks, quotes, or bytes that no token has.
+/// Whether a malformed value contains the subtype after removal of all bytes that are not allowed in a token. A lenient recipient
+/// may ignore such bytes.
 fn names_event_stream(member: Member<'_>) -> bool {
     const SUBTYPE: &[u8] = b"event-stream";
     let bytes = member.as_bytes().iter().copied();
@@ -93,42 +97,42 @@ fn names_event_stream(member: Member<'_>) -> bool {
     windows.any(|window| window.eq_ignore_ascii_case(SUBTYPE))
 }
 
-/// The `charset` of an event stream that is not UTF-8, as a client may believe it.
+/// The first `charset` in the `Content-Type` fields that is not UTF-8, escaped for the log. A client may decode the stream with it.
 ///
-/// Clients look for it in many ways: by parameter, in quotes, in the extended form of RFC 2231 (`charset*=`), or for the
-/// word anywhere. So the word counts wherever it stands, except inside the quoted string that is another parameter's value. The
-/// price of a wrong yes is a refusal.
+/// Clients search for the charset in different ways: as a parameter, in quotes, in the extended form of RFC 2231 (`charset*=`),
+/// or as a word anywhere. So this function finds the word anywhere, except inside the quoted string of another parameter's value.
+/// A false positive leads to a rejected response, not to a stream that is read differently by the interceptors and the client.
 pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
     let fields = headers.get_all(CONTENT_TYPE).iter();
     let members = fields.flat_map(|field| members(field.as_bytes()));
     members
-        // A charset may be all that follows on a malformed essence.
+        // In a malformed value, the charset may be in the essence: `a/b charset=utf-16`.
         .flat_map(|member| std::iter::once(member.essence()).chain(member.parameters()))
         .flat_map(charsets)
         .find(|charset| {
             let utf8 = [&b""[..], b"utf-8", b"utf8"];
             !utf8.iter().any(|label| charset.eq_ignore_ascii_case(label))
         })
-        .map(|charset| shown(&charset))
+        .map(|charset| escape_for_log(&charset))
 }
 
-/// The values that the word `charset` gives a name to in a parameter.
+/// The value after each word `charset` in a parameter.
 fn charsets(parameter: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     const CHARSET: &[u8] = b"charset";
     let value = quoted_value(parameter);
-    let places = parameter.windows(CHARSET.len()).enumerate();
-    let places = places.filter(|(_, word)| word.eq_ignore_ascii_case(CHARSET));
-    let outside = places.filter(move |(at, _)| !value.contains(at));
+    let words = parameter.windows(CHARSET.len()).enumerate();
+    let words = words.filter(|(_, word)| word.eq_ignore_ascii_case(CHARSET));
+    let outside = words.filter(move |(at, _)| !value.contains(at));
     outside.filter_map(|(at, _)| charset_named(&parameter[at + CHARSET.len()..]))
 }
 
-/// Where the quoted string stands that is the value of a parameter; nowhere if its value is none.
+/// The range of a parameter's value if it is a quoted string, else an empty range.
 fn quoted_value(parameter: &[u8]) -> std::ops::Range<usize> {
     let Some(equals) = parameter.iter().position(|&byte| byte == b'=') else {
         return 0..0;
     };
     let value = trim(&parameter[equals + 1..]);
-    // Blanks behind the parameter are trimmed already.
+    // The parameter has no whitespace at its end, so the value ends where it ends.
     let start = parameter.len() - value.len();
     match quoted_string_end(value) {
         Some(end) => start..start + end,
@@ -136,13 +140,13 @@ fn quoted_value(parameter: &[u8]) -> std::ops::Range<usize> {
     }
 }
 
-/// The value that follows on the name; `None` if it names nothing.
+/// The value after the name `charset`, or `None` if no `=` follows.
 fn charset_named(after: &[u8]) -> Option<Vec<u8>> {
     if after.starts_with(b"*") {
         return Some(after.to_vec());
     }
-    let is_quote = |b: &u8| b"\"' \t".contains(b);
-    let from = after.iter().position(|b| !is_quote(b))?;
+    let is_quote_or_space = |b: &u8| b"\"' \t".contains(b);
+    let from = after.iter().position(|b| !is_quote_or_space(b))?;
     let value = trim(after[from..].strip_prefix(b"=")?);
     if quoted_string_end(value) == Some(value.len()) {
         return Some(unquoted(&value[1..value.len() - 1]));
@@ -151,7 +155,7 @@ fn charset_named(after: &[u8]) -> Option<Vec<u8>> {
     Some(trim(value.strip_suffix(b"\"").unwrap_or(value)).to_vec())
 }
 
-/// The text of a quoted string, without the blanks around it.
+/// Decodes the inside of a quoted string (RFC 9110 5.6.4: `quoted-pair`) and removes the whitespace around it.
 fn unquoted(inside: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(inside.len());
     let mut bytes = inside.iter().copied();
@@ -166,14 +170,15 @@ fn unquoted(inside: &[u8]) -> Vec<u8> {
     trim(&text).to_vec()
 }
 
-/// A value that an upstream sent, as it may stand in a log.
-pub(crate) fn shown(value: &[u8]) -> String {
+/// The first 40 bytes of a value that an upstream sent, escaped for the log.
+pub(crate) fn escape_for_log(value: &[u8]) -> String {
     value[..value.len().min(40)].escape_ascii().to_string()
 }
 
-/// Leaves one `Content-Type`: a client must not believe another one than was acted on.
-pub(crate) fn settle_content_type(headers: &mut HeaderMap) {
-    let settled = {
+/// Reduces several `Content-Type` values to the `text/event-stream` value, so that a client cannot use another one. Leaves a
+/// single value unchanged.
+pub(crate) fn reduce_content_type(headers: &mut HeaderMap) {
+    let event_stream = {
         let fields = headers.get_all(CONTENT_TYPE).iter();
         let mut members = fields.flat_map(|field| members(field.as_bytes()));
         members
@@ -182,9 +187,10 @@ pub(crate) fn settle_content_type(headers: &mut HeaderMap) {
     };
     let mut fields = headers.get_all(CONTENT_TYPE).iter();
     let first = fields.next().map(|field| trim(field.as_bytes()));
-    let is_alone = first == settled.as_ref().map(HeaderValue::as_bytes) && fields.next().is_none();
-    if let Some(settled) = settled.filter(|_| !is_alone) {
-        headers.insert(CONTENT_TYPE, settled);
+    let is_alone =
+        first == event_stream.as_ref().map(HeaderValue::as_bytes) && fields.next().is_none();
+    if let Some(event_stream) = event_stream.filter(|_| !is_alone) {
+        headers.insert(CONTENT_TYPE, event_stream);
     }
 }
 
@@ -207,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_essence_decides() {
+    fn essence_decides_the_media_type() {
         for (values, expected) in [
             (&["text/event-stream"][..], Declared::EventStream),
             (&["TEXT/EVENT-STREAM"], Declared::EventStream),
@@ -265,7 +271,7 @@ mod tests {
                 Declared::Ambiguous,
             ),
             (&["text/plain", "text /Event-Stream"], Declared::Ambiguous),
-            // Joined, the type stands outside of the quoted strings.
+            // If the fields are joined, the type is outside of the quoted strings.
             (
                 &["a/b; x=\"", "a/b; y=\", text/event-stream; z=\""],
                 Declared::Ambiguous,
@@ -279,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn only_utf_8_is_utf_8() {
+    fn foreign_charset_finds_every_charset_but_utf_8() {
         for fine in [
             &b"a/b"[..],
             b"a/b; charset=UTF-8",
@@ -316,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn several_types_become_one() {
+    fn several_content_types_become_one() {
         for several in [
             &[&b"text/html"[..], b"text/event-stream; a=b"][..],
             &[b"text/html, text/event-stream; a=b"],
@@ -324,20 +330,20 @@ mod tests {
             &[b"text/event-stream; a=b,"],
         ] {
             let mut headers = headers(several);
-            settle_content_type(&mut headers);
+            reduce_content_type(&mut headers);
             let left: Vec<_> = headers.get_all(CONTENT_TYPE).iter().collect();
             assert_eq!(left, ["text/event-stream; a=b"]);
         }
     }
 
     #[test]
-    fn one_type_stays_as_it_is() {
+    fn single_content_type_is_unchanged() {
         for value in [
             &b"text/event-stream; x=\"a, b\"; charset=utf-8"[..],
             b"application/x-ndjson, text/plain",
         ] {
             let mut headers = headers(&[value]);
-            settle_content_type(&mut headers);
+            reduce_content_type(&mut headers);
             assert_eq!(headers[CONTENT_TYPE].as_bytes(), value);
         }
     }

@@ -1,4 +1,4 @@
-//! Heads: what a request may ask for, and what a response may still claim, when the body is inspected.
+//! The head of a response that is an event stream.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response,
@@ -6,16 +6,17 @@ use http::{
     response,
 };
 
-use crate::headers::content_type::settle_content_type;
+use crate::headers::content_type::reduce_content_type;
 
-/// By which a client says what it has (WHATWG HTML 9.2.4).
+/// The field with which a client names the last event that it has received (WHATWG HTML 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// `no` tells nginx not to buffer the response.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Fields that speak of the bytes as the upstream sent them: lengths, validators, digests and ranges
-/// (RFC 9110 8.6, 8.8, 14.3, 14.4; RFC 9530), and the framing that belongs to the server (RFC 9112 6.1).
-const OF_THE_OLD_BODY: [HeaderName; 11] = [
+/// Fields that describe the bytes of the upstream's body: coding, length, validators, ranges and digests (RFC 9110 8.4, 8.6, 8.8,
+/// 14.3, 14.4; RFC 9530), and the framing, which the server sets (RFC 9112 6.1).
+const DESCRIBES_BODY: [HeaderName; 11] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::TRANSFER_ENCODING,
@@ -29,33 +30,36 @@ const OF_THE_OLD_BODY: [HeaderName; 11] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Rewrites the head of an event stream whose body is written anew.
+/// Changes the headers of an event stream that the layer decodes and writes.
 ///
-/// A gateway acts for the origin (RFC 9110 3.7), so an upstream's `no-transform` does not bind it; what leaves
-/// is `no-store, no-transform`, for no cache and no later proxy has anything to gain from a stream, and
-/// `X-Accel-Buffering: no`, by which nginx does not buffer it.
-pub(crate) fn of_event_stream(headers: &mut HeaderMap) {
-    for name in OF_THE_OLD_BODY {
+/// Removes the fields that describe the upstream's body, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
+/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `X-Accel-Buffering: no`, so that
+/// nginx does not buffer it.
+///
+/// The `no-transform` of an upstream does not forbid this: a gateway acts as the origin server for its clients (RFC 9110 3.7).
+pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
+    for name in DESCRIBES_BODY {
         headers.remove(name);
     }
-    settle_content_type(headers);
+    reduce_content_type(headers);
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
-/// The fields of the first response to a recorded stream that later clients of the stream get as well.
+/// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not
+/// depend on the client, and the fields for which `is_added` returns true.
 ///
-/// Everything else may be about the first client or the one response: CORS headers name its origin, rate limits count its
-/// requests, cookies are its own.
-pub(crate) fn of_recording(
+/// All other fields may be about the first client: CORS headers name its origin, rate limits count its requests, and cookies are
+/// for it alone.
+pub(crate) fn shared_headers(
     headers: &HeaderMap,
     is_added: impl Fn(&HeaderName) -> bool,
 ) -> HeaderMap {
     let allowed = [
         header::CONTENT_TYPE,
         header::CONTENT_LANGUAGE,
-        // These two are the layer's own by now.
+        // `rewrite_headers` has set these two.
         CACHE_CONTROL,
         ACCEL_BUFFERING,
     ];
@@ -66,18 +70,18 @@ pub(crate) fn of_recording(
         .collect()
 }
 
-/// The head of a success.
+/// The head of a response with status 200 and these headers.
 pub(crate) fn head_with(headers: HeaderMap) -> response::Parts {
     let (mut head, ()) = Response::new(()).into_parts();
     head.headers = headers;
     head
 }
 
-/// The head of a stream that tells of nothing but a gap.
+/// The headers of an event stream that the layer creates without a response of an upstream.
 pub(crate) fn plain_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mime = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, mime);
-    of_event_stream(&mut headers);
+    rewrite_headers(&mut headers);
     headers
 }

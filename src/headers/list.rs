@@ -1,13 +1,15 @@
-//! `Content-Type` and `Accept` values: lists of media types with parameters, which may be quoted strings
-//! (RFC 9110 5.6.1, 5.6.4, 5.6.6, 8.3.1).
+//! Comma-separated lists in header fields (RFC 9110 5.6.1).
+//!
+//! [`members`] parses lists of media types with parameters, which may contain quoted strings: `Content-Type` and `Accept` (RFC 9110
+//! 5.6.4, 5.6.6, 8.3.1). [`elements`] parses lists without quoted strings in their grammar, such as `Content-Encoding`.
 
 use std::ops::Range;
 
-/// One member of a list of media types, from its first to its last byte that is not a blank.
+/// One member of a list of media types, without the whitespace around it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member<'a> {
     bytes: &'a [u8],
-    /// A quoted string in it has no closing quote.
+    /// Whether a quoted string in it has no closing quote.
     unclosed: bool,
 }
 
@@ -16,14 +18,15 @@ impl<'a> Member<'a> {
         self.bytes
     }
 
-    /// What stands before the first semicolon outside of quoted strings, without the blanks around it.
+    /// The part before the first semicolon outside of quoted strings, without the whitespace around it (RFC 9110 8.3.1: `type "/"
+    /// subtype`).
     pub(crate) fn essence(self) -> &'a [u8] {
         let essence = split(self.bytes, b';').next();
         essence.map_or(&[][..], |(range, _)| trim(&self.bytes[range]))
     }
 
-    /// Whether recipients may read another type in it than its essence: the essence is not `type/subtype`, or a quoted string
-    /// has no end.
+    /// Whether the essence is not `type/subtype`, or a quoted string has no closing quote. Recipients may then read a type that
+    /// differs from the essence.
     pub(crate) fn is_malformed(self) -> bool {
         let mut names = self.essence().split(|&byte| byte == b'/');
         let is_token = |name: Option<&[u8]>| {
@@ -33,7 +36,7 @@ impl<'a> Member<'a> {
         self.unclosed || !essence
     }
 
-    /// The parameters, as they stand between semicolons.
+    /// The parts after the essence that are separated by semicolons, unparsed and without the whitespace around them.
     pub(crate) fn parameters(self) -> impl Iterator<Item = &'a [u8]> {
         let bytes = self.bytes;
         let parameters = split(bytes, b';').skip(1);
@@ -41,13 +44,12 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The elements of a list whose grammar has no quoted strings, such as `Content-Encoding`, without the blanks around them. Empty
-/// elements are included.
+/// The elements of a list without quoted strings in its grammar, without the whitespace around them. Empty elements are included.
 pub(crate) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(trim)
 }
 
-/// The members of a field's value that are not empty.
+/// The members of a list of media types. Empty members are left out (RFC 9110 5.6.1.2).
 pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = Member<'_>> {
     split(value, b',').filter_map(|(range, unclosed)| {
         let bytes = trim(&value[range]);
@@ -55,8 +57,8 @@ pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = Member<'_>> {
     })
 }
 
-/// Where the parts of a value stand that a separator outside of quoted strings divides it into, and whether a quoted string is
-/// still open at the end of the part, which only the last one's can be.
+/// Splits a value at a separator outside of quoted strings. Returns the range of each part, and whether the part ends inside a
+/// quoted string, which only the last part can.
 fn split(value: &[u8], separator: u8) -> impl Iterator<Item = (Range<usize>, bool)> {
     let mut rest = Some(0);
     std::iter::from_fn(move || {
@@ -79,8 +81,8 @@ fn split(value: &[u8], separator: u8) -> impl Iterator<Item = (Range<usize>, boo
     })
 }
 
-/// Where the first quoted string in these bytes ends: behind its closing quote. `None` if they do not begin with a quote, or
-/// there is no closing one.
+/// The offset after the closing quote of the quoted string at the start of the bytes (RFC 9110 5.6.4). `None` if the bytes do not
+/// start with a quote, or there is no closing quote.
 pub(crate) fn quoted_string_end(bytes: &[u8]) -> Option<usize> {
     let mut escaped = false;
     let inside = bytes.strip_prefix(b"\"")?;
@@ -95,18 +97,18 @@ pub(crate) fn quoted_string_end(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// Without the blanks around it (OWS of RFC 9110 5.6.3).
+/// Removes spaces and tabs at both ends (RFC 9110 5.6.3: OWS).
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = bytes.iter().position(|byte| !is_blank(byte));
-    let end = bytes.iter().rposition(|byte| !is_blank(byte));
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = bytes.iter().position(|byte| !is_space(byte));
+    let end = bytes.iter().rposition(|byte| !is_space(byte));
     match (start, end) {
         (Some(start), Some(end)) => &bytes[start..=end],
         _ => &[],
     }
 }
 
-/// Whether a byte can stand in a token (RFC 9110 5.6.2).
+/// Whether a token may contain the byte (RFC 9110 5.6.2: `tchar`).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -145,7 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn an_essence_is_two_tokens() {
+    fn elements_are_separated_by_each_comma() {
+        let all: Vec<_> = elements(b"gzip;q=0.5 ,\tbr,, \"a,b\"").collect();
+        let expected = [&b"gzip;q=0.5"[..], b"br", b"", b"\"a", b"b\""];
+        assert_eq!(all, expected);
+        assert_eq!(elements(b"").collect::<Vec<_>>(), [b""]);
+    }
+
+    #[test]
+    fn essence_must_be_two_tokens() {
         for value in [
             "a",
             "a/",
@@ -167,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_string_ends_behind_its_closing_quote() {
+    fn quoted_string_ends_after_its_closing_quote() {
         assert_eq!(quoted_string_end(b"\"\"x"), Some(2));
         assert_eq!(quoted_string_end(b"\"a\\\"b\";"), Some(6));
         assert_eq!(quoted_string_end(b"\"a"), None);

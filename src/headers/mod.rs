@@ -1,4 +1,4 @@
-//! Header fields and URIs: one parser for each.
+//! Header fields and request targets: one parser for each, used by all rooms above this one.
 
 pub(crate) mod accept_encoding;
 pub(crate) mod content_encoding;

@@ -1,28 +1,28 @@
-//! The query of a request target. It is parsed, decoded and changed here and nowhere else.
+//! The query of a request target (RFC 3986 3.4): its parameters are parsed, decoded and changed here.
 
 use std::borrow::Cow;
 
 use http::{Uri, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What a query leaves as it is (RFC 3986 3.4, and without what forms give a meaning).
+/// The characters that [`escaped`] changes: all but the unreserved ones (RFC 3986 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// One parameter of a query, with the separator behind it. Old servers separate by `;` as well.
+/// One parameter of a query, with the separator after it: `&`, or `;`, which old servers accept as well.
 pub(crate) struct Parameter<'a>(&'a str);
 
 impl<'a> Parameter<'a> {
-    /// As it stands in the query, without the separator.
+    /// The parameter without its separator, not decoded.
     pub(crate) fn text(&self) -> &'a str {
         self.0.strip_suffix(['&', ';']).unwrap_or(self.0)
     }
 
-    /// However it is escaped, in any case, and also as the list of one that some servers make of `name[]`: what the upstream may
-    /// take for it must not pass as something else.
+    /// Whether an upstream may read this parameter as `name`: percent-encoded or not, in any case, with `+` as a space, and also as
+    /// `name[]`, which some servers read as a list.
     pub(crate) fn is(&self, name: &str) -> bool {
         let key = self.text().split('=').next().unwrap_or_default();
         let key = percent_decode_str(key).decode_utf8_lossy();
@@ -30,7 +30,7 @@ impl<'a> Parameter<'a> {
         key.eq_ignore_ascii_case(name) || key.replace('+', " ").eq_ignore_ascii_case(name)
     }
 
-    /// The value, decoded once as forms are (WHATWG URL 5.1): `+` is a space.
+    /// The value, decoded once as `application/x-www-form-urlencoded` (WHATWG URL 5.1): `+` is a space. Empty if there is no `=`.
     pub(crate) fn value(&self) -> Cow<'a, [u8]> {
         let value = self.text().split_once('=').map_or("", |(_, value)| value);
         if value.contains('+') {
@@ -40,14 +40,14 @@ impl<'a> Parameter<'a> {
         percent_decode_str(value).into()
     }
 
-    /// The separator behind it, if there is one.
+    /// The separator after the parameter. Empty if it is the last one.
     fn separator(&self) -> &'a str {
         &self.0[self.text().len()..]
     }
 }
 
-/// The query without the parameters of this name and without empty ones; `?` or a separator stands before each that is left.
-/// For comparing targets.
+/// The query without the parameters of this name and without empty parameters, for the comparison of targets. Starts with `?` if
+/// it is not empty.
 pub(crate) fn without_parameter(uri: &Uri, name: Option<&str>) -> String {
     let mut query = String::new();
     let mut separator = "";
@@ -62,7 +62,7 @@ pub(crate) fn without_parameter(uri: &Uri, name: Option<&str>) -> String {
     query
 }
 
-/// An id as it stands in a query.
+/// Percent-encodes an id for a query.
 pub(crate) fn escaped(id: &str) -> String {
     utf8_percent_encode(id, QUERY).to_string()
 }
@@ -73,7 +73,8 @@ pub(crate) fn parameters(uri: &Uri) -> impl Iterator<Item = Parameter<'_>> {
     query.split_inclusive(['&', ';']).map(Parameter)
 }
 
-/// Sets the value of each parameter of this name, or removes it. All others stay as they are, byte for byte.
+/// Sets the value of each parameter of this name, or removes the parameters if `id` is `None`. Other parameters do not change by
+/// a byte. Does nothing if there is no parameter of this name.
 pub(crate) fn set_parameter(uri: &mut Uri, name: &str, id: Option<&str>) {
     if !parameters(uri).any(|parameter| parameter.is(name)) {
         return;
@@ -100,7 +101,7 @@ pub(crate) fn set_parameter(uri: &mut Uri, name: &str, id: Option<&str>) {
     set_target(uri, &target);
 }
 
-/// Puts another path and query in the place of a URI's own.
+/// Replaces the path and query of a URI. Returns `false`, and leaves the URI unchanged, if `target` is not a valid path and query.
 pub(crate) fn set_target(uri: &mut Uri, target: &str) -> bool {
     let Ok(target) = target.parse::<PathAndQuery>() else {
         return false;

@@ -1,14 +1,15 @@
-//! The headers of a recorded stream's response, in little memory.
+//! Copies of headers that use little memory.
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
-/// Headers in one buffer of their own.
+/// Headers in one compact buffer, for a response head that is stored for a long time.
 ///
-/// A `HeaderValue` that a server or a client has read is a slice of its connection's read buffer (8 KiB for hyper), which stays
-/// allocated for as long as the value does.
+/// A `HeaderValue` that a server or a client has read is a slice of the connection's read buffer (8 KiB in hyper). The value
+/// keeps the whole buffer allocated.
 pub(crate) struct StoredHeaders(Box<[u8]>);
 
 impl StoredHeaders {
+    /// Copies the headers, in order. A value that is marked as sensitive stays marked.
     pub(crate) fn new<'a>(
         headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     ) -> Self {
@@ -23,11 +24,12 @@ impl StoredHeaders {
         Self(stored.into())
     }
 
-    /// How many bytes they take.
+    /// The size of the buffer in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// The headers as a new map.
     pub(crate) fn to_map(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let mut rest = &self.0[..];
@@ -38,15 +40,16 @@ impl StoredHeaders {
     }
 }
 
-/// Copies the headers and the target of a request out of the buffer that they were read into.
+/// Copies the headers and the target of a request out of the connection's read buffer.
 pub(crate) fn leave_buffer(request: &mut request::Parts) {
     request.headers = StoredHeaders::new(&request.headers).to_map();
-    // Of what it was parsed from it can be parsed again.
+    // A URI that cannot be parsed again keeps its buffer.
     if let Ok(uri) = request.uri.to_string().try_into() {
         request.uri = uri;
     }
 }
 
+/// Takes the first header of `rest`.
 fn take_header(rest: &mut &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let is_sensitive = *rest.split_off_first()? != 0;
     let name = HeaderName::from_bytes(take_part(rest)?).ok()?;
@@ -55,6 +58,7 @@ fn take_header(rest: &mut &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, value))
 }
 
+/// Takes a length and as many bytes.
 fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = rest.split_off(..size_of::<usize>())?;
     rest.split_off(..usize::from_ne_bytes(len.try_into().ok()?))
@@ -65,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_the_same_in_memory_of_its_own() {
+    fn copied_request_equals_the_original_and_shares_no_memory() {
         let buffer = bytes::Bytes::from_static(b"/a/b?c=%20&d value");
         let path = http::uri::PathAndQuery::from_maybe_shared(buffer.slice(..12)).unwrap();
         let value = HeaderValue::from_maybe_shared(buffer.slice(13..)).unwrap();
@@ -81,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_come_back_as_they_were() {
+    fn stored_headers_equal_the_original() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("content-type", &b"text/event-stream"[..]),

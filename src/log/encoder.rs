@@ -156,7 +156,7 @@ fn cut(written: &mut Vec<(ChunkSlice, bool)>, chunk: &mut Vec<u8>, ends: &mut Ve
     let mut chunk = std::mem::take(chunk);
     // What is kept for long leaves no room behind.
     chunk.shrink_to_fit();
-    let parts = ChunkSlice::parts(Bytes::from(chunk), ends.iter().map(|(end, _)| *end));
+    let parts = ChunkSlice::split_at_ends(Bytes::from(chunk), ends.iter().map(|(end, _)| *end));
     written.extend(parts.zip(ends.iter().map(|(_, is_event)| *is_event)));
     ends.clear();
 }

@@ -129,7 +129,7 @@ const ENTRY: usize = size_of::<Entry>() * 5 / 4;
 
 /// The memory of a segment beside its bytes: itself, the chunk, the handle by which its bytes are shared, and what an allocator
 /// needs for them.
-const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + ChunkSlice::CHUNK + 3 * 16 + 32;
+const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + ChunkSlice::CHUNK_OVERHEAD + 3 * 16 + 32;
 
 /// The memory that a block takes beside its bytes, if it was written alone.
 #[cfg(test)]
@@ -523,7 +523,7 @@ impl Log {
         }
         let n = self.segment_of(at);
         if most == 0 && one {
-            let block = self.segments[n].run.part(self.place(n, at, at + 1));
+            let block = self.segments[n].run.slice(self.place(n, at, at + 1));
             return RawRead::Blocks(block, Cursor(at + 1));
         }
         let end = self.segment_end(n).min(self.committed);
@@ -546,7 +546,7 @@ impl Log {
             }
             place = self.place(n, at, next);
         }
-        RawRead::Blocks(self.segments[n].run.part(place), Cursor(next))
+        RawRead::Blocks(self.segments[n].run.slice(place), Cursor(next))
     }
 
     fn read_end(&self, at: u64) -> ReadResult {

@@ -107,7 +107,7 @@ impl Pipeline {
                 if turn.is_over() {
                     return ControlFlow::Break(());
                 }
-                if let Some(block) = decoder.next_event_block() {
+                if let Some(block) = decoder.next_whole_block() {
                     if let Some(block) = self.push_block(block, sink) {
                         // It went straight through, and left nothing to do.
                         decoder.recycle(block);
