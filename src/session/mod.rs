@@ -44,6 +44,7 @@
 )]
 //! * Your own: any tower service that answers [`SessionRequest`]s. [`SessionStore`] has one in twenty lines.
 
+mod binder;
 mod credentials;
 mod endpoint;
 mod id;
@@ -69,6 +70,8 @@ pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 pub use streams::StreamCount;
 
+#[expect(unused_imports)]
+pub(crate) use binder::SessionBinder;
 pub(crate) use keep_alive::{SessionKeepAlive, SessionLease};
 pub(crate) use owner::Owners;
 pub(crate) use store::AnyStore;
