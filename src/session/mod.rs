@@ -44,6 +44,7 @@
 )]
 //! * Your own: any tower service that answers [`SessionRequest`]s. [`SessionStore`] has one in twenty lines.
 
+mod any_store;
 mod binder;
 mod credentials;
 mod endpoint;
@@ -70,9 +71,9 @@ pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 pub use streams::StreamCount;
 
+pub(crate) use any_store::AnyStore;
 #[expect(unused_imports)]
 pub(crate) use binder::SessionBinder;
 pub(crate) use keep_alive::{SessionKeepAlive, SessionLease};
 pub(crate) use owner::Owners;
-pub(crate) use store::AnyStore;
 pub(crate) use streams::OpenStream;

@@ -1,13 +1,8 @@
 //! The store of sessions: a tower service, whatever is behind it.
 
-use std::{
-    fmt,
-    panic::AssertUnwindSafe,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
-use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::{Owner, SessionId, StreamCount, UpstreamKey, UpstreamSessionId, streams::OpenStream};
@@ -104,7 +99,7 @@ impl Session {
     }
 
     /// Whether it is what a store was asked for. One that mixes up its answers must not mix up those who ask.
-    fn answers(&self, request: &SessionRequest) -> bool {
+    pub(super) fn answers(&self, request: &SessionRequest) -> bool {
         match request {
             SessionRequest::Lookup(id) | SessionRequest::Touch(id) | SessionRequest::Remove(id) => {
                 self.id == *id
@@ -180,58 +175,4 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
-}
-
-/// A store, whichever it is.
-#[derive(Clone)]
-pub(crate) struct AnyStore(BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>);
-
-impl AnyStore {
-    pub(crate) fn new(store: impl SessionStore) -> Self {
-        Self(BoxCloneSyncService::new(store.map_err(Into::into)))
-    }
-
-    /// Asks once, for so long. The error says what happened, not what the store says of it: that may tell of ids.
-    pub(crate) async fn ask(
-        &self,
-        request: SessionRequest,
-        limit: Duration,
-    ) -> Result<Option<Session>, &'static str> {
-        let asked = request.clone();
-        // Other streams and requests share the task that asks.
-        let answer = async { self.0.clone().oneshot(request).await };
-        let answer = AssertUnwindSafe(answer).catch_unwind();
-        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
-            return Err("the session store took longer than its time limit");
-        };
-        let answer = answer.map_err(|_| "the session store panicked")?;
-        match answer.map_err(|_| "the session store failed")? {
-            Some(session) if !session.answers(&asked) => {
-                Err("the session store answered with another session")
-            }
-            answer => Ok(answer),
-        }
-    }
-
-    /// Binds a session, as [`ask`](Self::ask) does.
-    pub(crate) async fn bind(
-        &self,
-        new: NewSession,
-        limit: Duration,
-    ) -> Result<Session, &'static str> {
-        let bound = self.ask(SessionRequest::Bind(new), limit).await?;
-        bound.ok_or("the session store did not bind a session: it is full, or what the upstream calls it is too long")
-    }
-}
-
-impl fmt::Debug for AnyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionStore").finish_non_exhaustive()
-    }
-}
-
-impl Default for AnyStore {
-    fn default() -> Self {
-        Self::new(super::MemoryStore::default())
-    }
 }
