@@ -68,6 +68,7 @@
 //! * `patterns` (off): phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window, on
 //!   `regex-automata`.
 //! * `sealed` (off): `SealedStore`, for several nodes without a common store.
+//! * `serde` (off): `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
 //! * `testing` (off): `session::testing`, the tests that every session store has to pass.
 //!
 //! # Not for

@@ -56,6 +56,8 @@ mod memory;
 mod owner;
 #[cfg(feature = "sealed")]
 mod sealed;
+#[cfg(feature = "serde")]
+mod serde;
 mod store;
 mod streams;
 
