@@ -7,7 +7,7 @@ use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
 use super::{MemoryStore, NewSession, Session, SessionRequest, SessionStore};
 
-/// A store, whichever it is.
+/// A boxed [`SessionStore`]. A clone calls the same store.
 #[derive(Clone)]
 pub(crate) struct AnyStore(BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>);
 
@@ -16,42 +16,51 @@ impl AnyStore {
         Self(BoxCloneSyncService::new(store.map_err(Into::into)))
     }
 
-    /// Asks once, for so long. The error says what happened, not what the store says of it: that may tell of ids.
+    /// Sends one request to the store, with a time limit.
+    ///
+    /// # Errors
+    /// The kind of failure, as a text for logs. It does not contain the store's own error, which may contain session ids.
+    ///
+    /// # Panics
+    /// Never. A panic of the store is an error.
     pub(crate) async fn ask(
         &self,
         request: SessionRequest,
         limit: Duration,
     ) -> Result<Option<Session>, &'static str> {
-        let asked = request.clone();
-        // Other streams and requests share the task that asks.
-        let answer = async { self.0.clone().oneshot(request).await };
-        let answer = AssertUnwindSafe(answer).catch_unwind();
-        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+        let sent = request.clone();
+        // The keep-alive task calls the store for all sessions: a panic must not end it.
+        let response = async { self.0.clone().oneshot(request).await };
+        let response = AssertUnwindSafe(response).catch_unwind();
+        let Ok(response) = tokio::time::timeout(limit, response).await else {
             return Err("the session store took longer than its time limit");
         };
-        let answer = answer.map_err(|_| "the session store panicked")?;
-        match answer.map_err(|_| "the session store failed")? {
-            Some(session) if !session.answers(&asked) => {
-                Err("the session store answered with another session")
+        let response = response.map_err(|_| "the session store panicked")?;
+        match response.map_err(|_| "the session store failed")? {
+            Some(session) if !session.answers(&sent) => {
+                Err("the session store returned a different session than requested")
             }
-            answer => Ok(answer),
+            response => Ok(response),
         }
     }
 
-    /// Binds a session, as [`ask`](Self::ask) does.
+    /// Binds a session.
+    ///
+    /// # Errors
+    /// Those of [`ask`](Self::ask), and `None` from the store.
     pub(crate) async fn bind(
         &self,
         new: NewSession,
         limit: Duration,
     ) -> Result<Session, &'static str> {
         let bound = self.ask(SessionRequest::Bind(new), limit).await?;
-        bound.ok_or("the session store did not bind a session: it is full, or what the upstream calls it is too long")
+        bound.ok_or("the session store did not bind a session: it is full, or the upstream session id is too long")
     }
 }
 
 impl fmt::Debug for AnyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionStore").finish_non_exhaustive()
+        f.debug_struct("AnyStore").finish_non_exhaustive()
     }
 }
 
