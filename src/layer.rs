@@ -275,13 +275,14 @@ impl<R> SseProxyLayer<R> {
     /// This and [`credentials`](Self::credentials) replace each other: the one that is called last holds.
     ///
     /// ```
+    /// use http::HeaderName;
     /// use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
     ///
     /// #[derive(Clone)]
     /// struct User(String); // put into the extensions by a layer further out
     ///
     /// let layer = SseProxyLayer::default()
-    ///     .sessions(SessionMapping::header("x-session"))
+    ///     .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
     ///     .owner(|request| Some(request.extensions.get::<User>()?.0.clone()));
     /// ```
     pub fn owner<P: Into<Vec<u8>>>(

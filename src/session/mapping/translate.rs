@@ -1,4 +1,4 @@
-//! Session ids of one request, response or event.
+//! The rules applied to one request, response or event.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,49 +13,54 @@ use crate::session::{
 };
 
 impl SessionMapping {
+    /// The time limit for a call to the store.
     pub(crate) fn store_limit(&self) -> Duration {
         self.store_timeout
     }
 
+    /// Whether a request with an unknown id is forwarded without it.
     pub(crate) fn forgets_unknown(&self) -> bool {
-        self.forgets_unknown
+        self.ignore_unknown
     }
 
-    /// Whether ids are looked for in events.
+    /// Whether events may contain session ids.
     pub(crate) fn reads_events(&self) -> bool {
         self.endpoint || !self.pointers.is_empty()
     }
 
+    /// The JSON Pointers to session ids in the data of events.
     pub(crate) fn pointers(&self) -> &[Arc<str>] {
         &self.pointers
     }
 
+    /// Whether `endpoint` events are mapped.
     pub(crate) fn has_endpoints(&self) -> bool {
         self.endpoint
     }
 
-    /// Whether the session id is in the header of this name.
+    /// Whether session ids are in the header of this name.
     pub(crate) fn has_header(&self, name: &HeaderName) -> bool {
-        let mut places = self.places.iter();
-        places.any(|place| matches!(place, IdLocation::Header(header) if header == name))
+        let mut locations = self.locations.iter();
+        locations.any(|location| matches!(location, IdLocation::Header(header) if header == name))
     }
 
-    /// Whether the session id is in the cookie of this name.
+    /// Whether session ids are in the cookie of this name.
     pub(in crate::session) fn has_cookie(&self, name: &str) -> bool {
-        let mut places = self.places.iter();
-        places.any(|place| matches!(place, IdLocation::Cookie(cookie) if **cookie == *name))
+        let mut locations = self.locations.iter();
+        locations
+            .any(|location| matches!(location, IdLocation::Cookie(cookie) if **cookie == *name))
     }
 
-    /// The id that a request has, wherever it is.
+    /// The client session id of a request.
     pub(crate) fn id_of(
         &self,
         request: &request::Parts,
     ) -> Result<Option<SessionId>, SessionIdError> {
         let mut found = None;
-        for place in &self.places {
-            let ids = place.in_request(request);
-            // A browser may have the same cookie for several paths.
-            if ids.len() > 1 && !matches!(place, IdLocation::Cookie(_)) {
+        for location in &self.locations {
+            let ids = location.in_request(request);
+            // A browser may have cookies of the same name for several paths, and sends them all.
+            if ids.len() > 1 && !matches!(location, IdLocation::Cookie(_)) {
                 return Err(SessionIdError::Several);
             }
             for id in ids {
@@ -68,52 +73,58 @@ impl SessionMapping {
         Ok(found)
     }
 
-    /// Takes away what may not reach the upstream whatever it is.
+    /// Removes the stripped headers and parameters from a request.
     pub(crate) fn hide(&self, request: &mut request::Parts) {
-        for place in &self.hidden {
-            place.set_in_request(request, None);
+        for location in &self.stripped {
+            location.set_in_request(request, None);
         }
     }
 
+    /// Removes the stripped headers from the head of a response.
     pub(crate) fn hide_in_answer(&self, headers: &mut HeaderMap) {
-        for place in &self.hidden {
-            place.set_in_answer(headers, |_| None);
+        for location in &self.stripped {
+            location.set_in_response(headers, |_| None);
         }
     }
 
-    /// Takes ids away from trailers: no client looks for one there, and a body cannot ask the store.
-    pub(crate) fn hide_in_trailers(&self, trailers: &mut HeaderMap) {
-        for place in self.places.iter().chain(&self.hidden) {
-            place.set_in_answer(trailers, |_| None);
+    /// Removes session ids and stripped headers from trailers. They are not translated, because a body cannot wait for the store,
+    /// and no client expects a session id in trailers.
+    pub(crate) fn strip_trailers(&self, trailers: &mut HeaderMap) {
+        for location in self.locations.iter().chain(&self.stripped) {
+            location.set_in_response(trailers, |_| None);
         }
     }
 
-    /// Sends a request on without its id.
+    /// Removes the session ids from a request.
     pub(crate) fn forget(&self, request: &mut request::Parts) {
-        for place in &self.places {
-            place.set_in_request(request, None);
+        for location in &self.locations {
+            location.set_in_request(request, None);
         }
     }
 
-    /// Puts the upstream's id where the client's is. False if the session is not of the kind whose id stands there.
+    /// Replaces the client session id in a request by the upstream session id. Returns false if the session cannot have an id in that
+    /// location: the id of an `endpoint` session is only valid in the query, and the id of another session is not valid there.
     pub(crate) fn translate(&self, request: &mut request::Parts, session: &Session) -> bool {
-        if let Some(target) = endpoint::of_id(&session.upstream_id) {
-            let elsewhere = |place: &&IdLocation| !matches!(place, IdLocation::Query(_));
-            let mut others = self.places.iter().filter(elsewhere);
+        if let Some(target) = endpoint::target_of(&session.upstream_id) {
+            let is_outside_query =
+                |location: &&IdLocation| !matches!(location, IdLocation::Query(_));
+            let mut others = self.locations.iter().filter(is_outside_query);
             return self.endpoint
-                && others.all(|place| place.in_request(request).is_empty())
+                && others.all(|location| location.in_request(request).is_empty())
                 && set_target(&mut request.uri, target);
         }
-        if self.endpoint && endpoint_parameters().any(|place| !place.in_request(request).is_empty())
+        if self.endpoint
+            && endpoint_parameters().any(|location| !location.in_request(request).is_empty())
         {
             return false;
         }
-        for place in &self.places {
-            if !place.in_request(request).is_empty() {
-                place.set_in_request(request, Some(session.upstream_id.as_str()));
-                // A URI has an end somewhere, and our id is not for the upstream.
-                let ours = session.id.as_str().as_bytes();
-                if place.in_request(request).iter().any(|id| id == ours) {
+        for location in &self.locations {
+            if !location.in_request(request).is_empty() {
+                location.set_in_request(request, Some(session.upstream_id.as_str()));
+                // `http::Uri` has a maximum length, so that the replacement can fail. The upstream must not receive the client's id.
+                let client_id = session.id.as_str().as_bytes();
+                let ids = location.in_request(request);
+                if ids.iter().any(|id| id == client_id) {
                     return false;
                 }
             }
@@ -121,15 +132,15 @@ impl SessionMapping {
         true
     }
 
-    /// The ids that a response gives.
+    /// The upstream session ids in the head of a response.
     pub(crate) fn ids_in_answer(
         &self,
         headers: &HeaderMap,
     ) -> Result<Vec<UpstreamSessionId>, MalformedId> {
         let ids = self
-            .places
+            .locations
             .iter()
-            .flat_map(|place| place.in_answer(headers));
+            .flat_map(|location| location.in_response(headers));
         let ids = ids.map(|id| {
             let id = SessionId::parse(std::str::from_utf8(&id).unwrap_or_default())?;
             Ok(UpstreamSessionId::new(id.as_str()))
@@ -137,10 +148,10 @@ impl SessionMapping {
         ids.collect()
     }
 
-    /// Puts the client's ids where the upstream's are.
+    /// Replaces the upstream session ids in the head of a response by the client session ids. An id of none of the sessions is removed.
     pub(crate) fn translate_answer(&self, headers: &mut HeaderMap, sessions: &[Session]) {
-        for place in &self.places {
-            place.set_in_answer(headers, |id| {
+        for location in &self.locations {
+            location.set_in_response(headers, |id| {
                 let session = sessions
                     .iter()
                     .find(|session| session.upstream_id.as_str().as_bytes() == id)?;
@@ -149,32 +160,34 @@ impl SessionMapping {
         }
     }
 
+    /// Whether the response ends the session of the request.
     pub(crate) fn is_over(&self, request: &request::Parts, response: &response::Parts) -> bool {
-        (self.ends)(request, response)
+        (self.end_when)(request, response)
     }
 
-    /// The id of an endpoint that an upstream tells in a stream, of which this is the number.
+    /// The upstream session id for the data of an `endpoint` event. `stream` is a random number of the stream.
     pub(crate) fn endpoint(
         &self,
         data: &str,
         request: &request::Parts,
         stream: u64,
     ) -> Result<UpstreamSessionId, EndpointError> {
-        let target = endpoint::target(data, &request.uri, &request.headers, &self.origins)?;
-        Ok(endpoint::as_id(&target, stream))
+        let (uri, headers) = (&request.uri, &request.headers);
+        let target = endpoint::resolve(data, uri, headers, &self.upstream_origins)?;
+        Ok(endpoint::to_id(&target, stream))
     }
 
-    /// The endpoint that a client gets.
+    /// The path that the client receives in an `endpoint` event.
     pub(crate) fn own_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
-        let path = format!("{}{}", self.prefix, stream.uri.path());
-        // More than one slash would be the beginning of another host.
+        let path = format!("{}{}", self.mount_path, stream.uri.path());
+        // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
         let path = path.trim_start_matches(['/', '\\']);
         let (parameter, id) = (endpoint::PARAMETER, escaped(session.id.as_str()));
         format!("/{path}?{parameter}={id}")
     }
 }
 
-/// Why a request cannot be told the session of.
+/// Why the session id of a request cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionIdError {
     Malformed(MalformedId),
@@ -190,8 +203,10 @@ impl From<MalformedId> for SessionIdError {
 impl fmt::Display for SessionIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SessionIdError::Malformed(why) => write!(f, "{why}"),
-            SessionIdError::Several => f.write_str("a request has one session id"),
+            SessionIdError::Malformed(error) => write!(f, "{error}"),
+            SessionIdError::Several => {
+                f.write_str("multiple session ids: a request must have one session id")
+            }
         }
     }
 }

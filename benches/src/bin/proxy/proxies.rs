@@ -1,5 +1,6 @@
 //! The proxies.
 
+use http::HeaderName;
 use std::{convert::Infallible, error::Error, net::SocketAddr};
 
 use axum::{
@@ -96,7 +97,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 fn sessions() -> SessionMapping {
-    SessionMapping::header(SESSION)
+    SessionMapping::header(HeaderName::from_static(SESSION))
 }
 
 /// Reads the data of every event and edits none.
