@@ -77,7 +77,8 @@ async fn what_ends_a_session_is_asked_about_as_it_came() {
 
 #[test]
 fn setting_that_can_never_match_is_an_error() {
-    let rules: [fn(&str) -> Result<SessionMapping, MappingError>; 5] = [
+    type Rule = fn(&str) -> Result<SessionMapping, MappingError>;
+    let rules: [Rule; 5] = [
         |name| SessionMapping::none().in_cookie(name),
         |name| SessionMapping::none().in_query(name),
         |pointer| SessionMapping::none().in_data(pointer),
