@@ -1,6 +1,5 @@
 //! The proxies.
 
-use http::HeaderName;
 use std::{convert::Infallible, error::Error, net::SocketAddr};
 
 use axum::{
@@ -16,7 +15,7 @@ use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Incoming},
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
     server::conn::http1,
 };
 use hyper_util::{
