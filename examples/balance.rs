@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     });
     let proxy = SseProxyLayer::new(MemoryStore::default())
-        .sessions(SessionMapping::header("x-session"))
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
         .layer(balancer);
 
     let mut sessions = Vec::new();

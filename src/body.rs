@@ -179,7 +179,7 @@ where
         };
         frame.map_ok(|mut frame| {
             if let (Some(sessions), Some(trailers)) = (this.sessions, frame.trailers_mut()) {
-                sessions.hide_in_trailers(trailers);
+                sessions.strip_trailers(trailers);
             }
             frame
         })

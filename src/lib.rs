@@ -80,6 +80,7 @@
 //!   with 502 instead of such a stream while interceptors are installed, and passes it through otherwise.
 //! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
+//! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
 //! * `testing`: `session::testing`, the contract tests for session stores.
 //!
 //! # Not for

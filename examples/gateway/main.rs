@@ -80,7 +80,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         }
     };
     tracing::info!("listening on {listen}, in front of {upstream}");
-    let layer = routes::layer(policy, &settings, listen, &upstream);
+    let layer = routes::layer(policy, &settings, listen, &upstream)?;
     let service = layer.layer(Upstream::new(&upstream)?);
     server::serve(listener, service, &settings).await?;
     Ok(())

@@ -6,15 +6,21 @@ use http::Uri;
 use tower_sse_proxy::{
     Policy,
     profile::{Mcp, OriginCheckLayer},
+    session::MappingError,
 };
 
 use crate::settings::Settings;
 
 /// The rules of MCP, on top of this policy.
-pub fn rules(policy: Policy, settings: &Settings, listen: SocketAddr, upstream: &Uri) -> Mcp {
-    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string());
+pub fn rules(
+    policy: Policy,
+    settings: &Settings,
+    listen: SocketAddr,
+    upstream: &Uri,
+) -> Result<Mcp, MappingError> {
+    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string())?;
     let check = OriginCheckLayer::new(hosts(settings, listen), origins(settings, listen));
-    Mcp::with_sessions(policy, sessions).check(check)
+    Ok(Mcp::with_sessions(policy, sessions).check(check))
 }
 
 fn hosts(settings: &Settings, listen: SocketAddr) -> Vec<String> {

@@ -7,7 +7,7 @@ use tower_sse_proxy::{
     Policy, SseProxyLayer,
     reconnect::Reconnect,
     replay::{Replay, Retention},
-    session::{MemoryStore, SealedStore},
+    session::{MappingError, MemoryStore, SealedStore},
 };
 
 use crate::{
@@ -27,9 +27,9 @@ pub fn layer(
     settings: &Settings,
     listen: SocketAddr,
     upstream: &Uri,
-) -> SseProxyLayer<Reconnect> {
+) -> Result<SseProxyLayer<Reconnect>, MappingError> {
     let kept = policy.clone().route("/mcp").replay(replay(settings));
-    let mcp = mcp::rules(kept, settings, listen, upstream);
+    let mcp = mcp::rules(kept, settings, listen, upstream)?;
     let shared = policy.clone().route("/f").replay(shared(settings));
     // No client of this route has an id of the upstream's.
     let resumed = policy.clone().route("/r");
@@ -59,7 +59,7 @@ pub fn layer(
     };
     let layer = layer.upstream_buffer(proxy::READ_BUFFER);
     let layer = layer.reconnect(Reconnect::default().retry_if(again));
-    layer.policy(move |request, _| {
+    Ok(layer.policy(move |request, _| {
         let path = request.uri.path();
         if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
@@ -70,7 +70,7 @@ pub fn layer(
         } else {
             Arc::clone(&plain)
         }
-    })
+    }))
 }
 
 /// What is kept of streams.

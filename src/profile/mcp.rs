@@ -1,8 +1,8 @@
-//! The Model Context Protocol, by revision.
+//! Policies for the Model Context Protocol, by revision.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, request};
+use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
 use super::{OriginCheckLayer, origin_check::Foreign};
 use crate::{
@@ -14,16 +14,16 @@ use crate::{
     upstream::terminal::is_json_rpc_response,
 };
 
-const SESSION: &str = "mcp-session-id";
-const VERSION: &str = "mcp-protocol-version";
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// The first revision in which a server may end an answer and go on with it in another one.
+/// The first revision in which a server may end a response early, for the client to resume it (polling).
 const POLLING: &str = "2025-11-25";
 
-/// The first revision that has no sessions and no resumption.
+/// The first revision without sessions and resumption.
 const STATELESS: &str = "2026-07-28";
 
-/// How requests of the Model Context Protocol are dealt with, each by the revision that it names in `MCP-Protocol-Version`.
+/// Policies for the Model Context Protocol. Each request gets the policy of the revision in its `MCP-Protocol-Version` header.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -42,19 +42,28 @@ const STATELESS: &str = "2026-07-28";
 /// let service = layer.layer(upstream);
 /// ```
 ///
-/// | revision | sessions | a client that leaves | comes back |
+/// | revision | session id | a client disconnect | a reconnect |
 /// |---|---|---|---|
-/// | 2024-11-05 | the URL in the `endpoint` event | ends its session | to a new one |
-/// | 2025-03-26, 2025-06-18, 2025-11-25, none named | `Mcp-Session-Id` | is told to the upstream, which does not take it for a cancellation; with [`replay`](Policy::replay) the upstream goes on | with replay, to its stream |
-/// | 2026-07-28 and later | none: the headers of sessions and resumption are taken away | is told to the upstream, for which it is the cancellation | to nothing |
+/// | 2024-11-05 | in the URL of the `endpoint` event | ends the session | opens a new session |
+/// | 2025-03-26, 2025-06-18, 2025-11-25, or no header | in `Mcp-Session-Id` | closes the upstream's stream, which cancels nothing; with [`replay`](Policy::replay) the stream continues | with replay, resumes the stream |
+/// | 2026-07-28 and later | none: the layer removes the headers of sessions and resumption | closes the upstream's stream, which cancels the request | is a new request |
 ///
-/// With [`replay`](Policy::replay), a `GET` with `Last-Event-ID` is answered from what is kept of the stream, also of one that
-/// a `POST` began; what is no longer kept, or is no event of the session, is answered with 400 (404 would end the session); a
-/// stream is complete with the JSON-RPC response, and until then its server may end an answer and is asked to continue by `GET`
-/// (polling, 2025-11-25; servers do it whatever revision a client names). From 2025-11-25 on, streams begin with an event that has
-/// an id and no data, so that they can be resumed from the start. These rules take the place of the `gap`, the `complete_when`, the
-/// `only_own_ids` (unless the ids are the upstream's), the `continue_after_end` and, from 2025-11-25 on, the `prime` of the policy's
-/// [`Replay`]; what else it says holds.
+/// A request with several revisions is answered with 400, because upstreams differ in which of them they use. The layer does not change
+/// the body of a request, its `Mcp-*` headers other than the session id, or the status and body of a response, and it does
+/// not repeat a request.
+///
+/// # Replay
+///
+/// With [`replay`](Policy::replay), for revisions up to 2025-11-25:
+///
+/// * A `GET` with `Last-Event-ID` is answered from the log, also if a `POST` opened the stream.
+/// * If the event was evicted, or is not of the session, the answer is 400. (A 404 would end the session.)
+/// * A stream is complete with its JSON-RPC response. If the upstream ends its response earlier (polling, 2025-11-25), the layer
+///   continues the stream with a `GET`, whatever revision the client uses.
+/// * From 2025-11-25 on, a stream starts with an event that has an id and no data, so that the client can resume from the start.
+///
+/// These rules replace the settings `on_gap`, `complete_when`, `continue_after_end`, `reject_foreign_ids` (unless
+/// `preserve_upstream_ids` is set) and, from 2025-11-25 on, `priming_event` of the policy's [`Replay`]. Its other settings apply.
 ///
 /// ```
 /// use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
@@ -63,11 +72,10 @@ const STATELESS: &str = "2026-07-28";
 /// let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
 /// ```
 ///
-/// A request that names several revisions is answered 400: which of them the upstream would take cannot be told. The body of a
-/// request, its `Mcp-*` headers and the status and body of a response are not changed, nor does anything repeat a request.
+/// # Owner
 ///
-/// Clients of MCP refresh their tokens: unless the [`owner`](crate::SseProxyLayer::owner) is what a token says and not the token,
-/// a session ends with its token, and the client opens another.
+/// MCP clients refresh their access tokens, and by default the token is part of the owner. A session then ends with its token, and the
+/// client opens a new one. To keep the session, set an [`owner`](crate::SseProxyLayer::owner) from the contents of the token.
 #[derive(Clone, Debug)]
 pub struct Mcp {
     stateful: Arc<Policy>,
@@ -81,30 +89,31 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// All revisions, with what this policy has besides sessions: interceptors, limits, keep-alive.
+    /// Policies for all revisions. They have the interceptors, limits and other settings of `policy`, and the session mapping of
+    /// [`sessions`](Self::sessions) where the revision has sessions.
     pub fn new(policy: Policy) -> Self {
         Self::with_sessions(policy, Self::sessions())
     }
 
-    /// As [`new`](Self::new), with rules that differ from [`sessions`](Self::sessions) for the revisions that have them: with the
-    /// [origins](SessionMapping::allow_upstream_origin) of an upstream, say, or where the layer is [mounted](SessionMapping::mount_path).
+    /// As [`new`](Self::new), with another session mapping. Start from [`sessions`](Self::sessions), for example to add the
+    /// [origin of an upstream](SessionMapping::allow_upstream_origin) or a [mount path](SessionMapping::mount_path).
     pub fn with_sessions(policy: Policy, sessions: SessionMapping) -> Self {
         let none = SessionMapping::none()
             .strip_header(SESSION)
-            .strip_header(LAST_EVENT_ID.as_str())
-            .without_endpoint();
-        let refused = |status, text| Arc::new(Policy::reject(status, text));
+            .strip_header(LAST_EVENT_ID)
+            .strip_endpoint();
+        let reject = |status, text| Arc::new(Policy::reject(status, text));
         let (policy, replay) = policy.without_replay();
         let stateful = policy.clone().sessions(sessions);
-        let kept = |replay: Option<Replay>| match replay {
+        let with_replay = |replay: Option<Replay>| match replay {
             Some(replay) => Arc::new(stateful.clone().replay(replay)),
             None => Arc::new(stateful.clone()),
         };
         let replay = replay.map(|replay| {
-            // A 404 would be taken for the end of the session.
+            // A 404 means that the session has ended (2025-11-25, "Session Management").
             let gap = Gap::Status(StatusCode::BAD_REQUEST);
-            // A client that has ids of ours has no others. One that makes up an id of the upstream's may get another session's
-            // events, from a server that looks ids up among those of all sessions.
+            // A client only has event ids of the layer. The upstream must not receive an invented id: a server that looks up event
+            // ids over all sessions would answer with the events of another session.
             let only_own = replay.only_own_ids || !replay.upstream_ids;
             replay
                 .on_gap(gap)
@@ -114,35 +123,35 @@ impl Mcp {
                 .continue_after_end(true)
         });
         Self {
-            resumable: kept(replay.clone()),
-            polling: kept(replay.map(|replay| replay.priming_event(None))),
+            resumable: with_replay(replay.clone()),
+            polling: with_replay(replay.map(|replay| replay.priming_event(None))),
             stateful: Arc::new(stateful),
             stateless: Arc::new(policy.sessions(none)),
-            ambiguous: refused(
+            ambiguous: reject(
                 StatusCode::BAD_REQUEST,
-                "a request has one MCP-Protocol-Version\n",
+                "multiple MCP-Protocol-Version values: a request must have one\n",
             ),
-            foreign_origin: refused(StatusCode::FORBIDDEN, Foreign::Origin.text()),
-            foreign_host: refused(StatusCode::FORBIDDEN, Foreign::Host.text()),
+            foreign_origin: reject(StatusCode::FORBIDDEN, Foreign::Origin.text()),
+            foreign_host: reject(StatusCode::FORBIDDEN, Foreign::Host.text()),
             check: None,
         }
     }
 
-    /// Refuses requests of other origins, and to other hosts, with 403 before anything else.
+    /// Answers a request with 403 if its origin or host is not allowed. Default: no check.
     pub fn check(mut self, check: OriginCheckLayer) -> Self {
         self.check = Some(check);
         self
     }
 
-    /// Where the sessions of MCP live, up to revision 2025-11-25: in `Mcp-Session-Id`, or in the URL of an `endpoint` event. They
-    /// end with a `DELETE`, or when the upstream knows them no more.
+    /// The session mapping of MCP up to revision 2025-11-25. The session id is in `Mcp-Session-Id`, or in the URL of an `endpoint`
+    /// event. A session ends [with a successful `DELETE` or with a 404](SessionMapping::end_on_delete_or_404).
     pub fn sessions() -> SessionMapping {
         SessionMapping::header(SESSION)
             .in_endpoint()
             .end_on_delete_or_404()
     }
 
-    /// The policy for a request.
+    /// The policy for a request, for [`SseProxyLayer::policy`](crate::SseProxyLayer::policy).
     pub fn policy(&self, request: &request::Parts) -> Arc<Policy> {
         let foreign = self.check.as_ref().and_then(|check| check.foreign(request));
         if let Some(foreign) = foreign {
@@ -161,19 +170,19 @@ impl Mcp {
     }
 }
 
-/// A request that may open a stream of 2024-11-05, for which there is no resumption: another stream is another session.
+/// Whether the request may open a stream of 2024-11-05. Such a stream cannot be resumed: each stream is a session of its own.
 fn may_be_legacy(request: &request::Parts) -> bool {
     let headers = &request.headers;
     request.method == Method::GET
         && !headers.contains_key(SESSION)
         && !headers.contains_key(VERSION)
-        // None of a legacy stream has an id of ours.
+        // The layer gives no event ids to a stream of 2024-11-05.
         && !names_own_event(headers)
 }
 
 enum Version {
     Stateful,
-    /// And an answer may be cut in pieces, for which the client comes back.
+    /// As `Stateful`, and a server may end a response early.
     Polling,
     Stateless,
     Several,
@@ -192,7 +201,7 @@ fn version(headers: &HeaderMap) -> Version {
             } else if is_date(value) && value >= POLLING.as_bytes() {
                 Version::Polling
             } else {
-                // None is what 2025-03-26 names, and what an upstream makes of another is for it to say.
+                // Revision 2024-11-05, one with sessions, or an unknown text. The upstream decides about the latter.
                 Version::Stateful
             }
         }
@@ -213,12 +222,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_revision_of_a_request_tells_whether_it_has_sessions() {
+    fn revision_of_a_request_decides_whether_it_has_sessions() {
         let of = |versions: &[&'static str]| {
-            let name = http::HeaderName::from_static(VERSION);
             let headers = versions
                 .iter()
-                .map(|version| (name.clone(), version.parse().unwrap()));
+                .map(|version| (VERSION, version.parse().unwrap()));
             match version(&headers.collect()) {
                 Version::Stateful | Version::Polling => "sessions",
                 Version::Stateless => "none",

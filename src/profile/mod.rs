@@ -1,13 +1,13 @@
-//! Policies for protocols that are spoken over event streams, made of what the rest of the crate has to offer.
+//! Policies for protocols that use event streams. They use only public parts of this crate.
 //!
-//! * [`Mcp`]: the Model Context Protocol, each request by the revision that it names.
-//! * [`OriginCheckLayer`]: the check of `Origin` and `Host` that MCP demands, of use for any server that browsers must not be tricked
-//!   into asking.
+//! * [`Mcp`]: the Model Context Protocol, by the revision of each request.
+//! * [`OriginCheckLayer`]: the check of `Origin` and `Host` that MCP requires. It protects any HTTP server against requests that
+//!   a foreign web page sends (DNS rebinding).
 //!
 //! ```
 //! use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::Mcp, session::MemoryStore};
 //!
-//! // The rules of MCP below one path; elsewhere, those of the layer.
+//! // Policies of MCP below one path, and the default policy of the layer for other paths.
 //! let mcp = Mcp::new(Policy::default());
 //! let layer = SseProxyLayer::new(MemoryStore::default())
 //!     .intercept(|event: Event| (event.event_type() != "debug").then_some(event))

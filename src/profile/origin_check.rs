@@ -1,38 +1,38 @@
-//! Requests that a browser was tricked into.
+//! The check of `Origin` and `Host`, against requests of foreign web pages.
 
 use std::{
     fmt,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt, TryFutureExt,
-    future::{Either, MapOk, Ready, ready},
-};
 use http::{
     Request, Response, StatusCode,
     header::{HOST, ORIGIN},
     request,
 };
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{body::SseBody, rejection::Rejection};
 
-/// Which origins may send requests, and to which hosts: what keeps a web page from using a server on the reader's own machine or
-/// network, also by a name of its own that resolves to it (DNS rebinding). MCP demands it of servers (2025-03-26 and later,
-/// "Security Warning" of the Streamable HTTP transport), and a proxy that puts another `Host` in front of a server takes over its
-/// duty.
+/// Checks the `Origin` and the host of each request, and answers with 403 if one of them is not allowed.
 ///
-/// A request with an `Origin` must have one, and one that is listed: compared as a whole, so that no part of another will do. One
-/// without passes: it is not from a web page. The host of each request must be listed, with its port if it has one. There are
-/// no patterns. Browsers leave a port away that goes without saying (`:443` of https).
+/// The check stops a web page from sending requests to a server on the user's machine or network, also through a host name of its
+/// own that resolves to that server (DNS rebinding). MCP requires the check of servers (revision 2025-03-26 and later, "Security
+/// Warning" of the Streamable HTTP transport). A proxy that changes the `Host` header has to do the check for the server.
 ///
-/// It is a layer by itself; what is not allowed is answered 403.
+/// * **Origin:** the header must be absent, or have one value that equals an allowed origin. A request without it is not from
+///   a web page of another origin.
+/// * **Host:** the `Host` header must equal an allowed host, in any case, including the port. So must the authority of an
+///   absolute URI. A request without a host is rejected. Browsers leave out the default port of a scheme (`:443` for `https`).
+///
+/// There are no patterns.
 ///
 /// ```
 /// use tower::{Layer, ServiceExt, service_fn};
@@ -57,27 +57,28 @@ pub struct OriginCheckLayer {
 }
 
 impl OriginCheckLayer {
-    /// Allows these hosts (`example.com`, `localhost:8080`) and these origins (`https://example.com`; with `[""]` none).
+    /// Allows these hosts (such as `example.com` or `localhost:8080`) and these origins (such as `https://example.com`). For no
+    /// origins, pass `[""]`: empty texts are ignored. A `/` at the end of an origin is ignored.
     pub fn new<H: Into<String>, O: Into<String>>(
         hosts: impl IntoIterator<Item = H>,
         origins: impl IntoIterator<Item = O>,
     ) -> Self {
         Self {
-            hosts: named(hosts),
-            // As it is copied from a browser: an origin ends without one.
-            origins: named(origins)
+            hosts: non_empty(hosts),
+            // Users copy origins from the address bar of a browser, with a slash at the end.
+            origins: non_empty(origins)
                 .iter()
                 .map(|origin| origin.trim_end_matches('/').to_owned())
                 .collect(),
         }
     }
 
-    /// Whether a request may pass.
+    /// Whether the origin and the host of the request are allowed.
     pub fn allows(&self, request: &request::Parts) -> bool {
         self.foreign(request).is_none()
     }
 
-    /// What is not allowed about a request.
+    /// The part of the request that is not allowed, or `None` if both are.
     pub(super) fn foreign(&self, request: &request::Parts) -> Option<Foreign> {
         let mut origins = request.headers.get_all(ORIGIN).iter();
         let origin_allowed = match (origins.next(), origins.next()) {
@@ -88,7 +89,7 @@ impl OriginCheckLayer {
         if !origin_allowed {
             return Some(Foreign::Origin);
         }
-        // HTTP/2 has it in the target, and so may HTTP/1; where both have one, both count.
+        // HTTP/2 has the host in the URI, and HTTP/1 may have it there too. If both are present, both must be allowed.
         let target = request.uri.authority().map(|host| host.as_str().as_bytes());
         let headers = request.headers.get_all(HOST).iter();
         let mut hosts = headers.map(|host| host.as_bytes()).chain(target).peekable();
@@ -101,7 +102,7 @@ impl OriginCheckLayer {
     }
 }
 
-/// What a request has that is not listed.
+/// The part of a request that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreign {
     Origin,
@@ -111,14 +112,14 @@ pub(super) enum Foreign {
 impl Foreign {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Foreign::Origin => "requests of this origin are not allowed\n",
-            Foreign::Host => "requests to this host are not allowed, with its port if it has one\n",
+            Foreign::Origin => "origin not allowed\n",
+            Foreign::Host => "host not allowed (compared including the port)\n",
         }
     }
 }
 
-/// An empty name is nobody's: it is what is left of a list without one.
-fn named<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Arc<[String]> {
+/// An empty text would allow requests with an empty host.
+fn non_empty<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Arc<[String]> {
     let names = names.into_iter().map(Into::into);
     names.filter(|name| !name.is_empty()).collect()
 }
@@ -134,18 +135,56 @@ impl<S> Layer<S> for OriginCheckLayer {
     }
 }
 
-/// A service behind an [`OriginCheckLayer`].
+/// The service of an [`OriginCheckLayer`].
+///
+/// Errors of the inner service are returned unchanged. Dropping the future drops the call to the inner service.
 #[derive(Clone)]
 pub struct OriginCheck<S> {
     inner: S,
     check: OriginCheckLayer,
 }
 
-/// The future of [`OriginCheck`].
-pub type OriginCheckFuture<F, B, E> = Either<
-    Ready<Result<Response<SseBody<B>>, E>>,
-    MapOk<F, fn(Response<B>) -> Response<SseBody<B>>>,
->;
+pin_project! {
+    /// The future of [`OriginCheck`].
+    pub struct OriginCheckFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Allowed { #[pin] response: F },
+        Rejected { foreign: Foreign },
+    }
+}
+
+impl<F, B, E> Future for OriginCheckFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<SseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Allowed { response } => {
+                let response = ready!(response.poll(cx))?;
+                Poll::Ready(Ok(response.map(SseBody::passed)))
+            }
+            StateProjection::Rejected { foreign } => {
+                let rejection = Rejection::new(StatusCode::FORBIDDEN, foreign.text());
+                Poll::Ready(Ok(SseBody::rejection(rejection)))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for OriginCheckFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginCheckFuture").finish_non_exhaustive()
+    }
+}
 
 impl<S, ReqB, B> Service<Request<ReqB>> for OriginCheck<S>
 where
@@ -155,7 +194,7 @@ where
 {
     type Response = Response<SseBody<B>>;
     type Error = S::Error;
-    type Future = OriginCheckFuture<S::Future, B, S::Error>;
+    type Future = OriginCheckFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -163,20 +202,19 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        if let Some(foreign) = self.check.foreign(&parts) {
-            let refusal = Rejection::new(StatusCode::FORBIDDEN, foreign.text());
-            return ready(Ok(SseBody::rejection(refusal))).left_future();
-        }
-        let passed: fn(Response<B>) -> Response<SseBody<B>> =
-            |response| response.map(SseBody::passed);
-        let response = self.inner.call(Request::from_parts(parts, body));
-        response.map_ok(passed).right_future()
+        let state = match self.check.foreign(&parts) {
+            Some(foreign) => State::Rejected { foreign },
+            None => State::Allowed {
+                response: self.inner.call(Request::from_parts(parts, body)),
+            },
+        };
+        OriginCheckFuture { state }
     }
 }
 
 impl<S> fmt::Debug for OriginCheck<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CheckedOrigin")
+        f.debug_struct("OriginCheck")
             .field("check", &self.check)
             .finish_non_exhaustive()
     }
@@ -187,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_listed_may_pass() {
+    fn only_listed_hosts_and_origins_are_allowed() {
         let check = OriginCheckLayer::new(["here:1", ""], ["http://app"]);
         let allows = |host: &str, origin: Option<&str>| {
             let mut request = Request::get("/").header(HOST, host);
@@ -199,7 +237,7 @@ mod tests {
         assert!(allows("here:1", None) && allows("HERE:1", Some("http://app")));
         assert!(!allows("here:2", None) && !allows("", None));
         assert!(!allows("here:1", Some("http://App")) && !allows("here:1", Some("")));
-        let nowhere = Request::get("/").body(()).unwrap().into_parts().0;
-        assert!(!check.allows(&nowhere));
+        let without_host = Request::get("/").body(()).unwrap().into_parts().0;
+        assert!(!check.allows(&without_host));
     }
 }

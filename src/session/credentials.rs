@@ -1,4 +1,4 @@
-//! The fields of a request that say which owner it belongs to.
+//! The request fields that identify an owner.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use http::{
 
 use super::location::trimmed;
 
-/// The fields in which HTTP clients commonly send credentials (RFC 9110 11.6.2 for `Authorization`; the others by custom).
+/// The headers in which HTTP clients commonly send credentials (RFC 9110 section 11.6.2 for `Authorization`; the others by custom).
 const COMMON: [HeaderName; 6] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -19,15 +19,15 @@ const COMMON: [HeaderName; 6] = [
     HeaderName::from_static("x-access-token"),
 ];
 
-/// The fields of a request that together are its [owner](crate::SseProxyLayer::owner).
+/// The request fields that together identify the [owner](crate::SseProxyLayer::owner) of a request.
 ///
-/// The default is `Authorization` and the usual API-key headers: `X-Api-Key`, `Api-Key`, `X-Goog-Api-Key`, `X-Auth-StreamId` and
-/// `X-Access-StreamId`. Two requests have the same owner if they have the same values of these fields, byte for byte, in the
-/// same order where a field is repeated. A request that has none of the fields is anonymous, and all anonymous requests have
+/// The default is `Authorization` and the usual API-key headers: `X-Api-Key`, `Api-Key`, `X-Goog-Api-Key`, `X-Auth-Token` and
+/// `X-Access-Token`. Two requests have the same owner if they have the same values of these fields, byte for byte, in the
+/// same order where a field is repeated. A request without any of the fields is anonymous, and all anonymous requests have
 /// the same owner.
 ///
-/// Cookies count only by [name](Self::cookie). A browser sends all cookies of a site together, and a cookie that
-/// analytics code sets anew would otherwise end the session.
+/// A cookie is part of the owner only if [`cookie`](Self::cookie) adds its name. A browser sends all cookies of a site together, and
+/// an analytics cookie with a changing value would otherwise end the session.
 ///
 /// ```
 /// use tower_sse_proxy::{SseProxyLayer, session::{Credentials, InvalidCookieName}};
@@ -44,7 +44,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// No fields: a start for a list of your own. With an empty list all requests are anonymous.
+    /// No fields. Add fields with [`header`](Self::header) and [`cookie`](Self::cookie); without any, all requests are anonymous.
     pub fn none() -> Self {
         Self {
             headers: Vec::new(),
@@ -52,7 +52,7 @@ impl Credentials {
         }
     }
 
-    /// Adds a header.
+    /// Adds the header of this name. Some servers read `_` in a header name as `-`, so a header that differs only in that counts too.
     pub fn header(mut self, name: HeaderName) -> Self {
         if !self.headers.contains(&name) {
             self.headers.push(name);
@@ -60,31 +60,28 @@ impl Credentials {
         self
     }
 
-    /// Adds the cookie of this name. The name is compared with case, the value as it stands in the `Cookie` field, with its
-    /// quotes if it has any. The cookie that holds a [session](super::SessionMapping::in_cookie) id never counts.
+    /// Adds the cookie of this name. The name is case-sensitive. The value is compared byte for byte, with its quotes if it has
+    /// any. A cookie with a [session id](super::SessionMapping::in_cookie) is never part of the owner.
     ///
     /// # Errors
-    /// No cookie can have this name (RFC 6265 4.1.1).
+    /// No cookie can have this name (RFC 6265 section 4.1.1).
     pub fn cookie(mut self, name: impl Into<Arc<str>>) -> Result<Self, InvalidCookieName> {
         let name = name.into();
-        let is_valid = |byte| u8::is_ascii_graphic(&byte) && !b"=;,\"\\".contains(&byte);
-        if name.is_empty() || !name.bytes().all(is_valid) {
-            return Err(InvalidCookieName(name));
-        }
+        check_cookie_name(&name)?;
         if !self.cookies.contains(&name) {
             self.cookies.push(name);
         }
         Ok(self)
     }
 
-    /// Calls this with the name and the value of each header that counts.
+    /// Calls `add` with the name and the value of each header in the list.
     pub(super) fn for_each_header(&self, headers: &HeaderMap, mut add: impl FnMut(&str, &[u8])) {
         for name in &self.headers {
             for value in headers.get_all(name) {
                 add(name.as_str(), value.as_bytes());
             }
         }
-        // Servers behind CGI or WSGI read `_` in a field name as `-`: for them these fields are credentials too.
+        // Servers behind CGI or WSGI read `_` in a field name as `-`. For them, these fields are credentials too.
         let mut underscored: Vec<_> = headers
             .keys()
             .filter(|name| name.as_str().contains('_'))
@@ -101,8 +98,8 @@ impl Credentials {
         }
     }
 
-    /// Calls this with the name and the value of each cookie that counts, however many `Cookie` fields there are (HTTP/2
-    /// splits the field, RFC 9113 8.2.3).
+    /// Calls `add` with the name and the value of each cookie in the list, in all `Cookie` fields (HTTP/2 may split the field, RFC
+    /// 9113 section 8.2.3).
     pub(super) fn for_each_cookie(&self, headers: &HeaderMap, mut add: impl FnMut(&str, &[u8])) {
         for name in &self.cookies {
             let values = headers.get_all(COOKIE).iter();
@@ -127,7 +124,16 @@ impl Default for Credentials {
     }
 }
 
-/// The error of [`Credentials::cookie`]: no cookie can have this name.
+/// Checks that a cookie can have this name. RFC 6265 section 4.1.1 asks for a token; browsers also send other visible characters.
+pub(super) fn check_cookie_name(name: &Arc<str>) -> Result<(), InvalidCookieName> {
+    let is_valid = |byte| u8::is_ascii_graphic(&byte) && !b"=;,\"\\".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_valid) {
+        return Err(InvalidCookieName(Arc::clone(name)));
+    }
+    Ok(())
+}
+
+/// The error for a name that no cookie can have. `Display` shows the name and the valid characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidCookieName(Arc<str>);
 
@@ -135,7 +141,7 @@ impl fmt::Display for InvalidCookieName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "invalid cookie name {:?}: it must be visible ASCII without `=`, `;`, `,`, `\"` and `\\`",
+            "invalid cookie name {:?}: it must be at least one character of visible ASCII, without `=`, `;`, `,`, `\"` and `\\`",
             self.0
         )
     }

@@ -1,4 +1,4 @@
-//! The `endpoint` event of MCP's first transport (2024-11-05, HTTP with SSE): a URL that is the session.
+//! The `endpoint` event of the first MCP transport (2024-11-05, HTTP with SSE): its data is a URL that identifies the session.
 
 use std::fmt;
 
@@ -7,45 +7,49 @@ use http::{HeaderMap, header::HOST};
 
 use super::UpstreamSessionId;
 
-/// The parameter by which a client's endpoint names its session.
+/// The query parameter with the session id, in the URL that a client receives.
 pub(super) const PARAMETER: &str = "sessionId";
 
-/// How servers spell it. A request that has one of them speaks of a session, and of one of ours.
-pub(super) const SPELLINGS: [&str; 2] = [PARAMETER, "session_id"];
+/// The query parameters in which servers put a session id. In a request, both are read as a client session id.
+pub(super) const PARAMETERS: [&str; 2] = [PARAMETER, "session_id"];
 
-/// Before an endpoint in a store. An id that is sent in a header has no space.
-const MARK: &str = "endpoint ";
+/// The prefix of an `endpoint` in a store. An id from a header or a cookie cannot start with it, because it contains a space.
+const PREFIX: &str = "endpoint ";
 
-/// A base that no endpoint names by itself.
-const HERE: &str = "http://endpoint.invalid";
+/// The origin of the base URL for relative URLs. `.invalid` is never a real host (RFC 2606 section 2).
+const BASE_ORIGIN: &str = "http://endpoint.invalid";
 
-/// What the upstream told to post to: a path and a query, as it resolves against the stream's own URL.
+/// Resolves the URL in an `endpoint` event against the URL of the stream (RFC 3986 section 5), and returns its path and query.
 ///
-/// The id may be anywhere in it, so all of it is kept from the client, which gets a URL of its own for it.
-pub(super) fn target(
+/// The session id can be in any part of the URL. The client therefore receives no part of it.
+///
+/// # Errors
+/// The text is not a URL, or the URL is neither of the origin of the stream nor of one of `origins`.
+pub(super) fn resolve(
     endpoint: &str,
     stream: &http::Uri,
     headers: &HeaderMap,
     origins: &[String],
 ) -> Result<String, EndpointError> {
     let endpoint = UriRef::parse(endpoint.trim()).map_err(|_| EndpointError::Malformed)?;
-    let base = format!("{HERE}{}", stream.path());
+    let base = format!("{BASE_ORIGIN}{}", stream.path());
     let base = Uri::parse(base.as_str()).map_err(|_| EndpointError::Malformed)?;
     let url = endpoint
         .resolve_against(&base)
         .map_err(|_| EndpointError::Malformed)?;
     let authority = url.authority().ok_or(EndpointError::Malformed)?.as_str();
-    let origin = origin_of(url.scheme().as_str(), authority);
-    let own = stream.authority().map(|own| own.as_str().as_bytes());
-    let own = own.or_else(|| headers.get(HOST).map(|host| host.as_bytes()));
-    let own = own.is_some_and(|own| own.eq_ignore_ascii_case(authority.as_bytes()));
-    let named = origins.contains(&origin);
-    let http = matches!(url.scheme().as_str(), "http" | "https");
-    if !(origin == HERE || named || (own && http)) {
-        return Err(EndpointError::Elsewhere);
+    let origin = normalize(url.scheme().as_str(), authority);
+    let host = stream.authority().map(|host| host.as_str().as_bytes());
+    let host = host.or_else(|| headers.get(HOST).map(|host| host.as_bytes()));
+    let is_host_of_request =
+        host.is_some_and(|host| host.eq_ignore_ascii_case(authority.as_bytes()));
+    let is_allowed = origins.contains(&origin);
+    let is_http = matches!(url.scheme().as_str(), "http" | "https");
+    if !(origin == BASE_ORIGIN || is_allowed || (is_host_of_request && is_http)) {
+        return Err(EndpointError::OtherOrigin);
     }
     let path = url.path().as_str();
-    // Two slashes are the beginning of another host to whoever reads them without the rest.
+    // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
     if !path.starts_with('/') || path.starts_with("//") {
         return Err(EndpointError::Malformed);
     }
@@ -55,16 +59,17 @@ pub(super) fn target(
     })
 }
 
-/// An origin as it is compared, or `None` if it is none. One `/` behind it is forgiven.
+/// Parses and normalizes an origin. Returns `None` if the text is not an origin. One `/` at the end is ignored.
 pub(super) fn origin(text: &str) -> Option<String> {
     let url = Uri::parse(text).ok()?;
     let authority = url.authority()?.as_str();
-    let bare = matches!(url.path().as_str(), "" | "/") && !url.has_query() && !url.has_fragment();
-    (bare && !authority.is_empty()).then(|| origin_of(url.scheme().as_str(), authority))
+    let has_no_path =
+        matches!(url.path().as_str(), "" | "/") && !url.has_query() && !url.has_fragment();
+    (has_no_path && !authority.is_empty()).then(|| normalize(url.scheme().as_str(), authority))
 }
 
-/// Without the port that goes without saying: who says it and who does not mean the same.
-fn origin_of(scheme: &str, authority: &str) -> String {
+/// The origin in lower case, without the default port of its scheme.
+fn normalize(scheme: &str, authority: &str) -> String {
     let scheme = scheme.to_ascii_lowercase();
     let port = match &*scheme {
         "http" => ":80",
@@ -75,30 +80,31 @@ fn origin_of(scheme: &str, authority: &str) -> String {
     format!("{scheme}://{}", authority.to_ascii_lowercase())
 }
 
-/// An endpoint as a store keeps it. Servers may tell every stream the same URL, and each is a session of its own.
-pub(super) fn as_id(target: &str, stream: u64) -> UpstreamSessionId {
-    UpstreamSessionId::new(format!("{MARK}{stream:x} {target}"))
+/// The upstream session id of an `endpoint`, for a store. A server may send the same URL in each stream, and each stream is
+/// a session of its own: the number of the stream makes the id unique.
+pub(super) fn to_id(target: &str, stream: u64) -> UpstreamSessionId {
+    UpstreamSessionId::new(format!("{PREFIX}{stream:x} {target}"))
 }
 
-/// The path and query to post to, if the id is that of an endpoint.
-pub(super) fn of_id(id: &UpstreamSessionId) -> Option<&str> {
-    let (_, target) = id.as_str().strip_prefix(MARK)?.split_once(' ')?;
+/// The path and query of the upstream, or `None` if the id is not that of an `endpoint`.
+pub(super) fn target_of(id: &UpstreamSessionId) -> Option<&str> {
+    let (_, target) = id.as_str().strip_prefix(PREFIX)?.split_once(' ')?;
     Some(target)
 }
 
-/// Why an endpoint cannot be passed on.
+/// Why an `endpoint` event cannot be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndpointError {
     Malformed,
-    Elsewhere,
+    OtherOrigin,
 }
 
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            EndpointError::Malformed => "the upstream's endpoint is not a URL",
-            EndpointError::Elsewhere => {
-                "the upstream's endpoint is of another origin; `Sessions::upstream_origin` names those that are its own"
+            EndpointError::Malformed => "the upstream's endpoint is not a URL with an absolute path",
+            EndpointError::OtherOrigin => {
+                "the upstream's endpoint is of another origin, which `SessionMapping::allow_upstream_origin` does not allow"
             }
         })
     }
@@ -115,12 +121,12 @@ mod tests {
         let headers = [(HOST, "gateway:80".parse().unwrap())];
         let headers = headers.into_iter().collect();
         let origins =
-            ["http://10.0.0.7:9000", "https://Up.example:443/"].map(|of| origin(of).unwrap());
-        target(endpoint, &stream, &headers, &origins)
+            ["http://10.0.0.7:9000", "https://Up.example:443/"].map(|text| origin(text).unwrap());
+        resolve(endpoint, &stream, &headers, &origins)
     }
 
     #[test]
-    fn every_form_of_an_endpoint_resolves_to_a_path() {
+    fn relative_and_absolute_urls_resolve_to_a_path() {
         for (endpoint, path) in [
             ("/messages?sessionId=1", "/messages?sessionId=1"),
             ("messages/?session_id=1", "/m/messages/?session_id=1"),
@@ -140,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn the_port_that_a_scheme_has_anyway_makes_no_difference() {
+    fn the_default_port_of_a_scheme_is_ignored() {
         let stream = "/m/sse".parse().unwrap();
-        for (named, endpoint, fine) in [
+        for (allowed, endpoint, is_ok) in [
             ("http://up.example:80", "http://up.example/x", true),
             ("HTTP://up.example", "http://up.example:80/x", true),
             ("https://up.example:443", "https://up.example/x", true),
@@ -151,18 +157,18 @@ mod tests {
             ("http://[::80]", "http://[::80]:80/x", true),
             ("http://[::80]", "http://[::]/x", false),
         ] {
-            let resolved = target(
+            let resolved = resolve(
                 endpoint,
                 &stream,
                 &HeaderMap::new(),
-                &[origin(named).unwrap()],
+                &[origin(allowed).unwrap()],
             );
-            assert_eq!(resolved.is_ok(), fine, "{named} {endpoint}");
+            assert_eq!(resolved.is_ok(), is_ok, "{allowed} {endpoint}");
         }
     }
 
     #[test]
-    fn an_endpoint_elsewhere_is_refused_however_it_is_spelled() {
+    fn url_of_another_origin_is_an_error() {
         for endpoint in [
             "http://evil.example/messages",
             "//evil.example/messages",
@@ -178,14 +184,14 @@ mod tests {
         ] {
             assert_eq!(
                 resolved(endpoint),
-                Err(EndpointError::Elsewhere),
+                Err(EndpointError::OtherOrigin),
                 "{endpoint}"
             );
         }
     }
 
     #[test]
-    fn what_is_no_url_or_could_be_read_as_another_host_is_refused() {
+    fn malformed_url_or_path_that_names_a_host_is_an_error() {
         for endpoint in [
             r"\\evil.example\messages",
             r"/\evil.example/messages",
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_none() {
+    fn text_that_is_not_an_origin_is_none() {
         for text in [
             "10.0.0.7:9000",
             "//10.0.0.7",
@@ -222,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_told_from_an_id() {
-        let id = as_id("/messages?id=1", 7);
-        assert_eq!(of_id(&id), Some("/messages?id=1"));
-        assert_ne!(id, as_id("/messages?id=1", 8));
-        assert_eq!(of_id(&UpstreamSessionId::new("/messages")), None);
+    fn id_of_an_endpoint_differs_from_other_ids() {
+        let id = to_id("/messages?id=1", 7);
+        assert_eq!(target_of(&id), Some("/messages?id=1"));
+        assert_ne!(id, to_id("/messages?id=1", 8));
+        assert_eq!(target_of(&UpstreamSessionId::new("/messages")), None);
     }
 }

@@ -1,22 +1,23 @@
-//! The names by which a session goes: to the client, to the upstream, and whose it is.
+//! The ids of a session, its owner, and the key of its upstream.
 
 use std::{error::Error, fmt, sync::Arc};
 
-/// The id by which a client knows its session. The upstream never sees it.
+/// The session id that a client uses. The upstream never receives it.
 ///
-/// Ids are visible ASCII (0x21 to 0x7E), as MCP asks of them and as they fit into headers, cookies and queries. `Debug`
-/// does not show them: who knows an id and passes for its owner has the session.
+/// An id is 1 to [`MAX_LEN`](Self::MAX_LEN) bytes of visible ASCII (0x21 to 0x7E), as MCP requires (revision 2025-11-25, "Session
+/// Management" of the Streamable HTTP transport). Such an id fits into headers, cookies and queries. `Debug` does not show the id,
+/// because it is a secret: a client that has it and passes for its owner can use the session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
-    /// The longest id that any store is asked for, in bytes. A store may draw the line earlier.
+    /// The maximum length in bytes. A store may have a lower limit.
     pub const MAX_LEN: usize = 1024;
 
-    /// Takes an id as a client sent it, or as a store minted it.
+    /// Parses an id that a client sent or a store created.
     ///
     /// # Errors
-    /// It is empty, longer than [`MAX_LEN`](Self::MAX_LEN), or holds anything but visible ASCII.
+    /// The id is empty, longer than [`MAX_LEN`](Self::MAX_LEN), or contains a byte that is not visible ASCII.
     pub fn parse(id: &str) -> Result<Self, MalformedId> {
         if id.is_empty() || id.len() > Self::MAX_LEN || !is_visible(id) {
             return Err(MalformedId(()));
@@ -24,10 +25,10 @@ impl SessionId {
         Ok(Self(id.into()))
     }
 
-    /// A new id of 192 random bits from the operating system: for a store to mint.
+    /// Creates an id of 192 random bits from the operating system, as 48 hexadecimal digits.
     ///
     /// # Panics
-    /// If the operating system has no random numbers to give.
+    /// If the operating system cannot provide random numbers.
     pub fn random() -> Self {
         let mut bytes = [0; 24];
         getrandom::fill(&mut bytes).expect("the operating system has random numbers");
@@ -35,32 +36,37 @@ impl SessionId {
         Self(digits.collect::<String>().into())
     }
 
-    /// The id as it is sent.
+    /// The id as the client sends it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The id by which the upstream knows a session, or whatever else it told to find one by. The client never sees it.
+/// The session id that the upstream uses. The client never receives it.
+///
+/// For a session in the URL of an [`endpoint` event](super::SessionMapping::in_endpoint), it is a text that contains the URL of the
+/// upstream. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamSessionId(Arc<str>);
 
 impl UpstreamSessionId {
-    /// An id as the upstream sent it.
+    /// Wraps an id that the upstream sent. Any text is valid.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as it is sent.
+    /// The id as the upstream sent it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Which upstream a session lives on, for a service that balances several.
+/// The name of the upstream that a session is on, for an inner service that balances over several upstreams.
 ///
-/// That service puts it into the extensions of the response that opens a session, and finds it in the extensions of each
-/// request of that session. The layer gives it no meaning of its own.
+/// The inner service puts the key into the extensions of the response that opens a session. The layer stores the key with the
+/// session, and puts it into the extensions of each later request of that session, so that the inner service can send the request to
+/// the same upstream. A request without a session has no key. The layer compares keys, but does not interpret them: the same
+/// upstream session id on two upstreams is two sessions.
 ///
 /// ```
 /// # use http::{Request, Response};
@@ -68,19 +74,19 @@ impl UpstreamSessionId {
 /// async fn balance(request: Request<()>) -> Response<()> {
 ///     let key = match request.extensions().get::<UpstreamKey>() {
 ///         Some(key) => key.clone(),
-///         None => UpstreamKey::new("10.0.0.7:8080"), // the least busy one
+///         None => UpstreamKey::new("10.0.0.7:8080"), // the upstream with the lowest load
 ///     };
-///     let mut response = ask(&key, request).await;
+///     let mut response = send(&key, request).await;
 ///     response.extensions_mut().insert(key);
 ///     response
 /// }
-/// # async fn ask(_: &UpstreamKey, _: Request<()>) -> Response<()> { Response::new(()) }
+/// # async fn send(_: &UpstreamKey, _: Request<()>) -> Response<()> { Response::new(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamKey(Arc<str>);
 
 impl UpstreamKey {
-    /// A name of an upstream.
+    /// Wraps the name of an upstream. Any text is valid.
     pub fn new(key: impl Into<Arc<str>>) -> Self {
         Self(key.into())
     }
@@ -91,29 +97,30 @@ impl UpstreamKey {
     }
 }
 
-/// Whose a session is: a keyed hash of what the request proved itself by, or nobody in particular.
+/// The principal that a session or a recorded stream belongs to: a keyed hash of the request's [credentials](super::Credentials), or
+/// [`ANONYMOUS`](Self::ANONYMOUS).
 ///
-/// Owners are compared as they are: nobody without the key can steer the bytes of one, so that the time this takes tells
-/// nothing.
+/// Comparison does not take constant time. That is safe: without the key, a client cannot choose the bytes of its owner, so the
+/// time of a comparison tells it nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner([u8; 32]);
 
 impl Owner {
-    /// The owner of what was opened without any proof.
+    /// The owner of all requests without credentials.
     pub const ANONYMOUS: Self = Self([0; 32]);
 
-    /// An owner as a store kept it.
+    /// Restores an owner from the bytes that a store has kept.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// For a store to keep.
+    /// The bytes of the owner, for a store.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// An id that no session can have.
+/// The error of [`SessionId::parse`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MalformedId(());
 
@@ -129,7 +136,7 @@ impl fmt::Debug for SessionId {
 
 impl fmt::Debug for UpstreamSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UpstreamId(..)")
+        f.write_str("UpstreamSessionId(..)")
     }
 }
 
@@ -151,8 +158,8 @@ impl fmt::Debug for MalformedId {
 
 impl fmt::Display for MalformedId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let longest = SessionId::MAX_LEN;
-        write!(f, "a session id is 1 to {longest} bytes of visible ASCII")
+        let max = SessionId::MAX_LEN;
+        write!(f, "a session id is 1 to {max} bytes of visible ASCII")
     }
 }
 
@@ -163,23 +170,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_visible_ascii_of_some_length() {
+    fn an_id_is_visible_ascii_within_the_length_limit() {
         let longest = "x".repeat(1024);
-        for fine in ["a", "!~", "0b1c-2d", &longest] {
-            assert_eq!(SessionId::parse(fine).unwrap().as_str(), fine);
+        for valid in ["a", "!~", "0b1c-2d", &longest] {
+            assert_eq!(SessionId::parse(valid).unwrap().as_str(), valid);
         }
         let too_long = "x".repeat(1025);
-        for wrong in ["", "a b", "a\t", "\u{7f}", "\u{e9}", &too_long] {
-            assert!(SessionId::parse(wrong).is_err(), "{wrong:?}");
+        for invalid in ["", "a b", "a\t", "\u{7f}", "\u{e9}", &too_long] {
+            assert!(SessionId::parse(invalid).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn nothing_of_an_id_is_shown() {
+    fn debug_shows_no_part_of_an_id() {
         let id = SessionId::parse("canary").unwrap();
         let owner = Owner::from_bytes([7; 32]);
         let shown = format!("{id:?} {:?} {owner:?}", UpstreamSessionId::new("canary"));
-        assert_eq!(shown, "SessionId(..) UpstreamId(..) Owner(..)");
+        assert_eq!(shown, "SessionId(..) UpstreamSessionId(..) Owner(..)");
         assert_eq!(format!("{:?}", Owner::ANONYMOUS), "Owner(anonymous)");
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be done about sessions while nobody asks for them.
+//! Keeps sessions alive while they have open streams, although no request uses them.
 
 use std::{
     fmt,
@@ -13,25 +13,32 @@ use tokio::{
     time::sleep,
 };
 
-use crate::session::{AnyStore, Session, SessionRequest, streams::OpenStream};
+use super::{AnyStore, Session, SessionRequest, streams::OpenStream};
 
-/// A stream touches its session so many times in the time that the session may be idle.
-const TOUCHES: u32 = 3;
+/// The number of touches in each idle timeout of a session.
+const TOUCHES_PER_TIMEOUT: u32 = 3;
 
-/// But no more often than this, whatever a store makes of that time.
-const SHORTEST: Duration = Duration::from_millis(10);
+/// The minimum time between two touches, for stores with a very short idle timeout.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One task for all streams of a layer. It runs while there are any.
+/// The touches of one session.
+type Job = BoxFuture<'static, ()>;
+
+/// Touches the sessions of all open streams of a layer, in one task. The task starts with the first lease, and ends
+/// when the layer was dropped and all leases were.
 #[derive(Default)]
 pub(crate) struct SessionKeepAlive {
-    task: Mutex<Option<mpsc::UnboundedSender<BoxFuture<'static, ()>>>>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
 }
 
 impl SessionKeepAlive {
-    /// Counts an open stream of a session and keeps the session alive until the lease is dropped. Then the session is forgotten,
-    /// if told so.
+    /// Counts an open stream of the session and touches the session regularly, until the lease is dropped. With `forget`, the session is
+    /// then removed from the store.
     ///
-    /// There is none where there is nothing to do.
+    /// `limit` is the time limit for each call to the store. A failed touch is tried again at the next interval.
+    ///
+    /// Returns `None` if the store neither counts streams nor has an idle timeout, and `forget` is not set. Outside of a
+    /// tokio runtime, the session is neither touched nor removed.
     pub(crate) fn lease(
         &self,
         store: &AnyStore,
@@ -39,16 +46,16 @@ impl SessionKeepAlive {
         forget: bool,
         limit: Duration,
     ) -> Option<SessionLease> {
-        let counted = session.in_use();
-        let task = self.touch(store, session, forget, limit);
-        (counted.is_some() || task.is_some()).then_some(SessionLease {
-            _counted: counted,
-            _closes: task,
+        let count = session.in_use();
+        let job = self.start(store, session, forget, limit);
+        (count.is_some() || job.is_some()).then_some(SessionLease {
+            _count: count,
+            _job: job,
         })
     }
 
-    /// Starts to touch a session. The task stops, and forgets the session if told so, when the returned sender is dropped.
-    fn touch(
+    /// Starts to touch a session. Dropping the returned sender ends the touches and, with `forget`, removes the session.
+    fn start(
         &self,
         store: &AnyStore,
         session: &Session,
@@ -57,55 +64,57 @@ impl SessionKeepAlive {
     ) -> Option<oneshot::Sender<()>> {
         let interval = session
             .idle_timeout
-            .map(|timeout| (timeout / TOUCHES).max(SHORTEST));
+            .map(|timeout| (timeout / TOUCHES_PER_TIMEOUT).max(MIN_INTERVAL));
         if interval.is_none() && !forget {
             return None;
         }
-        let (lease, mut closed) = oneshot::channel();
+        let (lease, mut dropped) = oneshot::channel();
         let (store, id) = (store.clone(), session.id.clone());
-        let kept = async move {
+        let job = async move {
             loop {
-                let pause = async {
+                let next_touch = async {
                     match interval {
                         Some(interval) => sleep(interval).await,
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
-                    _ = &mut closed => break,
-                    () = pause => {}
+                    _ = &mut dropped => break,
+                    () = next_touch => {}
                 }
-                // A store that fails now may not when it is asked again.
+                // An error is ignored: the store may work again at the next touch.
                 let _ = store.ask(SessionRequest::Touch(id.clone()), limit).await;
             }
             if forget {
                 let _ = store.ask(SessionRequest::Remove(id), limit).await;
             }
         };
-        self.run(Box::pin(kept))?;
+        self.run(Box::pin(job))?;
         Some(lease)
     }
 
-    fn run(&self, job: BoxFuture<'static, ()>) -> Option<()> {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        let job = match &*task {
+    /// Sends the job to the task, and spawns a task if there is none. Returns `None` outside of a tokio runtime.
+    fn run(&self, job: Job) -> Option<()> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = match &*queue {
             None => job,
-            Some(running) => match running.send(job) {
+            Some(jobs) => match jobs.send(job) {
                 Ok(()) => return Some(()),
-                // Its runtime is gone.
-                Err(back) => back.0,
+                // The runtime of the task was shut down.
+                Err(error) => error.0,
             },
         };
         let runtime = Handle::try_current().ok()?;
-        let (jobs, queue) = mpsc::unbounded_channel();
-        runtime.spawn(work(queue));
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        runtime.spawn(run_jobs(receiver));
         jobs.send(job).ok()?;
-        *task = Some(jobs);
+        *queue = Some(jobs);
         Some(())
     }
 }
 
-async fn work(mut queue: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
+/// Runs jobs until the layer is dropped and all jobs have ended.
+async fn run_jobs(mut queue: mpsc::UnboundedReceiver<Job>) {
     let mut jobs = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -119,20 +128,21 @@ async fn work(mut queue: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>) {
     while jobs.next().await.is_some() {}
 }
 
-/// A stream's hold on its session.
+/// Keeps a session alive. Dropping it ends that; see [`SessionKeepAlive::lease`].
 pub(crate) struct SessionLease {
-    _counted: Option<OpenStream>,
-    _closes: Option<oneshot::Sender<()>>,
+    _count: Option<OpenStream>,
+    /// Ends the job when it is dropped.
+    _job: Option<oneshot::Sender<()>>,
 }
 
 impl fmt::Debug for SessionKeepAlive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").finish_non_exhaustive()
+        f.debug_struct("SessionKeepAlive").finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for SessionLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").finish_non_exhaustive()
+        f.debug_struct("SessionLease").finish_non_exhaustive()
     }
 }

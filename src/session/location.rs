@@ -1,6 +1,6 @@
-//! Where in a head an id can stand.
+//! The locations of a session id in the head of a request or response.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -10,19 +10,19 @@ use http::{
 
 use crate::headers::query::{parameters, set_parameter};
 
-/// A place for a session id in requests, and in the answers that give one.
+/// A location of a session id in requests and responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum IdLocation {
-    /// A header of this name, both ways.
+    /// The header of this name, in requests and responses.
     Header(HeaderName),
-    /// `Cookie` in requests, `Set-Cookie` in answers.
-    Cookie(Box<str>),
-    /// A query parameter of requests.
+    /// The cookie of this name: `Cookie` in requests, `Set-Cookie` in responses.
+    Cookie(Arc<str>),
+    /// The query parameter of this name, in requests.
     Query(Box<str>),
 }
 
 impl IdLocation {
-    /// The ids in a request, as far as they are text.
+    /// All ids in a request, as bytes. They may be malformed.
     pub(super) fn in_request(&self, request: &request::Parts) -> Vec<Vec<u8>> {
         match self {
             IdLocation::Header(name) => {
@@ -43,7 +43,7 @@ impl IdLocation {
         }
     }
 
-    /// Puts another id in the place of each one, or takes them away.
+    /// Replaces each id in a request, or removes it if `id` is `None`.
     pub(super) fn set_in_request(&self, request: &mut request::Parts, id: Option<&str>) {
         match self {
             IdLocation::Header(name) => {
@@ -59,8 +59,8 @@ impl IdLocation {
         }
     }
 
-    /// The ids that an answer gives.
-    pub(super) fn in_answer(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
+    /// All ids in a response, without those of cookies that the response expires.
+    pub(super) fn in_response(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
         match self {
             IdLocation::Header(name) => {
                 let values = headers.get_all(name).iter();
@@ -68,19 +68,19 @@ impl IdLocation {
             }
             IdLocation::Cookie(name) => {
                 let cookies = headers.get_all(SET_COOKIE).iter();
-                let given = cookies.filter_map(|cookie| SetCookieId::of(cookie.as_bytes(), name));
-                let given = given.filter(|given| !given.taken_back);
-                given.map(|given| given.id.to_vec()).collect()
+                let ids = cookies.filter_map(|cookie| SetCookieId::parse(cookie.as_bytes(), name));
+                let ids = ids.filter(|cookie| !cookie.is_expired);
+                ids.map(|cookie| cookie.id.to_vec()).collect()
             }
             IdLocation::Query(_) => Vec::new(),
         }
     }
 
-    /// Puts another id in the place of each one that an answer gives; `None` takes it away.
-    pub(super) fn set_in_answer<'a>(
+    /// Replaces each id in a response by the result of `client_id`, or removes it if that is `None`.
+    pub(super) fn set_in_response<'a>(
         &self,
         headers: &mut HeaderMap,
-        ours: impl Fn(&[u8]) -> Option<&'a str>,
+        client_id: impl Fn(&[u8]) -> Option<&'a str>,
     ) {
         match self {
             IdLocation::Header(name) => {
@@ -88,21 +88,21 @@ impl IdLocation {
                 for spelled in spellings(headers, name) {
                     headers.remove(spelled);
                 }
-                let ours = values.iter().filter_map(|id| ours(id.as_bytes()));
-                for ours in ours.filter_map(|ours| HeaderValue::from_str(ours).ok()) {
-                    headers.append(name, ours);
+                let ids = values.iter().filter_map(|id| client_id(id.as_bytes()));
+                for id in ids.filter_map(|id| HeaderValue::from_str(id).ok()) {
+                    headers.append(name, id);
                 }
             }
             IdLocation::Cookie(name) => {
                 let values: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
                 headers.remove(SET_COOKIE);
                 for value in values {
-                    let given = SetCookieId::of(value.as_bytes(), name);
-                    let changed = match &given {
+                    let cookie = SetCookieId::parse(value.as_bytes(), name);
+                    let changed = match &cookie {
                         None => Some(value.clone()),
-                        // Whichever it was, it is the upstream's.
-                        Some(given) if given.taken_back => given.with(""),
-                        Some(given) => ours(given.id).and_then(|ours| given.with(ours)),
+                        // An expired cookie may hold an upstream session id, which the client must not receive.
+                        Some(cookie) if cookie.is_expired => cookie.with_id(""),
+                        Some(cookie) => client_id(cookie.id).and_then(|id| cookie.with_id(id)),
                     };
                     if let Some(value) = changed {
                         headers.append(SET_COOKIE, value);
@@ -114,8 +114,8 @@ impl IdLocation {
     }
 }
 
-/// How a header is spelled in this head. Some servers (those that speak CGI behind) read `_` for `-`, so that another
-/// spelling would be a way around.
+/// The names in this head that an upstream may read as `name`. Servers behind CGI or WSGI read `_` as `-`, so that a client
+/// could otherwise send an id that the layer does not translate.
 fn spellings(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderName> {
     let same = |other: &&HeaderName| {
         other.as_str().len() == name.as_str().len()
@@ -128,8 +128,8 @@ fn spellings(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderName> {
     headers.keys().filter(same).cloned().collect()
 }
 
-/// The cookies of a request (RFC 6265 4.2.1), without the quotes that a value may stand in. As bytes: what is no text to us may
-/// be one to the upstream.
+/// The names and values of the cookies of a request (RFC 6265 section 4.2.1), without quotes around a value. They are bytes, because
+/// an upstream may accept cookies that are not UTF-8.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .get_all(COOKIE)
@@ -144,7 +144,8 @@ fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((trimmed(&pair[..at]), trimmed(&pair[at + 1..])))
 }
 
-/// Without what any upstream may take for white space. Some read a head as Latin-1, where that is more than in ASCII.
+/// Removes the bytes at both ends that are not visible ASCII. An upstream may treat them as white space: some read a head as Latin-1,
+/// which has more white space than ASCII.
 pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && !first.is_ascii_graphic()
@@ -169,16 +170,16 @@ fn unquoted(value: &[u8]) -> &[u8] {
 fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
     let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
     headers.remove(COOKIE);
-    let is_it =
+    let has_name =
         |pair: &[u8]| name_and_value(pair).is_some_and(|(cookie, _)| cookie == name.as_bytes());
     for value in values {
         let pairs = || value.as_bytes().split(|&byte| byte == b';');
-        if !pairs().any(is_it) {
+        if !pairs().any(has_name) {
             headers.append(COOKIE, value);
             continue;
         }
         let pairs = pairs().filter_map(|pair| match id {
-            _ if !is_it(pair) => Some(Cow::Borrowed(pair.trim_ascii())),
+            _ if !has_name(pair) => Some(Cow::Borrowed(pair.trim_ascii())),
             Some(id) => Some(Cow::Owned(format!("{name}={id}").into_bytes())),
             None => None,
         });
@@ -191,17 +192,18 @@ fn set_cookie(headers: &mut HeaderMap, name: &str, id: Option<&str>) {
     }
 }
 
-/// A `Set-Cookie` with an id (RFC 6265 4.1).
+/// A `Set-Cookie` field with a session id (RFC 6265 section 4.1), in three parts.
 struct SetCookieId<'a> {
     before: &'a [u8],
     id: &'a [u8],
     after: &'a [u8],
-    /// The client is to forget it.
-    taken_back: bool,
+    /// Whether `Max-Age` tells the client to remove the cookie (RFC 6265 section 5.2.2).
+    is_expired: bool,
 }
 
 impl<'a> SetCookieId<'a> {
-    fn of(cookie: &'a [u8], name: &str) -> Option<Self> {
+    /// `None` if the field sets another cookie, or an empty value.
+    fn parse(cookie: &'a [u8], name: &str) -> Option<Self> {
         let end = memchr::memchr(b';', cookie).unwrap_or(cookie.len());
         let (pair, attributes) = cookie.split_at(end);
         let (cookie_name, value) = name_and_value(pair)?;
@@ -209,7 +211,7 @@ impl<'a> SetCookieId<'a> {
         if cookie_name != name.as_bytes() || id.is_empty() {
             return None;
         }
-        let taken_back = attributes.split(|&byte| byte == b';').any(|attribute| {
+        let is_expired = attributes.split(|&byte| byte == b';').any(|attribute| {
             name_and_value(attribute).is_some_and(|(name, value)| {
                 let age = str::from_utf8(value)
                     .ok()
@@ -222,11 +224,12 @@ impl<'a> SetCookieId<'a> {
             before: &cookie[..start],
             id,
             after: &cookie[start + id.len()..],
-            taken_back,
+            is_expired,
         })
     }
 
-    fn with(&self, id: &str) -> Option<HeaderValue> {
+    /// The field with another id.
+    fn with_id(&self, id: &str) -> Option<HeaderValue> {
         HeaderValue::from_bytes(&[self.before, id.as_bytes(), self.after].concat()).ok()
     }
 }
@@ -249,7 +252,7 @@ mod tests {
         vec(select(pieces), 0..10).prop_map(|pieces| pieces.concat())
     }
 
-    /// The parameters that are none of ours, as they stand.
+    /// The text of the parameters with another name.
     fn others(request: &request::Parts) -> Vec<String> {
         parameters(&request.uri)
             .filter(|parameter| !parameter.is("sid") && !parameter.text().is_empty())
@@ -265,69 +268,72 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_is_not_text_hides_no_other() {
-        let place = IdLocation::Cookie("sid".into());
+    fn cookie_after_one_that_is_not_utf8_is_translated() {
+        let location = IdLocation::Cookie("sid".into());
         let mut request = request("/", &[]).unwrap();
         let cookie = HeaderValue::from_bytes(b"a=\xff; sid=UP").unwrap();
         request.headers.insert(COOKIE, cookie);
-        assert_eq!(place.in_request(&request), [b"UP"]);
-        place.set_in_request(&mut request, Some("ours"));
-        assert_eq!(request.headers[COOKIE].as_bytes(), b"a=\xff; sid=ours");
-        let mut answer = HeaderMap::new();
+        assert_eq!(location.in_request(&request), [b"UP"]);
+        location.set_in_request(&mut request, Some("client"));
+        assert_eq!(request.headers[COOKIE].as_bytes(), b"a=\xff; sid=client");
+        let mut response = HeaderMap::new();
         let cookie = HeaderValue::from_bytes(b"sid=\"UP\"; Comment=\xff").unwrap();
-        answer.insert(SET_COOKIE, cookie);
-        place.set_in_answer(&mut answer, |_| Some("ours"));
-        assert_eq!(answer[SET_COOKIE].as_bytes(), b"sid=\"ours\"; Comment=\xff");
+        response.insert(SET_COOKIE, cookie);
+        location.set_in_response(&mut response, |_| Some("client"));
+        assert_eq!(
+            response[SET_COOKIE].as_bytes(),
+            b"sid=\"client\"; Comment=\xff"
+        );
     }
 
     proptest! {
         #[test]
-        fn every_parameter_of_the_name_is_set_or_gone_and_no_other(
+        fn each_parameter_of_the_name_is_replaced_or_removed_and_no_other(
             query in text(&["sid", "%73id", "s%69d", "SID", "[]", "=", "=", "&", ";", "a", "%20", "%", "+", "%3d"]),
         ) {
-            let place = IdLocation::Query("sid".into());
+            let location = IdLocation::Query("sid".into());
             let Some(before) = request(&format!("/path?{query}"), &[]) else { return Ok(()) };
-            let count = place.in_request(&before).len();
+            let count = location.in_request(&before).len();
             let mut set = before.clone();
-            place.set_in_request(&mut set, Some("a b&c"));
-            prop_assert_eq!(place.in_request(&set), vec![b"a b&c".to_vec(); count]);
+            location.set_in_request(&mut set, Some("a b&c"));
+            prop_assert_eq!(location.in_request(&set), vec![b"a b&c".to_vec(); count]);
             prop_assert_eq!(others(&set), others(&before));
             let mut gone = before.clone();
-            place.set_in_request(&mut gone, None);
-            prop_assert!(place.in_request(&gone).is_empty());
+            location.set_in_request(&mut gone, None);
+            prop_assert!(location.in_request(&gone).is_empty());
             prop_assert_eq!(others(&gone), others(&before));
             prop_assert_eq!((gone.uri.path(), set.uri.path()), ("/path", "/path"));
         }
 
         #[test]
-        fn every_cookie_of_the_name_is_set_or_gone_and_no_other(
+        fn each_cookie_of_the_name_is_replaced_or_removed_and_no_other(
             fields in vec(text(&["sid", "=", "=", "; ", ";", "a", "\"", " ", "sid=x", "b=1"]), 0..3),
         ) {
-            let place = IdLocation::Cookie("sid".into());
+            let location = IdLocation::Cookie("sid".into());
             let Some(before) = request("/", &fields) else { return Ok(()) };
-            let count = place.in_request(&before).len();
+            let count = location.in_request(&before).len();
             let mut set = before.clone();
-            place.set_in_request(&mut set, Some("UP"));
-            prop_assert_eq!(place.in_request(&set), vec![b"UP".to_vec(); count]);
+            location.set_in_request(&mut set, Some("UP"));
+            prop_assert_eq!(location.in_request(&set), vec![b"UP".to_vec(); count]);
             prop_assert_eq!(other_cookies(&set), other_cookies(&before));
             let mut gone = before.clone();
-            place.set_in_request(&mut gone, None);
-            prop_assert!(place.in_request(&gone).is_empty());
+            location.set_in_request(&mut gone, None);
+            prop_assert!(location.in_request(&gone).is_empty());
             prop_assert_eq!(other_cookies(&gone), other_cookies(&before));
         }
 
         #[test]
-        fn what_a_cookie_gives_is_set_and_nothing_else(
+        fn id_of_set_cookie_is_replaced_and_nothing_else(
             cookie in text(&["sid", "=", "=", "; ", "a", "\"", "UP", "Path=/", "Max-Age=0", "Max-Age=1"]),
         ) {
-            let place = IdLocation::Cookie("sid".into());
+            let location = IdLocation::Cookie("sid".into());
             let Ok(value) = HeaderValue::from_str(&cookie) else { return Ok(()) };
             let mut headers = HeaderMap::new();
             headers.insert(SET_COOKIE, value.clone());
-            let given = place.in_answer(&headers);
-            place.set_in_answer(&mut headers, |_| Some("ours"));
-            match given.as_slice() {
-                // A cookie that is taken back gives no id, and the one in it goes no further.
+            let ids = location.in_response(&headers);
+            location.set_in_response(&mut headers, |_| Some("client"));
+            match ids.as_slice() {
+                // An expired cookie has no id, and its value is removed.
                 [] if cookie.contains("Max-Age=0") => {
                     let left = headers[SET_COOKIE].to_str().unwrap();
                     let (name, rest) = cookie.split_once('=').unwrap();
@@ -337,11 +343,11 @@ mod tests {
                 }
                 [] => prop_assert_eq!(&headers[SET_COOKIE], &value),
                 [id] => {
-                    prop_assert_eq!(place.in_answer(&headers), vec![b"ours".to_vec()]);
-                    place.set_in_answer(&mut headers, |_| std::str::from_utf8(id).ok());
+                    prop_assert_eq!(location.in_response(&headers), vec![b"client".to_vec()]);
+                    location.set_in_response(&mut headers, |_| std::str::from_utf8(id).ok());
                     prop_assert_eq!(&headers[SET_COOKIE], &value);
                 }
-                _ => prop_assert!(false, "one cookie gives one id"),
+                _ => prop_assert!(false, "a cookie has at most one id"),
             }
         }
     }

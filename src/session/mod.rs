@@ -1,19 +1,22 @@
-//! Sessions: which session of a client is which of the upstream.
+//! Session mapping: clients use session ids of the layer instead of those of the upstream.
 //!
-//! A client only ever sees an id that the layer's [store](SessionStore) has minted, the upstream only its own; [`SessionMapping`] says
-//! where ids live, and so where they are translated. A session belongs to who opened it: another's id is answered like one that
-//! does not exist, whatever its holder knows of it.
+//! The layer creates a session id for the client when the upstream opens a session, and keeps both ids in a [store](SessionStore).
+//! [`SessionMapping`] lists the locations of session ids in requests, responses and events, where the layer replaces one id by the
+//! other. The client never receives the upstream's id, and the upstream never receives the client's.
+//!
+//! A session belongs to the [owner](Owner) of the request that opened it. The layer answers a request of another owner with 404, as if
+//! the session did not exist.
 //!
 //! ```
 //! use std::convert::Infallible;
 //! use bytes::Bytes;
-//! use http::{Request, Response, StatusCode};
+//! use http::{HeaderName, Request, Response, StatusCode};
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceExt, service_fn};
 //! use tower_sse_proxy::{SseProxyLayer, session::{MemoryStore, SessionMapping}};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Infallible> {
-//! // Opens a session for whoever has none.
+//! // Opens a session if the request has none.
 //! let upstream = service_fn(|request: Request<()>| async move {
 //!     let session = request.headers().get("x-session").cloned();
 //!     let mut response = Response::new(Full::<Bytes>::default());
@@ -21,15 +24,15 @@
 //!     Ok::<_, Infallible>(response)
 //! });
 //! let proxy = SseProxyLayer::new(MemoryStore::default())
-//!     .sessions(SessionMapping::header("x-session"))
+//!     .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
 //!     .layer(upstream);
 //!
-//! let request = Request::builder().header("authorization", "Bearer mine");
+//! let request = Request::builder().header("authorization", "Bearer of-alice");
 //! let response = proxy.clone().oneshot(request.body(()).unwrap()).await?;
 //! let session = response.headers()["x-session"].clone();
 //! assert_ne!(session, "upstream-1");
 //!
-//! let request = Request::builder().header("authorization", "Bearer another's").header("x-session", session);
+//! let request = Request::builder().header("authorization", "Bearer of-bob").header("x-session", session);
 //! let response = proxy.oneshot(request.body(()).unwrap()).await?;
 //! assert_eq!(response.status(), StatusCode::NOT_FOUND);
 //! # Ok(()) }
@@ -37,13 +40,19 @@
 //!
 //! # Stores
 //!
-//! * [`MemoryStore`]: in the memory of one process.
+//! * [`MemoryStore`] keeps sessions in the memory of one process.
 #![cfg_attr(
     feature = "sealed",
-    doc = "* [`SealedStore`]: in the id itself, which every process with the key can open."
+    doc = "* [`SealedStore`] encrypts a session into its id, which every process with the key can decrypt."
 )]
-//! * Your own: any tower service that answers [`SessionRequest`]s. [`SessionStore`] has one in twenty lines.
+//! * Any tower service that answers [`SessionRequest`]s. [`SessionStore`] has an example. With the feature `serde`, a [`Session`] can be
+//!   serialized.
+//!
+//! # Several upstreams
+//!
+//! If the inner service balances over several upstreams, an [`UpstreamKey`] names the upstream that a session is on.
 
+mod any_store;
 mod binder;
 mod credentials;
 mod endpoint;
@@ -55,6 +64,8 @@ mod memory;
 mod owner;
 #[cfg(feature = "sealed")]
 mod sealed;
+#[cfg(feature = "serde")]
+mod serde;
 mod store;
 mod streams;
 
@@ -63,15 +74,15 @@ pub mod testing;
 
 pub use credentials::{Credentials, InvalidCookieName};
 pub use id::{MalformedId, Owner, SessionId, UpstreamKey, UpstreamSessionId};
-pub use mapping::SessionMapping;
+pub use mapping::{MappingError, SessionMapping};
 pub use memory::MemoryStore;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
 pub use streams::StreamCount;
 
+pub(crate) use any_store::AnyStore;
 pub(crate) use binder::SessionBinder;
 pub(crate) use keep_alive::{SessionKeepAlive, SessionLease};
 pub(crate) use owner::Owners;
-pub(crate) use store::AnyStore;
 pub(crate) use streams::OpenStream;

@@ -1,4 +1,4 @@
-//! Whose a request is.
+//! The owner of a request.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{Credentials, Owner, SessionMapping};
 
 type Principal = Arc<dyn Fn(&request::Parts) -> Option<Vec<u8>> + Send + Sync>;
 
-/// Computes the owner of a request.
+/// Computes the owner of a request: an HMAC-SHA256 of its principal or its credentials.
 #[derive(Clone)]
 pub(crate) struct Owners {
     keyed: Hmac<Sha256>,
@@ -36,16 +36,17 @@ impl Owners {
         self.rule = Rule::Credentials(credentials);
     }
 
+    /// The owner, or [`Owner::ANONYMOUS`] for a request without a principal or credentials. `sessions` are the rules for the request.
     pub(crate) fn owner(
         &self,
         request: &request::Parts,
         sessions: Option<&SessionMapping>,
     ) -> Owner {
         let mut keyed = self.keyed.clone();
-        let mut any = false;
+        let mut is_anonymous = true;
         let mut add = |kind: &str, name: &[u8], value: &[u8]| {
-            any = true;
-            // Each part follows its length, so that different lists of fields never hash the same bytes.
+            is_anonymous = false;
+            // The length precedes each part, so that different lists of fields have different input to the hash.
             for part in [kind.as_bytes(), name, value] {
                 keyed.update(&(part.len() as u64).to_le_bytes());
                 keyed.update(part);
@@ -70,7 +71,7 @@ impl Owners {
                 });
             }
         }
-        if !any {
+        if is_anonymous {
             return Owner::ANONYMOUS;
         }
         Owner::from_bytes(keyed.finalize().into_bytes().into())
@@ -78,7 +79,10 @@ impl Owners {
 }
 
 impl Default for Owners {
-    /// With a random key, and the default [`Credentials`].
+    /// A random key and the default [`Credentials`].
+    ///
+    /// # Panics
+    /// If the operating system cannot provide random numbers.
     fn default() -> Self {
         let mut key = [0_u8; 32];
         getrandom::fill(&mut key).expect("the operating system has random numbers");
@@ -90,7 +94,7 @@ impl Default for Owners {
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length (RFC 2104 2)")
+    Hmac::new_from_slice(key).expect("HMAC accepts keys of any length (RFC 2104 section 2)")
 }
 
 impl fmt::Debug for Owners {

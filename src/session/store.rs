@@ -1,49 +1,44 @@
-//! The store of sessions: a tower service, whatever is behind it.
+//! The interface of a session store: requests, sessions and the trait [`SessionStore`].
 
-use std::{
-    fmt,
-    panic::AssertUnwindSafe,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use futures_util::FutureExt;
-use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::{Owner, SessionId, StreamCount, UpstreamKey, UpstreamSessionId, streams::OpenStream};
 
-/// What a [`SessionStore`] is asked.
+/// A request to a [`SessionStore`]. The response is an `Option<Session>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionRequest {
-    /// The session of this id, if there is one that has not expired. Being asked for keeps a session alive,
-    /// whoever asks.
+    /// Returns the session with this id, or `None` if the id is unknown or the session has expired. A lookup restarts the idle
+    /// timeout of the session.
     ///
-    /// The answer is the same for every asker: whether the session is theirs is for the layer to see.
+    /// The store does not check the owner: the layer compares [`Session::owner`] with the owner of the request.
     Lookup(SessionId),
-    /// Keep this session under an id of the store's own, or answer `None` if there is no room for it. If the same owner has bound the same upstream id of the same
-    /// upstream already, the answer is the session in force.
+    /// Stores the session under a new id that the store chooses, and returns it. If the same owner has already bound the same
+    /// upstream id of the same upstream, returns that session. Returns `None` if the store has no room for the session.
     Bind(NewSession),
-    /// The session is in use. The answer is the session, or `None` if it is no more.
+    /// Restarts the idle timeout of the session and returns it, or `None` if the id is unknown or the session has expired.
     Touch(SessionId),
-    /// Forget the session. The answer is what was forgotten, if anything was.
+    /// Removes the session and returns it, or `None` if there was none.
     Remove(SessionId),
 }
 
-/// A session that an upstream has opened and that has no id of ours yet.
+/// A session that an upstream has opened, and that has no client session id yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct NewSession {
-    /// The id that the upstream gave it.
+    /// The session id that the upstream chose.
     pub upstream_id: UpstreamSessionId,
-    /// The upstream it lives on, if the service inside told.
+    /// The upstream that the session is on, or `None` if the inner service did not set an [`UpstreamKey`].
     pub upstream: Option<UpstreamKey>,
-    /// Whose it is.
+    /// The owner of the request that opened the session.
     pub owner: Owner,
 }
 
 impl NewSession {
-    /// A session of one upstream.
+    /// A session without an [`UpstreamKey`].
     pub fn new(upstream_id: UpstreamSessionId, owner: Owner) -> Self {
         Self {
             upstream_id,
@@ -52,39 +47,65 @@ impl NewSession {
         }
     }
 
-    /// The same on this upstream, if it is known.
+    /// Sets the upstream that the session is on.
     pub fn with_upstream(mut self, upstream: Option<UpstreamKey>) -> Self {
         self.upstream = upstream;
         self
     }
 }
 
-/// A session as the store keeps it.
+/// A session in a [`SessionStore`].
+///
+/// # Serialization
+///
+/// With the feature `serde`, a session can be kept outside of the process. In JSON it is an object:
+///
+/// ```json
+/// {
+///   "id": "0b1c2d",
+///   "upstream_id": "7f3a",
+///   "upstream": "10.0.0.7:8080",
+///   "owner": "0909090909090909090909090909090909090909090909090909090909090909",
+///   "created": { "secs_since_epoch": 1800000000, "nanos_since_epoch": 0 },
+///   "last_seen": { "secs_since_epoch": 1800000060, "nanos_since_epoch": 500000000 },
+///   "idle_timeout": { "secs": 1800, "nanos": 0 }
+/// }
+/// ```
+///
+/// * `upstream` and `idle_timeout` may be `null` or absent.
+/// * `owner` is 64 hexadecimal digits. Nodes that share sessions need the same [`owner_key`](crate::SseProxyLayer::owner_key).
+/// * Times before 1970 are an error.
+/// * [`open_streams`](Self::open_streams) belongs to the process and is not serialized. It is `None` after deserialization.
+/// * Unknown members are ignored.
+///
+/// [`SessionId`], [`UpstreamSessionId`] and [`UpstreamKey`] are strings. [`NewSession`] is an object with `upstream_id`, `upstream` and
+/// `owner`. A session id is a secret: a client that has it and passes for its owner can use the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
-    /// The id that the client has.
+    /// The session id that the client uses.
     pub id: SessionId,
-    /// The id that the upstream has.
+    /// The session id that the upstream uses.
     pub upstream_id: UpstreamSessionId,
-    /// The upstream it lives on, if the service inside told.
+    /// The upstream that the session is on, or `None` if the inner service did not set an [`UpstreamKey`].
     pub upstream: Option<UpstreamKey>,
-    /// Whose it is.
+    /// The owner of the request that opened the session.
     pub owner: Owner,
-    /// When it was bound, by the store's wall clock.
+    /// When the session was bound, by the store's wall clock.
     pub created: SystemTime,
-    /// When it was last asked for, as far as the store knows, by its wall clock.
+    /// When the session was last looked up or touched, by the store's wall clock. It may be older than the last use if the store does
+    /// not record each use.
     pub last_seen: SystemTime,
-    /// How long it lives without being asked for, or `None` if that makes no difference. A stream of the session touches it
-    /// several times in this time.
+    /// How long the session lives without a lookup or a touch. `None` if the session has no idle timeout. While a stream of the
+    /// session is open, the layer touches the session three times in each timeout, but at most every 10 ms.
     pub idle_timeout: Option<Duration>,
-    /// How many streams of the session are open, if the store wants to know: it shares a count with the layer.
+    /// The number of open streams of the session, shared between the store and the layer. `None` if the store does not need it.
     pub open_streams: Option<StreamCount>,
 }
 
 impl Session {
-    /// A session that is bound now. It names no [`idle_timeout`](Self::idle_timeout): a store that has one sets it, or the streams
-    /// of a session do not keep it alive.
+    /// A session that is bound at `now`. It has no [`idle_timeout`](Self::idle_timeout): a store with an idle timeout must set
+    /// the field, or open streams do not keep the session alive.
     pub fn new(id: SessionId, new: NewSession, now: SystemTime) -> Self {
         Self {
             id,
@@ -98,13 +119,14 @@ impl Session {
         }
     }
 
-    /// Counts the session as in use, where the store wants to know, until the guard is dropped.
+    /// Adds one to [`open_streams`](Self::open_streams), if the store needs the number, until the guard is dropped.
     pub(crate) fn in_use(&self) -> Option<OpenStream> {
         self.open_streams.as_ref().map(StreamCount::open)
     }
 
-    /// Whether it is what a store was asked for. One that mixes up its answers must not mix up those who ask.
-    fn answers(&self, request: &SessionRequest) -> bool {
+    /// Whether this session is a correct response to the request. The layer checks it, so that a faulty store cannot give one
+    /// client the session of another.
+    pub(super) fn answers(&self, request: &SessionRequest) -> bool {
         match request {
             SessionRequest::Lookup(id) | SessionRequest::Touch(id) | SessionRequest::Remove(id) => {
                 self.id == *id
@@ -116,50 +138,58 @@ impl Session {
     }
 }
 
-/// Keeps which session of the client is which of the upstream.
+/// A store that maps client session ids to upstream session ids.
 ///
-/// Any tower service that answers a [`SessionRequest`] with an `Option<Session>` is one: wrap a store in tower's `Timeout`,
-/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. (Of tower's boxes, `BoxCloneSyncService` is `Sync`.) The
-/// feature `testing` has tests for what a store promises. A store that outlives the process, or that several share, keeps owners
-/// that the next one can tell only with the same [`owner_key`](crate::SseProxyLayer::owner_key).
+/// Any tower service that answers a [`SessionRequest`] with an `Option<Session>` is a store. Wrap a store in tower's `Timeout`,
+/// `Retry`, `ConcurrencyLimit` or `Buffer`, or write one as a function. (Of tower's boxed services, only `BoxCloneSyncService` is
+/// `Sync`.) The feature `testing` adds tests of what a store must do. If several processes share a store, or the store outlives the
+/// process, set the same [`owner_key`](crate::SseProxyLayer::owner_key) in all of them.
 ///
-/// The layer calls it by `oneshot` on a clone of its own, with a [time limit](super::SessionMapping::store_timeout), and only for
-/// requests that have to do with sessions. A store that fails, panics, takes too long, answers `Bind` with `None` or answers with
-/// another session than it was asked for is answered 503, and in an event stream cuts it. A warning to `tracing` tells which of
-/// these it was, but not the store's error, which may hold ids: log that in the store, or in a layer around it.
+/// The layer calls a clone of the store with `oneshot` and a [time limit](super::SessionMapping::store_timeout). Requests and
+/// responses without a session id cause no call.
+///
+/// # Errors
+///
+/// A store fails if it returns an error, panics, exceeds the time limit, answers `Bind` with `None`, or returns a session that does
+/// not match the request. The layer then answers the request with 503, or ends the event stream with an error. It logs the kind of
+/// failure as a warning with [`tracing`], without the store's error, which may contain session ids. Log the error in the store, or in a
+/// layer around it.
+///
+/// # Example
 ///
 /// ```
 /// use std::{collections::HashMap, convert::Infallible, sync::{Arc, Mutex}, time::SystemTime};
+/// use http::HeaderName;
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_sse_proxy::{SseProxyLayer, session::{Session, SessionId, SessionRequest, SessionStore, SessionMapping}};
 ///
-/// /// Keeps everything for ever: a start, not a store.
-/// fn hoard() -> impl SessionStore {
-///     let all = Arc::new(Mutex::new(HashMap::<SessionId, Session>::new()));
+/// /// Never removes an expired session: an example, not a store for production.
+/// fn unbounded_store() -> impl SessionStore {
+///     let sessions = Arc::new(Mutex::new(HashMap::<SessionId, Session>::new()));
 ///     service_fn(move |request| {
-///         let mut all = all.lock().unwrap();
-///         let answer = match request {
-///             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => all.get(&id).cloned(),
-///             SessionRequest::Remove(id) => all.remove(&id),
+///         let mut sessions = sessions.lock().unwrap();
+///         let response = match request {
+///             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => sessions.get(&id).cloned(),
+///             SessionRequest::Remove(id) => sessions.remove(&id),
 ///             SessionRequest::Bind(new) => {
-///                 let same = |old: &&Session| {
+///                 let is_same = |old: &&Session| {
 ///                     (&old.upstream_id, &old.upstream, old.owner) == (&new.upstream_id, &new.upstream, new.owner)
 ///                 };
-///                 let session = match all.values().find(same) {
+///                 let session = match sessions.values().find(is_same) {
 ///                     Some(old) => old.clone(),
 ///                     None => Session::new(SessionId::random(), new, SystemTime::now()),
 ///                 };
-///                 all.insert(session.id.clone(), session.clone());
+///                 sessions.insert(session.id.clone(), session.clone());
 ///                 Some(session)
 ///             }
 ///             _ => None,
 ///         };
-///         async move { Ok::<_, Infallible>(answer) }
+///         async move { Ok::<_, Infallible>(response) }
 ///     })
 /// }
 ///
-/// let store = ServiceBuilder::new().concurrency_limit(64).service(hoard());
-/// let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+/// let store = ServiceBuilder::new().concurrency_limit(64).service(unbounded_store());
+/// let layer = SseProxyLayer::new(store).sessions(SessionMapping::header(HeaderName::from_static("x-session")));
 /// ```
 pub trait SessionStore:
     Service<
@@ -180,58 +210,4 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
 {
-}
-
-/// A store, whichever it is.
-#[derive(Clone)]
-pub(crate) struct AnyStore(BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>);
-
-impl AnyStore {
-    pub(crate) fn new(store: impl SessionStore) -> Self {
-        Self(BoxCloneSyncService::new(store.map_err(Into::into)))
-    }
-
-    /// Asks once, for so long. The error says what happened, not what the store says of it: that may tell of ids.
-    pub(crate) async fn ask(
-        &self,
-        request: SessionRequest,
-        limit: Duration,
-    ) -> Result<Option<Session>, &'static str> {
-        let asked = request.clone();
-        // Other streams and requests share the task that asks.
-        let answer = async { self.0.clone().oneshot(request).await };
-        let answer = AssertUnwindSafe(answer).catch_unwind();
-        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
-            return Err("the session store took longer than its time limit");
-        };
-        let answer = answer.map_err(|_| "the session store panicked")?;
-        match answer.map_err(|_| "the session store failed")? {
-            Some(session) if !session.answers(&asked) => {
-                Err("the session store answered with another session")
-            }
-            answer => Ok(answer),
-        }
-    }
-
-    /// Binds a session, as [`ask`](Self::ask) does.
-    pub(crate) async fn bind(
-        &self,
-        new: NewSession,
-        limit: Duration,
-    ) -> Result<Session, &'static str> {
-        let bound = self.ask(SessionRequest::Bind(new), limit).await?;
-        bound.ok_or("the session store did not bind a session: it is full, or what the upstream calls it is too long")
-    }
-}
-
-impl fmt::Debug for AnyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionStore").finish_non_exhaustive()
-    }
-}
-
-impl Default for AnyStore {
-    fn default() -> Self {
-        Self::new(super::MemoryStore::default())
-    }
 }

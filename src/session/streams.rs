@@ -1,4 +1,4 @@
-//! How many streams of a session are open.
+//! The number of open streams of a session.
 
 use std::{
     fmt,
@@ -8,28 +8,29 @@ use std::{
     },
 };
 
-/// How many event streams of a session are open in this process, and how many of its requests wait for the service.
+/// The number of event streams of a session that are open in this process, plus the number of its requests that wait for the
+/// inner service.
 ///
-/// A store that evicts sessions gives each [`Session`](super::Session) that it answers with the same count, by a clone. The
-/// layer raises it while a stream of the session is open or opening, so that the store can spare the session. The count is not part of
-/// the identity of a session: all counts are equal.
+/// A store that evicts sessions puts a clone of one count into each [`Session`](super::Session) that it returns for the same id. The layer
+/// increases the count while a stream of the session is open or opening, so that the store can avoid evicting the session. All counts
+/// are equal for `Eq`, because the count is not part of the identity of a session.
 #[derive(Clone, Default)]
 pub struct StreamCount(Arc<AtomicUsize>);
 
 impl StreamCount {
-    /// The number of streams that are open or opening now.
+    /// The number of streams that are open or opening at this moment.
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts one more stream until the guard is dropped.
+    /// Adds one to the count until the guard is dropped.
     pub(crate) fn open(&self) -> OpenStream {
         self.0.fetch_add(1, Ordering::Relaxed);
         OpenStream(self.clone())
     }
 }
 
-/// One open stream in a [`StreamCount`].
+/// Holds one in a [`StreamCount`].
 #[derive(Debug)]
 pub(crate) struct OpenStream(StreamCount);
 

@@ -25,7 +25,7 @@ fn gateway_with(arguments: &[&str]) -> (Front, Origin) {
         settings.listen.addresses[0],
         &upstream,
     );
-    staged(&layer)
+    staged(&layer.unwrap())
 }
 
 #[tokio::test(start_paused = true)]

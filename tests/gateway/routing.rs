@@ -18,7 +18,7 @@ fn gateway() -> (Front, Origin) {
         settings.listen.addresses[0],
         &upstream,
     );
-    staged(&layer)
+    staged(&layer.unwrap())
 }
 
 #[tokio::test(start_paused = true)]

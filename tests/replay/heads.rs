@@ -127,7 +127,7 @@ async fn the_session_and_what_the_user_adds_are_replayed() {
         .response_header(HeaderName::from_static("x-anything"))
         .response_header(header::ACCESS_CONTROL_ALLOW_ORIGIN);
     let layer = SseProxyLayer::default()
-        .sessions(SessionMapping::header("x-session"))
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
         .replay(replay);
     let (front, mut origin) = staged(&layer);
     let (client, id) = open(&front, &mut origin).await;

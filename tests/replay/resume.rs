@@ -10,7 +10,7 @@ use crate::support::{
     origin::{after, get, kept, numbers, settle, with},
     staged, witness,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use tower::{BoxError, service_fn};
 use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::SessionMapping};
 
@@ -58,7 +58,7 @@ async fn interceptors_see_an_event_once_however_often_it_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
-    let layer = kept().sessions(SessionMapping::header("x-session"));
+    let layer = kept().sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {

@@ -14,7 +14,7 @@ use crate::support::{
     origin::{after, get, kept, settle, with},
     staged,
 };
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tower_sse_proxy::{
     ErrorKind,
     replay::{Replay, Retention},
@@ -81,7 +81,8 @@ async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_session_is_the_end_of_its_streams() {
-    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
+    let sessions =
+        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     let (front, mut origin) = staged(&kept().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
@@ -108,7 +109,8 @@ async fn the_end_of_a_session_is_the_end_of_its_streams() {
 
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
-    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
+    let sessions =
+        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     let layer = kept()
         .sessions(sessions)
         .max_replay_bytes(90_000)

@@ -8,7 +8,7 @@ use crate::support::{
     staged, witness,
 };
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, request};
+use http::{HeaderName, Method, Response, StatusCode, request};
 use tower_sse_proxy::{
     ErrorKind, SseProxyLayer,
     replay::{Replay, Retention, StartAt},
@@ -205,8 +205,9 @@ async fn a_stream_that_is_over_is_not_joined() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_are_never_shared() {
-    let (front, mut origin) =
-        staged(&layer(sharing()).sessions(SessionMapping::header("x-session")));
+    let (front, mut origin) = staged(
+        &layer(sharing()).sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
+    );
     // Each answer opens a session.
     let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         let mut feeds = Vec::new();

@@ -23,7 +23,7 @@ async fn a_good_one_passes() {
 
 #[tokio::test]
 async fn one_id_for_all() {
-    is_found_out("have one id", |request, all| match request {
+    is_found_out("have the same id", |request, all| match request {
         SessionRequest::Bind(new) => Some(all.keep(id(&"1".repeat(32)), new)),
         other => all.answer(other),
     })
@@ -32,17 +32,20 @@ async fn one_id_for_all() {
 
 #[tokio::test]
 async fn ids_that_count() {
-    is_found_out("they can be guessed", |request, all| match request {
-        SessionRequest::Bind(new) => Some(all.keep(id(&format!("{:032}", all.0.len())), new)),
-        other => all.answer(other),
-    })
+    is_found_out(
+        "a client can guess one from the other",
+        |request, all| match request {
+            SessionRequest::Bind(new) => Some(all.keep(id(&format!("{:032}", all.0.len())), new)),
+            other => all.answer(other),
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn short_ids() {
     is_found_out(
-        "no room for 128 random bits",
+        "too short for 128 random bits",
         |request, all| match request {
             SessionRequest::Bind(new) => {
                 Some(all.keep(id(&SessionId::random().as_str()[..16]), new))
@@ -56,7 +59,7 @@ async fn short_ids() {
 #[tokio::test]
 async fn ids_that_show_the_upstream_s() {
     is_found_out(
-        "can be read in the client's",
+        "client's session id contains the upstream's",
         |request, all| match request {
             SessionRequest::Bind(new) => {
                 let id = SessionId::parse(&format!("our-{}", new.upstream_id.as_str()));
@@ -71,7 +74,7 @@ async fn ids_that_show_the_upstream_s() {
 #[tokio::test]
 async fn owners_that_make_no_difference() {
     is_found_out(
-        "owner, upstream key or upstream id have one id",
+        "owner, upstream key or upstream id have the same id",
         |request, all| match request {
             SessionRequest::Bind(new) => {
                 let same = |old: &&Session| {
@@ -92,7 +95,7 @@ async fn owners_that_make_no_difference() {
 #[tokio::test]
 async fn keys_that_are_joined() {
     is_found_out(
-        "owner, upstream key or upstream id have one id",
+        "owner, upstream key or upstream id have the same id",
         |request, all| match request {
             SessionRequest::Bind(new) => {
                 let joined =
@@ -180,44 +183,40 @@ async fn upstream_ids_that_are_cleaned_up() {
 
 #[tokio::test]
 async fn ids_that_are_good_for_one_question() {
-    is_found_out("a session is lost: Touch", |request, all| match request {
-        SessionRequest::Lookup(id) => all.0.remove(&id),
+    is_found_out(
+        "the store lost a session: Touch",
+        |request, all| match request {
+            SessionRequest::Lookup(id) => all.0.remove(&id),
+            other => all.answer(other),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn lookups_by_a_prefix() {
+    is_found_out("not from the store", |request, all| match request {
+        SessionRequest::Lookup(id) => {
+            let found = all
+                .0
+                .values()
+                .find(|session| session.id.as_str().starts_with(id.as_str()));
+            found.cloned()
+        }
         other => all.answer(other),
     })
     .await;
 }
 
 #[tokio::test]
-async fn lookups_by_a_prefix() {
-    is_found_out(
-        "not one that the store gave",
-        |request, all| match request {
-            SessionRequest::Lookup(id) => {
-                let found = all
-                    .0
-                    .values()
-                    .find(|session| session.id.as_str().starts_with(id.as_str()));
-                found.cloned()
-            }
-            other => all.answer(other),
-        },
-    )
-    .await;
-}
-
-#[tokio::test]
 async fn ids_of_any_case() {
-    is_found_out(
-        "not one that the store gave",
-        |request, all| match request {
-            SessionRequest::Touch(id) => {
-                let same =
-                    |session: &&Session| session.id.as_str().eq_ignore_ascii_case(id.as_str());
-                all.0.values().find(same).cloned()
-            }
-            other => all.answer(other),
-        },
-    )
+    is_found_out("not from the store", |request, all| match request {
+        SessionRequest::Touch(id) => {
+            let same = |session: &&Session| session.id.as_str().eq_ignore_ascii_case(id.as_str());
+            all.0.values().find(same).cloned()
+        }
+        other => all.answer(other),
+    })
     .await;
 }
 
@@ -235,17 +234,20 @@ async fn removals_that_do_nothing() {
 
 #[tokio::test]
 async fn removals_that_say_nothing() {
-    is_found_out("a session is lost: Remove", |request, all| match request {
-        SessionRequest::Remove(id) => all.0.remove(&id).and(None),
-        other => all.answer(other),
-    })
+    is_found_out(
+        "the store lost a session: Remove",
+        |request, all| match request {
+            SessionRequest::Remove(id) => all.0.remove(&id).and(None),
+            other => all.answer(other),
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn removals_of_everything() {
     is_found_out(
-        "a session is lost: Lookup after another was removed",
+        "the store lost a session: Lookup after another was removed",
         |request, all| match request {
             SessionRequest::Remove(id) => {
                 let removed = all.0.remove(&id)?;
@@ -261,7 +263,7 @@ async fn removals_of_everything() {
 #[tokio::test]
 async fn sessions_that_are_bound_twice() {
     is_found_out(
-        "bound at once under several ids",
+        "concurrent Bind requests for one session returned several ids",
         |request, all| match request {
             SessionRequest::Bind(new) => Some(all.keep(SessionId::random(), new)),
             other => all.answer(other),
@@ -335,7 +337,7 @@ async fn removals_that_are_mixed_up() {
         }
     });
     let run = tokio::spawn(testing::core(store));
-    breaks(run.await, "Remove and Touch of many at once");
+    breaks(run.await, "concurrent Remove and Touch");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 #[tokio::test]
 async fn cookies_are_mapped_and_others_stay() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
     let proxy = Proxy::new(layer, |_| {
         let answer = with(answer(""), "set-cookie", "theme=dark; Path=/");
         with(answer, "set-cookie", "sid=UP-1; Path=/; HttpOnly")
@@ -43,7 +43,8 @@ async fn a_cookie_that_is_taken_back_is_no_session_and_tells_no_id() {
         ),
         ("sid=; Max-Age=0", "sid=; Max-Age=0"),
     ] {
-        let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+        let layer =
+            SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
         let proxy = Proxy::new(layer, move |_| with(answer(""), "set-cookie", given));
         let response = proxy.send(ask("/")).await;
         assert_eq!(header(&response, "set-cookie").unwrap(), passed);
@@ -53,7 +54,7 @@ async fn a_cookie_that_is_taken_back_is_no_session_and_tells_no_id() {
 #[tokio::test]
 async fn a_cookie_beside_what_is_no_text_is_mapped_all_the_same() {
     let latin1 = |text: &[u8]| HeaderValue::from_bytes(text).unwrap();
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
     let layer = layer.owner(|_| None::<Vec<u8>>);
     let proxy = Proxy::new(layer, |_| {
         let mut answer = answer("");

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use crate::proxy::{Proxy, answer, ask, by_header, header, opens, text, with};
 use crate::support::{Script, event_stream};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tower_sse_proxy::{Event, SseProxyLayer, intercept::StreamHead, session::SessionMapping};
 
 #[tokio::test]
 async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
-    let rules = SessionMapping::header("x-session").in_data("/session/id");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_data("/session/id")
+        .unwrap();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| {
         let stream = concat!(
             "id: 7\ndata: {\"n\": 1.0, \"session\": {\"id\": \"UP-1\"}, \"text\": \"UP-1\"}\n\n",
@@ -73,7 +75,7 @@ impl tower_sse_proxy::intercept::Interceptor for Pass {
 
 #[tokio::test]
 async fn a_stream_that_cannot_be_read_does_not_carry_ids_past_the_rules() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id").unwrap());
     let mut stream = event_stream(Script::of(["?"]));
     stream
         .headers_mut()

@@ -43,7 +43,8 @@ async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
         let layer = SseProxyLayer::default().sessions(
             SessionMapping::none()
                 .in_endpoint()
-                .allow_upstream_origin("http://upstream:9000"),
+                .allow_upstream_origin("http://upstream:9000")
+                .unwrap(),
         );
         let stream = Script::new([
             crate::support::Step::Data(": hi\n\nevent: endp".into()),
@@ -130,7 +131,10 @@ async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
 
 #[tokio::test]
 async fn a_mounted_layer_tells_the_whole_path() {
-    let rules = SessionMapping::none().in_endpoint().mount_path("/tools/");
+    let rules = SessionMapping::none()
+        .in_endpoint()
+        .mount_path("/tools/")
+        .unwrap();
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
     let (seen, _) = streamed(rules, Request::get("/sse"), stream).await;
     endpoint_id(&seen, "/tools/sse");
@@ -150,8 +154,12 @@ async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
         "/messages",
         routing::post(|uri: Uri| async move { uri.to_string() }),
     );
-    let layer = SseProxyLayer::default()
-        .sessions(SessionMapping::none().in_endpoint().mount_path("/tools"));
+    let layer = SseProxyLayer::default().sessions(
+        SessionMapping::none()
+            .in_endpoint()
+            .mount_path("/tools")
+            .unwrap(),
+    );
     let app = Router::new().nest_service("/tools", layer.layer(tools));
 
     let request = Request::get("/tools/sse").body(Body::empty()).unwrap();

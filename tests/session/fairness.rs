@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use crate::support::{Fed, event_stream};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -158,7 +158,8 @@ fn session_of<B>(response: &Response<B>) -> String {
 async fn a_session_with_an_open_stream_is_not_evicted_by_its_own_owner_either() {
     for recorded in [false, true] {
         let store = MemoryStore::default().max_sessions(100);
-        let mut layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+        let mut layer = SseProxyLayer::new(store)
+            .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
         if recorded {
             layer = layer.replay(tower_sse_proxy::replay::Replay::default());
         }
@@ -189,7 +190,8 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
     let store = MemoryStore::default()
         .max_sessions(100)
         .max_sessions_per_owner(3);
-    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+    let layer = SseProxyLayer::new(store)
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let send = server();
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -224,7 +226,8 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_stream_waits_for_its_head_is_not_evicted() {
     let store = MemoryStore::default().max_sessions(10);
-    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+    let layer = SseProxyLayer::new(store)
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let send = server();
     let opened = send(&layer, request("POST", None)).await.unwrap();
     let session = session_of(&opened);

@@ -1,7 +1,7 @@
 //! Session ids in headers and queries: the client and the upstream have different ones.
 
 use crate::proxy::{Proxy, answer, ask, by_header, header, opens, text, with};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tower_sse_proxy::{
     SseProxyLayer,
     session::{SessionMapping, UpstreamKey},
@@ -90,7 +90,8 @@ async fn malformed_ids_are_said_to_be_so() {
 async fn an_id_in_another_spelling_of_the_header_does_not_pass() {
     let layers = [
         by_header(),
-        SseProxyLayer::default().sessions(SessionMapping::none().strip_header("x-session")),
+        SseProxyLayer::default()
+            .sessions(SessionMapping::none().strip_header(HeaderName::from_static("x-session"))),
     ];
     for layer in layers {
         let proxy = Proxy::new(layer, |_| with(answer(""), "x_session", "UP-1"));
@@ -109,7 +110,10 @@ async fn an_upstreams_id_that_cannot_be_mapped_does_not_pass() {
 
 #[tokio::test]
 async fn an_unknown_id_can_be_forgotten() {
-    let rules = SessionMapping::none().in_cookie("sid").ignore_unknown();
+    let rules = SessionMapping::none()
+        .in_cookie("sid")
+        .unwrap()
+        .ignore_unknown();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| answer(""));
     let long = format!("sid={}; a=1", "x".repeat(2000));
     for cookies in [
@@ -127,7 +131,9 @@ async fn an_unknown_id_can_be_forgotten() {
 
 #[tokio::test]
 async fn a_parameter_is_mapped_however_it_is_spelled() {
-    let rules = SessionMapping::header("x-session").in_query("sid");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_query("sid")
+        .unwrap();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens);
     let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
     for (query, upstreams) in [

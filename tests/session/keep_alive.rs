@@ -7,7 +7,7 @@ use std::{
 
 use crate::proxy::{Proxy, ask, header, opens};
 use crate::support::{Script, event_stream};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::service_fn;
 use tower_sse_proxy::{
     SseBody, SseProxyLayer,
@@ -17,7 +17,8 @@ use tower_sse_proxy::{
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_open_keeps_its_session_alive() {
     let store = MemoryStore::default().idle_timeout(Duration::from_secs(60));
-    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+    let layer = SseProxyLayer::new(store)
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let proxy = Proxy::new(layer.clone(), opens);
     let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
     let idle = header(
@@ -59,7 +60,7 @@ fn touched(
             Ok(Some(session))
         }
     });
-    SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"))
+    SseProxyLayer::new(store).sessions(SessionMapping::header(HeaderName::from_static("x-session")))
 }
 
 async fn open_stream(layer: &SseProxyLayer) -> Response<SseBody<Script>> {

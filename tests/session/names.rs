@@ -1,6 +1,6 @@
 //! Which names of headers and parameters stand for that of a session rule, and which do not.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 use crate::proxy::{Proxy, answer, ask, by_header, header, opens, with};
@@ -19,7 +19,8 @@ async fn header_of_the_same_length_with_another_name_is_left_alone() {
 async fn only_a_max_age_of_zero_or_less_takes_a_cookie_back() {
     for attributes in ["Max-Age=3600", "Version=0", "Max-Age=9; Version=-1"] {
         let cookie = format!("sid=UP-1; {attributes}");
-        let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+        let layer =
+            SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
         let proxy = Proxy::new(layer, move |_| with(answer(""), "set-cookie", &cookie));
         let given = header(&proxy.send(ask("/")).await, "set-cookie").unwrap();
         let id = given.strip_prefix("sid=").unwrap();
@@ -31,7 +32,9 @@ async fn only_a_max_age_of_zero_or_less_takes_a_cookie_back() {
 #[tokio::test]
 async fn parameter_with_a_plus_is_mapped_if_either_reading_of_it_is_the_name() {
     for name in ["session id", "session+id"] {
-        let rules = SessionMapping::header("x-session").in_query(name);
+        let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+            .in_query(name)
+            .unwrap();
         let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens);
         let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
         let response = proxy.send(ask(&format!("/?session+id={id}"))).await;

@@ -1,7 +1,7 @@
 //! A session belongs to its owner; for another owner it does not exist.
 
 use crate::proxy::{Proxy, ask, by_header, header, opens, text};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tower_sse_proxy::{
     SseProxyLayer,
     session::{MemoryStore, SessionMapping},
@@ -79,7 +79,10 @@ async fn nodes_with_one_store_and_one_key_know_each_others_sessions() {
     let store = MemoryStore::default();
     let node = |key: &str| {
         let layer = SseProxyLayer::new(store.clone()).owner_key(key);
-        Proxy::new(layer.sessions(SessionMapping::header("x-session")), opens)
+        Proxy::new(
+            layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
+            opens,
+        )
     };
     let opened = node("key")
         .send(ask("/").header("authorization", "me"))

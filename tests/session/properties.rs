@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use proptest::{collection::vec, prelude::*};
 use tokio::time::{Instant, advance};
@@ -145,7 +145,7 @@ fn slow(store: MemoryStore) -> impl SessionStore {
 
 async fn run(batches: Vec<(Vec<Op>, u64)>) {
     let store = MemoryStore::default().idle_timeout(IDLE);
-    let rules = SessionMapping::header("x-session").end_on_delete_or_404();
+    let rules = SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     let layer = SseProxyLayer::new(slow(store))
         .sessions(rules)
         .owner(|request| {

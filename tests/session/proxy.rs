@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{Script, event_stream, rest};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
@@ -113,7 +113,8 @@ pub fn opens(request: &Request<()>) -> Response<Full<Bytes>> {
 }
 
 pub fn by_header() -> SseProxyLayer {
-    SseProxyLayer::new(MemoryStore::default()).sessions(SessionMapping::header("X-Session"))
+    SseProxyLayer::new(MemoryStore::default())
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
 }
 
 /// Sends one stream through a layer with these rules.
@@ -136,5 +137,7 @@ where
     E: Into<tower::BoxError> + 'static,
 {
     let layer = SseProxyLayer::new(service_fn(ask));
-    crate::support::with_free_paths(layer.sessions(SessionMapping::header("x-session")))
+    crate::support::with_free_paths(
+        layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
+    )
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
@@ -61,7 +61,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
     let _log = crate::support::subscribe(subscriber);
     tracing::trace!("the log works");
 
-    let rules = || Mcp::sessions().in_data("/id");
+    let rules = || Mcp::sessions().in_data("/id").unwrap();
     let mcp = Mcp::with_sessions(tower_sse_proxy::Policy::default(), rules())
         .check(OriginCheckLayer::new(["here"], ["http://here"]));
     let shown = format!("{mcp:?} {:?}", rules());
@@ -74,7 +74,9 @@ async fn no_id_no_proof_and_no_data_is_told() {
     for layer in [
         good,
         failing,
-        SseProxyLayer::default().sessions(SessionMapping::header("mcp-session-id")),
+        SseProxyLayer::default().sessions(SessionMapping::header(HeaderName::from_static(
+            "mcp-session-id",
+        ))),
     ] {
         let mut id = None;
         for _ in 0..2 {

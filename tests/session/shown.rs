@@ -1,12 +1,15 @@
 //! `Debug` output of public types names the type, and the settings that are not secret.
 
+use http::HeaderName;
 use tower_sse_proxy::session::{SessionId, SessionMapping};
 
 #[test]
 fn debug_output_names_the_rules_and_the_error() {
-    let rules = SessionMapping::header("x-session").in_data("/id");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_data("/id")
+        .unwrap();
     let shown = format!("{rules:?}");
-    assert!(shown.starts_with("Sessions {"), "{shown}");
+    assert!(shown.starts_with("SessionMapping {"), "{shown}");
     assert!(
         shown.contains("x-session") && shown.contains("/id"),
         "{shown}"

@@ -11,7 +11,7 @@ use crate::support::{
     with_free_paths,
 };
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderName, Request};
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
@@ -36,7 +36,8 @@ fn mcp() -> SseProxyLayer {
 async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
     for protocol in BOTH {
         let hung = service_fn(|_: SessionRequest| pending::<Result<Option<Session>, Infallible>>());
-        let rules = SessionMapping::header("x-session").store_timeout(Duration::from_millis(300));
+        let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+            .store_timeout(Duration::from_millis(300));
         let layer = with_free_paths(SseProxyLayer::new(hung).sessions(rules));
         let upstream = Upstream::answering(
             "HTTP/1.1 200 OK\r\nx-session: UP-1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",

@@ -9,7 +9,7 @@ use crate::support::{Script, event_stream, respond};
 
 #[tokio::test]
 async fn endpoint_event_passes_unchanged_without_an_endpoint_rule() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id").unwrap());
     let stream = "event: endpoint\ndata: http://elsewhere/messages?sessionId=UP-1\n\n";
     let response = respond(&layer, Request::new(()), event_stream(Script::of([stream]))).await;
     let body = response.into_body().collect().await.unwrap();

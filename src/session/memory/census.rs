@@ -1,4 +1,4 @@
-//! How many sessions each owner has, over all shards.
+//! The number of sessions of each owner, over all shards.
 
 use std::{
     cmp::Reverse,
@@ -7,24 +7,25 @@ use std::{
 
 use super::super::Owner;
 
-/// How many sessions there may be.
+/// The limits on the number of sessions.
 #[derive(Clone, Copy)]
 pub(super) struct Capacity {
     pub(super) total: usize,
     pub(super) per_owner: usize,
 }
 
-/// Why there is no room for another session of an owner.
+/// The limit that another session of an owner would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     Owner,
     Store,
 }
 
+/// Counts the sessions of each owner.
 #[derive(Default)]
 pub(super) struct Census {
     counts: HashMap<Owner, usize>,
-    /// The same by number, the largest first.
+    /// The same counts in order, the largest first.
     by_count: BTreeSet<(Reverse<usize>, Owner)>,
     total: usize,
 }
@@ -39,7 +40,10 @@ impl Census {
         self.counts.get(&owner).copied().unwrap_or(0)
     }
 
-    /// Counts one more session of this owner, if there is room for it.
+    /// Adds one to the count of the owner.
+    ///
+    /// # Errors
+    /// The limit that this would exceed. The count is then unchanged.
     pub(super) fn reserve(&mut self, owner: Owner, capacity: Capacity) -> Result<(), Full> {
         let count = self.count(owner);
         if count >= capacity.per_owner {
@@ -52,7 +56,7 @@ impl Census {
         Ok(())
     }
 
-    /// Counts one session of this owner less.
+    /// Subtracts one from the count of the owner.
     pub(super) fn release(&mut self, owner: Owner) {
         let count = self.count(owner);
         if count > 0 {
@@ -60,8 +64,8 @@ impl Census {
         }
     }
 
-    /// The owners that have at least two sessions more than this one, the largest first: if one of them gives up a session for
-    /// this one, it still has no fewer.
+    /// The owners with at least two sessions more than this owner, the largest first. If one of them loses a session and this owner gets
+    /// one, the former still has at least as many.
     pub(super) fn larger_than(&self, owner: Owner) -> impl Iterator<Item = Owner> {
         let least = self.count(owner) + 2;
         let largest = self.by_count.iter();

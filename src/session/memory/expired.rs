@@ -1,4 +1,4 @@
-//! Tests of what a shard forgets while it binds, and of what is too long to be bound.
+//! Tests of the removal of expired sessions in `Bind`, and of the limit on the length of an upstream session id.
 
 use std::{iter, time::Duration};
 
@@ -17,7 +17,7 @@ fn new(upstream_id: &str) -> NewSession {
 }
 
 #[test]
-fn binding_forgets_sessions_from_the_moment_they_expire() {
+fn bind_removes_sessions_from_the_moment_they_expire() {
     let idle = Duration::from_secs(60);
     let lifetime = Lifetime {
         idle,
@@ -27,19 +27,19 @@ fn binding_forgets_sessions_from_the_moment_they_expire() {
     for upstream_id in ["a", "b", "c"] {
         shard.bind(new(upstream_id), SessionId::random, begun, lifetime);
     }
-    assert!(shard.take_gone().is_empty());
+    assert!(shard.take_removed().is_empty());
     shard.bind(new("d"), SessionId::random, begun + idle, lifetime);
-    assert_eq!(shard.take_gone().len(), 3);
+    assert_eq!(shard.take_removed().len(), 3);
 }
 
 #[test]
-fn upstream_id_and_key_are_limited_by_the_sum_of_their_lengths() {
+fn length_limit_applies_to_the_sum_of_upstream_id_and_key() {
     let bound = |id_len: usize, key_len: Option<usize>| {
         let text = |len| iter::repeat_n('x', len).collect::<String>();
         let mut new = new(&text(id_len));
         new.upstream = key_len.map(|len| UpstreamKey::new(text(len)));
         let request = SessionRequest::Bind(new);
-        MemoryStore::default().answer(request).is_some()
+        MemoryStore::default().respond(request).is_some()
     };
     let most = MemoryStore::MAX_UPSTREAM_LEN;
     assert!(bound(most, None) && !bound(most + 1, None));

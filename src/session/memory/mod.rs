@@ -1,4 +1,4 @@
-//! Sessions in the memory of this process.
+//! A session store in the memory of this process.
 
 mod census;
 mod shard;
@@ -22,23 +22,30 @@ use self::{
 };
 use super::{NewSession, Owner, Session, SessionId, SessionRequest};
 
-/// The first digit of an id tells its shard, so there are as many as a hexadecimal digit has values.
+/// The number of shards. The first hexadecimal digit of a session id is the number of its shard.
 const SHARDS: usize = 16;
 
-/// Keeps sessions in the memory of this process: for a gateway of one node.
+/// Keeps sessions in the memory of this process, for a gateway with one node.
 ///
-/// It is bounded by [number](Self::max_sessions), in all and [for each owner](Self::max_sessions_per_owner). A session lives until
-/// it was [idle](Self::idle_timeout) or has [lived](Self::max_age) for so long, by a monotonic clock.
+/// # Limits
 ///
-/// At a bound, a new session takes the place of one that has expired; or else of one of the same owner, or, if only the store is
-/// full, of one of the owner that has the most, as long as that owner keeps at least as many as the new session's owner then has.
-/// The session goes that was used the longest time ago. A session with an [open stream](super::StreamCount) never goes. If no
-/// session can go, `Bind` answers `None`, which the layer answers with 503 and `Retry-After`.
+/// The number of sessions is bounded, [in total](Self::max_sessions) and [for each owner](Self::max_sessions_per_owner). A session
+/// expires when it has been [idle](Self::idle_timeout) for too long or reaches its [maximum age](Self::max_age), by a monotonic clock.
 ///
-/// Ids are 48 hexadecimal digits, of which 188 bits are random. Ids of more than [128 bytes](Self::MAX_ID_LEN) are answered
-/// without looking. What an upstream may ask to be kept is [bounded](Self::MAX_UPSTREAM_LEN) too.
+/// If a new session would exceed a limit, the store evicts another session, in this order:
 ///
-/// Clones share their sessions. Nothing of it waits or fails, and it needs no runtime.
+/// 1. an expired session;
+/// 2. if the store is full: a session of an owner that has at least two sessions more than the owner of the new session, starting
+///    with the owner that has most;
+/// 3. a session of the same owner.
+///
+/// It evicts the owner's least recently used session, and never a session with an [open stream](super::StreamCount). If it cannot evict a
+/// session, `Bind` returns `None`, and the layer answers with 503 and `Retry-After`.
+///
+/// A session id is 48 hexadecimal digits, of which 188 bits are random. A longer id than [`MAX_ID_LEN`](Self::MAX_ID_LEN) is unknown
+/// without a lookup. An upstream session id is limited [too](Self::MAX_UPSTREAM_LEN).
+///
+/// Clones share their sessions. Calls never wait for anything but a lock, never fail, and need no runtime.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,42 +66,42 @@ const SHARDS: usize = 16;
 #[derive(Clone)]
 pub struct MemoryStore {
     max_sessions: usize,
-    /// Unless set, half of them.
+    /// `None`: half of `max_sessions`.
     max_sessions_per_owner: Option<usize>,
     lifetime: Lifetime,
-    kept: Arc<Kept>,
+    shared: Arc<Shared>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 #[derive(Default)]
-struct Kept {
+struct Shared {
     shards: [Mutex<Shard>; SHARDS],
-    /// Which shard a session lives in: the one that its upstream's id falls to, so that binding it again finds it there.
-    chooser: RandomState,
-    /// The sessions in all shards. Taken last: no other lock is taken while it is held.
+    /// Chooses the shard of a new session by a hash of the upstream session id, so that a second `Bind` finds the session.
+    hasher: RandomState,
+    /// The number of sessions in all shards. This lock is taken last: no other lock is taken while it is held.
     census: Mutex<Census>,
-    /// Held while room is made, so that two threads do not make it twice. Taken before the lock of a shard, never after.
-    making_room: Mutex<()>,
+    /// Held while a session is evicted, so that two threads do not evict two for one. This lock is taken before that of a shard.
+    evicting: Mutex<()>,
 }
 
 impl MemoryStore {
-    /// The longest id that is looked for, in bytes.
+    /// The maximum length of a session id in bytes. A longer id is unknown.
     pub const MAX_ID_LEN: usize = 128;
 
-    /// The most that the upstream's id and the upstream's key may have together, in bytes. `Bind` answers `None` to more:
-    /// otherwise an upstream could fill the memory with a few sessions.
+    /// The maximum length of the upstream session id and the [`UpstreamKey`](super::UpstreamKey) together, in bytes. `Bind` returns
+    /// `None` for a longer one. Without the limit, an upstream could fill the memory with few sessions.
     pub const MAX_UPSTREAM_LEN: usize = 4096;
 
-    /// How many sessions are kept in all, at least 1. By default 10 000, as the SDKs of MCP have it.
+    /// The maximum number of sessions. Default: 10 000, as in the MCP SDKs. Minimum: 1.
     ///
-    /// This and the other settings are those of this clone and of the clones that are made of it: set them first.
+    /// This and the other settings apply to this clone and to later clones of it, not to earlier ones. Set them before you clone.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions.max(1);
         self
     }
 
-    /// How many sessions one owner may have, at least 1. By default half of [`max_sessions`](Self::max_sessions), so that no
-    /// single owner can fill the store. All anonymous requests have one owner.
+    /// The maximum number of sessions of one owner. Default: half of [`max_sessions`](Self::max_sessions), so that no owner can fill
+    /// the store. Minimum: 1. All anonymous requests have the same owner.
     pub fn max_sessions_per_owner(mut self, sessions: usize) -> Self {
         self.max_sessions_per_owner = Some(sessions.max(1));
         self
@@ -108,28 +115,28 @@ impl MemoryStore {
         }
     }
 
-    /// How long a session lives without being asked for. By default 30 minutes, as the SDKs of MCP have it.
+    /// The time after which a session expires without a lookup or touch. Default: 30 minutes, as in the MCP SDKs.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.lifetime.idle = timeout;
         self
     }
 
-    /// How long a session lives, however busy it is. By default a day: longer than anybody works without a break, and short
-    /// enough that an id that has leaked is not good for ever. `Duration::MAX` sets no limit.
+    /// The time after which a session expires even if it is in use. It limits how long a leaked id is valid. Default: 24 hours.
+    /// `Duration::MAX` is no limit.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.lifetime.age = age;
         self
     }
 
-    fn answer(&self, request: SessionRequest) -> Option<Session> {
+    fn respond(&self, request: SessionRequest) -> Option<Session> {
         let (now, lifetime) = (Instant::now(), self.lifetime);
         match request {
             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => self
-                .kept
-                .within(shard_of(&id)?, |shard| shard.find(&id, now, lifetime)),
+                .shared
+                .with_shard(shard_of(&id)?, |shard| shard.find(&id, now, lifetime)),
             SessionRequest::Remove(id) => self
-                .kept
-                .within(shard_of(&id)?, |shard| shard.remove(&id, now, lifetime)),
+                .shared
+                .with_shard(shard_of(&id)?, |shard| shard.remove(&id, now, lifetime)),
             SessionRequest::Bind(new) => self.bind(new, now),
         }
     }
@@ -139,89 +146,91 @@ impl MemoryStore {
         if new.upstream_id.as_str().len() + key_len > Self::MAX_UPSTREAM_LEN {
             return None;
         }
-        let n = self.kept.chooser.hash_one(&new) as usize % SHARDS;
+        let n = self.shared.hasher.hash_one(&new) as usize % SHARDS;
         let (lifetime, owner) = (self.lifetime, new.owner);
-        let bound = |shard: &mut Shard| shard.find_bound(&new, now, lifetime);
-        if let Some(session) = self.kept.within(n, bound) {
+        let find_bound = |shard: &mut Shard| shard.find_bound(&new, now, lifetime);
+        if let Some(session) = self.shared.with_shard(n, find_bound) {
             return Some(session);
         }
-        if !self.kept.reserve(owner, self.capacity(), now, lifetime) {
+        if !self.shared.reserve(owner, self.capacity(), now, lifetime) {
             return None;
         }
         let (session, is_new) = self
-            .kept
-            .within(n, |shard| shard.bind(new, || mint(n), now, lifetime));
+            .shared
+            .with_shard(n, |shard| shard.bind(new, || create_id(n), now, lifetime));
         if !is_new {
-            lock(&self.kept.census).release(owner);
+            lock(&self.shared.census).release(owner);
         }
         Some(session)
     }
 }
 
-/// So many of the larger owners are looked at for a session that can go, before one of the new session's owner has to.
-const LARGER_OWNERS: usize = 8;
+/// The maximum number of larger owners that are searched for a session to evict, before the owner of the new session. It bounds the
+/// time of a `Bind` if the sessions of many owners have open streams.
+const MAX_LARGER_OWNERS: usize = 8;
 
-impl Kept {
-    /// Works on a shard and counts what has become of it.
-    fn within<T>(&self, n: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
+impl Shared {
+    /// Calls `work` with a shard, and subtracts the sessions that it removed from the census.
+    fn with_shard<T>(&self, n: usize, work: impl FnOnce(&mut Shard) -> T) -> T {
         let mut shard = lock(&self.shards[n]);
-        let answer = work(&mut shard);
-        let gone = shard.take_gone();
-        if !gone.is_empty() {
+        let result = work(&mut shard);
+        let removed = shard.take_removed();
+        if !removed.is_empty() {
             let mut census = lock(&self.census);
-            gone.into_iter().for_each(|owner| census.release(owner));
+            removed.into_iter().for_each(|owner| census.release(owner));
         }
-        answer
+        result
     }
 
-    /// Counts one more session of this owner, and makes room for it. False if no session can go.
+    /// Adds one to the count of the owner, and evicts sessions if a limit requires it. Returns false if no session can be evicted.
     fn reserve(&self, owner: Owner, capacity: Capacity, now: Instant, lifetime: Lifetime) -> bool {
         let reserve = || lock(&self.census).reserve(owner, capacity);
         if reserve().is_ok() {
             return true;
         }
-        let _alone = lock(&self.making_room);
+        let _guard = lock(&self.evicting);
         while let Err(full) = reserve() {
-            if !self.make_room(owner, full, now, lifetime) {
+            if !self.evict(owner, full, now, lifetime) {
                 return false;
             }
         }
         true
     }
 
-    /// Evicts one session, or none if none can go.
-    fn make_room(&self, owner: Owner, full: Full, now: Instant, lifetime: Lifetime) -> bool {
+    /// Evicts one session. Returns false if none can be evicted.
+    fn evict(&self, owner: Owner, full: Full, now: Instant, lifetime: Lifetime) -> bool {
         let mut shards = 0..SHARDS;
-        if shards.any(|n| self.within(n, |shard| shard.evict_expired(now, lifetime))) {
+        if shards.any(|n| self.with_shard(n, |shard| shard.remove_expired(now, lifetime))) {
             return true;
         }
         let larger: Vec<_> = match full {
             Full::Owner => Vec::new(),
             Full::Store => {
                 let census = lock(&self.census);
-                census.larger_than(owner).take(LARGER_OWNERS).collect()
+                census.larger_than(owner).take(MAX_LARGER_OWNERS).collect()
             }
         };
         let mut candidates = larger.into_iter().chain([owner]);
         candidates.any(|owner| self.evict_of(owner, now))
     }
 
-    /// Evicts the session of this owner that was used the longest time ago.
+    /// Evicts the owner's least recently used session over all shards. Returns false if none can be evicted.
     fn evict_of(&self, owner: Owner, now: Instant) -> bool {
-        let oldest = |n: usize| Some((self.within(n, |shard| shard.oldest_of(owner, now))?, n));
+        let oldest = |n: usize| Some((self.with_shard(n, |shard| shard.oldest_of(owner, now))?, n));
         let Some((_, n)) = (0..SHARDS).filter_map(oldest).min() else {
             return false;
         };
-        self.within(n, |shard| shard.evict_of(owner, now))
+        self.with_shard(n, |shard| shard.evict_of(owner, now))
     }
 }
 
-/// Nothing is half done in a shard when a lock is poisoned: what can panic does so before anything is changed.
+/// Ignores poisoning: in all critical sections, code that can panic runs before the first change, so that a panic leaves the state
+/// consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `None` if no id of this store looks like that.
+/// The number of the shard that a session id names, or `None` if this store cannot have created the id.
 fn shard_of(id: &SessionId) -> Option<usize> {
     let id = id.as_str();
     if id.len() > MemoryStore::MAX_ID_LEN {
@@ -231,7 +240,8 @@ fn shard_of(id: &SessionId) -> Option<usize> {
     Some(digit as usize)
 }
 
-fn mint(shard: usize) -> SessionId {
+/// A random session id that names this shard.
+fn create_id(shard: usize) -> SessionId {
     let random = SessionId::random();
     let id = format!("{shard:x}{}", &random.as_str()[1..]);
     SessionId::parse(&id).unwrap_or(random)
@@ -246,7 +256,7 @@ impl Default for MemoryStore {
                 idle: Duration::from_secs(30 * 60),
                 age: Duration::from_secs(24 * 60 * 60),
             },
-            kept: Arc::default(),
+            shared: Arc::default(),
         }
     }
 }
@@ -261,7 +271,7 @@ impl Service<SessionRequest> for MemoryStore {
     }
 
     fn call(&mut self, request: SessionRequest) -> Self::Future {
-        ready(Ok(self.answer(request)))
+        ready(Ok(self.respond(request)))
     }
 }
 
@@ -288,29 +298,29 @@ mod tests {
 
     fn bind(store: &MemoryStore, upstream_id: &str) -> Session {
         let new = NewSession::new(UpstreamSessionId::new(upstream_id), Owner::ANONYMOUS);
-        store.answer(SessionRequest::Bind(new)).unwrap()
+        store.respond(SessionRequest::Bind(new)).unwrap()
     }
 
     fn find(store: &MemoryStore, session: &Session) -> Option<Session> {
-        store.answer(SessionRequest::Lookup(session.id.clone()))
+        store.respond(SessionRequest::Lookup(session.id.clone()))
     }
 
     #[test]
-    fn it_is_a_store() {
+    fn memory_store_is_a_session_store() {
         fn is_store<S: SessionStore>() {}
         is_store::<MemoryStore>();
     }
 
     #[test]
-    fn a_poisoned_lock_is_no_end() {
+    fn store_works_after_a_lock_was_poisoned() {
         let store = MemoryStore::default()
             .max_sessions(2)
             .max_sessions_per_owner(2);
         let before = bind(&store, "before");
         let poisoned = store.clone();
         let panicked = thread::spawn(move || {
-            let _all: Vec<_> = poisoned.kept.shards.iter().map(lock).collect();
-            let _alone = lock(&poisoned.kept.making_room);
+            let _shards: Vec<_> = poisoned.shared.shards.iter().map(lock).collect();
+            let _guard = lock(&poisoned.shared.evicting);
             panic!("with all locks held");
         });
         assert!(panicked.join().is_err());
@@ -321,20 +331,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_leaves_nothing_behind() {
+    fn removed_sessions_leave_no_entries() {
         let store = MemoryStore::default().max_sessions(100);
         let sessions: Vec<_> = (0..500).map(|n| bind(&store, &n.to_string())).collect();
         for session in &sessions {
-            store.answer(SessionRequest::Remove(session.id.clone()));
+            store.respond(SessionRequest::Remove(session.id.clone()));
         }
-        assert_eq!(lock(&store.kept.census).total(), 0);
-        for shard in &store.kept.shards {
+        assert_eq!(lock(&store.shared.census).total(), 0);
+        for shard in &store.shared.shards {
             assert!(lock(shard).is_empty());
         }
     }
 
     #[test]
-    fn nothing_of_a_session_is_shown() {
+    fn debug_shows_settings_and_no_session() {
         let store = MemoryStore::default();
         bind(&store, "canary");
         let shown = "MemoryStore { max_sessions: 10000, max_sessions_per_owner: 5000, idle_timeout: 1800s, max_age: 86400s, .. }";

@@ -1,4 +1,4 @@
-//! A part of the sessions, behind one lock.
+//! A part of the sessions of a store, behind one lock.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,51 +11,45 @@ use tokio::time::Instant;
 
 use super::super::{NewSession, Owner, Session, SessionId, StreamCount};
 
-/// A session that is bound makes this many expired ones go, so that they do not pile up, and none waits for all of them.
-const SWEPT: usize = 4;
+/// The maximum number of expired sessions that one `Bind` removes. It bounds the time of a `Bind`, and is more than one so that
+/// expired sessions do not accumulate.
+const MAX_REMOVED_PER_BIND: usize = 4;
 
 /// How long sessions live.
 #[derive(Clone, Copy)]
 pub(super) struct Lifetime {
-    /// Without being asked for.
+    /// The maximum time without a lookup or touch.
     pub(super) idle: Duration,
-    /// At all.
+    /// The maximum time since the session was bound.
     pub(super) age: Duration,
 }
 
-/// Sessions, by all that they are looked for by. Each is in all four, or in none.
+/// Sessions, with an index for each way to find one. Each session is in all four maps.
 pub(super) struct Shard {
-    /// The last one is the one that nobody has asked for longest.
+    /// In order of use. The last entry is the least recently used.
     by_use: LruCache<SessionId, Entry>,
-    /// When they were bound; the last one has lived longest.
+    /// The time when each session was bound. The last entry is the oldest.
     by_age: LruCache<SessionId, Instant>,
     by_upstream: HashMap<NewSession, SessionId>,
-    /// Those of each owner, the one that was used the longest time ago first.
+    /// The sessions of each owner in order of use. The first entry of an owner is its least recently used.
     by_owner: BTreeMap<(Owner, u64), SessionId>,
-    /// How often a session was used.
-    uses: u64,
-    /// Whose sessions are gone, and were not yet taken out of the census.
-    gone: Vec<Owner>,
+    /// The sequence number of the last use of any session.
+    last_use: u64,
+    /// The owner of each session that was removed since the last `take_removed`. The census does not know of the removal yet.
+    removed: Vec<Owner>,
 }
 
 struct Entry {
     session: Session,
     bound: Instant,
     used: Instant,
-    /// The place of the last use in `by_owner`.
-    place: u64,
+    /// The sequence number of the last use: the key in `by_owner`.
+    use_number: u64,
     streams: StreamCount,
 }
 
-/// What goes first: what has expired by age, then what nobody has asked for longest.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
-    Aged(Instant),
-    Idle(Instant),
-}
-
 impl Shard {
-    /// Whether nothing is left, wherever one looks.
+    /// Whether all maps are empty.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.by_use.is_empty()
@@ -64,12 +58,12 @@ impl Shard {
             && self.by_owner.is_empty()
     }
 
-    /// The owners of the sessions that are gone since this was asked last.
-    pub(super) fn take_gone(&mut self) -> Vec<Owner> {
-        std::mem::take(&mut self.gone)
+    /// The owner of each session that was removed since the last call.
+    pub(super) fn take_removed(&mut self) -> Vec<Owner> {
+        std::mem::take(&mut self.removed)
     }
 
-    /// The session, which is now in use.
+    /// Finds a session by its id and restarts its idle timeout. Removes the session if it has expired.
     pub(super) fn find(
         &mut self,
         id: &SessionId,
@@ -78,19 +72,19 @@ impl Shard {
     ) -> Option<Session> {
         let entry = self.by_use.get_mut(id)?;
         if entry.has_expired(now, lifetime) {
-            self.forget(id);
+            self.remove_entry(id);
             return None;
         }
-        self.uses += 1;
-        let before = (entry.session.owner, entry.place);
-        entry.place = self.uses;
+        self.last_use += 1;
+        let before = (entry.session.owner, entry.use_number);
+        entry.use_number = self.last_use;
         if let Some(id) = self.by_owner.remove(&before) {
-            self.by_owner.insert((before.0, self.uses), id);
+            self.by_owner.insert((before.0, self.last_use), id);
         }
         Some(entry.touch(now))
     }
 
-    /// The session in force of this upstream and owner.
+    /// Finds the session that `new` was bound to before, and restarts its idle timeout.
     pub(super) fn find_bound(
         &mut self,
         new: &NewSession,
@@ -101,73 +95,70 @@ impl Shard {
         self.find(&id, now, lifetime)
     }
 
-    /// When the session of this owner was used that goes first: the one that was used the longest time ago. None that has an
-    /// open stream is one; those count as used now.
+    /// The time of the last use of the owner's least recently used session, of those without an open stream. A session with an open stream
+    /// counts as used now.
     pub(super) fn oldest_of(&mut self, owner: Owner, now: Instant) -> Option<Instant> {
-        let seen = self.uses;
+        let last_use = self.last_use;
         loop {
-            let mut all = self.by_owner.range((owner, 0)..=(owner, seen));
-            let (&place, id) = all.next()?;
+            let mut sessions = self.by_owner.range((owner, 0)..=(owner, last_use));
+            let (&key, id) = sessions.next()?;
             let entry = self.by_use.peek_mut(id)?;
             if entry.streams.get() == 0 {
                 return Some(entry.used);
             }
-            self.uses += 1;
-            (entry.place, entry.used) = (self.uses, now);
+            self.last_use += 1;
+            (entry.use_number, entry.used) = (self.last_use, now);
             self.by_use.promote(id);
-            if let Some(id) = self.by_owner.remove(&place) {
-                self.by_owner.insert((owner, self.uses), id);
+            if let Some(id) = self.by_owner.remove(&key) {
+                self.by_owner.insert((owner, self.last_use), id);
             }
         }
     }
 
-    /// Evicts the session of this owner that goes first. Whether there was one.
+    /// Evicts the owner's least recently used session without an open stream. Returns false if there is none.
     pub(super) fn evict_of(&mut self, owner: Owner, now: Instant) -> bool {
         if self.oldest_of(owner, now).is_none() {
             return false;
         }
-        let mut all = self.by_owner.range((owner, 0)..=(owner, u64::MAX));
-        let id = all.next().map(|(_, id)| id.clone());
-        id.is_some_and(|id| self.forget(&id).is_some())
+        let mut sessions = self.by_owner.range((owner, 0)..=(owner, u64::MAX));
+        let id = sessions.next().map(|(_, id)| id.clone());
+        id.is_some_and(|id| self.remove_entry(&id).is_some())
     }
 
-    /// Evicts a session that has expired. Whether there was one.
-    pub(super) fn evict_expired(&mut self, now: Instant, lifetime: Lifetime) -> bool {
-        let expired = match self.first_to_go(now, lifetime) {
-            Some(Turn::Aged(_)) => true,
-            Some(Turn::Idle(used)) => now.duration_since(used) >= lifetime.idle,
-            None => false,
-        };
-        if expired {
-            self.let_go(now, lifetime);
-        }
-        expired
+    /// Removes one expired session. Returns false if there is none.
+    pub(super) fn remove_expired(&mut self, now: Instant, lifetime: Lifetime) -> bool {
+        let id = self.expired(now, lifetime).cloned();
+        id.is_some_and(|id| self.remove_entry(&id).is_some())
     }
 
-    /// The session in force and false, or else a new one and true.
+    /// Returns the session that `new` was bound to before and false, or binds it to a new session and returns that and true.
     pub(super) fn bind(
         &mut self,
         new: NewSession,
-        mint: impl FnOnce() -> SessionId,
+        create_id: impl FnOnce() -> SessionId,
         now: Instant,
         lifetime: Lifetime,
     ) -> (Session, bool) {
         if let Some(session) = self.find_bound(&new, now, lifetime) {
             return (session, false);
         }
-        let id = mint();
+        let id = create_id();
         let mut session = Session::new(id.clone(), new.clone(), SystemTime::now());
         session.idle_timeout = Some(lifetime.idle);
         let streams = StreamCount::default();
         session.open_streams = Some(streams.clone());
-        self.sweep(now, lifetime);
-        self.uses += 1;
-        self.by_owner.insert((new.owner, self.uses), id.clone());
+        for _ in 0..MAX_REMOVED_PER_BIND {
+            if !self.remove_expired(now, lifetime) {
+                break;
+            }
+        }
+        self.last_use += 1;
+        self.by_owner.insert((new.owner, self.last_use), id.clone());
         let entry = Entry {
             session: session.clone(),
             bound: now,
             used: now,
-            place: self.uses,
+            use_number: self.last_use,
             streams,
         };
         self.by_use.put(id.clone(), entry);
@@ -176,54 +167,35 @@ impl Shard {
         (session, true)
     }
 
-    /// The session that was forgotten.
+    /// Removes a session and returns it, unless it has expired.
     pub(super) fn remove(
         &mut self,
         id: &SessionId,
         now: Instant,
         lifetime: Lifetime,
     ) -> Option<Session> {
-        let entry = self.forget(id)?;
+        let entry = self.remove_entry(id)?;
         (!entry.has_expired(now, lifetime)).then_some(entry.session)
     }
 
-    /// Which session goes first if one has to.
-    fn first_to_go(&self, now: Instant, lifetime: Lifetime) -> Option<Turn> {
-        let (_, &bound) = self.by_age.peek_lru()?;
+    /// The oldest session if it has reached the maximum age, or else the least recently used one if it has been idle for too long.
+    fn expired(&self, now: Instant, lifetime: Lifetime) -> Option<&SessionId> {
+        let (oldest, &bound) = self.by_age.peek_lru()?;
         if now.duration_since(bound) >= lifetime.age {
-            return Some(Turn::Aged(bound));
+            return Some(oldest);
         }
-        let (_, entry) = self.by_use.peek_lru()?;
-        Some(Turn::Idle(entry.used))
+        let (least_recent, entry) = self.by_use.peek_lru()?;
+        (now.duration_since(entry.used) >= lifetime.idle).then_some(least_recent)
     }
 
-    /// Forgets the one whose turn it is.
-    fn let_go(&mut self, now: Instant, lifetime: Lifetime) {
-        let id = match self.first_to_go(now, lifetime) {
-            Some(Turn::Aged(_)) => self.by_age.peek_lru().map(|(id, _)| id.clone()),
-            Some(Turn::Idle(_)) => self.by_use.peek_lru().map(|(id, _)| id.clone()),
-            None => None,
-        };
-        if let Some(id) = id {
-            self.forget(&id);
-        }
-    }
-
-    fn sweep(&mut self, now: Instant, lifetime: Lifetime) {
-        for _ in 0..SWEPT {
-            if !self.evict_expired(now, lifetime) {
-                return;
-            }
-        }
-    }
-
-    fn forget(&mut self, id: &SessionId) -> Option<Entry> {
+    /// Removes a session from all maps.
+    fn remove_entry(&mut self, id: &SessionId) -> Option<Entry> {
         let entry = self.by_use.pop(id)?;
         self.by_age.pop(id);
-        self.by_upstream.remove(&entry.upstream());
+        self.by_upstream.remove(&entry.as_new());
         let owner = entry.session.owner;
-        self.by_owner.remove(&(owner, entry.place));
-        self.gone.push(owner);
+        self.by_owner.remove(&(owner, entry.use_number));
+        self.removed.push(owner);
         Some(entry)
     }
 }
@@ -236,17 +208,18 @@ impl Entry {
 
     fn touch(&mut self, now: Instant) -> Session {
         self.used = now;
-        // Two clocks would tell two stories when one of them is set.
-        let lived = now.duration_since(self.bound);
+        // `last_seen` is derived from the monotonic clock, so that it stays consistent with `created` if the wall clock is set.
+        let age = now.duration_since(self.bound);
         self.session.last_seen = self
             .session
             .created
-            .checked_add(lived)
+            .checked_add(age)
             .unwrap_or(self.session.created);
         self.session.clone()
     }
 
-    fn upstream(&self) -> NewSession {
+    /// The key in `by_upstream`.
+    fn as_new(&self) -> NewSession {
         NewSession {
             upstream_id: self.session.upstream_id.clone(),
             upstream: self.session.upstream.clone(),
@@ -257,14 +230,14 @@ impl Entry {
 
 impl Default for Shard {
     fn default() -> Self {
-        // Upstreams choose what is looked for by: a hash that nobody can foresee.
+        // An upstream chooses part of the keys. With a random hasher it cannot create collisions on purpose (HashDoS).
         Self {
             by_use: LruCache::unbounded_with_hasher(RandomState::new()),
             by_age: LruCache::unbounded_with_hasher(RandomState::new()),
             by_upstream: HashMap::new(),
             by_owner: BTreeMap::new(),
-            uses: 0,
-            gone: Vec::new(),
+            last_use: 0,
+            removed: Vec::new(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The key that sessions are sealed with.
+//! The key that encrypts sessions.
 
 use std::{error::Error, fmt, str::FromStr};
 
@@ -9,17 +9,19 @@ use base64::{
 };
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305, XNonce};
 
-const PADDING_OR_NOT: GeneralPurpose = GeneralPurpose::new(
+/// Base64 with or without padding.
+const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a [`SealedStore`](super::SealedStore) seals and opens session ids with: 32 bytes that only the nodes know.
+/// The secret key of a [`SealedStore`](super::SealedStore): 32 bytes, the same on all nodes.
 ///
-/// Who has it can make sessions of any owner. It is overwritten when it is dropped, and `Debug` does not show it.
+/// Anyone with the key can create a session of any owner. The key is overwritten in memory when it is dropped, and `Debug` does not show
+/// it.
 ///
-/// As text, it is 64 hexadecimal digits (`openssl rand -hex 32`) or in base64 (`openssl rand -base64 32`, also with the
-/// alphabet for URLs and without padding). White space around it is no part of it.
+/// It parses from 64 hexadecimal digits (`openssl rand -hex 32`) or from base64 (`openssl rand -base64 32`; also with the URL-safe
+/// alphabet, and without padding). White space around the text is ignored.
 ///
 /// ```
 /// use tower_sse_proxy::session::SealedKey;
@@ -33,18 +35,19 @@ pub struct SealedKey {
     mark: Mark,
 }
 
-/// What tells a key without telling anything of it, so that a token is opened once, however many keys there are.
+/// Identifies a key without revealing it. A token starts with the mark of its key, so that it is decrypted only once even if a store has
+/// several keys.
 pub(super) type Mark = [u8; 4];
 
-/// What no token is sealed with: tokens have random nonces.
-const NONCE_OF_THE_MARK: [u8; 24] = [0; 24];
+/// The nonce for the mark. Tokens have random nonces, so that none has this one.
+const MARK_NONCE: [u8; 24] = [0; 24];
 
 impl SealedKey {
-    /// A key of these bytes, which are random.
+    /// A key from 32 bytes. They must come from a cryptographically secure random number generator.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         let cipher = XChaCha20Poly1305::new(&bytes.into());
-        let nonce = XNonce::from(NONCE_OF_THE_MARK);
-        // Nothing is sealed, which cannot be too long.
+        let nonce = XNonce::from(MARK_NONCE);
+        // The cipher only fails on input that is too long, and this input is empty.
         let tag = cipher.encrypt_inout_detached(&nonce, b"mark", (&mut [][..]).into());
         let [a, b, c, d, ..]: [u8; 16] = tag.map_or([0; 16], Into::into);
         Self {
@@ -53,10 +56,10 @@ impl SealedKey {
         }
     }
 
-    /// A new key from the operating system, for sessions that end with this process: there is no way to read it.
+    /// A random key from the operating system. The key cannot be exported, so its sessions end with this process.
     ///
     /// # Panics
-    /// If the operating system has no random numbers to give.
+    /// If the operating system cannot provide random numbers.
     pub fn generate() -> Self {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).expect("the operating system has random numbers");
@@ -76,7 +79,7 @@ impl FromStr for SealedKey {
     type Err = MalformedKey;
 
     /// # Errors
-    /// It is neither 64 hexadecimal digits nor 32 bytes in base64.
+    /// The text is neither 64 hexadecimal digits nor 32 bytes in base64.
     fn from_str(text: &str) -> Result<Self, MalformedKey> {
         let text = text.trim();
         let bytes = from_hex(text).or_else(|| from_base64(text));
@@ -100,10 +103,10 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 
 fn from_base64(text: &str) -> Option<[u8; 32]> {
     let text = text.replace('-', "+").replace('_', "/");
-    PADDING_OR_NOT.decode(text).ok()?.try_into().ok()
+    ANY_PADDING.decode(text).ok()?.try_into().ok()
 }
 
-/// A text that is no [`SealedKey`]. It tells how long the text is, and nothing of it.
+/// The error of parsing a [`SealedKey`]. It contains the length of the text, but no part of the text, which may be most of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedKey {
     characters: usize,
@@ -114,7 +117,7 @@ impl fmt::Display for MalformedKey {
         let characters = self.characters;
         write!(
             f,
-            "a sealing key is 32 bytes, as 64 hexadecimal digits or in base64, and not these {characters} characters"
+            "invalid key of {characters} characters: a key is 32 bytes, as 64 hexadecimal digits or in base64"
         )
     }
 }
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_from_hex_and_base64() {
+    fn key_parses_from_hex_and_base64() {
         let bytes: [u8; 32] = std::array::from_fn(|n| 255 - n as u8 * 7);
         let mark = SealedKey::from_bytes(bytes).mark();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_shown() {
+    fn malformed_key_is_an_error_that_does_not_show_it() {
         let zeros = "0".repeat(63);
         for wrong in [
             "",
@@ -161,14 +164,14 @@ mod tests {
             let error = wrong.parse::<SealedKey>().unwrap_err().to_string();
             let length = wrong.chars().count();
             assert!(
-                error.ends_with(&format!("and not these {length} characters")),
+                error.starts_with(&format!("invalid key of {length} characters:")),
                 "{error}"
             );
         }
     }
 
     #[test]
-    fn a_key_is_not_shown_and_no_two_are_the_same() {
+    fn debug_hides_the_key_and_generated_keys_differ() {
         assert_eq!(format!("{:?}", SealedKey::generate()), "SealedKey(..)");
         assert_ne!(SealedKey::generate().mark(), SealedKey::generate().mark());
     }

@@ -1,4 +1,4 @@
-//! Sessions that are kept by their clients.
+//! A session store without storage: each session id contains its session, encrypted.
 
 mod key;
 mod revoked;
@@ -24,43 +24,48 @@ pub use self::key::{MalformedKey, SealedKey};
 use self::{revoked::Revoked, token::Token};
 use super::{NewSession, Session, SessionId, SessionRequest};
 
-/// Keeps nothing: the session's id is the session, sealed. For any number of nodes that have the same key. Feature `sealed`.
+/// Stores no sessions: a session id contains its session, encrypted. Several nodes with the same key need no common store. Feature
+/// `sealed`.
 ///
-/// An id is a token in base64, of at most 1024 characters, that holds the upstream's id and key, the owner and when it was
-/// bound, encrypted and authenticated (XChaCha20-Poly1305). Any node that has the [key](SealedKey) opens it, in about two
-/// microseconds, after any restart. The price of that:
+/// A session id is a token in base64 of at most 1024 characters. It contains the upstream session id, the upstream key, the owner and
+/// the time of the binding, encrypted and authenticated with XChaCha20-Poly1305. Any node with the [key](SealedKey) can decrypt it, in
+/// about two microseconds, also after a restart. The limits of this store:
 ///
-/// * A session lives for its [`max_age`](Self::max_age), used or not: there is no idle timeout.
-/// * What is bound twice has two ids, both of which are good.
-/// * `Remove` is known to the clones of this store only, until a restart, and for a [bounded number](Self::max_revoked) of
-///   sessions. Another node goes on to open the token. Where that matters, the upstream has to refuse the id of a session that
-///   it has ended, as servers of MCP must.
-/// * Time is that of the wall clock, which the nodes have to agree on within the [`clock_skew`](Self::clock_skew).
+/// * A session expires at its [maximum age](Self::max_age), in use or not. There is no idle timeout.
+/// * Binding the same session twice creates two ids, and both are valid.
+/// * `Remove` takes effect in the clones of this store only, until the process restarts, and for a [bounded
+///   number](Self::max_revoked) of sessions. Other nodes still accept the id. If that matters, the upstream must reject requests of a
+///   session that has ended, as MCP servers must.
+/// * Times are those of the wall clock. The clocks of the nodes must agree within the [clock skew](Self::clock_skew).
 ///
-/// The nodes also share an [`owner_key`](crate::SseProxyLayer::owner_key): unless it is set each layer has a random one, and on
-/// another node or after a restart nobody is the owner of a session.
+/// Also set the same [`owner_key`](crate::SseProxyLayer::owner_key) on all nodes. By default it is random in each layer, so that a session
+/// has no owner on another node or after a restart.
 ///
-/// An upstream's id and key that do not fit, with more than 682 bytes together, are an [error](SealError). Whatever is no
-/// token of this store's keys, in any bit, is unknown.
+/// # Errors
+///
+/// `Bind` fails with a [`SealError`] if the upstream session id and the upstream key have more than 682 bytes together. An id
+/// that is not a token of one of the keys, or was changed in any bit, is unknown.
 ///
 /// ```
+/// use http::HeaderName;
 /// use tower::ServiceExt;
 /// use tower_sse_proxy::SseProxyLayer;
 /// use tower_sse_proxy::session::{NewSession, Owner, SealedKey, SealedStore, SessionRequest, SessionMapping, UpstreamSessionId};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // In real life: read from a file that the nodes share.
+/// // In production, read the key from a secret that the nodes share.
 /// let key: SealedKey = "8f0b3f3ec2c0f0b6a1b2b5f0a8e4d8c1f86c3a4f3e8f1d0c9b7a6958473625d1".parse()?;
-/// let (store, there) = (SealedStore::new(key.clone()), SealedStore::new(key));
+/// let (store, other_node) = (SealedStore::new(key.clone()), SealedStore::new(key));
 ///
 /// let new = NewSession::new(UpstreamSessionId::new("7f3a"), Owner::ANONYMOUS);
 /// let bound = store.clone().oneshot(SessionRequest::Bind(new)).await?.unwrap();
-/// let found = there.oneshot(SessionRequest::Lookup(bound.id)).await?.unwrap();
+/// let found = other_node.oneshot(SessionRequest::Lookup(bound.id)).await?.unwrap();
 /// assert_eq!(found.upstream_id.as_str(), "7f3a");
 ///
-/// // In a layer, with a second secret that the nodes share.
+/// // In a layer, with a second secret that the nodes share:
 /// let owner_key = "Ge3yFhSs8m2ZkU5rCw0pTn7vQx4bJd1L";
-/// let layer = SseProxyLayer::new(store).owner_key(owner_key).sessions(SessionMapping::header("x-session"));
+/// let mapping = SessionMapping::header(HeaderName::from_static("x-session"));
+/// let layer = SseProxyLayer::new(store).owner_key(owner_key).sessions(mapping);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -71,7 +76,7 @@ pub struct SealedStore {
 
 #[derive(Clone)]
 struct Settings {
-    /// The first one seals.
+    /// The first key encrypts, all keys decrypt.
     keys: Vec<SealedKey>,
     max_age: Duration,
     clock_skew: Duration,
@@ -80,7 +85,7 @@ struct Settings {
 }
 
 impl SealedStore {
-    /// A store that seals with this key, and opens what was sealed with it.
+    /// A store that encrypts and decrypts with this key.
     pub fn new(key: SealedKey) -> Self {
         let settings = Settings {
             keys: vec![key],
@@ -95,45 +100,44 @@ impl SealedStore {
         }
     }
 
-    /// Also opens what was sealed with this key. It costs nothing to have several.
+    /// Adds a key that only decrypts. Several keys cost no more time than one.
     ///
-    /// To change the key: first let all nodes open the new one, then let them seal with it and open the old one, and forget
-    /// the old one a [`max_age`](Self::max_age) later.
+    /// To change the key: first add the new key on all nodes as a decryption key. Then make it the key of the store on all nodes, with
+    /// the old key as a decryption key. Remove the old key after [`max_age`](Self::max_age).
     pub fn decryption_key(mut self, key: SealedKey) -> Self {
-        self.set().keys.push(key);
+        self.settings_mut().keys.push(key);
         self
     }
 
-    /// How long a session lives after it was bound, to the second. By default a day.
+    /// The time after which a session expires, with a resolution of one second. Default: 24 hours.
     ///
-    /// This and the other settings are those of this clone and of the clones that are made of it.
+    /// This and the other settings apply to this clone and to later clones of it, not to earlier ones.
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.set().max_age = age;
+        self.settings_mut().max_age = age;
         self
     }
 
-    /// How far ahead of this node's clock a session may have been bound. By default an hour.
+    /// The maximum time by which the binding of a session may be in the future of this node's clock. Default: 1 hour.
     ///
-    /// It is how far the clocks of the nodes may be apart, and a clock may be set back: what that costs is that a session may live
-    /// so much longer. If a clock is set back by more, sessions that were bound in between
-    /// are unknown until it is that time again.
+    /// It allows for clocks of nodes that differ, and for a clock that is set back. A session may live longer than its maximum age by
+    /// this time. If a clock is set back by more, sessions that were bound in between are unknown until the clock has caught up.
     pub fn clock_skew(mut self, skew: Duration) -> Self {
-        self.set().clock_skew = skew;
+        self.settings_mut().clock_skew = skew;
         self
     }
 
-    /// How many removed sessions are remembered until they expire, at least 1. By default 10 000, which take about half a
-    /// megabyte. When there are more, the one that expires first is forgotten, and its id is good again until it does.
+    /// The maximum number of removed sessions that the store remembers. Default: 10 000, which need about 0.5 MB. Minimum: 1. If there are
+    /// more, the store drops the one that expires first, whose id is then valid again until it expires.
     pub fn max_revoked(mut self, sessions: usize) -> Self {
-        self.set().max_revoked = sessions.max(1);
+        self.settings_mut().max_revoked = sessions.max(1);
         self
     }
 
-    fn set(&mut self) -> &mut Settings {
+    fn settings_mut(&mut self) -> &mut Settings {
         Arc::make_mut(&mut self.settings)
     }
 
-    fn answer(&self, request: SessionRequest) -> Result<Option<Session>, SealError> {
+    fn respond(&self, request: SessionRequest) -> Result<Option<Session>, SealError> {
         match request {
             SessionRequest::Bind(new) => self.bind(new).map(Some),
             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => {
@@ -145,13 +149,13 @@ impl SealedStore {
 
     fn bind(&self, new: NewSession) -> Result<Session, SealError> {
         let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce).map_err(|error| SealError(Why::NoRandomNumbers(error)))?;
+        getrandom::fill(&mut nonce).map_err(|error| SealError(Reason::NoRandomNumbers(error)))?;
         let token = Token {
             created: since_1970((self.settings.now)()),
             nonce,
             session: new,
         };
-        let too_long = || SealError(Why::TooLong);
+        let too_long = || SealError(Reason::TooLong);
         let id = token.seal(&self.settings.keys[0]).ok_or_else(too_long)?;
         let created = at(token.created).ok_or_else(too_long)?;
         Ok(Session::new(id, token.session, created))
@@ -160,12 +164,12 @@ impl SealedStore {
     fn open(&self, id: SessionId) -> Option<(Session, revoked::Entry)> {
         let token = Token::open(id.as_str(), &self.settings.keys)?;
         let (now, created) = ((self.settings.now)(), at(token.created)?);
-        let alive = match now.duration_since(created) {
+        let is_alive = match now.duration_since(created) {
             Ok(age) => age < self.settings.max_age,
             Err(ahead) => ahead.duration() <= self.settings.clock_skew,
         };
         let entry = (token.created, token.nonce);
-        if !alive || self.revoked.contains(&entry) {
+        if !is_alive || self.revoked.contains(&entry) {
             return None;
         }
         let mut session = Session::new(id, token.session, created);
@@ -175,7 +179,7 @@ impl SealedStore {
 
     fn remove(&self, id: SessionId) -> Option<Session> {
         let (session, entry) = self.open(id)?;
-        // Only one of those who remove it at once has removed it.
+        // If several threads remove the session at the same time, only one of them returns it.
         self.revoked
             .insert(entry, self.settings.max_revoked)
             .then_some(session)
@@ -202,7 +206,7 @@ impl Service<SessionRequest> for SealedStore {
     }
 
     fn call(&mut self, request: SessionRequest) -> Self::Future {
-        ready(self.answer(request))
+        ready(self.respond(request))
     }
 }
 
@@ -217,13 +221,13 @@ impl fmt::Debug for SealedStore {
     }
 }
 
-/// Why a [`SealedStore`] did not bind a session: what the upstream calls it does not fit into a token, or the operating
-/// system has no random numbers. It shows nothing of the session.
+/// The error of a [`SealedStore`]: the upstream session id and key do not fit into a token, or the operating system cannot
+/// provide random numbers. It contains no part of the session.
 #[derive(Debug)]
-pub struct SealError(Why);
+pub struct SealError(Reason);
 
 #[derive(Debug)]
-enum Why {
+enum Reason {
     TooLong,
     NoRandomNumbers(getrandom::Error),
 }
@@ -231,14 +235,16 @@ enum Why {
 impl fmt::Display for SealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Why::TooLong => {
-                let most = token::MAX_UPSTREAM;
+            Reason::TooLong => {
+                let max = token::MAX_UPSTREAM;
                 write!(
                     f,
-                    "the upstream's session id and key have more than {most} bytes and do not fit into a sealed id"
+                    "upstream session id and key too long for a sealed id: they may have {max} bytes together"
                 )
             }
-            Why::NoRandomNumbers(_) => f.write_str("the operating system has no random numbers"),
+            Reason::NoRandomNumbers(_) => {
+                f.write_str("the operating system cannot provide random numbers")
+            }
         }
     }
 }
@@ -246,8 +252,8 @@ impl fmt::Display for SealError {
 impl Error for SealError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
-            Why::TooLong => None,
-            Why::NoRandomNumbers(error) => Some(error),
+            Reason::TooLong => None,
+            Reason::NoRandomNumbers(error) => Some(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tokens that are good no more, although they have not expired.
+//! Tokens that were removed before they expire.
 
 use std::{
     collections::BTreeSet,
@@ -7,11 +7,11 @@ use std::{
 
 use super::token::Nonce;
 
-/// When the token was made, in seconds, and which one it is. So the first of them is the one that expires first.
+/// The time when the token was created, in seconds, and its nonce. The smallest entry is the one that expires first.
 pub(super) type Entry = (u64, Nonce);
 
-/// Nothing leaves it because of the time, only to make room: a clock that is wrong for a while revives nothing, and what has
-/// expired is the first to go.
+/// A bounded set of removed tokens. An entry is only evicted to make room, the oldest first, and never because of the time: a clock that is
+/// wrong for a while must not make a removed token valid again.
 #[derive(Default)]
 pub(super) struct Revoked(RwLock<BTreeSet<Entry>>);
 
@@ -23,14 +23,14 @@ impl Revoked {
             .contains(entry)
     }
 
-    /// Whether it is new here.
-    pub(super) fn insert(&self, entry: Entry, most: usize) -> bool {
+    /// Adds an entry. Returns false if the set already has it.
+    pub(super) fn insert(&self, entry: Entry, max: usize) -> bool {
         let mut revoked = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if revoked.contains(&entry) {
             return false;
         }
-        // First: the new one stays, even if it expires before all others.
-        while revoked.len() >= most {
+        // Evict before inserting, so that the new entry stays even if it is the oldest.
+        while revoked.len() >= max {
             revoked.pop_first();
         }
         revoked.insert(entry)
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_expires_first_makes_room_but_the_new_one_stays() {
+    fn oldest_entry_is_evicted_but_never_the_new_one() {
         let revoked = Revoked::default();
         let entry = |created: u64| (created, [created as u8; 24]);
         for created in [30, 10, 20] {

@@ -1,14 +1,14 @@
-//! A test of the cause that a [`SealError`] names.
+//! A test of the source of a [`SealError`].
 
 use std::error::Error;
 
-use super::{SealError, Why};
+use super::{Reason, SealError};
 
 #[test]
-fn error_of_the_random_numbers_is_the_source() {
+fn random_number_error_is_the_source() {
     let cause = getrandom::Error::new_custom(7);
-    let error = SealError(Why::NoRandomNumbers(cause));
+    let error = SealError(Reason::NoRandomNumbers(cause));
     let source = error.source().and_then(|source| source.downcast_ref());
     assert_eq!(source, Some(&cause));
-    assert!(SealError(Why::TooLong).source().is_none());
+    assert!(SealError(Reason::TooLong).source().is_none());
 }

@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// Sets the clock of this test.
-fn now_is(seconds: u64) {
+fn set_clock(seconds: u64) {
     SECONDS.set(seconds);
 }
 
@@ -24,7 +24,7 @@ fn store() -> SealedStore {
 
 fn with_key(n: u8) -> SealedStore {
     let mut store = SealedStore::new(key(n));
-    store.set().now = || SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.get());
+    store.settings_mut().now = || SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.get());
     store
 }
 
@@ -40,15 +40,15 @@ fn new(upstream_id: &str) -> NewSession {
 }
 
 fn bind(store: &SealedStore, new: NewSession) -> Session {
-    store.answer(SessionRequest::Bind(new)).unwrap().unwrap()
+    store.respond(SessionRequest::Bind(new)).unwrap().unwrap()
 }
 
 fn find(store: &SealedStore, id: &SessionId) -> Option<Session> {
-    store.answer(SessionRequest::Lookup(id.clone())).unwrap()
+    store.respond(SessionRequest::Lookup(id.clone())).unwrap()
 }
 
 fn remove(store: &SealedStore, id: &SessionId) -> Option<Session> {
-    store.answer(SessionRequest::Remove(id.clone())).unwrap()
+    store.respond(SessionRequest::Remove(id.clone())).unwrap()
 }
 
 fn find_text(store: &SealedStore, id: &str) -> Option<Session> {
@@ -56,13 +56,13 @@ fn find_text(store: &SealedStore, id: &str) -> Option<Session> {
 }
 
 #[test]
-fn it_is_a_store() {
+fn sealed_store_is_a_session_store() {
     fn is_store<S: SessionStore>() {}
     is_store::<SealedStore>();
 }
 
 #[test]
-fn a_token_that_is_altered_in_any_bit_is_unknown() {
+fn token_with_a_changed_bit_is_unknown() {
     let store = store().decryption_key(key(2));
     let mut session = new("7f3a");
     session.upstream = Some(UpstreamKey::new("b"));
@@ -80,7 +80,7 @@ fn a_token_that_is_altered_in_any_bit_is_unknown() {
 }
 
 #[test]
-fn a_token_that_is_not_whole_is_unknown() {
+fn part_of_a_token_is_unknown() {
     let store = store();
     let id = bind(&store, new("7f3a")).id;
     let token = BASE64.decode(id.as_str()).unwrap();
@@ -92,9 +92,9 @@ fn a_token_that_is_not_whole_is_unknown() {
 }
 
 #[test]
-fn a_token_is_written_in_one_way() {
+fn token_has_only_one_encoding() {
     let store = store();
-    // Tokens of all lengths modulo three, so that the last character has bits of no meaning.
+    // Tokens of all lengths modulo three: in two of them the last character has unused bits.
     for upstream_id in ["", "a", "ab"] {
         let id = bind(&store, new(upstream_id)).id;
         let id = id.as_str();
@@ -115,7 +115,7 @@ fn a_token_is_written_in_one_way() {
 }
 
 #[test]
-fn what_is_sealed_and_no_session_is_unknown() {
+fn encrypted_data_that_is_not_a_session_is_unknown() {
     let (store, key) = (store(), key(1));
     for len in 0..60 {
         let mut plain = vec![0xff; len];
@@ -133,84 +133,84 @@ fn what_is_sealed_and_no_session_is_unknown() {
 }
 
 #[test]
-fn keys_are_changed_without_losing_a_session() {
+fn key_can_be_changed_without_losing_a_session() {
     let old = bind(&with_key(1), new("old")).id;
     let both = with_key(2).decryption_key(key(1));
     let fresh = bind(&both, new("fresh")).id;
     assert!(find(&both, &old).is_some() && find(&both, &fresh).is_some());
-    // A node that does not seal with the new key yet.
+    // A node that does not encrypt with the new key yet.
     assert!(find(&with_key(1).decryption_key(key(2)), &fresh).is_some());
     assert!(find(&with_key(2), &old).is_none());
     assert!(find(&with_key(1), &fresh).is_none());
 }
 
 #[test]
-fn a_session_lives_for_its_age_used_or_not() {
+fn session_expires_at_its_maximum_age_in_use_or_not() {
     let store = store();
     let session = bind(&store, new("u"));
     assert_eq!(session.idle_timeout, None);
     let begun = SECONDS.get();
-    now_is(begun + DAY - 1);
+    set_clock(begun + DAY - 1);
     let found = find(&store, &session.id).unwrap();
     let day = Duration::from_secs(DAY - 1);
     assert_eq!(
         (found.created, found.last_seen),
         (session.created, session.created + day)
     );
-    now_is(begun + DAY);
+    set_clock(begun + DAY);
     assert!(find(&store, &session.id).is_none());
     assert!(remove(&store, &session.id).is_none());
     assert!(find(&store.max_age(Duration::MAX), &session.id).is_some());
 }
 
 #[test]
-fn a_session_may_be_of_a_clock_that_is_ahead_but_not_far() {
+fn session_from_a_clock_ahead_is_valid_within_the_skew() {
     let store = store();
     let id = bind(&store, new("u")).id;
     let begun = SECONDS.get();
-    now_is(begun - 3600);
+    set_clock(begun - 3600);
     assert!(find(&store, &id).is_some());
-    now_is(begun - 3601);
+    set_clock(begun - 3601);
     assert!(find(&store, &id).is_none());
     assert!(find(&store.clone().clock_skew(Duration::from_secs(3601)), &id).is_some());
-    now_is(begun);
+    set_clock(begun);
     assert!(find(&store, &id).is_some());
 }
 
 #[test]
-fn a_clock_that_goes_astray_revives_nothing_and_loses_nothing() {
+fn wrong_clock_revives_no_removed_session_and_loses_none() {
     let store = store();
     let begun = SECONDS.get();
-    let (removed, kept) = (
+    let (removed, live) = (
         bind(&store, new("removed")).id,
-        bind(&store, new("kept")).id,
+        bind(&store, new("live")).id,
     );
     assert!(remove(&store, &removed).is_some());
-    for astray in [begun + 2 * DAY, begun - DAY, 0, begun] {
-        now_is(astray);
+    for wrong in [begun + 2 * DAY, begun - DAY, 0, begun] {
+        set_clock(wrong);
         assert!(remove(&store, &bind(&store, new("another")).id).is_some());
         assert!(find(&store, &removed).is_none());
     }
-    assert!(find(&store, &kept).is_some());
+    assert!(find(&store, &live).is_some());
 }
 
 #[test]
-fn what_is_removed_is_unknown_to_clones_and_removed_once() {
+fn removed_session_is_unknown_to_clones_and_removed_once() {
     let store = store();
     let (id, other) = (bind(&store, new("u")).id, bind(&store, new("u")).id);
     assert_ne!(id, other);
     assert_eq!(remove(&store.clone(), &id).unwrap().id, id);
     assert!(remove(&store, &id).is_none());
-    assert!(store.answer(SessionRequest::Touch(id)).unwrap().is_none());
+    assert!(store.respond(SessionRequest::Touch(id)).unwrap().is_none());
     assert!(find(&store, &other).is_some());
 }
 
 #[test]
-fn so_many_removed_ones_are_remembered() {
+fn removed_sessions_are_remembered_up_to_the_limit() {
     let store = store().max_revoked(3);
     let begun = SECONDS.get();
     let ids = [4, 1, 3, 2].map(|later| {
-        now_is(begun + later);
+        set_clock(begun + later);
         bind(&store, new("u")).id
     });
     assert!(ids.iter().all(|id| remove(&store, id).is_some()));
@@ -219,23 +219,24 @@ fn so_many_removed_ones_are_remembered() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_that_does_not_show_it() {
+fn upstream_id_that_does_not_fit_is_an_error_that_does_not_show_it() {
     let store = store();
-    let most = token::MAX_UPSTREAM;
-    let longest = bind(&store, new(&"x".repeat(most))).id;
+    let max = token::MAX_UPSTREAM;
+    let longest = bind(&store, new(&"x".repeat(max))).id;
     assert_eq!(longest.as_str().len(), SessionId::MAX_LEN);
     assert!(find(&store, &longest).is_some());
 
     let mut too_long = new(&"canary".repeat(113));
     too_long.upstream = Some(UpstreamKey::new("canary"));
-    let error = store.answer(SessionRequest::Bind(too_long)).unwrap_err();
-    let shown = "the upstream's session id and key have more than 682 bytes and do not fit into a sealed id";
+    let error = store.respond(SessionRequest::Bind(too_long)).unwrap_err();
+    let shown =
+        "upstream session id and key too long for a sealed id: they may have 682 bytes together";
     assert_eq!(error.to_string(), shown);
     assert!(!format!("{error:?}").contains("canary"));
 }
 
 #[test]
-fn nothing_secret_is_shown() {
+fn debug_shows_settings_and_no_secret() {
     let store = SealedStore::new(key(b'k'));
     bind(&store, new("canary"));
     let shown =
@@ -244,7 +245,7 @@ fn nothing_secret_is_shown() {
 }
 
 #[test]
-fn no_two_tokens_are_alike() {
+fn tokens_and_nonces_are_unique() {
     let store = store();
     let ids: HashSet<_> = (0..1_000).map(|_| bind(&store, new("u")).id).collect();
     assert_eq!(ids.len(), 1_000);
@@ -254,7 +255,7 @@ fn no_two_tokens_are_alike() {
 
 proptest! {
     #[test]
-    fn any_session_comes_back(upstream_id in ".{0,200}", key in proptest::option::of(".{0,20}"), owner: [u8; 32]) {
+    fn any_session_survives_the_round_trip(upstream_id in ".{0,200}", key in proptest::option::of(".{0,20}"), owner: [u8; 32]) {
         let store = store();
         prop_assume!(upstream_id.len() + key.as_ref().map_or(0, String::len) <= token::MAX_UPSTREAM);
         let mut new = NewSession::new(UpstreamSessionId::new(upstream_id), Owner::from_bytes(owner));
@@ -266,7 +267,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_else_is_a_session(id in "[!-~]{1,1024}", bytes in prop::collection::vec(any::<u8>(), 0..768)) {
+    fn random_text_is_not_a_session(id in "[!-~]{1,1024}", bytes in prop::collection::vec(any::<u8>(), 0..768)) {
         let store = store();
         prop_assert!(find_text(&store, &id).is_none());
         prop_assert!(find_text(&store, &BASE64.encode(&bytes)).is_none());

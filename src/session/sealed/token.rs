@@ -1,10 +1,10 @@
-//! A session as an id: what a token says, sealed.
+//! The encrypted form of a session, which is its id.
 //!
 //! ```text
-//! mark of the key (4) | nonce (24) | sealed: created (8) | owner (32) | length of the key (2) | key | upstream id | tag (16)
+//! mark (4) | nonce (24) | encrypted: created (8) | owner (32) | length of the upstream key (2) | upstream key | upstream id | tag (16)
 //! ```
 //!
-//! in base64 for URLs, without padding. The mark and what a token is for are authenticated with it.
+//! in URL-safe base64 without padding. The numbers are bytes. The mark of the key and a constant are authenticated with the token.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{AeadInOut, Tag, XNonce};
@@ -12,7 +12,7 @@ use chacha20poly1305::{AeadInOut, Tag, XNonce};
 use super::key::{Mark, SealedKey};
 use crate::session::{NewSession, Owner, SessionId, UpstreamKey, UpstreamSessionId};
 
-/// So that nothing else that is sealed with the same key is taken for a session.
+/// Authenticated with each token, so that other data that was encrypted with the same key is not a valid token.
 const PURPOSE: [u8; 12] = *b"sse-session1";
 
 const MARK: usize = size_of::<Mark>();
@@ -24,22 +24,22 @@ const FIXED: usize = 8 + 32 + 2;
 /// The longest token, in bytes before base64.
 const MAX: usize = SessionId::MAX_LEN / 4 * 3;
 
-/// What the upstream's id and key may have together, in bytes.
+/// The maximum length of the upstream session id and the upstream key together, in bytes.
 pub(super) const MAX_UPSTREAM: usize = MAX - HEAD - FIXED - TAG;
 
-/// No two tokens have the same.
+/// A random number, different for each token.
 pub(super) type Nonce = [u8; NONCE];
 
-/// What a token says.
+/// The contents of a token.
 pub(super) struct Token {
-    /// Seconds since 1970.
+    /// In seconds since 1970.
     pub(super) created: u64,
     pub(super) nonce: Nonce,
     pub(super) session: NewSession,
 }
 
 impl Token {
-    /// `None` if it does not fit into an id.
+    /// Encrypts the session. Returns `None` if it does not fit into a session id.
     pub(super) fn seal(&self, key: &SealedKey) -> Option<SessionId> {
         let NewSession {
             upstream_id,
@@ -53,7 +53,7 @@ impl Token {
         if id.len() + name.map_or(0, str::len) > MAX_UPSTREAM {
             return None;
         }
-        // No key is another thing than an empty one.
+        // 0 is no upstream key, 1 is an empty one.
         let name_len = name.map_or(0, |name| name.len() as u16 + 1);
         let mut token = Vec::with_capacity(MAX);
         token.extend(key.mark());
@@ -73,7 +73,7 @@ impl Token {
         SessionId::parse(&URL_SAFE_NO_PAD.encode(token)).ok()
     }
 
-    /// `None` if none of these keys has sealed it.
+    /// Decrypts a session. Returns `None` if the id is not a token of one of the keys.
     pub(super) fn open(id: &str, keys: &[SealedKey]) -> Option<Self> {
         let mut bytes = [0; MAX];
         let len = URL_SAFE_NO_PAD.decode_slice(id, &mut bytes).ok()?;
@@ -81,15 +81,15 @@ impl Token {
         let (mark, nonce) = (*head.first_chunk::<MARK>()?, *head.last_chunk::<NONCE>()?);
         let tag = Tag::from(*rest.last_chunk::<TAG>()?);
 
-        // What has the mark of no key is tried as well, so that it takes as long as what has one.
+        // A token with an unknown mark is decrypted too, so that the time does not reveal which marks are known.
         let key = keys
             .iter()
             .find(|key| key.mark() == mark)
             .or(keys.first())?;
         let sealed = &mut bytes[HEAD..len - TAG];
-        let nonce_ = XNonce::from(nonce);
+        let cipher_nonce = XNonce::from(nonce);
         key.cipher()
-            .decrypt_inout_detached(&nonce_, &context(mark), sealed.into(), &tag)
+            .decrypt_inout_detached(&cipher_nonce, &context(mark), sealed.into(), &tag)
             .ok()?;
 
         let plain = &bytes[HEAD..len - TAG];
@@ -116,6 +116,7 @@ impl Token {
     }
 }
 
+/// The associated data of a token.
 fn context(mark: Mark) -> [u8; 16] {
     let mut context = [0; 16];
     context[..12].copy_from_slice(&PURPOSE);

@@ -1,9 +1,10 @@
-//! What a [`SessionStore`] promises, as tests for a store of your own. Feature `testing`.
+//! Tests of the requirements on a [`SessionStore`], to run on your own store. Feature `testing`.
 //!
-//! [`core()`] is what the layer relies on in any store; [`stateful`] is for stores that remember what they have bound, as
-//! most do, and [`idle_timeout`] for those whose sessions expire unless they are used. A promise that is broken is a panic
-//! which says which one. What the tests bind is new each time, and what they leave behind is theirs, so that they can run
-//! on a store that is in use. They wait for as long as the store takes: give one that could hang a time limit.
+//! [`core()`] has the requirements on every store. [`stateful`] is for stores that remember their sessions, and [`idle_timeout`] for
+//! stores whose sessions expire without use. A test panics if the store violates a requirement, and the message says which.
+//!
+//! Each test binds new random sessions and does not remove them all. It uses only these, so that it can run on a store in production. The
+//! tests have no time limit: wrap a store that may hang in a timeout.
 //!
 //! ```
 //! use tower_sse_proxy::session::{MemoryStore, testing};
@@ -18,7 +19,7 @@
 //! # }
 //! ```
 //!
-//! A store of your own, as a function that may wait for something:
+//! With a store that is an async function:
 //!
 //! ```
 //! use std::{collections::HashMap, convert::Infallible, sync::Arc, time::SystemTime};
@@ -36,12 +37,11 @@
 //!             SessionRequest::Lookup(id) | SessionRequest::Touch(id) => sessions.get(&id).cloned(),
 //!             SessionRequest::Remove(id) => sessions.remove(&id),
 //!             SessionRequest::Bind(new) => {
-//!                 let mut known = sessions.values();
-//!                 let known = known.find(|old| {
+//!                 let bound = sessions.values().find(|old| {
 //!                     (&old.upstream_id, &old.upstream, old.owner) == (&new.upstream_id, &new.upstream, new.owner)
 //!                 });
-//!                 let session = match known {
-//!                     Some(known) => known.clone(),
+//!                 let session = match bound {
+//!                     Some(bound) => bound.clone(),
 //!                     None => Session::new(SessionId::random(), new, SystemTime::now()),
 //!                 };
 //!                 sessions.insert(session.id.clone(), session.clone());
@@ -56,7 +56,7 @@
 //! # }
 //! ```
 
-mod promises;
+mod requirements;
 
 use std::time::Duration;
 
@@ -68,49 +68,48 @@ use super::{
     UpstreamSessionId,
 };
 
-/// How many requests the tests make at once.
-const AT_ONCE: usize = 64;
+/// The number of concurrent requests in the tests.
+const CONCURRENCY: usize = 64;
 
-/// What every store promises.
+/// Tests the requirements on every store.
 ///
-/// * `Bind` answers a session with what was asked for, under an id that has room for 128 random bits, and that neither is
-///   like another one nor shows the upstream's.
-/// * `Lookup` and `Touch` give exactly that session back, with the upstream's id, key and owner as they were bound,
-///   whatever bytes they are of.
-/// * An id that is unknown, shortened, altered in one character or of any length finds nothing.
-/// * After `Remove`, which answers what it removed, the session is no more, and the others are.
-/// * Requests that are made at once get their own answers.
+/// * `Bind` returns a session with the upstream session id, upstream key and owner of the request. Its id is long enough for 128 random
+///   bits, differs from other ids in many characters, and does not contain the upstream session id.
+/// * `Lookup` and `Touch` return the same session, with any text as the upstream session id and the upstream key.
+/// * An unknown id finds nothing: also one that is cut, changed in one character, or of another length.
+/// * `Remove` returns the session. Later requests do not find it, and find all other sessions.
+/// * Each of several concurrent requests gets its own response.
 ///
 /// # Panics
-/// If a promise is broken, or the store fails.
+/// If the store violates a requirement, or returns an error.
 pub async fn core(store: impl SessionStore) {
-    promises::gives_back_what_was_bound(&store).await;
-    promises::keeps_apart_what_differs(&store).await;
-    promises::finds_nothing_by_other_ids(&store).await;
-    promises::forgets_what_is_removed(&store).await;
-    promises::answers_each_its_own(&store).await;
+    requirements::returns_the_bound_session(&store).await;
+    requirements::separates_different_sessions(&store).await;
+    requirements::finds_nothing_by_unknown_ids(&store).await;
+    requirements::removes_sessions(&store).await;
+    requirements::responds_to_concurrent_requests(&store).await;
 }
 
-/// What a store promises that remembers what it has bound.
+/// Tests the requirements on a store that remembers its sessions.
 ///
-/// * The same session of the same upstream and owner is bound once, also by many at once, and stays that session.
-/// * `Touch` and `Lookup` keep it.
-/// * When it was removed, it is bound anew under another id, and the old id stays unknown.
+/// * Repeated and concurrent `Bind` requests with the same upstream session id, upstream key and owner return the same session.
+/// * `Touch` and `Lookup` do not change that.
+/// * After `Remove`, the next `Bind` returns a session with another id, and the old id remains unknown.
 ///
 /// # Panics
-/// If a promise is broken, or the store fails.
+/// If the store violates a requirement, or returns an error.
 pub async fn stateful(store: impl SessionStore) {
-    let new = with_key(a_session(), "upstream");
-    let bound = join_all((0..AT_ONCE).map(|_| bind(&store, new.clone()))).await;
+    let new = with_key(random_session(), "upstream");
+    let bound = join_all((0..CONCURRENCY).map(|_| bind(&store, new.clone()))).await;
     let first = &bound[0];
     for other in &bound {
         assert!(
             other.id == first.id,
-            "the same session was bound at once under several ids"
+            "concurrent Bind requests for one session returned several ids"
         );
         assert!(
             other.created == first.created,
-            "a session that is bound already was created again"
+            "a repeated Bind changed the creation time of the session"
         );
     }
     check(
@@ -124,65 +123,61 @@ pub async fn stateful(store: impl SessionStore) {
         "Lookup after Touch",
     );
     let again = bind(&store, new.clone()).await;
-    assert!(
-        again.id == first.id,
-        "a session that is bound already was bound under another id"
-    );
+    assert!(again.id == first.id, "a repeated Bind returned another id");
 
     ask(&store, SessionRequest::Remove(first.id.clone())).await;
-    let anew = bind(&store, new).await;
+    let rebound = bind(&store, new).await;
     assert!(
-        anew.id != first.id,
-        "a session that was removed was bound again under its old id"
+        rebound.id != first.id,
+        "a removed session was bound again under its old id"
     );
     check(
-        ask(&store, SessionRequest::Lookup(anew.id.clone())).await,
-        &anew,
-        "Lookup of what was bound anew",
+        ask(&store, SessionRequest::Lookup(rebound.id.clone())).await,
+        &rebound,
+        "Lookup of a session that was removed and bound again",
     );
-    expect_nothing(&store, &first.id, "removed, and bound anew under another").await;
+    expect_nothing(&store, &first.id, "removed, and bound again under another").await;
 }
 
-/// What a store promises whose sessions name an [`idle_timeout`](Session::idle_timeout).
+/// Tests the requirements on a store whose sessions have an [`idle_timeout`](Session::idle_timeout).
 ///
-/// * A session that is touched or looked up lives on for all of the timeout.
-/// * One that is not is found no more, and its upstream's id is bound anew under another id.
+/// * `Touch` and `Lookup` restart the idle timeout.
+/// * After the idle timeout, the session is unknown, and the next `Bind` returns a session with another id.
 ///
-/// `pass` makes so much time pass for the store: `tokio::time::advance` on a paused clock, a sleep, or whatever moves the
-/// store's clock.
+/// `advance` advances the clock of the store by a duration: `tokio::time::advance` on a paused clock, or a sleep.
 ///
 /// # Panics
-/// If a promise is broken, the store fails, or its sessions name no timeout.
-pub async fn idle_timeout(store: impl SessionStore, pass: impl AsyncFn(Duration)) {
-    let new = a_session();
+/// If the store violates a requirement, returns an error, or its sessions have no `idle_timeout`.
+pub async fn idle_timeout(store: impl SessionStore, advance: impl AsyncFn(Duration)) {
+    let new = random_session();
     let session = bind(&store, new.clone()).await;
     let timeout = session
         .idle_timeout
-        .expect("the store's sessions name no idle_timeout");
+        .expect("the sessions of the store have no idle_timeout");
     for request in [
         SessionRequest::Lookup,
         SessionRequest::Touch,
         SessionRequest::Lookup,
     ] {
-        pass(timeout * 2 / 3).await;
+        advance(timeout * 2 / 3).await;
         let found = ask(&store, request(session.id.clone())).await;
         check(
             found,
             &session,
-            "two thirds of the idle timeout after it was asked for",
+            "two thirds of the idle timeout after its last use",
         );
     }
-    pass(timeout * 4 / 3).await;
+    advance(timeout * 4 / 3).await;
     expect_nothing(&store, &session.id, "idle for longer than its timeout").await;
-    let anew = bind(&store, new).await;
+    let rebound = bind(&store, new).await;
     assert!(
-        anew.id != session.id,
-        "a session that has expired was bound again under its old id"
+        rebound.id != session.id,
+        "an expired session was bound again under its old id"
     );
 }
 
-/// One that nobody has bound before.
-fn a_session() -> NewSession {
+/// A session that the store cannot know.
+fn random_session() -> NewSession {
     let random = SessionId::random();
     let mut owner = [0; 32];
     owner.copy_from_slice(&random.as_str().as_bytes()[..32]);
@@ -203,26 +198,26 @@ fn with_key(new: NewSession, key: &str) -> NewSession {
 async fn ask<S: SessionStore>(store: &S, request: SessionRequest) -> Option<Session> {
     let name = format!("{request:?}");
     match store.clone().oneshot(request).await {
-        Ok(answer) => answer,
+        Ok(session) => session,
         Err(error) => {
             let error: BoxError = error.into();
-            panic!("the store failed at {name}: {error}")
+            panic!("the store returned an error for {name}: {error}")
         }
     }
 }
 
 async fn bind(store: &impl SessionStore, new: NewSession) -> Session {
     let session = ask(store, SessionRequest::Bind(new.clone())).await;
-    let session = session.expect("Bind answered None");
+    let session = session.expect("Bind returned None");
     assert_same(&session, &new, "Bind");
     session
 }
 
 fn check(found: Option<Session>, expected: &Session, when: &str) {
-    let found = found.unwrap_or_else(|| panic!("a session is lost: {when}"));
+    let found = found.unwrap_or_else(|| panic!("the store lost a session: {when}"));
     assert!(
         found.id == expected.id,
-        "a session has another id than it was bound under: {when}"
+        "the session has another id than at its Bind: {when}"
     );
     let bound = NewSession {
         upstream_id: expected.upstream_id.clone(),

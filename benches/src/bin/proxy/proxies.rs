@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::{
     Request, Response, Uri,
     body::{Body, Incoming},
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
     server::conn::http1,
 };
 use hyper_util::{
@@ -96,7 +96,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 fn sessions() -> SessionMapping {
-    SessionMapping::header(SESSION)
+    SessionMapping::header(HeaderName::from_static(SESSION))
 }
 
 /// Reads the data of every event and edits none.

@@ -1,26 +1,28 @@
-//! What every store promises, one promise after the other.
+//! The requirements on every store, one function for each.
 
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
 
-use super::{AT_ONCE, a_session, ask, bind, check, expect_nothing, with_key};
+use super::{CONCURRENCY, ask, bind, check, expect_nothing, random_session, with_key};
 use crate::session::{
     NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamSessionId,
 };
 
-/// An id of 128 random bits is at least that long in base64; and that many of its characters differ from another's.
-const LEAST_LEN: usize = 22;
-const LEAST_DIFFERENT: usize = 16;
+/// The length of 128 bits in base64.
+const MIN_LEN: usize = 22;
 
-pub(super) async fn gives_back_what_was_bound(store: &impl SessionStore) {
-    let plain = a_session();
+/// The minimum number of characters in which two ids must differ. Two random ids of 128 bits practically always differ in more.
+const MIN_DIFFERENT: usize = 16;
+
+pub(super) async fn returns_the_bound_session(store: &impl SessionStore) {
+    let plain = random_session();
     let odd = format!(
         "{} a:b/c\"\\\r\n{{}}\u{0}\u{e9}\u{1f980}",
         SessionId::random().as_str()
     );
     let sessions = [
-        with_key(a_session(), "10.0.0.7:8080"),
+        with_key(random_session(), "10.0.0.7:8080"),
         with_key(
             NewSession {
                 upstream_id: UpstreamSessionId::new(odd),
@@ -30,7 +32,7 @@ pub(super) async fn gives_back_what_was_bound(store: &impl SessionStore) {
         ),
         NewSession {
             upstream_id: UpstreamSessionId::new("long".repeat(64)),
-            owner: a_session().owner,
+            owner: random_session().owner,
             ..plain.clone()
         },
         NewSession {
@@ -43,15 +45,15 @@ pub(super) async fn gives_back_what_was_bound(store: &impl SessionStore) {
         let session = bind(store, new).await;
         let id = session.id.as_str();
         assert!(
-            id.len() >= LEAST_LEN,
-            "an id of {} characters has no room for 128 random bits",
+            id.len() >= MIN_LEN,
+            "an id of {} characters is too short for 128 random bits",
             id.len()
         );
         assert!(
             !id.contains(upstream_id.as_str()),
-            "the upstream's id can be read in the client's"
+            "the client's session id contains the upstream's"
         );
-        // Twice, since finding it must not use it up.
+        // Twice: a lookup must not remove the session.
         for request in [
             SessionRequest::Lookup,
             SessionRequest::Touch,
@@ -65,12 +67,12 @@ pub(super) async fn gives_back_what_was_bound(store: &impl SessionStore) {
     }
 }
 
-pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
-    let new = with_key(a_session(), "a");
+pub(super) async fn separates_different_sessions(store: &impl SessionStore) {
+    let new = with_key(random_session(), "a");
     let mut alike = vec![
         new.clone(),
         NewSession {
-            owner: a_session().owner,
+            owner: random_session().owner,
             ..new.clone()
         },
         NewSession {
@@ -83,7 +85,7 @@ pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
         },
         with_key(new.clone(), "b"),
     ];
-    // A store that joins its keys must not take one for the other.
+    // A store that concatenates key and id must not mix these up.
     for (key, id) in [("a:b", "c"), ("a", "b:c"), ("ab", "c"), ("a", "bc")] {
         alike.push(with_key(
             NewSession {
@@ -93,7 +95,7 @@ pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
             key,
         ));
     }
-    alike.extend((0..AT_ONCE).map(|_| a_session()));
+    alike.extend((0..CONCURRENCY).map(|_| random_session()));
 
     let mut bound: Vec<Session> = Vec::new();
     for new in alike {
@@ -102,11 +104,11 @@ pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
             let different = different(&session.id, &other.id);
             assert!(
                 different > 0,
-                "two sessions that differ in owner, upstream key or upstream id have one id"
+                "two sessions that differ in owner, upstream key or upstream id have the same id"
             );
             assert!(
-                different >= LEAST_DIFFERENT,
-                "two ids differ in {different} characters only: they can be guessed"
+                different >= MIN_DIFFERENT,
+                "two ids differ in only {different} characters, so that a client can guess one from the other"
             );
         }
         bound.push(session);
@@ -120,8 +122,8 @@ pub(super) async fn keeps_apart_what_differs(store: &impl SessionStore) {
     }
 }
 
-pub(super) async fn finds_nothing_by_other_ids(store: &impl SessionStore) {
-    let session = bind(store, a_session()).await;
+pub(super) async fn finds_nothing_by_unknown_ids(store: &impl SessionStore) {
+    let session = bind(store, random_session()).await;
     let id = session.id.as_str();
     let mut others: HashSet<String> = [
         "0",
@@ -154,29 +156,25 @@ pub(super) async fn finds_nothing_by_other_ids(store: &impl SessionStore) {
         others.insert(format!("{}{new}{}", &id[..at], &id[at + 1..]));
     }
     others.remove(id);
-    // Some are too long for any store.
+    // Texts that are not valid session ids are left out.
     let others: Vec<_> = others
         .iter()
         .filter_map(|other| SessionId::parse(other).ok())
         .collect();
-    for some in others.chunks(AT_ONCE) {
-        let asked = some
+    for chunk in others.chunks(CONCURRENCY) {
+        let lookups = chunk
             .iter()
-            .map(|other| expect_nothing(store, other, "not one that the store gave"));
-        join_all(asked).await;
+            .map(|other| expect_nothing(store, other, "not from the store"));
+        join_all(lookups).await;
     }
     let found = ask(store, SessionRequest::Lookup(session.id.clone())).await;
-    check(
-        found,
-        &session,
-        "Lookup after others were asked for by ids like its own",
-    );
+    check(found, &session, "Lookup after lookups of similar ids");
 }
 
-pub(super) async fn forgets_what_is_removed(store: &impl SessionStore) {
+pub(super) async fn removes_sessions(store: &impl SessionStore) {
     let (session, other) = (
-        bind(store, a_session()).await,
-        bind(store, a_session()).await,
+        bind(store, random_session()).await,
+        bind(store, random_session()).await,
     );
     check(
         ask(store, SessionRequest::Remove(session.id.clone())).await,
@@ -191,24 +189,24 @@ pub(super) async fn forgets_what_is_removed(store: &impl SessionStore) {
     );
 }
 
-pub(super) async fn answers_each_its_own(store: &impl SessionStore) {
-    let news: Vec<_> = (0..AT_ONCE)
-        .map(|n| with_key(a_session(), &n.to_string()))
+pub(super) async fn responds_to_concurrent_requests(store: &impl SessionStore) {
+    let news: Vec<_> = (0..CONCURRENCY)
+        .map(|n| with_key(random_session(), &n.to_string()))
         .collect();
     let bound = join_all(news.into_iter().map(|new| bind(store, new))).await;
     let found = bound
         .iter()
         .map(|session| ask(store, SessionRequest::Lookup(session.id.clone())));
     for (found, session) in join_all(found).await.into_iter().zip(&bound) {
-        check(found, session, "Lookup of many at once");
+        check(found, session, "concurrent Lookup");
     }
-    // Every other one goes while the others are asked for.
+    // Remove one half of the sessions while touching the other half.
     let requests = bound.iter().enumerate().map(|(n, session)| match n % 2 {
         0 => ask(store, SessionRequest::Remove(session.id.clone())),
         _ => ask(store, SessionRequest::Touch(session.id.clone())),
     });
     for (found, session) in join_all(requests).await.into_iter().zip(&bound) {
-        check(found, session, "Remove and Touch of many at once");
+        check(found, session, "concurrent Remove and Touch");
     }
 }
 
