@@ -27,8 +27,8 @@ use crate::{body::SseBody, rejection::Rejection};
 /// own that resolves to that server (DNS rebinding). MCP requires the check of servers (revision 2025-03-26 and later, "Security
 /// Warning" of the Streamable HTTP transport). A proxy that changes the `Host` header has to do the check for the server.
 ///
-/// * **Origin:** the header must be absent, or have one value that equals an allowed origin. A request without it is not from
-///   a web page of another origin.
+/// * **Origin:** the header must be absent, or have one value that equals an allowed origin. Browsers leave out the header only in
+///   some `GET` and `HEAD` requests (Fetch section 3.2), and a script of another origin cannot read the responses to these.
 /// * **Host:** the `Host` header must equal an allowed host, in any case, including the port. So must the authority of an
 ///   absolute URI. A request without a host is rejected. Browsers leave out the default port of a scheme (`:443` for `https`).
 ///
