@@ -64,26 +64,26 @@ impl SessionContext {
 
     async fn find(&self, request: &mut request::Parts) -> Result<Option<Session>, Rejection> {
         let mapping = &self.mapping;
-        mapping.hide(request);
+        mapping.strip_request(request);
         let id = match mapping.id_of(request) {
             Ok(Some(id)) => id,
             Ok(None) => return Ok(None),
-            Err(_) if mapping.forgets_unknown() => {
-                mapping.forget(request);
+            Err(_) if mapping.ignores_unknown() => {
+                mapping.remove_ids(request);
                 return Ok(None);
             }
             Err(why) => return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
         };
         let found = self.ask(SessionRequest::Lookup(id)).await?;
         match found.filter(|session| session.owner == self.owner) {
-            Some(session) if mapping.translate(request, &session) => {
+            Some(session) if mapping.translate_request(request, &session) => {
                 if let Some(upstream) = &session.upstream {
                     request.extensions.insert(upstream.clone());
                 }
                 Ok(Some(session))
             }
-            _ if mapping.forgets_unknown() => {
-                mapping.forget(request);
+            _ if mapping.ignores_unknown() => {
+                mapping.remove_ids(request);
                 Ok(None)
             }
             _ => Err(Rejection::new(
@@ -102,7 +102,7 @@ impl SessionContext {
         response: &mut response::Parts,
     ) -> Result<(), Rejection> {
         if let Some(session) = &self.session
-            && self.mapping.is_over(&self.client, response)
+            && self.mapping.ends_session(&self.client, response)
         {
             let removed = SessionRequest::Remove(session.id.clone());
             // If the store fails, the session ends by the next 404 of the upstream or by its idle timeout.
@@ -122,8 +122,8 @@ impl SessionContext {
     /// Binds the ids in a response, and translates its head. Returns the session that the client names from now on.
     async fn bind(&self, headers: &mut HeaderMap) -> Result<Option<Session>, Rejection> {
         let mapping = &self.mapping;
-        mapping.hide_in_answer(headers);
-        let ids = mapping.ids_in_answer(headers).map_err(|why| {
+        mapping.strip_response(headers);
+        let ids = mapping.ids_in_response(headers).map_err(|why| {
             let why = format!("the upstream's session id cannot be passed on: {why}");
             tracing::warn!("{why}");
             Rejection::new(StatusCode::BAD_GATEWAY, why + "\n")
@@ -134,7 +134,7 @@ impl SessionContext {
                 known.push(self.bind_id(id).await?);
             }
         }
-        mapping.translate_answer(headers, &known);
+        mapping.translate_response(headers, &known);
         Ok(known.pop())
     }
 

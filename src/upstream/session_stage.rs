@@ -134,7 +134,7 @@ impl Shared {
         id: UpstreamSessionId,
     ) -> Result<Event, BoxError> {
         let session = self.bind(id, true).await?;
-        event.set_data(self.sessions.own_endpoint(&self.request, &session));
+        event.set_data(self.sessions.client_endpoint(&self.request, &session));
         Ok(event)
     }
 

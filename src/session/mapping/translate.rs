@@ -19,7 +19,7 @@ impl SessionMapping {
     }
 
     /// Whether a request with an unknown id is forwarded without it.
-    pub(crate) fn forgets_unknown(&self) -> bool {
+    pub(crate) fn ignores_unknown(&self) -> bool {
         self.ignore_unknown
     }
 
@@ -74,14 +74,14 @@ impl SessionMapping {
     }
 
     /// Removes the stripped headers and parameters from a request.
-    pub(crate) fn hide(&self, request: &mut request::Parts) {
+    pub(crate) fn strip_request(&self, request: &mut request::Parts) {
         for location in &self.stripped {
             location.set_in_request(request, None);
         }
     }
 
     /// Removes the stripped headers from the head of a response.
-    pub(crate) fn hide_in_answer(&self, headers: &mut HeaderMap) {
+    pub(crate) fn strip_response(&self, headers: &mut HeaderMap) {
         for location in &self.stripped {
             location.set_in_response(headers, |_| None);
         }
@@ -96,7 +96,7 @@ impl SessionMapping {
     }
 
     /// Removes the session ids from a request.
-    pub(crate) fn forget(&self, request: &mut request::Parts) {
+    pub(crate) fn remove_ids(&self, request: &mut request::Parts) {
         for location in &self.locations {
             location.set_in_request(request, None);
         }
@@ -104,7 +104,11 @@ impl SessionMapping {
 
     /// Replaces the client session id in a request by the upstream session id. Returns false if the session cannot have an id in that
     /// location: the id of an `endpoint` session is only valid in the query, and the id of another session is not valid there.
-    pub(crate) fn translate(&self, request: &mut request::Parts, session: &Session) -> bool {
+    pub(crate) fn translate_request(
+        &self,
+        request: &mut request::Parts,
+        session: &Session,
+    ) -> bool {
         if let Some(target) = endpoint::target_of(&session.upstream_id) {
             let is_outside_query =
                 |location: &&IdLocation| !matches!(location, IdLocation::Query(_));
@@ -133,7 +137,7 @@ impl SessionMapping {
     }
 
     /// The upstream session ids in the head of a response.
-    pub(crate) fn ids_in_answer(
+    pub(crate) fn ids_in_response(
         &self,
         headers: &HeaderMap,
     ) -> Result<Vec<UpstreamSessionId>, MalformedId> {
@@ -149,7 +153,7 @@ impl SessionMapping {
     }
 
     /// Replaces the upstream session ids in the head of a response by the client session ids. An id of none of the sessions is removed.
-    pub(crate) fn translate_answer(&self, headers: &mut HeaderMap, sessions: &[Session]) {
+    pub(crate) fn translate_response(&self, headers: &mut HeaderMap, sessions: &[Session]) {
         for location in &self.locations {
             location.set_in_response(headers, |id| {
                 let session = sessions
@@ -161,7 +165,11 @@ impl SessionMapping {
     }
 
     /// Whether the response ends the session of the request.
-    pub(crate) fn is_over(&self, request: &request::Parts, response: &response::Parts) -> bool {
+    pub(crate) fn ends_session(
+        &self,
+        request: &request::Parts,
+        response: &response::Parts,
+    ) -> bool {
         (self.end_when)(request, response)
     }
 
@@ -178,7 +186,7 @@ impl SessionMapping {
     }
 
     /// The path that the client receives in an `endpoint` event.
-    pub(crate) fn own_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
+    pub(crate) fn client_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
         let path = format!("{}{}", self.mount_path, stream.uri.path());
         // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
         let path = path.trim_start_matches(['/', '\\']);
