@@ -9,3 +9,8 @@ use crate::error::{Error, ErrorKind};
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|_| Error::new(ErrorKind::InterceptorPanicked))
 }
+
+/// Drops what a user made. A panic in that must not reach the connection, which may serve other streams.
+pub(crate) fn drop_caught<T>(what: T) {
+    let _ = catch(|| drop(what));
+}

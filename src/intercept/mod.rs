@@ -92,5 +92,5 @@ pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
 pub use window::TextWindow;
 
-pub(crate) use catch::catch;
+pub(crate) use catch::{catch, drop_caught};
 pub(crate) use chain::{Chain, Finish, Output};

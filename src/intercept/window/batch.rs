@@ -3,9 +3,11 @@
 use std::{collections::HashMap, fmt, ops::Range};
 
 use super::{
-    held::is_alias,
-    judge::{Decision, Mask, TextSegment},
-    part::{ChannelMasks, Item, add_masks, rewritten, tidy},
+    channel_key::is_alias,
+    decision::{Decision, Mask, TextSegment},
+    early::Early,
+    item::{Item, add_masks, rewritten},
+    masks::{ChannelMasks, tidy},
     questions::Questions,
 };
 use crate::codec::Block;
@@ -27,22 +29,6 @@ pub(super) enum Of {
     Channel(String, usize),
     /// The part of that number in the item of that number.
     Part(usize, usize),
-}
-
-/// Text that left before it was decided, since a bound ran out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Early {
-    /// In bytes.
-    pub(super) bytes: usize,
-    /// The judge had said that a match may begin in it.
-    pub(super) may_match: bool,
-}
-
-impl Early {
-    pub(super) fn add(&mut self, bytes: usize, may_match: bool) {
-        self.bytes += bytes;
-        self.may_match |= may_match && bytes > 0;
-    }
 }
 
 /// What is done with a batch.

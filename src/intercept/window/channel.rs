@@ -1,6 +1,6 @@
 //! The names of channels: which text a string goes on in.
 
-use super::extract::Texts;
+use super::texts::Texts;
 use crate::intercept::JsonValue;
 
 /// A channel whose name has keys in it that the event gives.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::extract::RETOLD;
+use super::leaves::RETOLD;
 use crate::{
     codec::{Block, Event},
     intercept::{Json, JsonValue},

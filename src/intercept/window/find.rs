@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     edit::Place,
-    extract::{TextExtractor, Texts, Unreadable, leaves},
+    leaves::{Unreadable, leaves},
+    texts::{TextExtractor, Texts},
 };
 use crate::{
     codec::Event,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::judge::{Decision, TextSegment};
+use super::decision::{Decision, TextSegment};
 
 /// The passages that are shown to a judge.
 ///

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
+    decision::Mask,
     edit::{Edit, escaped},
-    judge::Mask,
 };
 use crate::intercept::unescape::Unescaped;
 

@@ -2,8 +2,6 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use super::judge::Mask;
-
 /// Reads one text as it comes. All positions are bytes from the beginning of the text.
 pub(super) trait Scan: Send {
     /// Reads what comes next. Adds what was found and no longer depends on what follows.
@@ -27,26 +25,6 @@ pub(super) struct Found {
     pub(super) pattern: usize,
     /// The mask; `None` blocks.
     pub(super) with: Option<Arc<str>>,
-}
-
-/// Masks for the matches, in order and relative to `from`; matches that end before it are left out.
-pub(super) fn masks(found: &[Found], from: usize) -> Vec<Mask> {
-    let mut found: Vec<_> = found
-        .iter()
-        .filter(|found| found.range.end > from)
-        .collect();
-    found.sort_by_key(|found| (found.range.start, found.pattern));
-    let masks = found.into_iter().filter_map(|found| {
-        let with = found.with.as_deref()?.to_owned();
-        // A match that began before `from` has its mask there.
-        let (start, with) = match found.range.start.checked_sub(from) {
-            Some(start) => (start, with),
-            None => (0, String::new()),
-        };
-        let range = start..found.range.end - from;
-        Some(Mask { range, with })
-    });
-    masks.collect()
 }
 
 /// Starts the reading of a text. Of judges, only the patterns of this crate have one.

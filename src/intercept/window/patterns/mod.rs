@@ -14,8 +14,10 @@ use self::{
     scan::{Compiled, Scanner, Search},
 };
 use super::{
-    judge::{Decision, Judge, Ruling, TextSegment},
-    scan::{Incremental, Scan, masks},
+    decision::{Decision, TextSegment},
+    judge::{Judge, Ruling},
+    masks::masks,
+    scan::{Incremental, Scan},
 };
 
 /// Something to look for in a text, and what to do where it is found.

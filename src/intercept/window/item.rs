@@ -5,8 +5,9 @@ use std::{collections::HashMap, ops::Range};
 use tokio::time::Instant;
 
 use super::{
+    decision::Mask,
     edit::{self, Place},
-    judge::Mask,
+    masks::{ChannelMasks, tidy},
     reading::Spelling,
     scan::Found,
 };
@@ -97,13 +98,6 @@ impl Part {
     }
 }
 
-/// The masks of one channel, tidy, and the byte of the channel that they count from.
-#[derive(Debug, Default)]
-pub(super) struct ChannelMasks {
-    pub(super) start: usize,
-    pub(super) masks: Vec<Mask>,
-}
-
 /// Adds to the masks of each part those of its channel. There is a list for each part of each item.
 pub(super) fn add_masks(
     items: &[Item],
@@ -134,20 +128,4 @@ pub(super) fn rewritten(items: Vec<Item>, masks: Vec<Vec<Vec<Mask>>>) -> Vec<Blo
         edit::rewrite(item.block, changed.collect())
     });
     blocks.collect()
-}
-
-/// Masks in order and apart from each other.
-pub(super) fn tidy(mut masks: Vec<Mask>) -> Vec<Mask> {
-    masks.retain(|mask| !mask.range.is_empty());
-    masks.sort_by_key(|mask| mask.range.start);
-    let mut apart: Vec<Mask> = Vec::with_capacity(masks.len());
-    for mask in masks {
-        match apart.last_mut() {
-            Some(last) if mask.range.start < last.range.end => {
-                last.range.end = last.range.end.max(mask.range.end);
-            }
-            _ => apart.push(mask),
-        }
-    }
-    apart
 }

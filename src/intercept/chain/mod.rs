@@ -1,9 +1,11 @@
 //! The interceptors of one stream, in order, and the blocks on their way through them.
 
+mod deferred;
+mod stage;
+
 use std::{
     cmp::max,
     hint::black_box,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,11 +16,13 @@ use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict, catch};
+use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict, catch, drop_caught};
 use crate::{
     codec::{Block, Event},
     error::{Error, ErrorKind},
 };
+use deferred::Deferred;
+use stage::{Stage, ask};
 
 /// Takes what the whole chain has let through.
 pub(crate) trait Output {
@@ -54,21 +58,6 @@ pub(crate) struct Chain {
     last_timeout: Option<Instant>,
 }
 
-struct Stage {
-    interceptor: SyncWrapper<Box<dyn Interceptor>>,
-    fails_open: bool,
-    time_limit: Option<Duration>,
-    panicked: bool,
-}
-
-struct Deferred {
-    stage: usize,
-    verdict: SyncWrapper<BoxFuture<'static, Result<Verdict, BoxError>>>,
-    known: Option<SyncWrapper<Result<Verdict, Error>>>,
-    until: Option<Instant>,
-    original: Option<Block>,
-}
-
 #[derive(Debug)]
 struct Ending {
     finish: Finish,
@@ -91,14 +80,6 @@ impl Finish {
             Finish::Truncated => StreamEnd::Truncated,
             Finish::Failed(error) => StreamEnd::Failed(error),
         }
-    }
-}
-
-impl Stage {
-    /// A copy to fall back on, where a failure lets the block pass or a replacement may need its id.
-    #[inline(always)]
-    fn original(&self, block: &Block) -> Option<Block> {
-        (self.fails_open || block.has_id()).then(|| block.clone())
     }
 }
 
@@ -136,7 +117,7 @@ impl Chain {
         for mut stage in self.stages.drain(..) {
             let interceptor = stage.interceptor.get_mut();
             let _ = catch(|| interceptor.end(StreamEnd::Failed(error)));
-            let_go(stage);
+            drop_caught(stage);
         }
     }
 
@@ -244,7 +225,7 @@ impl Chain {
             } else if let Some(deferred) = self.deferred.pop_if(|d| d.known.is_some()) {
                 let known = deferred.known.map(SyncWrapper::into_inner);
                 let verdict = known.unwrap_or(Ok(Verdict::Drop));
-                let_go(deferred.verdict);
+                drop_caught(deferred.verdict);
                 match verdict {
                     // The time limit is for all of it.
                     Ok(Verdict::Defer(next)) => {
@@ -364,7 +345,7 @@ impl Chain {
             Ok(Verdict::End(blocks)) => {
                 if !self.is_ending() {
                     self.way.clear();
-                    self.deferred.drain(..).for_each(let_go);
+                    self.deferred.drain(..).for_each(drop_caught);
                     self.closed = max(self.closed, stage + 1);
                     self.ended_by = Some(stage);
                     self.end(Finish::Complete);
@@ -414,7 +395,7 @@ impl Chain {
             stage.panicked |= error.kind() == ErrorKind::InterceptorPanicked;
         }
         self.way.clear();
-        self.deferred.drain(..).for_each(let_go);
+        self.deferred.drain(..).for_each(drop_caught);
         self.closed = max(self.closed, stage + 1);
         match &mut self.ending {
             Some(ending) if !matches!(ending.finish, Finish::Failed(_)) => {
@@ -436,30 +417,6 @@ fn hand_out(block: Block, out: &mut impl Output) -> Option<Block> {
     None
 }
 
-fn ask(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
-    if block.is_event() {
-        interceptor.event(Event::of(block))
-    } else {
-        interceptor.block(block)
-    }
-}
-
-impl Deferred {
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.known.is_some() {
-            return;
-        }
-        let verdict: Pin<&mut _> = self.verdict.get_mut().as_mut();
-        let known = match catch(|| verdict.poll(cx)) {
-            Ok(Poll::Pending) => return,
-            Ok(Poll::Ready(Ok(verdict))) => Ok(verdict),
-            Ok(Poll::Ready(Err(error))) => Err(Error::of_an_interceptor(error)),
-            Err(panic) => Err(panic),
-        };
-        self.known = Some(SyncWrapper::new(known));
-    }
-}
-
 /// Whoever was not told yet how the stream ended has lost its client.
 impl Drop for Chain {
     fn drop(&mut self) {
@@ -468,14 +425,9 @@ impl Drop for Chain {
             let interceptor = stage.interceptor.get_mut();
             let _ = catch(|| interceptor.end(StreamEnd::ClientGone));
         }
-        self.stages.drain(..).for_each(let_go);
-        self.deferred.drain(..).for_each(let_go);
+        self.stages.drain(..).for_each(drop_caught);
+        self.deferred.drain(..).for_each(drop_caught);
     }
-}
-
-/// Drops what a user made. A panic in that must not reach the connection, which may serve other streams.
-fn let_go<T>(what: T) {
-    let _ = catch(|| drop(what));
 }
 
 /// Gives the last event the id of the block that these stand for, unless one of them has an id.
@@ -492,22 +444,5 @@ fn move_id(original: &Block, blocks: &mut [Block]) {
         && event.set_id(id).is_ok()
     {
         *last = event.into();
-    }
-}
-
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stage")
-            .field("fails_open", &self.fails_open)
-            .field("time_limit", &self.time_limit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Deferred {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deferred")
-            .field("stage", &self.stage)
-            .finish_non_exhaustive()
     }
 }
