@@ -73,21 +73,21 @@
 //! assert!(matches!(stream.block(Block::comment("hi")), Verdict::Forward(_)));
 //! ```
 
+mod adapters;
 mod catch;
 mod chain;
-mod factory;
 mod interceptor;
 mod json;
+mod make_interceptor;
 mod service;
 pub(crate) mod unescape;
 mod verdict;
 pub mod window;
 
-pub use factory::{
-    FailOpen, IntoMakeInterceptor, MakeInterceptor, MakeInterceptorExt, TimeLimit, event_fn, marker,
-};
+pub use adapters::{FailOpen, MakeInterceptorExt, TimeLimit};
 pub use interceptor::{Interceptor, StreamEnd, StreamHead};
 pub use json::{Json, JsonError, JsonValue};
+pub use make_interceptor::{EventFn, IntoMakeInterceptor, MakeInterceptor, event_fn, marker};
 pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
 pub use window::TextWindow;
