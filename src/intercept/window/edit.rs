@@ -130,7 +130,7 @@ fn find_retold(json: &Json, value: JsonValue<'_>, found: &mut Vec<(Range<usize>,
                 Some(b'"') => "\"\"",
                 _ => "null",
             };
-            found.push((json.place(member), nothing.to_owned()));
+            found.push((json.range_of(member), nothing.to_owned()));
         } else {
             find_retold(json, member, found);
         }

@@ -91,11 +91,11 @@ pub(super) fn find(event: &Event, extract: &dyn TextExtractor) -> Result<Found, 
             continue;
         }
         let channels = channels.remove(&start(leaf)).unwrap_or_default();
-        let inside = leaf.inside();
+        let inside = leaf.inside_quotes();
         let source = inside.unwrap_or(leaf.raw());
         if !source.is_empty() {
             found.texts.push(Text {
-                place: Place::Json(json.place(leaf)),
+                place: Place::Json(json.range_of(leaf)),
                 source: source.to_owned(),
                 layers: usize::from(inside.is_some()),
                 // A string may hold JSON, such as the arguments of a tool call.
