@@ -108,12 +108,12 @@ impl Interceptor for Panicking {
         block.into()
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<std::time::Instant> {
         self.at(Panics::Deadline);
-        (self.0 == Panics::Timeout).then(Instant::now)
+        (self.0 == Panics::Timeout).then(|| tokio::time::Instant::now().into_std())
     }
 
-    fn timeout(&mut self, _: Instant) -> Verdict {
+    fn timeout(&mut self, _: std::time::Instant) -> Verdict {
         self.at(Panics::Timeout);
         Verdict::Drop
     }
@@ -175,7 +175,7 @@ impl Interceptor for Forgetful {
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<std::time::Instant> {
         assert!(!self.0, "told to");
         None
     }

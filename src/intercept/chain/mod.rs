@@ -276,7 +276,7 @@ impl Chain {
             if self.stage_deadline(stage).is_some_and(|at| at <= now) {
                 self.last_timeout = Some(now);
                 let interceptor = self.stages[stage].interceptor.get_mut();
-                let verdict = catch(|| interceptor.timeout(now));
+                let verdict = catch(|| interceptor.timeout(now.into_std()));
                 return self.settle(stage, None, verdict);
             }
         }
@@ -296,7 +296,7 @@ impl Chain {
         }
         let interceptor = self.stages[stage].interceptor.get_mut();
         match catch(|| interceptor.deadline()) {
-            Ok(at) => at,
+            Ok(at) => at.map(Instant::from_std),
             Err(error) => {
                 self.fail(stage, error);
                 None

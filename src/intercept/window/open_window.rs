@@ -1,6 +1,6 @@
 //! A window on one stream.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Instant as StdInstant};
 
 use tokio::{sync::oneshot, time::Instant};
 use tower::BoxError;
@@ -205,19 +205,19 @@ impl Interceptor for OpenWindow {
         self.release(Due::Decided)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        if self.blocked.is_some() {
-            return self.blocked;
+    fn deadline(&self) -> Option<StdInstant> {
+        if let Some(blocked) = self.blocked {
+            return Some(blocked.into_std());
         }
         // What is left of what a judge was asked about is not known here: if it has left, the call does nothing.
         let asked = self.asked.as_ref().and_then(|asked| asked.since);
         let since = asked.or_else(|| self.held.since())?;
         // A time that no clock can tell never comes.
-        since.checked_add(self.setting.time)
+        since.into_std().checked_add(self.setting.time)
     }
 
-    fn timeout(&mut self, now: Instant) -> Verdict {
-        let until = now.checked_sub(self.setting.time);
+    fn timeout(&mut self, now: StdInstant) -> Verdict {
+        let until = now.checked_sub(self.setting.time).map(Instant::from_std);
         self.release(until.map_or(Due::Decided, Due::Since))
     }
 
