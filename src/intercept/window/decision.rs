@@ -2,27 +2,27 @@
 
 use std::{fmt, ops::Range};
 
-/// A text to judge: all of a channel that is still held back, and some that has left before it.
+/// A text to judge: the held text of a channel, and the end of the text that was sent before it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextSegment {
     /// The text.
     pub text: String,
-    /// So many bytes at its beginning have left already and cannot be changed. They are there so that what began in them
-    /// is recognised.
+    /// The number of bytes at the beginning of the text that were sent already and cannot change. The judge sees them to
+    /// recognize matches that begin in them.
     pub sent: usize,
-    /// The channel that this is part of, as the [`TextExtractor`](super::TextExtractor) named it; `None` for a text that stands by
-    /// itself.
+    /// The channel of the text, as the [`TextExtractor`](super::TextExtractor) named it. `None` for a text that belongs to one
+    /// event only.
     pub channel: Option<String>,
-    /// Whether the text ends here: its API said so, the stream ended cleanly, or it stands by itself. If not, more may
-    /// follow, and the end of the text may be the beginning of a match.
+    /// Whether the text is complete: the API finished it, the stream ended cleanly, or it belongs to one event only. Otherwise
+    /// more text may follow, and the end of this text may begin a match.
     pub complete: bool,
 }
 
 /// Shows the size, never the text.
 impl fmt::Debug for TextSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage")
+        f.debug_struct("TextSegment")
             .field("bytes", &self.text.len())
             .field("sent", &self.sent)
             .field("channel", &self.channel)
@@ -30,49 +30,48 @@ impl fmt::Debug for TextSegment {
     }
 }
 
-/// What becomes of a [`TextSegment`].
+/// What happens to a [`TextSegment`].
 ///
-/// The same text may be judged again together with what came after it, so a judge should come to the same result again.
+/// A window may show the same text again, together with the text that follows it. A judge should then come to the same
+/// decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
-    /// It may leave.
+    /// Sends the text unchanged.
     Pass,
-    /// These parts leave as something else.
+    /// Sends the text with these ranges replaced.
     Mask(Vec<Mask>),
-    /// These parts leave as something else, and the text from this byte on waits for what follows: it may be the beginning
-    /// of a match.
+    /// Sends the text before `from` with the masks applied, and holds the rest, because it may begin a match.
     ///
-    /// An event leaves once all of its text stands before that byte; the judge is asked again when more has come. A
-    /// [complete](TextSegment::complete) passage is not held: all of it leaves. Of a stream that breaks, held text does
-    /// not leave.
+    /// The window sends an event once all of its text lies before `from`, and asks the judge again when more text arrives. It
+    /// sends all of a [complete](TextSegment::complete) text. It drops held text when the stream fails.
     ///
-    /// This is of use with [`overlap(0)`](super::TextWindow::overlap), and with a [`time`](super::TextWindow::max_delay) that is long
-    /// enough for the rest of a match to come.
+    /// Use it with [`overlap(0)`](super::TextWindow::overlap) and with a [`max_delay`](super::TextWindow::max_delay) in which the
+    /// rest of a match can arrive.
     Hold {
-        /// In bytes of the passage's text. The size of the text, if all of it may leave.
+        /// A byte offset in the text; at most its length, which holds nothing.
         from: usize,
-        /// What leaves as something else.
+        /// The ranges to replace.
         masks: Vec<Mask>,
     },
-    /// It must not leave: the stream ends here. See [`TextWindow::on_block`](super::TextWindow::on_block).
+    /// Ends the stream before this text. See [`TextWindow::on_block`](super::TextWindow::on_block).
     Block,
 }
 
 impl Decision {
-    /// Lets the text leave up to this byte, and holds the rest: it may be the beginning of a match.
-    /// See [`Hold`](Self::Hold).
+    /// Holds the text from this byte on, because it may begin a match. Keeps the masks of `self`; [`Block`](Self::Block) stays
+    /// as it is. See [`Hold`](Self::Hold).
     ///
     /// ```
     /// use std::time::Duration;
     /// use tower_sse_proxy::intercept::window::{Decision, TextSegment, TextWindow};
     ///
-    /// fn no_names(passage: &TextSegment) -> Decision {
-    ///     let found = passage.text.match_indices("Alice");
-    ///     let decided = Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
+    /// fn no_names(segment: &TextSegment) -> Decision {
+    ///     let found = segment.text.match_indices("Alice");
+    ///     let decision = Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
     ///     // "A", "Al", "Ali" or "Alic" at the end may become the name.
-    ///     let begun = (1..5).rev().find(|&size| passage.text.ends_with(&"Alice"[..size]));
-    ///     decided.hold_from(passage.text.len() - begun.unwrap_or(0))
+    ///     let begun = (1..5).rev().find(|&size| segment.text.ends_with(&"Alice"[..size]));
+    ///     decision.hold_from(segment.text.len() - begun.unwrap_or(0))
     /// }
     /// let window = TextWindow::new(no_names).overlap(0).max_delay(Duration::MAX);
     /// ```
@@ -85,13 +84,13 @@ impl Decision {
         Decision::Hold { from, masks }
     }
 
-    /// Masks all of these byte ranges with the same text; passes if there are none.
+    /// Replaces each of these byte ranges by the same text. Passes if there are none.
     ///
     /// ```
     /// use tower_sse_proxy::intercept::window::{Decision, TextSegment};
     ///
-    /// fn no_names(passage: &TextSegment) -> Decision {
-    ///     let found = passage.text.match_indices("Alice");
+    /// fn no_names(segment: &TextSegment) -> Decision {
+    ///     let found = segment.text.match_indices("Alice");
     ///     Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
     /// }
     /// ```
@@ -112,11 +111,12 @@ impl Decision {
     }
 }
 
-/// A part of a passage, and what is to stand in its place.
+/// A range of a text, and its replacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// In bytes of the passage's text; at the boundaries of characters. An empty range masks nothing.
+    /// Byte offsets in the text of the [`TextSegment`], at character boundaries. An empty range replaces nothing. A range
+    /// outside the text or inside a character is a failure of the interceptor.
     pub range: Range<usize>,
-    /// Stands where the range begins. The rest of the range, in whatever events it is, is empty.
+    /// The replacement. The event in which the range begins gets all of it; later events lose the rest of the range.
     pub with: String,
 }

@@ -1,41 +1,60 @@
-//! Who decides about a text, and what can be decided.
+//! The judge of a window: user code that decides about texts.
 
-use std::fmt;
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+};
 
-use futures_util::future::BoxFuture;
 use tower::{BoxError, Service, util::Oneshot};
 
 use super::{
     decision::{Decision, TextSegment},
-    scan::Incremental,
+    scan::StartScan,
 };
 
-/// Decides about passages. A function `Fn(&TextSegment) -> Decision` is one.
+/// The future that [`Judge::judge`] returns. An error is a failure of the interceptor.
+pub type DecisionFuture = Pin<Box<dyn Future<Output = Result<Decision, BoxError>> + Send>>;
+
+/// Decides about texts. Functions `Fn(&TextSegment) -> Decision` and [`JudgeService`]s implement this trait.
+///
+/// All streams of a [`TextWindow`](super::TextWindow) share one judge.
+///
+/// ```
+/// use tower_sse_proxy::intercept::window::{Decision, DecisionFuture, Judge, TextSegment, TextWindow};
+/// # async fn is_toxic(text: &str) -> Result<bool, std::io::Error> { Ok(text.contains("toxic")) }
+///
+/// /// Calls a classifier, but not for short texts.
+/// struct Classifier;
+///
+/// impl Judge for Classifier {
+///     fn judge(&self, segment: TextSegment) -> DecisionFuture {
+///         if segment.text.len() < 20 {
+///             return Box::pin(std::future::ready(Ok(Decision::Pass)));
+///         }
+///         Box::pin(async move {
+///             let is_toxic = is_toxic(&segment.text).await?;
+///             Ok(if is_toxic { Decision::Block } else { Decision::Pass })
+///         })
+///     }
+/// }
+///
+/// let window = TextWindow::new(Classifier);
+/// ```
 pub trait Judge: Send + Sync + 'static {
-    /// Decides, or says when it will be decided.
-    fn judge(&self, passage: TextSegment) -> Ruling;
+    /// Decides about one text.
+    ///
+    /// The window polls the future at once, and holds the text and everything behind it until the future is ready. The
+    /// futures of several texts run concurrently. The window drops them when the stream ends or
+    /// [`judge_timeout`](super::TextWindow::judge_timeout) elapses.
+    ///
+    /// # Panics
+    /// A panic here or in the future cuts the stream.
+    fn judge(&self, segment: TextSegment) -> DecisionFuture;
 
-    /// How this judge reads a text piece by piece, if it can.
+    /// Returns a function that starts an incremental scan of a text, if the judge has one.
     #[doc(hidden)]
-    fn incremental(&self) -> Option<Incremental> {
+    fn incremental(&self) -> Option<StartScan> {
         None
-    }
-}
-
-/// A decision, or one to come.
-pub enum Ruling {
-    /// Decided.
-    Now(Decision),
-    /// An error is a failure of the interceptor.
-    Later(BoxFuture<'static, Result<Decision, BoxError>>),
-}
-
-impl fmt::Debug for Ruling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ruling::Now(judgement) => f.debug_tuple("Now").field(judgement).finish(),
-            Ruling::Later(_) => f.write_str("Later(..)"),
-        }
     }
 }
 
@@ -43,14 +62,15 @@ impl<F> Judge for F
 where
     F: Fn(&TextSegment) -> Decision + Send + Sync + 'static,
 {
-    fn judge(&self, passage: TextSegment) -> Ruling {
-        Ruling::Now(self(&passage))
+    fn judge(&self, segment: TextSegment) -> DecisionFuture {
+        Box::pin(ready(Ok(self(&segment))))
     }
 }
 
-/// A tower service as a judge: `Service<TextSegment, Response = Decision>`, with whatever timeout, limit or retry it wears.
+/// A tower service as a judge: `Service<TextSegment, Response = Decision>`.
 ///
-/// Its stream waits for the answer; other streams do not.
+/// Each text is one call of a clone of the service. The stream of the text waits for the response; other streams do not.
+/// [`TextWindow::service`](super::TextWindow::service) makes one.
 #[derive(Clone, Debug)]
 pub struct JudgeService<S> {
     service: S,
@@ -69,8 +89,8 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send,
 {
-    fn judge(&self, passage: TextSegment) -> Ruling {
-        let answer = Oneshot::new(self.service.clone(), passage);
-        Ruling::Later(Box::pin(async move { answer.await.map_err(Into::into) }))
+    fn judge(&self, segment: TextSegment) -> DecisionFuture {
+        let response = Oneshot::new(self.service.clone(), segment);
+        Box::pin(async move { response.await.map_err(Into::into) })
     }
 }

@@ -1,31 +1,32 @@
-//! The values of JSON data that are judged.
+//! The values of JSON data that a judge sees.
 
 use crate::intercept::{Json, JsonValue};
 
-/// The values that are judged: every string, at any depth and under any name, and every whole number.
+/// Returns the values that a judge sees: each string at any depth, and each unsigned integer.
 ///
 /// # Errors
-/// An object that has a name twice (readers disagree about which one counts), or too deep a nesting.
+/// An object with two members of the same name, since readers disagree about which one applies, and nesting above
+/// [`MAX_DEPTH`].
 pub(super) fn leaves(json: &Json) -> Result<Vec<JsonValue<'_>>, Unreadable> {
     let mut leaves = Vec::new();
     collect(json.root(), 0, &mut leaves)?;
     Ok(leaves)
 }
 
-/// Members that repeat the text of their event token by token, with numbers about it. They are judged as any other; in an
-/// event that a mask has changed they are emptied, for the numbers are about a text that is gone.
-pub(super) const RETOLD: [&str; 2] = ["logprobs", "logprobsResult"];
+/// Members that repeat the text of their event token by token, with numbers about each token. The judge sees them too. When
+/// a mask changes the event, they are emptied, because the numbers describe the old text.
+pub(super) const REPEATED_TEXT: [&str; 2] = ["logprobs", "logprobsResult"];
 
-/// Each level is read once for each level above it.
-const DEEPEST: usize = 32;
+/// Limits the cost: the text of a value is scanned once for each level above it.
+const MAX_DEPTH: usize = 32;
 
 fn collect<'a>(
     value: JsonValue<'a>,
     depth: usize,
     into: &mut Vec<JsonValue<'a>>,
 ) -> Result<(), Unreadable> {
-    if depth > DEEPEST {
-        return Err(Unreadable("JSON nested more than 32 deep"));
+    if depth > MAX_DEPTH {
+        return Err(Unreadable("JSON nested more than 32 levels deep"));
     }
     let raw = value.raw();
     match raw.as_bytes().first() {
@@ -39,7 +40,9 @@ fn collect<'a>(
             let mut names: Vec<_> = members.iter().map(|(name, _)| name.exact()).collect();
             names.sort_unstable();
             if names.windows(2).any(|pair| pair[0] == pair[1]) {
-                return Err(Unreadable("a JSON object with a name twice"));
+                return Err(Unreadable(
+                    "a JSON object with two members of the same name",
+                ));
             }
             for (_, member) in members {
                 collect(member, depth + 1, into)?;
@@ -52,13 +55,13 @@ fn collect<'a>(
     Ok(())
 }
 
-/// An event that cannot be judged, since readers may read it differently.
+/// The error for an event that readers may interpret differently, or that exceeds a limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable(&'static str);
 
 impl Unreadable {
-    pub(super) fn new(why: &'static str) -> Self {
-        Self(why)
+    pub(super) fn new(reason: &'static str) -> Self {
+        Self(reason)
     }
 }
 

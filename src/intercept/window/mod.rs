@@ -1,15 +1,15 @@
-//! A window on text that is split over events.
+//! Judges text that is split over events.
 //!
-//! A model's answer arrives a few letters an event, so what must not pass is never in one event alone. A [`TextWindow`] joins
-//! the letters of each text, shows them to a [`Judge`] before they leave, and carries out its judgement in the events that
-//! brought them: what was not changed leaves as it came.
+//! The answer of a model arrives in small parts, so the events of one phrase must be seen together. A [`TextWindow`] joins the
+//! parts of each text, shows the text to a [`Judge`] before it is sent, and applies the decision to the events that carry the
+//! text. Events without a mask leave byte-identical.
 //!
 //! ```
 //! use std::time::Duration;
 //! use tower_sse_proxy::{SseProxyLayer, intercept::window::{Decision, TextSegment, TextWindow}};
 //!
-//! let names = TextWindow::new(|passage: &TextSegment| {
-//!     let found = passage.text.match_indices("Alice");
+//! let names = TextWindow::new(|segment: &TextSegment| {
+//!     let found = segment.text.match_indices("Alice");
 //!     Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]")
 //! })
 //! .overlap("Alice".len())
@@ -19,41 +19,48 @@
 //!
 //! # Patterns
 //!
-//! With the feature `patterns`, `patterns` makes a judge of phrases, regular expressions, card numbers and e-mail addresses.
-//! It knows at which byte a match may be in progress: text before that byte leaves at once, and the rest waits until it is
-//! decided. No part of a match leaves, however slowly the text comes, and text that cannot begin a match is not delayed.
-//! Any other judge can answer in the same way, with [`Decision::Hold`].
+//! With the feature `patterns`, the function `patterns` makes a judge of phrases, regular expressions, card numbers and e-mail
+//! addresses. It knows the byte at which a match may be in progress: text before that byte is sent at once, and the rest is
+//! held until it is decided. No part of a match is sent, however slowly the text arrives, and text that cannot begin a match
+//! is not delayed. Other judges can do the same with [`Decision::Hold`].
 //!
-//! # What is seen, and when it leaves
+//! # Which text the judge sees
 //!
-//! * A text is a **channel**: one choice, one content block, the arguments of one tool call. What belongs to a channel is
-//!   told by an [`TextExtractor`]; [`extract`] has those of OpenAI's chat completions and Responses, Anthropic's messages,
-//!   Gemini, and plain data, and by default they are told apart by themselves. Every other string of an event is judged
-//!   by itself.
-//! * An event waits until [`overlap`](TextWindow::overlap) more bytes of its text have come, so that anything of at most that
-//!   size is seen whole before its first letter leaves. It never waits longer than [`time`](TextWindow::max_delay); what then
-//!   still lacks its end leaves, and the judge sees it again, as [sent](TextSegment::sent), with what comes. (With patterns
-//!   neither of the two holds unless it is set.)
-//! * An event waits for all of its text, and leaves whole.
-//! * A stream that ends cleanly ends its texts: what was held is judged as [complete](TextSegment::complete). Of a stream that
-//!   breaks, text that was held as the possible beginning of a match does not leave.
-//! * Text that has to leave before it is decided, since [`time`](TextWindow::max_delay) or [`max_bytes`](TextWindow::max_held_bytes) ran out,
-//!   is counted ([`TextWindow::early_releases`]) and logged, as its size.
-//! * Order is kept, over all channels: an event that waits holds up those behind it.
-//! * Every string value is judged as readers read it: escapes undone, unpaired surrogates included, at any depth and under
-//!   any name. A string may hold JSON itself, such as the arguments of a tool call: a text with escapes is judged a second
-//!   time with those undone. Data that is not JSON is judged as it is, and with the escapes of one and of two layers undone.
-//!   A judge that is asked twice about a text has to let both readings pass: what it holds, masks or blocks in one of them
-//!   is held, masked or blocked.
-//! * What cannot be read in one way only (an object that has a name twice, JSON nested more than 32 deep, an index that may
-//!   or may not be the same as a number) is a failure of the interceptor: the stream is cut.
-//! * A text that continues after its end is the same text. The last 1024 that ended are remembered at least.
-//! * When a text is masked, members of its event that tell it again token by token (`logprobs`) are emptied.
-//! * Names of object members, comments, and the `event` and `id` fields are not text, and are not judged.
+//! * A **channel** is one text that several events carry: one choice, one content block, or the arguments of one tool call. A
+//!   [`TextExtractor`] assigns strings to channels. [`extract`] has extractors for OpenAI chat completions and Responses,
+//!   Anthropic messages, Gemini, and plain data. The default recognizes each of them.
+//! * Each other string of an event, at any depth and under any name, is a complete text of its event.
+//! * The judge sees strings as readers do: without escapes, also of unpaired surrogates. A string may contain JSON again, such
+//!   as the arguments of a tool call. A text with escapes is therefore judged a second time, with these escapes undone too. Data
+//!   that is not JSON is judged as it is, and with one and with two layers of escapes undone. Text that the judge holds, masks or
+//!   blocks in one of these readings is held, masked or blocked.
+//! * Text that continues a finished channel is judged together with the text before it. The window remembers at least the last
+//!   1024 finished channels.
+//! * Names of object members, comments, and the `event` and `id` fields are not judged.
+//!
+//! # When text is sent
+//!
+//! * The window holds an event until [`overlap`](TextWindow::overlap) more bytes of its text have arrived, so that the judge
+//!   sees a match of at most that length as a whole before its first byte is sent. It holds an event at most for
+//!   [`max_delay`](TextWindow::max_delay); the judge sees text that was sent then again, as [sent](TextSegment::sent), with
+//!   the text that follows. With patterns neither applies unless it is set.
+//! * The window sends whole events: it holds an event until all of its texts may be sent.
+//! * Events stay in order over all channels: a held event delays the events after it.
+//! * When a stream ends cleanly, all channels are [complete](TextSegment::complete). When a stream fails, the window drops text
+//!   that it holds as the possible beginning of a match.
+//! * Text that is sent undecided, because [`max_delay`](TextWindow::max_delay) or
+//!   [`max_held_bytes`](TextWindow::max_held_bytes) was reached, is counted ([`TextWindow::early_releases`]) and logged by size.
+//! * When a mask changes an event, members of the event that repeat its text token by token (`logprobs`) are emptied.
+//!
+//! # Errors
+//!
+//! An event that readers may interpret differently is a failure of the interceptor, and the stream is cut unless
+//! [`fail_open`](TextWindow::fail_open) is set. Such events have an object with two members of the same name, JSON nested more
+//! than 32 levels deep, or an index that may equal a number, such as `"0"`.
 
 mod batch;
-mod channel;
 mod channel_key;
+mod channel_name;
 mod decision;
 mod early;
 mod edit;
@@ -76,7 +83,7 @@ mod texts;
 
 pub use decision::{Decision, Mask, TextSegment};
 pub use early::EarlyReleases;
-pub use judge::{Judge, JudgeService, Ruling};
+pub use judge::{DecisionFuture, Judge, JudgeService};
 #[cfg(feature = "patterns")]
 #[cfg_attr(docsrs, doc(cfg(feature = "patterns")))]
 pub use patterns::{Pattern, PatternError, Patterns, patterns};

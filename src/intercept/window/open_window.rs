@@ -1,17 +1,18 @@
-//! A window on one stream.
+//! The window of one stream.
 
-use std::{sync::atomic::Ordering, time::Instant as StdInstant};
+use std::time::Instant as StdInstant;
 
+use futures_util::FutureExt;
 use tokio::{sync::oneshot, time::Instant};
 use tower::BoxError;
 
 use super::{
     TextWindow,
     batch::Rest,
-    early::Early,
-    held::{Due, Held},
-    outcome::{BLOCKED, Close, all_judgements, decided},
-    settings::Setting,
+    early::{EarlyRelease, Limit},
+    held::{Cause, HeldBlocks},
+    outcome::{BLOCKED, OutcomeRules, ask, within},
+    settings::Settings,
 };
 use crate::{
     codec::{Block, Event},
@@ -21,166 +22,146 @@ use crate::{
 impl MakeInterceptor for TextWindow {
     fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(OpenWindow {
-            held: Held::new(self.setting.judge.incremental()),
-            setting: self.setting.clone(),
-            asked: None,
+            held: HeldBlocks::new(self.settings.judge.incremental()),
+            settings: self.settings.clone(),
+            pending: None,
             blocked: None,
             has_warned: false,
         }))
     }
 }
 
-/// A window on one stream.
+/// The window of one stream.
 struct OpenWindow {
-    setting: Setting,
-    held: Held,
-    /// What a judge that takes its time has been asked about.
-    asked: Option<Asked>,
-    /// Since when the stream is to be cut: what came before the match leaves first.
+    settings: Settings,
+    held: HeldBlocks,
+    /// The batch that an asynchronous judge was asked about.
+    pending: Option<PendingBatch>,
+    /// Set once a match blocks the stream while blocks before it are still to be sent. The stream is cut at this time.
     blocked: Option<Instant>,
     has_warned: bool,
 }
 
-struct Asked {
-    /// When the oldest of it came.
+struct PendingBatch {
+    /// When the oldest block of the batch arrived.
     since: Option<Instant>,
-    /// What is left of it, once it is judged.
+    /// The rest of the batch, once the judge has decided.
     rest: oneshot::Receiver<Rest>,
-    due: Due,
+    cause: Cause,
 }
 
 impl OpenWindow {
-    /// Judges and lets go what may leave.
-    fn release(&mut self, due: Due) -> Verdict {
+    /// Asks the judge, and sends the blocks that may be sent.
+    fn release(&mut self, cause: Cause) -> Verdict {
         if self.blocked.is_some() {
             return Verdict::fail(BLOCKED);
         }
-        self.take_back();
-        let due = match due {
-            Due::Decided | Due::Since(_) if self.held.bytes() > self.setting.max_bytes => {
-                Due::Above(self.setting.max_bytes)
+        self.settle_pending();
+        let max_held_bytes = self.settings.max_held_bytes;
+        let cause = match cause {
+            Cause::Decided | Cause::Since(_) if self.held.bytes() > max_held_bytes => {
+                Cause::Above(max_held_bytes)
             }
-            due => due,
+            cause => cause,
         };
         if self.held.is_scanning() {
-            return self.release_scanned(due);
+            return self.release_scanned(cause);
         }
         let since = self.held.since();
-        let Some(batch) = self.held.take(self.setting.sight, due) else {
+        let Some(batch) = self.held.take(self.settings.rules, cause) else {
             return Verdict::Hold;
         };
         let questions = batch.questions();
-        let rulings: Vec<_> = questions
-            .passages()
-            .map(|passage| self.setting.judge.judge(passage))
-            .collect();
-        let close = Close {
-            fail_open: self.setting.fail_open,
-            on_block: self.setting.on_block.clone(),
+        let rules = OutcomeRules {
+            fail_open: self.settings.fail_open,
+            on_block: self.settings.on_block.clone(),
         };
-        match decided(rulings) {
-            Ok(answers) => {
-                let judgements = questions.judgements(&answers);
-                let (verdict, rest) = close.carry_out(batch, Ok(judgements));
-                if matches!(verdict, Verdict::End(_) | Verdict::Defer(_)) {
-                    // The last word is said, or the window has failed: nothing of what is left may leave.
-                    self.held.clear();
-                } else {
-                    self.settle(rest, due);
-                }
-                verdict
+        let mut answers = ask(&*self.settings.judge, &questions);
+        // A judge that decides at once needs no deferred verdict.
+        if let Some(answers) = (&mut answers).now_or_never() {
+            let decisions = answers.map(|answers| questions.decisions(&answers));
+            let (verdict, rest) = rules.carry_out(batch, decisions);
+            if matches!(verdict, Verdict::End(_) | Verdict::Defer(_)) {
+                // The stream ends or is cut: no held block may be sent.
+                self.held.clear();
+            } else {
+                self.settle(rest, cause);
             }
-            Err(rulings) => {
-                let limit = self.setting.time_limit;
-                let (settled, rest) = oneshot::channel();
-                self.asked = Some(Asked { since, rest, due });
-                Verdict::Defer(Box::pin(async move {
-                    let answers = all_judgements(rulings, limit).await;
-                    let judgements = answers.map(|answers| questions.judgements(&answers));
-                    let (verdict, rest) = close.carry_out(batch, judgements);
-                    // Without the window, there is nothing left to hold.
-                    let _ = settled.send(rest);
-                    Ok(verdict)
-                }))
-            }
+            return verdict;
         }
+        let limit = self.settings.judge_timeout;
+        let (sender, rest) = oneshot::channel();
+        self.pending = Some(PendingBatch { since, rest, cause });
+        Verdict::Defer(Box::pin(async move {
+            let answers = within(limit, answers).await;
+            let decisions = answers.map(|answers| questions.decisions(&answers));
+            let (verdict, rest) = rules.carry_out(batch, decisions);
+            // Fails if the window was dropped. Nothing has to be held then.
+            let _ = sender.send(rest);
+            Ok(verdict)
+        }))
     }
 
-    /// Holds again what a judge that took its time has held.
-    fn take_back(&mut self) {
-        if let Some(mut asked) = self.asked.take()
-            && let Ok(rest) = asked.rest.try_recv()
+    /// Records the rest of a pending batch, if the judge has decided.
+    fn settle_pending(&mut self) {
+        if let Some(mut pending) = self.pending.take()
+            && let Ok(rest) = pending.rest.try_recv()
         {
-            self.settle(rest, asked.due);
+            self.settle(rest, pending.cause);
         }
     }
 
-    fn settle(&mut self, rest: Rest, due: Due) {
-        self.count(rest.early, due);
-        self.held.settle(rest, self.setting.sight);
+    fn settle(&mut self, rest: Rest, cause: Cause) {
+        self.count(rest.early, cause);
+        self.held.settle(rest, self.settings.rules);
     }
 
-    /// Lets go what scans have decided.
-    fn release_scanned(&mut self, due: Due) -> Verdict {
-        let mut scanned = self.held.take_scanned(self.setting.sight, due);
-        self.count(scanned.early, due);
-        if !scanned.blocked {
-            return if scanned.blocks.is_empty() {
+    /// Sends the blocks that scans have decided.
+    fn release_scanned(&mut self, cause: Cause) -> Verdict {
+        let mut release = self.held.take_scanned(self.settings.rules, cause);
+        self.count(release.early, cause);
+        if !release.blocked {
+            return if release.blocks.is_empty() {
                 Verdict::Hold
             } else {
-                Verdict::Release(scanned.blocks)
+                Verdict::Release(release.blocks)
             };
         }
         self.held.clear();
-        let is_over = matches!(due, Due::End { .. });
-        match &self.setting.on_block {
+        let is_over = matches!(cause, Cause::End { .. });
+        match &self.settings.on_block {
             Some(on_block) => {
-                scanned.blocks.extend(on_block());
-                Verdict::End(scanned.blocks)
+                release.blocks.extend(on_block());
+                Verdict::End(release.blocks)
             }
-            // A verdict cannot both let go and fail. At the end of the stream no other follows.
-            None if scanned.blocks.is_empty() || is_over => Verdict::fail(BLOCKED),
+            // One verdict cannot both send blocks and fail. At the end of the stream no other verdict follows.
+            None if release.blocks.is_empty() || is_over => Verdict::fail(BLOCKED),
             None => {
                 self.blocked = Some(Instant::now());
-                Verdict::Release(scanned.blocks)
+                Verdict::Release(release.blocks)
             }
         }
     }
 
-    /// Counts and logs what left before it was decided.
-    fn count(&mut self, early: Early, due: Due) {
+    /// Counts and logs text that is sent before it is decided.
+    fn count(&mut self, early: EarlyRelease, cause: Cause) {
         if early.bytes == 0 {
             return;
         }
-        let released = &self.setting.released;
-        let (count, bound) = match due {
-            Due::Above(_) => (&released.by_size, "size"),
-            _ => (&released.by_time, "time"),
+        let limit = match cause {
+            Cause::Above(_) => Limit::Size,
+            _ => Limit::Time,
         };
-        count.fetch_add(1, Ordering::Relaxed);
-        let bytes = early.bytes as u64;
-        released.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if early.may_match && !self.has_warned {
-            self.has_warned = true;
-            tracing::warn!(
-                bytes,
-                bound,
-                "text in which a match may begin was released: a bound ran out"
-            );
-        } else {
-            tracing::debug!(
-                bytes,
-                bound,
-                "text was released before it was decided: a bound ran out"
-            );
-        }
+        let warn = early.may_match && !self.has_warned;
+        self.has_warned |= warn;
+        self.settings.counters.count(early.bytes, limit, warn);
     }
 
-    /// An event that cannot be judged has come.
+    /// Handles an event that cannot be judged.
     fn fail(&mut self, event: Event, error: impl Into<BoxError>) -> Verdict {
-        if self.setting.fail_open {
+        if self.settings.fail_open {
             self.held.push_block(event.into(), Instant::now());
-            return self.release(Due::Decided);
+            return self.release(Cause::Decided);
         }
         self.held.clear();
         Verdict::fail(error)
@@ -189,50 +170,49 @@ impl OpenWindow {
 
 impl Interceptor for OpenWindow {
     fn event(&mut self, event: Event) -> Verdict {
-        self.take_back();
-        match self
-            .held
-            .push(event, &*self.setting.extract, Instant::now())
-        {
-            Ok(()) => self.release(Due::Decided),
+        self.settle_pending();
+        let extractor = &*self.settings.extractor;
+        match self.held.push(event, extractor, Instant::now()) {
+            Ok(()) => self.release(Cause::Decided),
             Err((event, error)) => self.fail(event, error),
         }
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        self.take_back();
+        self.settle_pending();
         self.held.push_block(block, Instant::now());
-        self.release(Due::Decided)
+        self.release(Cause::Decided)
     }
 
     fn deadline(&self) -> Option<StdInstant> {
         if let Some(blocked) = self.blocked {
             return Some(blocked.into_std());
         }
-        // What is left of what a judge was asked about is not known here: if it has left, the call does nothing.
-        let asked = self.asked.as_ref().and_then(|asked| asked.since);
-        let since = asked.or_else(|| self.held.since())?;
-        // A time that no clock can tell never comes.
-        since.into_std().checked_add(self.setting.time)
+        // The rest of a pending batch is not known here. If the whole batch is sent, the timeout does nothing.
+        let pending = self.pending.as_ref().and_then(|pending| pending.since);
+        let since = pending.or_else(|| self.held.since())?;
+        // A time beyond the range of the clock never comes.
+        since.into_std().checked_add(self.settings.max_delay)
     }
 
     fn timeout(&mut self, now: StdInstant) -> Verdict {
-        let until = now.checked_sub(self.setting.time).map(Instant::from_std);
-        self.release(until.map_or(Due::Decided, Due::Since))
+        let until = now.checked_sub(self.settings.max_delay);
+        let until = until.map(Instant::from_std);
+        self.release(until.map_or(Cause::Decided, Cause::Since))
     }
 
     fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let complete = match end {
             StreamEnd::ClientGone => return Verdict::Drop,
-            // It may be this window that failed: what it could not judge does not leave.
+            // This window may be the interceptor that failed: text that it could not judge must not be sent.
             StreamEnd::Failed(error) if error.kind().is_of_an_interceptor() => {
-                self.asked = None;
+                self.pending = None;
                 self.held.clear();
                 return Verdict::Drop;
             }
             StreamEnd::Failed(_) => false,
             StreamEnd::Complete | StreamEnd::Truncated => true,
         };
-        self.release(Due::End { complete })
+        self.release(Cause::End { complete })
     }
 }

@@ -1,14 +1,15 @@
-//! The verdict that follows from the decisions on a batch.
+//! Asks a judge about a batch, and turns its decisions into a verdict.
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{TryJoinAll, try_join_all};
 use tower::BoxError;
 
 use super::{
     batch::{Batch, Rest, Settled},
     decision::Decision,
-    judge::Ruling,
+    judge::{DecisionFuture, Judge},
+    questions::Questions,
     settings::OnBlock,
 };
 use crate::{
@@ -16,58 +17,47 @@ use crate::{
     intercept::Verdict,
 };
 
+/// The error of a stream that a judge blocked, without [`on_block`](super::TextWindow::on_block).
 pub(super) const BLOCKED: &str = "a judge blocked the stream";
 
-/// The judgements, if all are known.
-pub(super) fn decided(rulings: Vec<Ruling>) -> Result<Vec<Decision>, Vec<Ruling>> {
-    if rulings
-        .iter()
-        .any(|ruling| matches!(ruling, Ruling::Later(_)))
-    {
-        return Err(rulings);
-    }
-    let judgements = rulings.into_iter().filter_map(|ruling| match ruling {
-        Ruling::Now(judgement) => Some(judgement),
-        Ruling::Later(_) => None,
-    });
-    Ok(judgements.collect())
+/// The decisions on all questions of a batch. They are made concurrently.
+pub(super) type Decisions = TryJoinAll<DecisionFuture>;
+
+/// Asks a judge all questions of a batch.
+pub(super) fn ask(judge: &dyn Judge, questions: &Questions) -> Decisions {
+    try_join_all(questions.segments().map(|segment| judge.judge(segment)))
 }
 
-/// Waits for all judgements, side by side.
-pub(super) async fn all_judgements(
-    rulings: Vec<Ruling>,
+/// Waits for the decisions, at most for `limit`.
+pub(super) async fn within(
     limit: Option<Duration>,
+    decisions: Decisions,
 ) -> Result<Vec<Decision>, BoxError> {
-    let judgements = try_join_all(rulings.into_iter().map(|ruling| async move {
-        match ruling {
-            Ruling::Now(judgement) => Ok(judgement),
-            Ruling::Later(judgement) => judgement.await,
-        }
-    }));
     match limit {
-        Some(limit) => tokio::time::timeout(limit, judgements)
+        Some(limit) => tokio::time::timeout(limit, decisions)
             .await
             .map_err(|_| Error::new(ErrorKind::InterceptorTimedOut))?,
-        None => judgements.await,
+        None => decisions.await,
     }
 }
 
-/// How a batch is dealt with that does not simply pass.
-pub(super) struct Close {
+/// The settings that turn decisions into a verdict.
+pub(super) struct OutcomeRules {
     pub(super) fail_open: bool,
     pub(super) on_block: Option<OnBlock>,
 }
 
-impl Close {
+impl OutcomeRules {
+    /// Carries out the decisions, one for each segment of the batch. Also returns the items that do not leave yet.
     pub(super) fn carry_out(
         &self,
         batch: Batch,
-        judgements: Result<Vec<Decision>, BoxError>,
+        decisions: Result<Vec<Decision>, BoxError>,
     ) -> (Verdict, Rest) {
-        let error = match judgements.map(|judgements| batch.check(&judgements).map(|()| judgements))
-        {
-            Ok(Ok(judgements)) => {
-                let Settled { blocks, rest } = batch.settle(judgements);
+        let checked = decisions.map(|decisions| batch.check(&decisions).map(|()| decisions));
+        let error = match checked {
+            Ok(Ok(decisions)) => {
+                let Settled { blocks, rest } = batch.settle(decisions);
                 let verdict = match (blocks, &self.on_block) {
                     (Some(blocks), _) => Verdict::Release(blocks),
                     (None, Some(on_block)) => Verdict::End(on_block()),
@@ -79,7 +69,7 @@ impl Close {
             Err(error) => error,
         };
         if self.fail_open {
-            let Settled { blocks, rest } = batch.let_all_pass();
+            let Settled { blocks, rest } = batch.release_unchanged();
             return (Verdict::Release(blocks.unwrap_or_default()), rest);
         }
         (Verdict::fail(error), Rest::default())

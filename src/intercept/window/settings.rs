@@ -1,77 +1,79 @@
-//! The settings of a window.
+//! The text window and its settings.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower::{BoxError, Service};
 
 use super::{
     decision::{Decision, TextSegment},
-    early::{EarlyReleases, Released},
+    early::{EarlyReleases, ReleaseCounters},
     extract,
-    held::Sight,
+    held::HoldRules,
     judge::{Judge, JudgeService},
     texts::TextExtractor,
 };
 use crate::codec::Block;
 
-/// Holds text back until it has been judged. See the [module](super).
+/// An interceptor that holds text until a [`Judge`] has decided about it. See the [module](super).
 #[derive(Clone)]
 pub struct TextWindow {
-    pub(super) setting: Setting,
+    pub(super) settings: Settings,
 }
 
 #[derive(Clone)]
-pub(super) struct Setting {
+pub(super) struct Settings {
     pub(super) judge: Arc<dyn Judge>,
-    pub(super) extract: Arc<dyn TextExtractor>,
-    pub(super) sight: Sight,
-    pub(super) time: Duration,
-    pub(super) max_bytes: usize,
+    pub(super) extractor: Arc<dyn TextExtractor>,
+    pub(super) rules: HoldRules,
+    pub(super) max_delay: Duration,
+    pub(super) max_held_bytes: usize,
     pub(super) on_block: Option<OnBlock>,
     pub(super) fail_open: bool,
-    pub(super) time_limit: Option<Duration>,
-    pub(super) released: Arc<Released>,
+    pub(super) judge_timeout: Option<Duration>,
+    pub(super) counters: Arc<ReleaseCounters>,
 }
 
+/// Makes the events that replace blocked text.
 pub(super) type OnBlock = Arc<dyn Fn() -> Vec<Block> + Send + Sync>;
 
 impl TextWindow {
-    /// A window with a judge: a function `Fn(&TextSegment) -> Decision`, or any other [`Judge`].
+    /// Makes a window with a judge: a function `Fn(&TextSegment) -> Decision`, [`patterns`](super::Patterns), or another
+    /// [`Judge`].
     pub fn new(judge: impl Judge) -> Self {
-        // A judge that scans says by itself what has to wait, and for as long as that is.
-        let (overlap, time) = match judge.incremental() {
+        // A judge that scans decides which text is held, and for how long.
+        let (overlap, max_delay) = match judge.incremental() {
             Some(_) => (0, Duration::MAX),
             None => (64, Duration::from_millis(250)),
         };
         Self {
-            setting: Setting {
+            settings: Settings {
                 judge: Arc::new(judge),
-                extract: Arc::new(extract::any),
-                sight: Sight { overlap, size: 0 },
-                time,
-                max_bytes: 1 << 20,
+                extractor: Arc::new(extract::any),
+                rules: HoldRules {
+                    overlap,
+                    min_batch: 0,
+                },
+                max_delay,
+                max_held_bytes: 1 << 20,
                 on_block: None,
                 fail_open: false,
-                time_limit: None,
-                released: Arc::default(),
+                judge_timeout: None,
+                counters: Arc::default(),
             },
         }
     }
 
-    /// A window that asks a tower service. Its stream waits for each answer, other streams do not;
-    /// [`judge_timeout`](Self::judge_timeout) bounds the wait, and [`min_batch`](Self::min_batch) makes for fewer calls.
+    /// Makes a window that asks a tower service. The stream waits for each response; other streams do not.
+    ///
+    /// [`judge_timeout`](Self::judge_timeout) limits the wait, and [`min_batch`](Self::min_batch) reduces the number of calls.
     ///
     /// ```
     /// use std::{convert::Infallible, time::Duration};
     /// use tower::{ServiceBuilder, service_fn};
     /// use tower_sse_proxy::{SseProxyLayer, intercept::window::{Decision, TextSegment, TextWindow}};
     ///
-    /// let classify = service_fn(|passage: TextSegment| async move {
-    ///     let bad = passage.text.contains("bomb"); // or ask a model
+    /// let classify = service_fn(|segment: TextSegment| async move {
+    ///     let bad = segment.text.contains("bomb"); // or ask a model
     ///     Ok::<_, Infallible>(if bad { Decision::Block } else { Decision::Pass })
     /// });
     /// let classify = ServiceBuilder::new().concurrency_limit(32).service(classify);
@@ -91,87 +93,87 @@ impl TextWindow {
         Self::new(JudgeService::new(service))
     }
 
-    /// How many bytes of a text have to be in sight beyond what leaves: the size of the largest thing to be recognised.
-    /// 64 unless set, and 0 with patterns.
+    /// The number of bytes that must follow a text before the text is sent: the length of the longest match to recognize.
+    /// Default: 64, and 0 with patterns.
     ///
-    /// With 0, text leaves as soon as the judge does not [hold](Decision::Hold) it.
+    /// With 0, text is sent as soon as the judge does not [hold](Decision::Hold) it.
     ///
-    /// The judge also sees twice as many bytes that have left before; 128 with 0.
+    /// The judge also sees sent text before the held text: twice this number of bytes, or 128 bytes if this is 0.
     pub fn overlap(mut self, bytes: usize) -> Self {
-        self.setting.sight.overlap = bytes;
+        self.settings.rules.overlap = bytes;
         self
     }
 
-    /// Judges only once so many bytes can leave, for a judge that is expensive or wants to see more. 0 unless set: as soon
-    /// as anything can leave. A text that is complete is judged at once.
+    /// The number of bytes that must be ready to be sent before the judge is asked. Default: 0, asks as soon as any text can
+    /// be sent.
+    ///
+    /// Set it for a judge that is expensive or needs context. A complete text is judged at once.
     pub fn min_batch(mut self, bytes: usize) -> Self {
-        self.setting.sight.size = bytes;
+        self.settings.rules.min_batch = bytes;
         self
     }
 
-    /// No event is held longer, by this window, than this and the time that the judge takes. 250 ms unless set, and without
-    /// a bound with patterns.
+    /// The longest time that the window holds an event, without the time that the judge takes. Default: 250 ms, and no limit
+    /// with patterns.
     ///
-    /// What is to be recognised is seen whole only if all of it comes within this time: nineteen letters that come one every
-    /// 40 ms need 760 ms. What had to leave before its end came is not taken back, only the rest of it is masked.
+    /// The judge sees a match as a whole only if all of it arrives within this time: 19 characters at one in 40 ms need
+    /// 760 ms. If the beginning of a match was sent before, only the rest of the match is masked.
     pub fn max_delay(mut self, time: Duration) -> Self {
-        self.setting.time = time;
+        self.settings.max_delay = time;
         self
     }
 
-    /// No more bytes of events than these are held; more are judged and leave at once. 1 MiB unless set.
+    /// The largest number of bytes of events that the window holds for one stream. Above it, the window asks the judge and
+    /// sends all held events. Default: 1 MiB.
     ///
-    /// With patterns, only the oldest events leave then, as many as have to. Of a match that has begun in them, as much as
-    /// is a match by itself is masked or blocked, and the rest of it is masked when it comes; the text before that leaves,
-    /// is [counted](Self::early_releases), and a warning is logged. A match that is larger than this, or whose channel is
-    /// interleaved with more than this of other text, is therefore not seen whole. Patterns that match texts of a bounded
-    /// size stay far below: a text of 320 bytes with one letter an event is about 100 kB.
+    /// With patterns, the window sends only as many of the oldest events as necessary. If a match has begun in them, the part
+    /// that is a match without the rest is masked or blocks, and the rest of the match is masked when it arrives. Text before
+    /// that is sent; the window [counts](Self::early_releases) it and logs a warning. The window therefore does not see a match
+    /// as a whole if the match, together with the text of other channels between its parts, is larger than this limit.
+    /// Patterns with matches of limited size stay far below: a match of 320 bytes with one character in each event takes about
+    /// 100 kB.
     pub fn max_held_bytes(mut self, bytes: usize) -> Self {
-        self.setting.max_bytes = bytes;
+        self.settings.max_held_bytes = bytes;
         self
     }
 
-    /// How long a judge that is a service may take; longer is a failure. As long as it likes unless set.
+    /// The longest time that the judge may take, if it is asynchronous. A longer time is a failure of the interceptor.
+    /// Default: no limit.
     pub fn judge_timeout(mut self, limit: Duration) -> Self {
-        self.setting.time_limit = Some(limit);
+        self.settings.judge_timeout = Some(limit);
         self
     }
 
-    /// Lets events leave unjudged, in order, when a judge fails or takes too long, or an event cannot be read in one way
-    /// only. Unless set, the stream is then cut.
+    /// Sends events unchanged, in order, if the judge fails or exceeds its timeout, or if readers may interpret an event
+    /// differently. Default: the stream is cut.
     ///
-    /// (This and [`judge_timeout`](Self::judge_timeout) are the window's own: the adapters of
-    /// [`MakeInterceptorExt`](crate::intercept::MakeInterceptorExt) know nothing of what is held.)
+    /// Use this and [`judge_timeout`](Self::judge_timeout) instead of the adapters of
+    /// [`MakeInterceptorExt`](crate::intercept::MakeInterceptorExt), which do not know the held events.
     pub fn fail_open(mut self) -> Self {
-        self.setting.fail_open = true;
+        self.settings.fail_open = true;
         self
     }
 
-    /// How often, in all streams so far, text left before it was decided, since [`max_delay`](Self::max_delay) or
-    /// [`max_held_bytes`](Self::max_held_bytes) ran out. Clones of a window count together, so keep one to read this.
+    /// How often text was sent before it was decided, because [`max_delay`](Self::max_delay) or
+    /// [`max_held_bytes`](Self::max_held_bytes) was reached. The counts are totals of all streams of this window and its clones.
     ///
-    /// The first such release of each stream at which a match may have begun is logged as a warning, others at the
-    /// level `debug`; only sizes are logged.
+    /// Keep a clone of the window to read them. The window logs the first such release of a stream in which a match may have
+    /// begun as a warning, and others at the level `debug`. Log lines contain sizes, no text.
     pub fn early_releases(&self) -> EarlyReleases {
-        let released = &self.setting.released;
-        EarlyReleases {
-            by_time: released.by_time.load(Ordering::Relaxed),
-            by_size: released.by_size.load(Ordering::Relaxed),
-            bytes: released.bytes.load(Ordering::Relaxed),
-        }
+        self.settings.counters.read()
     }
 
-    /// Where the texts stand. [`extract::any`] unless set.
-    pub fn extract(mut self, extract: impl TextExtractor) -> Self {
-        self.setting.extract = Arc::new(extract);
+    /// The extractor that finds the texts in events. Default: [`extract::any`].
+    pub fn extract(mut self, extractor: impl TextExtractor) -> Self {
+        self.settings.extractor = Arc::new(extractor);
         self
     }
 
-    /// What is sent in place of a text that is [blocked](Decision::Block), before the stream ends: the way in which the
-    /// API says so. Unless set, the stream is cut, visibly. In both cases, nothing that was held leaves.
+    /// The events that the window sends in place of a [blocked](Decision::Block) text, before it ends the stream cleanly.
+    /// Default: the stream is cut. In both cases the window drops all held events.
     ///
-    /// The events go through the interceptors behind this one. One that has noted what the client has seen, as the guardrail
-    /// among the examples does, can give them the ids and numbers that go on with that.
+    /// The events pass through the interceptors after this one, which can add ids and sequence numbers, as the guardrail
+    /// example does.
     ///
     /// ```
     /// # use tower_sse_proxy::{Event, intercept::window::{Decision, TextSegment, TextWindow}};
@@ -186,7 +188,7 @@ impl TextWindow {
         F: Fn() -> Vec<T> + Send + Sync + 'static,
         T: Into<Block>,
     {
-        self.setting.on_block = Some(Arc::new(move || {
+        self.settings.on_block = Some(Arc::new(move || {
             events().into_iter().map(Into::into).collect()
         }));
         self
@@ -195,11 +197,11 @@ impl TextWindow {
 
 impl fmt::Debug for TextWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Window")
-            .field("overlap", &self.setting.sight.overlap)
-            .field("size", &self.setting.sight.size)
-            .field("time", &self.setting.time)
-            .field("max_bytes", &self.setting.max_bytes)
+        f.debug_struct("TextWindow")
+            .field("overlap", &self.settings.rules.overlap)
+            .field("min_batch", &self.settings.rules.min_batch)
+            .field("max_delay", &self.settings.max_delay)
+            .field("max_held_bytes", &self.settings.max_held_bytes)
             .finish_non_exhaustive()
     }
 }

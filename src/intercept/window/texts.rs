@@ -2,13 +2,13 @@
 
 use crate::{codec::Event, intercept::JsonValue};
 
-/// Finds the texts in an event.
+/// Tells a window which strings of an event belong to which text.
 ///
-/// A function `for<'a> Fn(&Event, Option<JsonValue<'a>>, &mut Texts<'a>)` is one. The value is the event's data, if that
-/// is JSON.
+/// A function `for<'a> Fn(&Event, Option<JsonValue<'a>>, &mut Texts<'a>)` implements this trait. [`extract`](super::extract)
+/// has the extractors of common APIs.
 ///
 /// ```
-/// use tower_sse_proxy::{Event, intercept::{JsonValue, window::Texts}};
+/// use tower_sse_proxy::{Event, intercept::{JsonValue, window::{Decision, TextSegment, TextWindow, Texts}}};
 ///
 /// /// `{"speaker": "a", "said": "some more of wha"}`
 /// fn chat<'a>(_event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
@@ -19,9 +19,11 @@ use crate::{codec::Event, intercept::JsonValue};
 ///         texts.delta(speaker, said);
 ///     }
 /// }
+///
+/// let window = TextWindow::new(|_: &TextSegment| Decision::Pass).extract(chat);
 /// ```
 pub trait TextExtractor: Send + Sync + 'static {
-    /// Names the texts in this event that go on from event to event, and those that are finished.
+    /// Adds the texts of this event to `texts`. `json` is the data of the event, or `None` if the data is not JSON.
     fn extract<'a>(&self, event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>);
 }
 
@@ -34,38 +36,40 @@ where
     }
 }
 
-/// The texts that were found in an event.
+/// The texts that an extractor found in an event.
 ///
-/// Strings of the event that are not named here are judged too, each by itself: a snapshot of the whole answer at its end
-/// goes through the same judge as the pieces before it.
+/// A channel is one text that several events carry: one choice, one content block, or the arguments of one tool call. Its
+/// name is any string of at most 256 bytes.
+///
+/// The judge also sees the strings that an extractor does not name, each as a complete text. An API that repeats the whole
+/// answer at its end is therefore covered.
 #[derive(Debug, Default)]
 pub struct Texts<'a> {
     pub(super) deltas: Vec<Delta<'a>>,
-    pub(super) plain: Option<String>,
-    pub(super) done: Vec<String>,
-    pub(super) known: Vec<JsonValue<'a>>,
+    pub(super) whole_data: Option<String>,
+    pub(super) finished: Vec<String>,
+    pub(super) ignored: Vec<JsonValue<'a>>,
     pub(super) is_ambiguous: bool,
 }
 
-/// A string that goes on in a channel.
+/// A string that continues a channel.
 #[derive(Debug)]
 pub(super) struct Delta<'a> {
     pub(super) channel: String,
     pub(super) value: JsonValue<'a>,
-    /// Whether this channel usually has the text of another one, so that one decision does for both while they agree.
+    /// Whether this channel usually has the text of another channel. One decision then serves both while they are equal.
     pub(super) is_alias: bool,
 }
 
 impl<'a> Texts<'a> {
-    /// This string goes on where the last one of the same channel ended. Anything but a string is passed over.
+    /// Appends this string to a channel. Values other than strings have no effect.
     ///
-    /// A channel is a text of its own: one choice, one content block, the arguments of one tool call. A string may go on in
-    /// several channels, if readers disagree about the one that it belongs to.
+    /// If readers disagree about the channel of a string, append it to each of the channels.
     pub fn delta(&mut self, channel: impl Into<String>, value: JsonValue<'a>) {
         self.push(channel.into(), value, false);
     }
 
-    /// As [`delta`](Self::delta), in a channel that usually has the same text as another one.
+    /// As [`delta`](Self::delta), for a channel that usually has the text of another channel.
     pub(super) fn alias(&mut self, channel: String, value: JsonValue<'a>) {
         self.push(channel, value, true);
     }
@@ -80,22 +84,22 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// The event's data as it is goes on where that of the last one ended.
+    /// Appends the whole data of the event to a channel. The window then looks at no JSON value of the event.
     pub fn whole_data(&mut self, channel: impl Into<String>) {
-        self.plain = Some(channel.into());
+        self.whole_data = Some(channel.into());
     }
 
-    /// The channel is complete, and so are those whose names begin with this one and a space: nothing of them is held
-    /// back for what might come.
+    /// Finishes a channel, and all channels whose names begin with this name and a space. The window then holds their text
+    /// back no longer.
     pub fn finish(&mut self, channel: impl Into<String>) {
-        self.done.push(channel.into());
+        self.finished.push(channel.into());
     }
 
-    /// This value is not text: a number that counts, or a string whose content the upstream alone decides. It is not judged.
+    /// Excludes this value from the judge: a number, or a string whose content no client or model can influence.
     ///
-    /// Only the value itself is passed over, at the exact place that is named here. The extractors of this module skip
-    /// numbers, and no string.
+    /// It excludes this value of this event only, not values of the same name elsewhere. The extractors of this crate exclude
+    /// numbers and no strings.
     pub fn ignore(&mut self, value: JsonValue<'a>) {
-        self.known.push(value);
+        self.ignored.push(value);
     }
 }

@@ -1,8 +1,9 @@
-//! What is held back, in order, and the texts in it. No clock, no I/O.
+//! The held blocks of a stream, in order, and the texts in them. No clock, no I/O.
 
+mod by_decision;
+mod by_scan;
 mod channel_state;
-mod judged;
-mod scanned;
+mod rules;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,167 +11,137 @@ use tokio::time::Instant;
 
 use super::{
     channel_key::{is_alias, key},
-    find::{self, Name, Text, find},
-    item::{Item, Part},
+    find::{ChannelRef, EventText, find},
+    item::{Item, Reading},
     leaves::Unreadable,
     reading::Reader,
-    scan::Incremental,
+    scan::StartScan,
     texts::TextExtractor,
 };
 use crate::codec::{Block, Event};
-use channel_state::Channel;
+use channel_state::ChannelState;
+pub(super) use rules::{Cause, HoldRules};
 
-/// Blocks that wait, and the state of each channel.
+/// The maximum number of channels with unfinished or held text.
+const MAX_CHANNELS: usize = 1024;
+
+/// The maximum number of readings and aliases of channels with unfinished or held text.
+const MAX_READINGS: usize = 16 * MAX_CHANNELS;
+
+/// The window remembers at least this number of finished channels, and at most twice as many.
+const FINISHED_CHANNELS: usize = 1024;
+
+/// The maximum length of a channel name, in bytes.
+const MAX_CHANNEL_NAME: usize = 256;
+
+/// The held blocks of a stream, and the state of each channel.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldBlocks {
     queue: VecDeque<Item>,
+    /// The size of the queue.
     bytes: usize,
-    channels: BTreeMap<String, Channel>,
-    /// How many texts have left.
-    left: u64,
-    /// Reads the texts as they come, where the judge can.
-    scans: Option<Incremental>,
-    /// A scan has found something that blocks.
-    blocked: bool,
+    channels: BTreeMap<String, ChannelState>,
+    /// The number of texts that were sent.
+    sent_texts: u64,
+    /// Starts the scan of a text, if the judge has one.
+    start_scan: Option<StartScan>,
+    /// Whether a scan has found a match that blocks.
+    has_block: bool,
 }
 
-/// Why text has to leave.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Due {
-    /// It does not have to: what is decided may leave.
-    Decided,
-    /// What came until then has waited long enough.
-    Since(Instant),
-    /// More than so many bytes are held.
-    Above(usize),
-    /// The stream is over: cleanly, or not.
-    End { complete: bool },
-}
-
-/// More channels than any answer has.
-const CHANNELS: usize = 1024;
-
-/// More readings of channels, and channels that usually have the text of another one, than any answer has.
-const READINGS: usize = 16 * CHANNELS;
-
-/// So many texts that have been finished are remembered at least, and twice as many at most.
-const FINISHED: usize = 1024;
-
-/// A longer name of a channel, in bytes, than any answer gives cause for.
-const CHANNEL_NAME: usize = 256;
-
-/// What a window keeps in sight.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sight {
-    pub(super) overlap: usize,
-    pub(super) size: usize,
-}
-
-impl Sight {
-    /// How much of what has left a judge sees.
-    fn context(self) -> usize {
-        if self.overlap == 0 {
-            CONTEXT
-        } else {
-            // Twice, so that what is recognised by what stands before it still is.
-            self.overlap.saturating_mul(2)
-        }
-    }
-}
-
-/// For a judge that says by itself what has to wait.
-const CONTEXT: usize = 128;
-
-impl Held {
-    pub(super) fn new(scans: Option<Incremental>) -> Self {
+impl HeldBlocks {
+    pub(super) fn new(start_scan: Option<StartScan>) -> Self {
         Self {
-            scans,
+            start_scan,
             ..Self::default()
         }
     }
 
-    /// Whether texts are scanned as they come, so that there is nothing to ask a judge.
+    /// Whether texts are scanned as they arrive. The judge is then not asked.
     pub(super) fn is_scanning(&self) -> bool {
-        self.scans.is_some()
+        self.start_scan.is_some()
     }
 
+    /// The size of the held blocks, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When the oldest came.
+    /// When the oldest held block arrived.
     pub(super) fn since(&self) -> Option<Instant> {
         self.queue.front().map(|item| item.arrived)
     }
 
-    /// Gives up everything.
+    /// Drops all held blocks and channels.
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.scans.take());
+        *self = Self::new(self.start_scan.take());
     }
 
+    /// Adds a block without text.
     pub(super) fn push_block(&mut self, block: Block, now: Instant) {
         self.bytes += block.as_bytes().len();
         self.queue.push_back(Item {
             block: block.into_owned(),
             arrived: now,
-            parts: Vec::new(),
+            readings: Vec::new(),
         });
     }
 
-    /// Takes in an event and finds the texts in it. Gives it back if it cannot be read in one way only.
+    /// Adds an event and its texts.
+    ///
+    /// # Errors
+    /// Readers may interpret the event differently. The error contains the event, and the state is unchanged.
     pub(super) fn push(
         &mut self,
         event: Event,
-        extract: &dyn TextExtractor,
+        extractor: &dyn TextExtractor,
         now: Instant,
     ) -> Result<(), (Event, Unreadable)> {
-        let parts = match self.parts(&event, extract) {
-            Ok(parts) => parts,
+        let readings = match self.readings(&event, extractor) {
+            Ok(readings) => readings,
             Err(error) => return Err((event, error)),
         };
         self.bytes += event.as_bytes().len();
         self.queue.push_back(Item {
             block: event.into_owned().into(),
             arrived: now,
-            parts,
+            readings,
         });
         Ok(())
     }
 
-    fn parts(
+    fn readings(
         &mut self,
         event: &Event,
-        extract: &dyn TextExtractor,
-    ) -> Result<Vec<Part>, Unreadable> {
-        let find::Found {
-            mut texts,
-            mut done,
-        } = find(event, extract)?;
-        // Before any of the text counts: an event that fails must not be half taken in.
+        extractor: &dyn TextExtractor,
+    ) -> Result<Vec<Reading>, Unreadable> {
+        let found = find(event, extractor)?;
+        let (mut texts, mut finished) = (found.texts, found.finished);
+        // Before any text is appended: an event that fails must not change a channel.
         self.open(&mut texts)?;
-        let mut parts = Vec::new();
+        let mut readings = Vec::new();
         for text in texts {
             if text.channels.is_empty() {
-                self.alone(&text, &mut parts);
+                self.read_separately(&text, &mut readings);
             }
             for channel in &text.channels {
-                self.going_on(&text, channel, &mut parts);
+                self.append(&text, channel, &mut readings);
             }
         }
-        done.sort_unstable();
-        done.dedup();
-        done.iter().for_each(|name| self.finish(name));
-        Ok(parts)
+        finished.sort_unstable();
+        finished.dedup();
+        finished.iter().for_each(|name| self.finish(name));
+        Ok(readings)
     }
 
-    /// Nothing more comes in these channels.
+    /// Finishes a channel, and those whose names begin with this name and a space.
     fn finish(&mut self, name: &str) {
         for (channel, state) in self.channels.range_mut(name.to_owned()..) {
             match channel.strip_prefix(name) {
                 Some(rest) if rest.is_empty() || rest.starts_with(' ') => {
-                    state.done = true;
-                    state.read_ending();
-                    self.blocked |= state.blocked.is_some();
+                    state.finished = true;
+                    state.scan_end();
+                    self.has_block |= state.block_at.is_some();
                 }
                 Some(_) => {}
                 None => break,
@@ -178,10 +149,10 @@ impl Held {
         }
     }
 
-    /// Makes sure that there is a channel for each reading of these texts, or adds none.
-    fn open(&mut self, texts: &mut [Text]) -> Result<(), Unreadable> {
+    /// Adds the channels of these texts that do not exist yet. Adds none if one of them exceeds a limit.
+    fn open(&mut self, texts: &mut [EventText]) -> Result<(), Unreadable> {
         let mut added = Vec::new();
-        let opened = self.open_all(texts, &mut added);
+        let opened = self.open_each(texts, &mut added);
         if opened.is_err() {
             for key in added {
                 self.channels.remove(&key);
@@ -190,14 +161,20 @@ impl Held {
         opened
     }
 
-    fn open_all(&mut self, texts: &mut [Text], added: &mut Vec<String>) -> Result<(), Unreadable> {
+    fn open_each(
+        &mut self,
+        texts: &mut [EventText],
+        added: &mut Vec<String>,
+    ) -> Result<(), Unreadable> {
         for text in texts {
             for channel in &mut text.channels {
                 if channel.name.contains('\0') {
                     channel.name = channel.name.replace('\0', "\u{2400}");
                 }
-                if channel.name.len() > CHANNEL_NAME {
-                    return Err(Unreadable::new("a text with a name of more than 256 bytes"));
+                if channel.name.len() > MAX_CHANNEL_NAME {
+                    return Err(Unreadable::new(
+                        "a text channel with a name of more than 256 bytes",
+                    ));
                 }
                 for layer in 0..=text.more_layers {
                     let key = key(&channel.name, channel.is_alias, layer);
@@ -205,9 +182,9 @@ impl Held {
                         continue;
                     }
                     if self.is_full(is_alias(&key)) {
-                        return Err(Unreadable::new("more than 1024 texts side by side"));
+                        return Err(Unreadable::new("more than 1024 unfinished text channels"));
                     }
-                    self.channels.insert(key.clone(), Channel::default());
+                    self.channels.insert(key.clone(), ChannelState::default());
                     added.push(key);
                 }
             }
@@ -215,42 +192,42 @@ impl Held {
         Ok(())
     }
 
-    /// Whether there are as many texts side by side as there may be: those that are aliases of others, or those that are not.
+    /// Whether the number of channels has reached its limit. Aliases and other channels have separate limits.
     fn is_full(&self, aliases: bool) -> bool {
-        let most = if aliases { READINGS } else { CHANNELS };
-        let going_on = || {
+        let limit = if aliases { MAX_READINGS } else { MAX_CHANNELS };
+        let in_use = || {
             let channels = self.channels.iter();
-            channels.filter(|(key, channel)| is_alias(key) == aliases && !channel.is_over())
+            channels.filter(|(key, channel)| is_alias(key) == aliases && !channel.is_idle())
         };
-        self.channels.len() >= most && going_on().count() >= most
+        self.channels.len() >= limit && in_use().count() >= limit
     }
 
-    /// Adds the parts of a text that goes on in a channel, one for each way in which it is read.
-    fn going_on(&mut self, found: &Text, channel: &Name, parts: &mut Vec<Part>) {
-        for layer in 0..=found.more_layers {
+    /// Appends a text to a channel, and adds its readings.
+    fn append(&mut self, text: &EventText, channel: &ChannelRef, readings: &mut Vec<Reading>) {
+        for layer in 0..=text.more_layers {
             let key = key(&channel.name, channel.is_alias, layer);
             let channel = self.channels.entry(key.clone()).or_default();
-            let (text, spelling) = channel.reader.read(&found.source, found.layers + layer);
-            let at = channel.come;
-            channel.come += text.len();
-            channel.done = false;
-            if let Some(scans) = &self.scans {
-                channel.read(&text, scans);
-                self.blocked |= channel.blocked.is_some();
+            let (read, spelling) = channel.reader.read(&text.source, text.layers + layer);
+            let start = channel.received;
+            channel.received += read.len();
+            channel.finished = false;
+            if let Some(start_scan) = &self.start_scan {
+                channel.scan(&read, start_scan);
+                self.has_block |= channel.block_at.is_some();
             }
-            parts.push(Part {
-                place: found.place.clone(),
-                text,
+            readings.push(Reading {
+                location: text.location.clone(),
+                text: read,
                 spelling,
-                within: Some((key, at)),
-                found: Vec::new(),
+                position: Some((key, start)),
+                matches: Vec::new(),
                 masked: Vec::new(),
             });
         }
     }
 
-    /// Adds the parts of a text by itself, one for each way in which it is read, if they differ.
-    fn alone(&mut self, text: &Text, parts: &mut Vec<Part>) {
+    /// Adds the readings of a text of one event only. Skips a reading that equals the one before.
+    fn read_separately(&mut self, text: &EventText, readings: &mut Vec<Reading>) {
         let mut before: Option<String> = None;
         for layer in 0..=text.more_layers {
             let (read, spelling) = Reader::whole(&text.source, text.layers + layer);
@@ -258,95 +235,100 @@ impl Held {
                 break;
             }
             before = Some(read.clone());
-            let mut found = Vec::new();
-            if let Some(scans) = &self.scans {
-                let mut scan = (scans.0)();
-                scan.push(&read, &mut found);
-                scan.finish(&mut found);
-                self.blocked |= found.iter().any(|found| found.with.is_none());
+            let mut matches = Vec::new();
+            if let Some(start_scan) = &self.start_scan {
+                let mut scan = (start_scan.0)();
+                scan.push(&read, &mut matches);
+                scan.finish(&mut matches);
+                self.has_block |= matches.iter().any(|found| found.mask.is_none());
             }
-            parts.push(Part {
-                place: text.place.clone(),
+            readings.push(Reading {
+                location: text.location.clone(),
                 text: read,
                 spelling,
-                within: None,
-                found,
+                position: None,
+                matches,
                 masked: Vec::new(),
             });
         }
     }
 
-    /// Forgets the texts that were finished first. What continues a text that is finished is judged with what came before,
-    /// for as long as that is remembered.
+    /// Removes the finished channels of which text was sent least recently. Text of a finished channel that is still in the
+    /// map continues it, so the judge sees it with the text before.
     fn forget_finished(&mut self) {
-        if self.channels.len() <= 2 * FINISHED {
+        if self.channels.len() <= 2 * FINISHED_CHANNELS {
             return;
         }
-        let over = self.channels.values().filter(|channel| channel.is_over());
-        let mut left: Vec<_> = over.map(|channel| channel.left).collect();
-        let excess = left.len().saturating_sub(FINISHED);
-        if excess > FINISHED {
-            let (_, oldest, _) = left.select_nth_unstable(excess);
+        let idle = self.channels.values().filter(|channel| channel.is_idle());
+        let mut last_sent: Vec<_> = idle.map(|channel| channel.last_sent).collect();
+        let excess = last_sent.len().saturating_sub(FINISHED_CHANNELS);
+        if excess > FINISHED_CHANNELS {
+            let (_, oldest, _) = last_sent.select_nth_unstable(excess);
             let oldest = *oldest;
             self.channels
-                .retain(|_, channel| !channel.is_over() || channel.left >= oldest);
+                .retain(|_, channel| !channel.is_idle() || channel.last_sent >= oldest);
         }
     }
 
-    /// So many items have to leave.
-    fn forced(&self, due: Due) -> usize {
-        match due {
-            Due::Decided | Due::End { complete: false } => 0,
-            Due::Since(until) => {
-                let due = |item: &&Item| item.arrived <= until;
-                self.queue.iter().take_while(due).count()
+    /// The number of items that must be sent.
+    fn forced(&self, cause: Cause) -> usize {
+        match cause {
+            Cause::Decided | Cause::End { complete: false } => 0,
+            Cause::Since(until) => {
+                let is_due = |item: &&Item| item.arrived <= until;
+                self.queue.iter().take_while(is_due).count()
             }
-            Due::Above(_) | Due::End { complete: true } => self.queue.len(),
+            Cause::Above(_) | Cause::End { complete: true } => self.queue.len(),
         }
     }
 
-    /// How many items at the front have no text: they have nothing to wait for but their turn.
-    fn without_text(&self) -> usize {
-        let without = |item: &&Item| item.parts.is_empty();
+    /// The number of items at the front that have no text, so they wait for nothing.
+    fn leading_without_text(&self) -> usize {
+        let without = |item: &&Item| item.readings.is_empty();
         self.queue.iter().take_while(without).count()
     }
 
-    /// Whether enough text has come since the last time.
-    fn is_worth_judging(&self, free: usize, sight: Sight) -> bool {
-        if sight.size == 0 {
+    /// Whether the first `count` items have enough text for a batch, or a complete text.
+    fn is_worth_judging(&self, count: usize, rules: HoldRules) -> bool {
+        if rules.min_batch == 0 {
             return true;
         }
         let (mut bytes, mut complete) = (0, false);
-        for item in self.queue.iter().take(free) {
-            let mut goes_on = false;
-            for part in &item.parts {
-                let Some((key, _)) = &part.within else {
+        for item in self.queue.iter().take(count) {
+            let mut has_channel = false;
+            for reading in &item.readings {
+                let Some((key, _)) = &reading.position else {
                     continue;
                 };
-                goes_on = true;
-                complete |= self.channels.get(key).is_some_and(|channel| channel.done);
+                has_channel = true;
+                complete |= self
+                    .channels
+                    .get(key)
+                    .is_some_and(|channel| channel.finished);
                 if !is_alias(key) {
-                    bytes += part.text.len();
+                    bytes += reading.text.len();
                 }
             }
-            // A text by itself, such as an id, is judged with the text that goes on in its event.
-            complete |= !goes_on && !item.parts.is_empty();
+            // If the event has a channel as well, its other texts, such as an id, wait for the batch of the channel.
+            complete |= !has_channel && !item.readings.is_empty();
         }
-        complete || bytes >= sight.size
+        complete || bytes >= rules.min_batch
     }
 
-    /// Whether all texts of an item are farther from the end of their channel than anything reaches.
-    fn is_free(&self, item: &Item, sight: Sight) -> bool {
-        item.parts.iter().all(|part| self.is_in_sight(part, sight))
+    /// Whether enough text follows each text of an item.
+    fn is_free(&self, item: &Item, rules: HoldRules) -> bool {
+        let mut readings = item.readings.iter();
+        readings.all(|reading| self.has_overlap(reading, rules))
     }
 
-    /// Whether as much of its channel has come behind a part as has to be seen.
-    fn is_in_sight(&self, part: &Part, sight: Sight) -> bool {
-        let Some((key, at)) = &part.within else {
+    /// Whether the channel of a text is finished or has received the overlap after this text.
+    fn has_overlap(&self, reading: &Reading, rules: HoldRules) -> bool {
+        let Some((key, start)) = &reading.position else {
             return true;
         };
         self.channels.get(key).is_none_or(|channel| {
-            channel.done || part.ends(*at).saturating_add(sight.overlap) <= channel.come
+            channel.finished
+                || reading.end(*start).saturating_add(rules.overlap) <= channel.received
         })
     }
 }
