@@ -45,7 +45,7 @@ pub trait MakeInterceptorExt<M>: IntoMakeInterceptor<M> + Sized {
 
 impl<M, T: IntoMakeInterceptor<M>> MakeInterceptorExt<M> for T {}
 
-/// A factory whose interceptors fail open. See [`MakeInterceptorExt::fail_open`].
+/// A factory of interceptors that fail open. See [`MakeInterceptorExt::fail_open`].
 #[derive(Clone, Debug)]
 pub struct FailOpen<I>(I);
 
@@ -63,7 +63,7 @@ impl<I: MakeInterceptor> MakeInterceptor for FailOpen<I> {
     }
 }
 
-/// A factory whose deferred verdicts have a time limit. See [`MakeInterceptorExt::time_limit`].
+/// A factory of interceptors with a time limit for deferred verdicts. See [`MakeInterceptorExt::time_limit`].
 #[derive(Clone, Debug)]
 pub struct TimeLimit<I> {
     inner: I,

@@ -10,7 +10,7 @@ use crate::{
     error::Error,
 };
 
-/// Sees every block of one stream, in order, and decides what the client gets. Its fields are the state of that stream.
+/// Sees every block of one stream, in order, and decides about each of them. Its fields are the state of that stream.
 ///
 /// A function `FnMut(Event) -> impl Into<Verdict>` implements this trait.
 ///

@@ -73,7 +73,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// [Defers](Self::Defer) to a future, whose output converts into a verdict.
+    /// [Defers](Self::Defer) to a future with an output that converts into a verdict.
     pub fn defer<F, V>(future: F) -> Self
     where
         F: Future<Output = Result<V, BoxError>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! A verdict that is not known yet.
+//! Deferred verdicts.
 
 use std::{
     fmt,
@@ -17,27 +17,32 @@ use crate::{
     intercept::{Verdict, catch},
 };
 
+/// A verdict that is not ready, or not applied yet.
 pub(super) struct Deferred {
     pub(super) stage: usize,
-    pub(super) verdict: SyncWrapper<BoxFuture<'static, Result<Verdict, BoxError>>>,
-    pub(super) known: Option<SyncWrapper<Result<Verdict, Error>>>,
-    pub(super) until: Option<Instant>,
+    pub(super) future: SyncWrapper<BoxFuture<'static, Result<Verdict, BoxError>>>,
+    /// The output of the future.
+    pub(super) result: Option<SyncWrapper<Result<Verdict, Error>>>,
+    /// When the time limit is exceeded.
+    pub(super) deadline: Option<Instant>,
+    /// A copy of the block that the verdict is about, if it is needed.
     pub(super) original: Option<Block>,
 }
 
 impl Deferred {
+    /// Polls the future, unless the result exists.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.known.is_some() {
+        if self.result.is_some() {
             return;
         }
-        let verdict: Pin<&mut _> = self.verdict.get_mut().as_mut();
-        let known = match catch(|| verdict.poll(cx)) {
+        let future: Pin<&mut _> = self.future.get_mut().as_mut();
+        let result = match catch(|| future.poll(cx)) {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(Ok(verdict))) => Ok(verdict),
             Ok(Poll::Ready(Err(error))) => Err(Error::of_an_interceptor(error)),
             Err(panic) => Err(panic),
         };
-        self.known = Some(SyncWrapper::new(known));
+        self.result = Some(SyncWrapper::new(result));
     }
 }
 

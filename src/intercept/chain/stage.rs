@@ -9,6 +9,7 @@ use crate::{
     intercept::{Interceptor, Verdict},
 };
 
+/// An interceptor, and the settings of its factory.
 pub(super) struct Stage {
     pub(super) interceptor: SyncWrapper<Box<dyn Interceptor>>,
     pub(super) fails_open: bool,
@@ -17,14 +18,15 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// A copy to fall back on, where a failure lets the block pass or a replacement may need its id.
+    /// Copies the block, if it is needed after the verdict: to forward it when the stage fails open, or for its id.
     #[inline(always)]
     pub(super) fn original(&self, block: &Block) -> Option<Block> {
         (self.fails_open || block.has_id()).then(|| block.clone())
     }
 }
 
-pub(super) fn ask(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
+/// Calls the method for this kind of block.
+pub(super) fn call(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
     if block.is_event() {
         interceptor.event(Event::of(block))
     } else {

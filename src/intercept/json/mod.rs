@@ -71,7 +71,7 @@ impl Json {
         }
     }
 
-    /// Returns the value at a JSON Pointer (RFC 6901), or `None` if there is no such value. The empty pointer is the root.
+    /// Returns the value at a JSON Pointer (RFC 6901), or `None` if it leads to no value. The empty pointer is the root.
     ///
     /// Of several members with the same name, the pointer means the last.
     pub fn pointer(&self, pointer: &str) -> Option<JsonValue<'_>> {
@@ -176,7 +176,7 @@ pub struct JsonValue<'a> {
 }
 
 impl<'a> JsonValue<'a> {
-    /// Returns the JSON text of the value, as it stands in the data.
+    /// Returns the JSON text of the value, byte-identical to the data.
     ///
     /// To deserialize the value, pass this text to a JSON library: `serde_json::from_str::<T>(value.raw())`.
     pub fn raw(self) -> &'a str {

@@ -39,7 +39,7 @@ pub(super) struct Settled {
     pub(super) rest: Rest,
 }
 
-/// What the window has to record after a batch.
+/// The changes of the window's state after a batch.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     /// The texts that are sent, each with the key of its channel and its first byte in the channel.
@@ -236,7 +236,7 @@ fn count_to_send(
     items.len()
 }
 
-/// The error for a decision whose offsets do not fit its segment.
+/// The error for a decision with offsets outside its segment.
 #[derive(Debug)]
 pub(super) enum InvalidDecision {
     Mask { range: Range<usize>, bytes: usize },

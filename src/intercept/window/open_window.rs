@@ -35,7 +35,7 @@ impl MakeInterceptor for TextWindow {
 struct OpenWindow {
     settings: Settings,
     held: HeldBlocks,
-    /// The batch that an asynchronous judge was asked about.
+    /// The batch that waits for an asynchronous judge.
     pending: Option<PendingBatch>,
     /// Set once a match blocks the stream while blocks before it are still to be sent. The stream is cut at this time.
     blocked: Option<Instant>,

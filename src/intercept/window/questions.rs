@@ -1,4 +1,4 @@
-//! The segments that a judge is asked about. Each segment is asked about once.
+//! The questions to a judge: the distinct segments of a batch.
 
 use std::collections::HashMap;
 

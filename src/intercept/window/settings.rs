@@ -104,8 +104,8 @@ impl TextWindow {
         self
     }
 
-    /// The number of bytes that must be ready to be sent before the judge is asked. Default: 0, asks as soon as any text can
-    /// be sent.
+    /// The number of bytes that must be ready to be sent before the window asks the judge. Default: 0, it asks as soon as any text
+    /// can be sent.
     ///
     /// Set it for a judge that is expensive or needs context. A complete text is judged at once.
     pub fn min_batch(mut self, bytes: usize) -> Self {

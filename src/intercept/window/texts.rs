@@ -89,13 +89,13 @@ impl<'a> Texts<'a> {
         self.whole_data = Some(channel.into());
     }
 
-    /// Finishes a channel, and all channels whose names begin with this name and a space. The window then holds their text
+    /// Finishes a channel, and all channels with names that begin with this name and a space. The window then holds their text
     /// back no longer.
     pub fn finish(&mut self, channel: impl Into<String>) {
         self.finished.push(channel.into());
     }
 
-    /// Excludes this value from the judge: a number, or a string whose content no client or model can influence.
+    /// Excludes this value from the judge: a number, or a string that no client and no model can influence.
     ///
     /// It excludes this value of this event only, not values of the same name elsewhere. The extractors of this crate exclude
     /// numbers and no strings.

@@ -134,7 +134,7 @@ impl HeldBlocks {
         Ok(readings)
     }
 
-    /// Finishes a channel, and those whose names begin with this name and a space.
+    /// Finishes a channel, and the channels with names that begin with this name and a space.
     fn finish(&mut self, name: &str) {
         for (channel, state) in self.channels.range_mut(name.to_owned()..) {
             match channel.strip_prefix(name) {
@@ -226,7 +226,7 @@ impl HeldBlocks {
         }
     }
 
-    /// Adds the readings of a text of one event only. Skips a reading that equals the one before.
+    /// Adds the readings of a text of one event only. Skips a reading that equals the previous one.
     fn read_separately(&mut self, text: &EventText, readings: &mut Vec<Reading>) {
         let mut before: Option<String> = None;
         for layer in 0..=text.more_layers {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 pub(in crate::intercept::window) struct HoldRules {
     /// The number of bytes that must follow a text in its channel.
     pub(in crate::intercept::window) overlap: usize,
-    /// The number of bytes that a judge is asked about at least.
+    /// The minimum number of new bytes in a batch.
     pub(in crate::intercept::window) min_batch: usize,
 }
 
