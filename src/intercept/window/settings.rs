@@ -37,7 +37,7 @@ pub(super) struct Settings {
 pub(super) type OnBlock = Arc<dyn Fn() -> Vec<Block> + Send + Sync>;
 
 impl TextWindow {
-    /// Makes a window with a judge: a function `Fn(&TextSegment) -> Decision`, [`patterns`](super::Patterns), or another
+    /// Makes a window with a judge: a function `Fn(&TextSegment) -> Decision`, the judge that `patterns` makes, or another
     /// [`Judge`].
     pub fn new(judge: impl Judge) -> Self {
         // A judge that scans decides which text is held, and for how long.
