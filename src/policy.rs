@@ -64,7 +64,8 @@ impl Policy {
     /// [`detect`](Self::detect) takes it for an event stream, which the interceptors then see. A body that begins with a byte order
     /// mark of UTF-16, UTF-32 or UTF-7 fails before its first byte with [`NotUtf8`](crate::ErrorKind::NotUtf8).
     pub fn intercept<M>(mut self, interceptor: impl IntoMakeInterceptor<M>) -> Self {
-        self.intercepts.push(Arc::new(interceptor.into_intercept()));
+        self.intercepts
+            .push(Arc::new(interceptor.into_make_interceptor()));
         self
     }
 

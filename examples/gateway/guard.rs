@@ -4,7 +4,7 @@ use tower_sse_proxy::{
     Event, Policy,
     codec::Block,
     intercept::{
-        Interceptor, MakeInterceptorExt, StreamHead, Verdict, event_fn,
+        Interceptor, MakeInterceptorExt, StreamHead, Verdict,
         window::{Pattern, PatternError, TextWindow, patterns},
     },
 };
@@ -43,13 +43,13 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
     }
     if let Some(text) = &settings.hang {
         let text = Text::new(text);
-        let hang = event_fn(move |event: Event| {
+        let hang = move |event: Event| {
             if text.is_in(&event) {
                 Verdict::defer(std::future::pending::<Result<Verdict, _>>())
             } else {
                 event.into()
             }
-        });
+        };
         policy = match settings.intercept_timeout() {
             Some(limit) => policy.intercept(hang.time_limit(limit)),
             None => policy.intercept(hang),

@@ -73,7 +73,7 @@ impl Delta {
             Delta::Escaped => "\"\\u0042\"".to_owned(),
             Delta::Other(text) => {
                 let mut json = Json::parse("\"\"").unwrap();
-                json.set("", text).unwrap();
+                json.set_str("", text).unwrap();
                 json.as_ref().to_owned()
             }
         }

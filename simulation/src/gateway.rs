@@ -303,11 +303,11 @@ impl Interceptor for Hold {
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.until
+    fn deadline(&self) -> Option<std::time::Instant> {
+        self.until.map(Instant::into_std)
     }
 
-    fn timeout(&mut self, _: Instant) -> Verdict {
+    fn timeout(&mut self, _: std::time::Instant) -> Verdict {
         self.until = None;
         Verdict::Release(std::mem::take(&mut self.held))
     }

@@ -1,7 +1,8 @@
-//! The code of one stream.
+//! The interceptor of one stream.
+
+use std::time::Instant;
 
 use http::{request, response};
-use tokio::time::Instant;
 
 use super::Verdict;
 use crate::{
@@ -9,19 +10,15 @@ use crate::{
     error::Error,
 };
 
-/// Sees every block of one stream, in order. Its fields are the state of that stream.
+/// Sees every block of one stream, in order, and decides about each of them. Its fields are the state of that stream.
 ///
-/// Everything here runs on the task that drives the stream, so it should be quick; what takes time or does
-/// I/O belongs in [`Verdict::Defer`]. A panic is caught: the stream is cut, no other stream feels it.
-///
-/// An `FnMut(Event) -> impl Into<Verdict>` is an interceptor.
+/// A function `FnMut(Event) -> impl Into<Verdict>` implements this trait.
 ///
 /// ```
-/// use tokio::time::{Duration, Instant};
+/// use std::time::{Duration, Instant};
 /// use tower_sse_proxy::{Event, codec::Block, intercept::{StreamEnd, Interceptor, Verdict}};
 ///
-/// /// Blocks a phrase that is split over two events: holds each event until the next one, but never longer
-/// /// than 100 ms.
+/// /// Blocks a phrase, also if it is split over two events. Holds each event until the next one arrives, for at most 100 ms.
 /// #[derive(Default)]
 /// struct NoPhrase {
 ///     text: String,
@@ -33,7 +30,7 @@ use crate::{
 ///     fn event(&mut self, event: Event) -> Verdict {
 ///         let text = event.data().into_owned();
 ///         if format!("{}{text}", self.text).contains("my secret plan") {
-///             self.held.clear(); // or `end` would still send it
+///             self.held.clear(); // otherwise `end` would send it
 ///             return Verdict::end([Event::new(r#"{"error":"blocked"}"#)]);
 ///         }
 ///         self.text = text;
@@ -42,7 +39,7 @@ use crate::{
 ///         Verdict::Release(older)
 ///     }
 ///
-///     // While something is held, everything else waits behind it, or it would overtake.
+///     // While events are held, other blocks wait behind them. Otherwise they would overtake the events.
 ///     fn block(&mut self, block: Block) -> Verdict {
 ///         if self.held.is_empty() {
 ///             return block.into();
@@ -66,50 +63,59 @@ use crate::{
 /// }
 /// ```
 ///
-/// # Work inside one event
+/// # Blocking
 ///
-/// A method is called inside the poll of its stream's body, and other streams wait for the thread until it returns. The
-/// layer does a bounded amount of work a poll, counted in events; what an interceptor does with one event is its own. Its
-/// time should grow no faster than the event, whose size
-/// [`max_event_bytes`](crate::Policy::max_event_bytes) limits: 16 MiB, unless set, may be too much for a slow one. What
-/// takes long belongs into a [`Verdict::Defer`], on a thread of its own.
+/// The layer calls the methods inside the poll of the response body. Other streams on the same thread wait until the method
+/// returns. The layer limits the number of events in one poll, but not the time that an interceptor spends on one event. That
+/// time should be at most linear in the size of the event, which [`max_event_bytes`](crate::Policy::max_event_bytes) limits
+/// (16 MiB by default). Return [`Verdict::Defer`] for I/O and for long computations.
+///
+/// # Panics
+///
+/// The layer catches a panic and cuts the stream. Other streams are not affected.
 pub trait Interceptor: Send + 'static {
-    /// An event: a block that a client dispatches. It may be the unfinished rest of a stream that ended
-    /// inside a block; [`is_terminated`](Block::is_terminated) tells.
+    /// Decides about an event: a block that a client dispatches (WHATWG HTML section 9.2.6).
+    ///
+    /// If the upstream ends inside a block, the rest of the stream arrives here too.
+    /// [`is_terminated`](Block::is_terminated) is then false.
     fn event(&mut self, event: Event) -> Verdict;
 
-    /// Any other block: comments, a bare id, a `retry`, unknown fields, a blank line. Forwarded by default, at
-    /// once: an interceptor that holds events holds these too, or they overtake.
+    /// Decides about a block without data: a comment, an id, a `retry` field, unknown fields, or a blank line. Default:
+    /// forwards it.
     ///
-    /// Clients dispatch none of these, but they do reach the client: a guard that must see every byte looks
-    /// here too.
+    /// Clients dispatch none of these, but their bytes reach the client. A guard that must see every byte implements this
+    /// method, and so does an interceptor that holds events: a block that it forwards meanwhile overtakes them.
     fn block(&mut self, block: Block) -> Verdict {
         Verdict::Forward(block)
     }
 
-    /// When [`timeout`](Self::timeout) is to be called, while something is held back. Asked for after each
-    /// call of the other methods. Times are tokio's, so that they stand still where a test pauses them.
+    /// The time at which the layer calls [`timeout`](Self::timeout), or `None` for no timeout. Default: `None`.
+    ///
+    /// The layer asks after each call of another method. It compares with tokio's clock: in tests that pause that clock,
+    /// compute deadlines from `tokio::time::Instant::now().into_std()`.
     fn deadline(&self) -> Option<Instant> {
         None
     }
 
-    /// The [`deadline`](Self::deadline) has passed. Called at most once a millisecond, and, while a later
-    /// interceptor of the chain has deferred, not before that is over: order comes first.
+    /// Decides about the held blocks when the [`deadline`](Self::deadline) has passed. Default: forwards nothing.
+    ///
+    /// `now` is the time of tokio's clock. The layer calls this at most once in a millisecond, and not while a verdict of this
+    /// or a later interceptor is deferred, because blocks stay in order.
     fn timeout(&mut self, now: Instant) -> Verdict {
         let _ = now;
         Verdict::Drop
     }
 
-    /// The stream is over. Called exactly once for every stream that was opened, however it ends, a panic of this
-    /// interceptor included. What the verdict lets through (it may be deferred) is the last that this interceptor
-    /// sends, after the upstream's last block. An unfinished rest of the stream is then dropped, since what
-    /// follows it would be read as part of it. [`Verdict::Hold`] here gives up what is held.
+    /// Ends the stream. Default: forwards nothing.
     ///
-    /// After [`Verdict::End`] of its own the verdict is ignored: the last word is said. After a failure of its
-    /// own it is not, so that the failure can be told in the terms of the API; a guard must not let go here of
-    /// what it holds unjudged.
+    /// The layer calls this exactly once for each opened interceptor, also after a panic of the interceptor. The verdict may be
+    /// deferred. Its blocks are the last of this interceptor and follow the last block of the upstream. If it forwards any, an
+    /// unterminated block at the end of the stream is dropped, because clients would join the two. [`Verdict::Hold`] drops
+    /// the held blocks.
     ///
-    /// With [`StreamEnd::ClientGone`] nobody is left to send to: the verdict is ignored.
+    /// The layer ignores the verdict with [`StreamEnd::ClientGone`], after a panic, and after a [`Verdict::End`] of this
+    /// interceptor. It uses the verdict after another failure of this interceptor, so that an error can be sent in the format
+    /// of the API. A guard must not release events here that it has not judged.
     fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
         let _ = end;
         Verdict::Drop
@@ -152,35 +158,37 @@ impl Interceptor for Box<dyn Interceptor> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum StreamEnd<'a> {
-    /// The upstream ended it between two blocks, or an interceptor by [`Verdict::End`].
+    /// The upstream ended the stream between two blocks, or an interceptor ended it by [`Verdict::End`].
     Complete,
-    /// The upstream ended it as if it were complete, and it is not: inside a block, whose rest has gone through the chain as an
-    /// unterminated block, or without the terminal event of its API. The client sees a clean end all the same.
+    /// The upstream ended the stream cleanly but too early: inside a block, or without the terminal event of its API. The
+    /// client sees a clean end.
     ///
-    /// Terminal events are `[DONE]` (OpenAI's chat completions), `response.completed`, `response.incomplete` and `response.failed`
-    /// (OpenAI's Responses), `message_stop` and `error` (Anthropic), and in the answer to a `POST` the response to a JSON-RPC
-    /// request (MCP). The API is recognized by the data of one of the upstream's first 64 events. Streams of other APIs
-    /// (Gemini's, for one) have no terminal event and are never truncated between two blocks.
+    /// If the stream ended inside a block, the rest has passed through the chain as an unterminated block.
+    ///
+    /// Terminal events are `[DONE]` (OpenAI chat completions), `response.completed`, `response.incomplete` and
+    /// `response.failed` (OpenAI Responses), `message_stop` and `error` (Anthropic), and in the answer to a `POST` the
+    /// response to a JSON-RPC request (MCP). The layer recognizes the API by the data of one of the first 64 events of the
+    /// upstream. Streams of other APIs, such as Gemini, have no terminal event, so an end between two blocks is complete.
     Truncated,
-    /// It broke: the upstream, a limit, or an interceptor. The client will see a cut, not an end, after
-    /// whatever is still sent.
+    /// The upstream, a limit or an interceptor failed. The client gets the blocks that are still sent, and then an aborted body.
     Failed(&'a Error),
-    /// The client left, or the server gave it up. The last of what was let through may not have reached it.
+    /// The client disconnected, or the server dropped the response body. The last forwarded blocks may not have reached the
+    /// client.
     ClientGone,
 }
 
-/// What is known of a stream when it opens.
+/// The request and the response head of a stream.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StreamHead<'a> {
-    /// The request as it reached the layer, extensions included.
+    /// The request as it reached the layer, with its extensions.
     pub request: &'a request::Parts,
-    /// The response as it came from the upstream service.
+    /// The response head of the upstream service.
     pub response: &'a response::Parts,
 }
 
 impl<'a> StreamHead<'a> {
-    /// A head, to open an interceptor in a test.
+    /// Makes a head. Of use in tests of an interceptor.
     pub fn new(request: &'a request::Parts, response: &'a response::Parts) -> Self {
         Self { request, response }
     }

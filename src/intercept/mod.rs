@@ -1,32 +1,28 @@
-//! Interceptors: code that sees, and may change, every event while it streams.
+//! Interceptors: code that sees, and may change, each event of a stream.
 //!
-//! An [`MakeInterceptor`] is installed once and opens an [`Interceptor`] for each stream; the interceptor gets one
-//! block after the other and answers each with a [`Verdict`]. Interceptors form a chain: a later one sees
-//! what the earlier ones let through, and the client sees what the last one let through. Nothing passes
-//! around the chain, and nothing overtakes a block that waits in it.
+//! A [`MakeInterceptor`] is installed once. It opens an [`Interceptor`] for each stream. The layer calls the interceptor for
+//! each block, and the interceptor returns a [`Verdict`]. Interceptors form a chain: each one sees the blocks that the
+//! interceptors before it forwarded, and the client gets the blocks that the last one forwarded. No block bypasses the chain,
+//! and no block overtakes a block that waits in it.
 //!
-//! An interceptor's `event` sees events, which clients dispatch. Comments, bare ids and unknown fields reach the client
-//! too, and go through [`Interceptor::block`]; the simple forms let them pass. A guard that must see every byte implements
-//! both, and looks at [`lines`](crate::codec::Block::lines), not only at the data.
+//! Choose the simplest form that is sufficient:
 //!
-//! From the simplest to the most able:
-//!
-//! * a function `Fn(Event) -> impl Into<Verdict>`, for what needs no memory;
-//! * a function `Fn(&StreamHead) -> Option<impl Interceptor>`, which chooses by request and response and gives
-//!   each stream a state of its own (an `FnMut(Event)` is an interceptor);
-//! * a tower service of events, as a [`ServiceInterceptor`], for what needs I/O;
-//! * a [`TextWindow`], for what looks for words in a text that comes in pieces, with patterns or a judge of your own;
-//! * the traits themselves, for what holds events back or wants to know how the stream ended.
+//! * a function `Fn(Event) -> impl Into<Verdict>`, without state;
+//! * a function `Fn(&StreamHead) -> Option<impl Interceptor>`, which selects streams by request and response and gives each
+//!   stream its own state (an `FnMut(Event)` is an interceptor);
+//! * a tower service of events, in a [`ServiceInterceptor`], for I/O;
+//! * a [`TextWindow`] for text that is split over events, with patterns or with your own judge;
+//! * the traits themselves, to hold events back or to see how the stream ended.
 //!
 //! ```
 //! use tower_sse_proxy::{Event, SseProxyLayer, intercept::{StreamHead, Interceptor, Verdict}};
 //!
-//! // No memory: drop what must not pass.
+//! // Without state: drop events with a secret.
 //! fn no_secrets(event: Event) -> Verdict {
 //!     if event.data().contains("secret") { Verdict::Drop } else { event.into() }
 //! }
 //!
-//! // A state for each stream, in a closure: let ten events pass.
+//! // State for each stream, in a closure: forward the first ten events.
 //! fn first_ten(_: &StreamHead<'_>) -> Option<impl Interceptor + use<>> {
 //!     let mut seen = 0;
 //!     Some(move |event: Event| {
@@ -35,7 +31,7 @@
 //!     })
 //! }
 //!
-//! // The same in a struct, which can do more: number the events.
+//! // State for each stream, in a struct: number the events.
 //! struct Number(u64);
 //! impl Interceptor for Number {
 //!     fn event(&mut self, mut event: Event) -> Verdict {
@@ -50,12 +46,17 @@
 //!     .intercept(first_ten)
 //!     .intercept(|head: &StreamHead<'_>| head.request.uri.path().starts_with("/numbered").then_some(Number(0)));
 //! ```
-
+//!
+//! # Guards that must see every byte
+//!
+//! [`Interceptor::event`] sees events, the blocks that clients dispatch. Comments, blocks without data and unknown fields reach
+//! the client too. They pass through [`Interceptor::block`]; functions and services let them pass unseen. A guard that must see
+//! every byte implements both methods and reads [`lines`](crate::codec::Block::lines), not only the data.
 //!
 //! # Testing
 //!
-//! An interceptor is a plain struct: open it with a head of your own, and look at the verdicts. Deadlines are told in
-//! tokio's time, which a test can pause.
+//! To test an interceptor, open it with a [`StreamHead`] and check its verdicts. Deadlines are times of tokio's clock, which a
+//! test can pause.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -73,24 +74,24 @@
 //! assert!(matches!(stream.block(Block::comment("hi")), Verdict::Forward(_)));
 //! ```
 
+mod adapters;
 mod catch;
 mod chain;
-mod factory;
 mod interceptor;
 mod json;
+mod make_interceptor;
 mod service;
 pub(crate) mod unescape;
 mod verdict;
 pub mod window;
 
-pub use factory::{
-    FailOpen, IntoMakeInterceptor, MakeInterceptor, MakeInterceptorExt, TimeLimit, event_fn, marker,
-};
+pub use adapters::{FailOpen, MakeInterceptorExt, TimeLimit};
 pub use interceptor::{Interceptor, StreamEnd, StreamHead};
 pub use json::{Json, JsonError, JsonValue};
+pub use make_interceptor::{EventFn, IntoMakeInterceptor, MakeInterceptor, event_fn, marker};
 pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
 pub use window::TextWindow;
 
-pub(crate) use catch::catch;
+pub(crate) use catch::{catch, drop_caught};
 pub(crate) use chain::{Chain, Finish, Output};

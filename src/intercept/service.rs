@@ -5,19 +5,22 @@ use tower::{BoxError, Service, util::Oneshot};
 use super::{Interceptor, MakeInterceptor, StreamHead, Verdict};
 use crate::codec::Event;
 
-/// Asks a tower service about every event: `Service<Event>` whose response converts into a [`Verdict`].
+/// Calls a tower service for each event: a `Service<Event>` with a response that converts into a [`Verdict`].
 ///
-/// The service can wear whatever tower offers: `Timeout`, `ConcurrencyLimit`, `LoadShed`, `Buffer`, `Retry`.
-/// Each event is one call of a clone, and the stream waits for its answer; other streams do not. An error is
-/// a failure of the interceptor: the stream is cut, or the event goes on unchanged under
-/// [`fail_open`](super::MakeInterceptorExt::fail_open). A call is dropped when the stream ends.
+/// Tower's middleware applies: `Timeout`, `ConcurrencyLimit`, `LoadShed`, `Buffer`, `Retry`. Each event is one call of a clone
+/// of the service. The stream waits for the response; other streams do not. The call is dropped when the stream ends.
 ///
-/// Tower's `Timeout` counts from the call: the wait for a permit or for a place in a queue comes before it and has no
-/// bound. [`time_limit`](super::MakeInterceptorExt::time_limit) bounds both.
+/// The service sees events only. Comments, blocks without data and unknown fields pass unseen. To use the request in the
+/// decision, write an [`Interceptor`] that reads the [`StreamHead`] and returns [`Verdict::defer`].
 ///
-/// The service sees events only: comments, bare ids and unknown fields pass it by. A judge that needs to know who asked
-/// is an [`Interceptor`] that takes it from the [`StreamHead`] and answers with [`Verdict::defer`]. The service is `Sync`:
-/// of tower's boxes, `BoxCloneSyncService` is.
+/// The service must be `Sync`. Of tower's boxed services, `BoxCloneSyncService` is.
+///
+/// # Errors
+/// An error of the service is a failure of the interceptor: the stream is cut, or with
+/// [`fail_open`](super::MakeInterceptorExt::fail_open) the event passes unchanged.
+///
+/// Tower's `Timeout` starts with the call, after the wait for a permit or for a place in a queue.
+/// [`time_limit`](super::MakeInterceptorExt::time_limit) includes that wait.
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
@@ -25,8 +28,8 @@ use crate::codec::Event;
 /// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{MakeInterceptorExt, ServiceInterceptor}};
 ///
 /// let judge = service_fn(|event: Event| async move {
-///     let fine = !event.data().contains("bad");
-///     Ok::<_, Infallible>(fine.then_some(event)) // `None` drops it
+///     let pass = !event.data().contains("bad");
+///     Ok::<_, Infallible>(pass.then_some(event)) // `None` drops the event
 /// });
 /// let judge = ServiceBuilder::new().concurrency_limit(64).service(judge);
 /// let judge = ServiceInterceptor::new(judge).time_limit(Duration::from_secs(2));
@@ -54,8 +57,8 @@ where
     fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         let service = self.service.clone();
         Some(Box::new(move |event: Event| {
-            let answer = Oneshot::new(service.clone(), event);
-            Verdict::defer(async move { answer.await.map_err(Into::into) })
+            let response = Oneshot::new(service.clone(), event);
+            Verdict::defer(async move { response.await.map_err(Into::into) })
         }))
     }
 }

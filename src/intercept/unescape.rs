@@ -1,43 +1,43 @@
-//! Undoing JSON's escapes, with a way back to the escaped text.
+//! Undoes the escapes of JSON strings, and maps ranges of the text back to the escaped text.
 
 use std::{borrow::Cow, ops::Range};
 
 use memchr::memchr;
 
-/// A text in which the escapes of JSON strings (RFC 8259 section 7) are undone.
+/// A text without the escapes of JSON strings (RFC 8259 section 7).
 ///
-/// Every backslash that begins no escape stays as it is, so that any text can be read: the inside of a string literal,
-/// a string that holds JSON itself, or data that is not JSON. A surrogate without its other half reads as U+FFFD.
+/// A backslash that begins no escape stays in the text, so any text can be read: the inside of a string literal, a string that
+/// contains JSON, or data that is not JSON. An unpaired surrogate reads as U+FFFD.
 #[derive(Debug)]
 pub(crate) struct Unescaped<'a> {
     text: Cow<'a, str>,
     escapes: Vec<Escape>,
-    /// Where in the original an escape begins that what follows may complete.
+    /// The byte of the original at which an escape begins that later text may complete.
     unfinished: Option<usize>,
 }
 
-/// An escape, or a pair of them that is one character.
+/// An escape, or a surrogate pair of two escapes.
 #[derive(Debug)]
 struct Escape {
-    /// Where its character stands in the text that was read.
+    /// The range of its character in the text.
     read: Range<usize>,
-    /// Where the escape stands in the original.
+    /// The range of the escape in the original.
     original: Range<usize>,
 }
 
 impl<'a> Unescaped<'a> {
-    /// Reads a text. Costs one search if it has no backslash.
+    /// Undoes the escapes of a text. A text without a backslash costs one search and no copy.
     pub(crate) fn new(original: &'a str) -> Self {
         Self::read_as(original, false)
     }
 
-    /// As [`new`](Self::new), for a text with escapes of its own: a surrogate without its other half stays as it is
-    /// spelled, for its other half may be spelled in the text itself.
+    /// As [`new`](Self::new), for the outer of several layers of escapes: an unpaired surrogate stays escaped, because an
+    /// inner layer may contain its other half.
     pub(crate) fn outer(original: &'a str) -> Self {
         Self::read_as(original, true)
     }
 
-    fn read_as(original: &'a str, keeps_halves: bool) -> Self {
+    fn read_as(original: &'a str, keep_unpaired: bool) -> Self {
         let mut unescaped = Self {
             text: Cow::Borrowed(original),
             escapes: Vec::new(),
@@ -59,7 +59,7 @@ impl<'a> Unescaped<'a> {
                     let begins = text.len();
                     match char {
                         Some(char) => text.push(char),
-                        None if keeps_halves => text.push_str(&original[at..at + len]),
+                        None if keep_unpaired => text.push_str(&original[at..at + len]),
                         None => text.push(char::REPLACEMENT_CHARACTER),
                     }
                     unescaped.escapes.push(Escape {
@@ -83,7 +83,7 @@ impl<'a> Unescaped<'a> {
         unescaped
     }
 
-    /// The text that was read.
+    /// The text without escapes.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -92,7 +92,7 @@ impl<'a> Unescaped<'a> {
         self.text
     }
 
-    /// The same without the original, if there is anything to undo.
+    /// Returns an owned copy, or `None` if the original has no escapes.
     pub(crate) fn detached(self) -> Option<Unescaped<'static>> {
         (!self.escapes.is_empty()).then(|| Unescaped {
             text: self.text.into_owned().into(),
@@ -101,8 +101,8 @@ impl<'a> Unescaped<'a> {
         })
     }
 
-    /// How much of the text does not depend on what follows, in bytes. The rest is an escape that is not complete, or the
-    /// first half of a surrogate pair.
+    /// The number of bytes of the text that do not depend on later text. The rest is an incomplete escape or the first half of
+    /// a surrogate pair.
     pub(crate) fn settled(&self) -> usize {
         match self.unfinished {
             Some(original) => self.read(original),
@@ -110,13 +110,13 @@ impl<'a> Unescaped<'a> {
         }
     }
 
-    /// The part of the original that a part of the text was read from; whole characters both.
+    /// The range of the original for a range of the text. Both have character boundaries.
     pub(crate) fn original(&self, read: Range<usize>) -> Range<usize> {
         let start = self.start(read.start);
         start..self.end(read.end).max(start)
     }
 
-    /// Where in the original a character begins that begins here.
+    /// The byte of the original at which the character begins that begins at this byte of the text.
     pub(crate) fn start(&self, read: usize) -> usize {
         let before = self
             .escapes
@@ -128,7 +128,7 @@ impl<'a> Unescaped<'a> {
         }
     }
 
-    /// Where in the original a character ends that ends here.
+    /// The byte of the original at which the character ends that ends at this byte of the text.
     fn end(&self, read: usize) -> usize {
         let before = self
             .escapes
@@ -140,7 +140,7 @@ impl<'a> Unescaped<'a> {
         }
     }
 
-    /// How much of the text was read from the first bytes of the original, in bytes; nothing of an escape that is cut.
+    /// The number of bytes of the text for the first bytes of the original, without an escape that is cut there.
     fn read(&self, original: usize) -> usize {
         let before = self
             .escapes
@@ -153,8 +153,8 @@ impl<'a> Unescaped<'a> {
     }
 }
 
-/// The character that the escape at the beginning stands for, and the length of the escape; no character for a surrogate
-/// without its other half.
+/// The character and the length of the escape at the beginning of a text. `None` in place of the character for an unpaired
+/// surrogate.
 fn escape(text: &[u8]) -> Option<(Option<char>, usize)> {
     let char = match text.get(1)? {
         b'"' => '"',
@@ -179,7 +179,7 @@ fn escape(text: &[u8]) -> Option<(Option<char>, usize)> {
     Some((Some(char), 2))
 }
 
-/// The code unit of the escape `\uXXXX` at the beginning.
+/// The code unit of the escape `\uXXXX` at the beginning of a text.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.get(..6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| {
@@ -188,12 +188,12 @@ fn unit(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// Whether more text may make an escape, or another one, of all of this.
+/// Whether later text may turn all of this text into an escape, or into another escape.
 fn is_unfinished(text: &[u8]) -> bool {
     let text = match unit(text) {
         Some(0xd800..0xdc00) => match &text[6..] {
             [] => return true,
-            // Only a second half makes a pair.
+            // Only the escape of a low surrogate completes the pair.
             rest => {
                 return is_start(rest, |at, digit| match at {
                     0 => matches!(digit, b'd' | b'D'),
@@ -208,7 +208,7 @@ fn is_unfinished(text: &[u8]) -> bool {
     is_start(text, |_, _| true)
 }
 
-/// Whether this is less than `\uXXXX`, with digits that may stand there.
+/// Whether the text is a proper prefix of `\uXXXX` in which `may` accepts each digit.
 fn is_start(text: &[u8], may: impl Fn(usize, u8) -> bool) -> bool {
     match text {
         b"\\" | b"\\u" => true,
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_undone_and_all_else_stays() {
+    fn undoes_escapes_and_keeps_other_text() {
         for (original, text) in [
             ("", ""),
             ("plain \u{e9}", "plain \u{e9}"),
@@ -238,7 +238,7 @@ mod tests {
             (r"\ude00\ud83d", "\u{fffd}\u{fffd}"),
             (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
             (r"\ud83d\u0041\ude00", "\u{fffd}A\u{fffd}"),
-            // What begins no escape is no escape, and hides none.
+            // A backslash that begins no escape does not hide a later escape.
             (r"\x41 \u12 \u12g4 \", "\\x41 \\u12 \\u12g4 \\"),
             (r"\x\u0041\u00", "\\xA\\u00"),
             (r"\\u0041 \\\u0041", "\\u0041 \\A"),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_leads_back_to_what_it_was_read_from() {
+    fn maps_each_range_to_its_original() {
         let original = r"a\u0062c\ud83d\ude00\n\\d";
         let read = Unescaped::new(original);
         assert_eq!(read.text(), "abc\u{1f600}\n\\d");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_more_text_may_change_is_not_settled() {
+    fn text_that_later_text_may_change_is_not_settled() {
         for (original, settled) in [
             ("", 0),
             ("abc", 3),

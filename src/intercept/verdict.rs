@@ -1,19 +1,25 @@
-//! What an interceptor decides.
+//! The decision of an interceptor on a block.
 
-use std::{fmt, future::Future};
+use std::{
+    fmt,
+    future::{Future, ready},
+    pin::Pin,
+};
 
-use futures_util::future::BoxFuture;
 use tower::BoxError;
 
 use crate::codec::{Block, Event};
 
-/// What becomes of a block.
+/// The decision of an [`Interceptor`](super::Interceptor) on a block.
 ///
-/// Blocks that a verdict lets through go on to the next interceptor of the chain. An [`Event`], a [`Block`],
-/// an `Option` of them (`None` drops) and a `Vec` of them (replaces) convert into a verdict.
+/// Blocks that a verdict forwards reach the next interceptor of the chain, and after the last one the client.
+///
+/// These types convert into a verdict: an [`Event`] or [`Block`] forwards, an `Option` of them forwards or drops, a `Vec` of
+/// them replaces.
 ///
 /// ```
 /// use tower_sse_proxy::{Event, intercept::Verdict};
+/// # async fn lookup(text: &str) -> Result<String, std::io::Error> { Ok(text.into()) }
 ///
 /// fn upper(mut event: Event) -> Verdict {
 ///     event.set_data(event.data().to_uppercase());
@@ -24,44 +30,50 @@ use crate::codec::{Block, Event};
 ///     (event.event_type() == "delta").then_some(event)
 /// }
 ///
-/// fn ask_somebody(event: Event) -> Verdict {
+/// fn translate(mut event: Event) -> Verdict {
 ///     Verdict::defer(async move {
-///         tokio::task::yield_now().await;
+///         let text = lookup(&event.data()).await?;
+///         event.set_data(text);
 ///         Ok(event)
 ///     })
 /// }
 /// ```
 #[non_exhaustive]
 pub enum Verdict {
-    /// The block goes on, edited or not. A new event in its place has no id unless you set one;
-    /// [`Replace`](Self::Replace) carries the old id over.
+    /// Forwards the block, edited or not. A new event in place of the block has no id unless you set one;
+    /// [`Replace`](Self::Replace) copies the id.
     Forward(Block),
-    /// These go on in its place, in this order; none at all is like [`Drop`](Self::Drop). If the block had
-    /// an id and none of these has one, the last event among them gets it: a client that is cut off in between
-    /// then asks for all of them again.
-    Replace(Vec<Block>),
-    /// Nothing goes on. The block's id goes with it.
-    Drop,
-    /// Nothing goes on yet: the interceptor keeps the block and gives it up in a later verdict
-    /// ([`Release`](Self::Release)), in [`timeout`](super::Interceptor::timeout) or in [`end`](super::Interceptor::end).
-    /// It keeps the buffer that it came in with it, unless it is [detached](Block::into_owned).
-    Hold,
-    /// These go on: blocks that were [held](Self::Hold), with or without the one that is asked about, which is held if it is
-    /// not among them. No id moves.
-    Release(Vec<Block>),
-    /// These go on, and then the stream ends as if the upstream had ended it there: cleanly. The upstream is
-    /// let go, and nothing more is taken from the interceptor, nor from those before it. (To make the end look like the failure that it is, see [`Verdict::fail`].)
-    End(Vec<Block>),
-    /// The verdict is not known yet. Until it is, nothing after this block is looked at or sent; what came
-    /// before is sent. An error, or running out of the interceptor's
-    /// [time limit](super::MakeInterceptorExt::time_limit), is a failure of the interceptor.
+    /// Forwards these blocks in place of the block, in this order. An empty list drops the block.
     ///
-    /// The future is dropped when the stream ends for another reason, at any await point.
-    Defer(BoxFuture<'static, Result<Verdict, BoxError>>),
+    /// If the block had an id and none of these has one, the last event of the list gets it. A client that loses its
+    /// connection before that event then asks for all of them again.
+    Replace(Vec<Block>),
+    /// Drops the block, together with its id.
+    Drop,
+    /// Forwards nothing now. The interceptor stores the block and forwards it by a later verdict:
+    /// [`Release`](Self::Release), or the verdict of [`timeout`](super::Interceptor::timeout) or
+    /// [`end`](super::Interceptor::end).
+    ///
+    /// A stored block keeps the buffer of its chunk allocated; [`into_owned`](Block::into_owned) copies it out.
+    Hold,
+    /// Forwards blocks that were [held](Self::Hold), in this order. The current block is held unless it is in the list. No
+    /// id moves.
+    Release(Vec<Block>),
+    /// Forwards these blocks, and then ends the stream cleanly, as if the upstream had ended it there.
+    ///
+    /// The layer drops the upstream. It calls `event` and `block` of this and of earlier interceptors no more. To cut the
+    /// stream instead, see [`Verdict::fail`].
+    End(Vec<Block>),
+    /// Waits for the verdict. Until it is ready, later blocks wait; earlier blocks are sent.
+    ///
+    /// An error is a failure of the interceptor, and so is a future that exceeds the
+    /// [time limit](super::MakeInterceptorExt::time_limit). The layer polls the future on the task of the stream, and drops
+    /// it when the stream ends for another reason, at any await point. A panic in it cuts the stream.
+    Defer(Pin<Box<dyn Future<Output = Result<Verdict, BoxError>> + Send>>),
 }
 
 impl Verdict {
-    /// [`Defer`](Self::Defer)s to a future.
+    /// [Defers](Self::Defer) to a future with an output that converts into a verdict.
     pub fn defer<F, V>(future: F) -> Self
     where
         F: Future<Output = Result<V, BoxError>> + Send + 'static,
@@ -70,16 +82,17 @@ impl Verdict {
         Verdict::Defer(Box::pin(async move { future.await.map(Into::into) }))
     }
 
-    /// [`End`](Self::End)s the stream with these. (With none: `Verdict::End(vec![])`.)
+    /// [Ends](Self::End) the stream with these blocks. To end it without any, write `Verdict::End(vec![])`.
     pub fn end<T: Into<Block>>(blocks: impl IntoIterator<Item = T>) -> Self {
         Verdict::End(blocks.into_iter().map(Into::into).collect())
     }
 
-    /// The interceptor cannot judge this block. It fails, and what that means is up to its
-    /// [failure mode](super::MakeInterceptorExt::fail_open): by default the stream is cut, visibly.
+    /// Reports that the interceptor failed on this block.
+    ///
+    /// By default the stream is cut: the body ends with an [`Error`](crate::Error) whose source is `error`. With
+    /// [`fail_open`](super::MakeInterceptorExt::fail_open) the block passes unchanged.
     pub fn fail(error: impl Into<BoxError>) -> Self {
-        let error = error.into();
-        Verdict::Defer(Box::pin(std::future::ready(Err(error))))
+        Verdict::Defer(Box::pin(ready(Err(error.into()))))
     }
 }
 
@@ -107,7 +120,7 @@ impl<T: Into<Block>> From<Vec<T>> for Verdict {
     }
 }
 
-/// Names the decision, never the text.
+/// Shows the variant and the sizes of the blocks, never their text.
 impl fmt::Debug for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

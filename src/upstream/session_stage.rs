@@ -108,7 +108,7 @@ impl Shared {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let mut sessions = known.iter().map(|(session, _)| session);
             let session = sessions.find(|session| session.upstream_id.as_str() == id)?;
-            json.set(pointer, &session.id.as_str()).ok()?;
+            json.set_str(pointer, session.id.as_str()).ok()?;
         }
         let mut event = event.clone();
         event.set_data(json);

@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower_sse_proxy::{
     Event, KeepAlive, SseProxyLayer,
-    intercept::{MakeInterceptorExt, Verdict, event_fn},
+    intercept::{MakeInterceptorExt, Verdict},
 };
 use tracing::Level;
 
@@ -25,7 +25,7 @@ fn obedient() -> SseProxyLayer {
         "hang" => Verdict::defer(std::future::pending::<Result<Event, _>>()),
         _ => event.into(),
     };
-    let obey = event_fn(obey).time_limit(Duration::from_secs(1));
+    let obey = obey.time_limit(Duration::from_secs(1));
     SseProxyLayer::default().intercept(obey)
 }
 

@@ -46,10 +46,10 @@ fn failing(event: Event) -> Verdict {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_cuts_the_stream_unless_it_fails_open() {
-    let limited = || event_fn(failing).time_limit(SECOND / 2);
+    let limited = || failing.time_limit(SECOND / 2);
     let closed = || SseProxyLayer::default().intercept(limited());
     let open = || SseProxyLayer::default().intercept(limited().fail_open());
-    let other_order = event_fn(failing).fail_open().time_limit(SECOND / 2);
+    let other_order = failing.fail_open().time_limit(SECOND / 2);
     let other_order = SseProxyLayer::default().intercept(other_order);
     let unlimited = SseProxyLayer::default().intercept(failing);
     let failed = Some(ErrorKind::InterceptorFailed);
@@ -108,12 +108,12 @@ impl Interceptor for Panicking {
         block.into()
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<std::time::Instant> {
         self.at(Panics::Deadline);
-        (self.0 == Panics::Timeout).then(Instant::now)
+        (self.0 == Panics::Timeout).then(|| tokio::time::Instant::now().into_std())
     }
 
-    fn timeout(&mut self, _: Instant) -> Verdict {
+    fn timeout(&mut self, _: std::time::Instant) -> Verdict {
         self.at(Panics::Timeout);
         Verdict::Drop
     }
@@ -175,7 +175,7 @@ impl Interceptor for Forgetful {
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<std::time::Instant> {
         assert!(!self.0, "told to");
         None
     }

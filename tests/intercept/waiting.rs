@@ -1,7 +1,7 @@
 //! Events that interceptors hold back or think about: they come in time, and nothing overtakes them. Time is
 //! virtual where it matters.
 
-use std::{convert::Infallible, sync::Mutex};
+use std::{convert::Infallible, sync::Mutex, time::Instant as StdInstant};
 
 use crate::support::{event, is_silent, layer, next, open, pass};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -42,11 +42,11 @@ impl Interceptor for Pairs {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.0.as_ref().map(|(_, until)| *until)
+    fn deadline(&self) -> Option<StdInstant> {
+        self.0.as_ref().map(|(_, until)| until.into_std())
     }
 
-    fn timeout(&mut self, now: Instant) -> Verdict {
+    fn timeout(&mut self, now: StdInstant) -> Verdict {
         assert!(self.deadline().unwrap() <= now);
         self.0.take().map(|(event, _)| event).into()
     }
@@ -107,11 +107,11 @@ impl Interceptor for Preamble {
         event.into()
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        self.0
+    fn deadline(&self) -> Option<StdInstant> {
+        self.0.map(Instant::into_std)
     }
 
-    fn timeout(&mut self, _: Instant) -> Verdict {
+    fn timeout(&mut self, _: StdInstant) -> Verdict {
         self.0 = None;
         Event::new("first").into()
     }

@@ -209,11 +209,11 @@ impl Interceptor for HoldForAWhile {
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<tokio::time::Instant> {
-        self.1
+    fn deadline(&self) -> Option<std::time::Instant> {
+        self.1.map(tokio::time::Instant::into_std)
     }
 
-    fn timeout(&mut self, _: tokio::time::Instant) -> Verdict {
+    fn timeout(&mut self, _: std::time::Instant) -> Verdict {
         self.1 = None;
         Verdict::Release(self.0.drain(..).map(Into::into).collect())
     }

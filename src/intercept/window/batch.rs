@@ -1,97 +1,83 @@
-//! What a judge is asked about together, and what becomes of it.
+//! A batch: the items that are sent together, and the segments to judge first.
 
 use std::{collections::HashMap, fmt, ops::Range};
 
 use super::{
-    held::is_alias,
-    judge::{Decision, Mask, TextSegment},
-    part::{ChannelMasks, Item, add_masks, rewritten, tidy},
+    channel_key::is_alias,
+    decision::{Decision, Mask, TextSegment},
+    early::EarlyRelease,
+    item::{Item, add_masks, rewritten},
+    masks::{ChannelMasks, merged},
     questions::Questions,
 };
 use crate::codec::Block;
 
-/// Items that are to leave together, and the passages that have to be judged first.
+/// Items that are to be sent together, and the segments that a judge has to see first.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    pub(super) passages: Vec<(Of, TextSegment)>,
-    /// So many items leave even if the judge says to hold them.
+    pub(super) segments: Vec<(Subject, TextSegment)>,
+    /// The number of items that are sent even if the judge holds them.
     pub(super) forced: usize,
-    pub(super) early: Early,
+    pub(super) early: EarlyRelease,
 }
 
-/// What a passage is.
+/// The origin of a segment.
 #[derive(Debug)]
-pub(super) enum Of {
-    /// A channel, by its key, from this byte of it on.
+pub(super) enum Subject {
+    /// The channel with this key, from this byte on.
     Channel(String, usize),
-    /// The part of that number in the item of that number.
-    Part(usize, usize),
+    /// A text of one event: the index of the item, and of the reading in it.
+    Reading(usize, usize),
 }
 
-/// Text that left before it was decided, since a bound ran out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Early {
-    /// In bytes.
-    pub(super) bytes: usize,
-    /// The judge had said that a match may begin in it.
-    pub(super) may_match: bool,
-}
-
-impl Early {
-    pub(super) fn add(&mut self, bytes: usize, may_match: bool) {
-        self.bytes += bytes;
-        self.may_match |= may_match && bytes > 0;
-    }
-}
-
-/// What is done with a batch.
+/// The result of the decisions on a batch.
 #[derive(Debug)]
 pub(super) struct Settled {
-    /// What leaves; `None`: blocked.
+    /// The blocks to send. `None`: the judge blocked the stream.
     pub(super) blocks: Option<Vec<Block>>,
-    /// What became of the items, for [`Held::settle`](super::held::Held::settle).
     pub(super) rest: Rest,
 }
 
-/// What a batch leaves behind.
+/// The changes of the window's state after a batch.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
-    /// Texts that have left, with the key of the channel and the byte at which they stood.
-    pub(super) left: Vec<(String, usize, String)>,
-    /// Items that have to wait, in order.
-    pub(super) kept: Vec<Item>,
-    pub(super) early: Early,
+    /// The texts that are sent, each with the key of its channel and its first byte in the channel.
+    pub(super) sent: Vec<(String, usize, String)>,
+    /// Items that stay held, in order.
+    pub(super) held: Vec<Item>,
+    pub(super) early: EarlyRelease,
 }
 
 impl Rest {
-    fn leave(&mut self, items: &mut [Item]) {
-        for part in items.iter_mut().flat_map(|item| &mut item.parts) {
-            if let Some((key, at)) = part.within.take() {
-                self.left.push((key, at, std::mem::take(&mut part.text)));
+    fn take_texts(&mut self, items: &mut [Item]) {
+        for reading in items.iter_mut().flat_map(|item| &mut item.readings) {
+            if let Some((key, start)) = reading.position.take() {
+                let text = std::mem::take(&mut reading.text);
+                self.sent.push((key, start, text));
             }
         }
     }
 }
 
 impl Batch {
-    /// What has to be judged, in order.
-    pub(super) fn passages(&self) -> impl Iterator<Item = &TextSegment> {
-        self.passages.iter().map(|(_, passage)| passage)
+    /// The segments, in order.
+    fn segments(&self) -> impl Iterator<Item = &TextSegment> {
+        self.segments.iter().map(|(_, segment)| segment)
     }
 
-    /// What the judge is asked about the passages.
+    /// The questions to the judge.
     pub(super) fn questions(&self) -> Questions {
-        Questions::new(self.passages.iter().map(|(of, passage)| {
-            let is_alias = matches!(of, Of::Channel(key, _) if is_alias(key));
-            (passage, is_alias)
+        Questions::new(self.segments.iter().map(|(subject, segment)| {
+            let is_alias = matches!(subject, Subject::Channel(key, _) if is_alias(key));
+            (segment, is_alias)
         }))
     }
 
-    /// Lets all items leave as they came.
-    pub(super) fn let_all_pass(mut self) -> Settled {
+    /// Sends all items unchanged.
+    pub(super) fn release_unchanged(mut self) -> Settled {
         let mut rest = Rest::default();
-        rest.leave(&mut self.items);
+        rest.take_texts(&mut self.items);
         let blocks = self.items.into_iter().map(|item| item.block);
         Settled {
             blocks: Some(blocks.collect()),
@@ -99,59 +85,59 @@ impl Batch {
         }
     }
 
-    /// Whether the judgements, one for each passage, can be carried out.
-    pub(super) fn check(&self, judgements: &[Decision]) -> Result<(), InvalidJudgement> {
-        for (passage, judgement) in self.passages().zip(judgements) {
-            let bytes = passage.text.len();
-            let masks = match judgement {
+    /// Checks that the decisions, one for each segment, have valid offsets.
+    pub(super) fn check(&self, decisions: &[Decision]) -> Result<(), InvalidDecision> {
+        for (segment, decision) in self.segments().zip(decisions) {
+            let bytes = segment.text.len();
+            let masks = match decision {
                 Decision::Mask(masks) => masks,
                 Decision::Hold { from, masks } => {
                     if *from > bytes {
                         let from = *from;
-                        return Err(InvalidJudgement::Hold { from, bytes });
+                        return Err(InvalidDecision::Hold { from, bytes });
                     }
                     masks
                 }
                 _ => continue,
             };
             for Mask { range, .. } in masks {
-                if passage.text.get(range.clone()).is_none() {
+                if segment.text.get(range.clone()).is_none() {
                     let range = range.clone();
-                    return Err(InvalidJudgement::Mask { range, bytes });
+                    return Err(InvalidDecision::Mask { range, bytes });
                 }
             }
         }
         Ok(())
     }
 
-    /// Carries out the judgements, one for each passage.
-    pub(super) fn settle(self, judgements: Vec<Decision>) -> Settled {
+    /// Applies the decisions, one for each segment.
+    pub(super) fn settle(self, decisions: Vec<Decision>) -> Settled {
         let Self {
             mut items,
-            passages,
+            segments,
             forced,
             early,
         } = self;
-        // The rest of masks that have begun stands first, so that nothing stands in its place once more.
+        // The rest of masks that began in sent text comes first: no later mask may put a replacement there.
         let begun = |item: &Item| -> Vec<Vec<Mask>> {
-            let parts = item.parts.iter().map(|part| {
-                let ranges = part.masked.iter().cloned();
+            let readings = item.readings.iter().map(|reading| {
+                let ranges = reading.masked.iter().cloned();
                 let masks = ranges.map(|range| Mask {
                     range,
                     with: String::new(),
                 });
                 masks.collect()
             });
-            parts.collect()
+            readings.collect()
         };
         let mut masks: Vec<Vec<Vec<Mask>>> = items.iter().map(begun).collect();
         let mut channels: HashMap<&str, ChannelMasks> = HashMap::new();
-        // From which byte of which channel on text has to wait.
+        // For each channel, the byte from which its text is held.
         let mut holds: HashMap<&str, usize> = HashMap::new();
-        // Up to which byte each channel has left.
+        // For each channel, the end of its sent text.
         let mut sent: HashMap<&str, usize> = HashMap::new();
-        for ((of, passage), judgement) in passages.iter().zip(judgements) {
-            let (found, hold) = match judgement {
+        for ((subject, segment), decision) in segments.iter().zip(decisions) {
+            let (new, hold) = match decision {
                 Decision::Pass => continue,
                 Decision::Block => {
                     return Settled {
@@ -159,59 +145,59 @@ impl Batch {
                         rest: Rest::default(),
                     };
                 }
-                Decision::Mask(found) => (tidy(found), None),
-                Decision::Hold { from, masks } => (tidy(masks), Some(from)),
+                Decision::Mask(masks) => (merged(masks), None),
+                Decision::Hold { from, masks } => (merged(masks), Some(from)),
             };
-            match of {
-                Of::Channel(key, start) => {
-                    if let Some(from) = hold.filter(|_| !passage.complete) {
+            match subject {
+                Subject::Channel(key, start) => {
+                    if let Some(from) = hold.filter(|_| !segment.complete) {
                         holds.insert(key, start + from);
                     }
-                    sent.insert(key, start + passage.sent);
+                    sent.insert(key, start + segment.sent);
                     let start = *start;
-                    let masks = found;
+                    let masks = new;
                     channels.insert(key, ChannelMasks { start, masks });
                 }
-                Of::Part(item, part) => masks[*item][*part].extend(found),
+                Subject::Reading(item, reading) => masks[*item][*reading].extend(new),
             }
         }
         let mut rest = Rest {
             early,
             ..Rest::default()
         };
-        let leaving = leaving(&items, &holds, forced, &mut rest.early);
-        let mut kept = items.split_off(leaving);
+        let count = count_to_send(&items, &holds, forced, &mut rest.early);
+        let mut held = items.split_off(count);
         add_masks(&items, &channels, &mut masks);
-        for part in items.iter().flat_map(|item| &item.parts) {
-            if let Some((key, at)) = &part.within
+        for reading in items.iter().flat_map(|item| &item.readings) {
+            if let Some((key, start)) = &reading.position
                 && let Some(sent) = sent.get_mut(key.as_str())
             {
-                // A mask that begins in an unfinished character begins where that is complete.
-                *sent = at + part.text.len();
+                // Without an unfinished character: a mask that begins in it begins in the text that completes it.
+                *sent = start + reading.text.len();
             }
         }
-        for part in kept.iter_mut().flat_map(|item| &mut item.parts) {
-            let Some((key, at)) = &part.within else {
+        for reading in held.iter_mut().flat_map(|item| &mut item.readings) {
+            let Some((key, start)) = &reading.position else {
                 continue;
             };
-            let (Some(found), Some(sent)) = (channels.get(key.as_str()), sent.get(key.as_str()))
+            let (Some(channel), Some(sent)) = (channels.get(key.as_str()), sent.get(key.as_str()))
             else {
                 continue;
             };
-            // What has begun to leave as something else goes on to do so, whatever is found later.
-            let begun = found
+            // The replacement of these masks is sent, so the rest of their ranges stays masked, whatever a later decision is.
+            let begun = channel
                 .masks
-                .partition_point(|mask| found.start + mask.range.start < *sent);
-            let begun = part.masks(&found.masks[..begun], at - found.start);
+                .partition_point(|mask| channel.start + mask.range.start < *sent);
+            let begun = reading.masks(&channel.masks[..begun], start - channel.start);
             let begun: Vec<_> = begun.map(|mask| mask.range).collect();
             for range in begun {
-                if !part.masked.contains(&range) {
-                    part.masked.push(range);
+                if !reading.masked.contains(&range) {
+                    reading.masked.push(range);
                 }
             }
         }
-        rest.kept = kept;
-        rest.leave(&mut items);
+        rest.held = held;
+        rest.take_texts(&mut items);
         Settled {
             blocks: Some(rewritten(items, masks)),
             rest,
@@ -219,58 +205,58 @@ impl Batch {
     }
 }
 
-/// How many of the items leave. Those that have to leave before they are decided are noted.
-fn leaving(
+/// The number of items to send. Adds their undecided text to `early`.
+fn count_to_send(
     items: &[Item],
     holds: &HashMap<&str, usize>,
     forced: usize,
-    early: &mut Early,
+    early: &mut EarlyRelease,
 ) -> usize {
     for (n, item) in items.iter().enumerate() {
-        let mut waits = false;
-        for part in &item.parts {
-            if let Some((key, at)) = &part.within
+        let mut is_held = false;
+        for reading in &item.readings {
+            if let Some((key, start)) = &reading.position
                 && let Some(from) = holds.get(key.as_str())
             {
-                waits |= part.ends(*at) > *from;
+                is_held |= reading.end(*start) > *from;
             }
         }
-        if waits && n >= forced {
+        if is_held && n >= forced {
             return n;
         }
-        let held = item.add_up(|part| {
-            let hold = part.within.as_ref().and_then(|(key, at)| {
+        let undecided = item.add_up(|reading| {
+            let hold = reading.position.as_ref().and_then(|(key, start)| {
                 let from = holds.get(key.as_str())?;
-                Some(part.ends(*at).saturating_sub(*from))
+                Some(reading.end(*start).saturating_sub(*from))
             });
-            part.text.len().min(hold.unwrap_or(0))
+            reading.text.len().min(hold.unwrap_or(0))
         });
-        early.add(held, true);
+        early.add(undecided, true);
     }
     items.len()
 }
 
-/// A judgement that does not fit its passage.
+/// The error for a decision with offsets outside its segment.
 #[derive(Debug)]
-pub(super) enum InvalidJudgement {
+pub(super) enum InvalidDecision {
     Mask { range: Range<usize>, bytes: usize },
     Hold { from: usize, bytes: usize },
 }
 
-impl fmt::Display for InvalidJudgement {
+impl fmt::Display for InvalidDecision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mask { range, bytes } => write!(
                 f,
-                "a judge masked bytes {range:?} of a passage of {bytes} bytes: a mask lies within the passage and begins \
-                 and ends between two characters"
+                "a judge masked bytes {range:?} of a text segment of {bytes} bytes: a mask must lie within the segment, at \
+                 character boundaries"
             ),
             Self::Hold { from, bytes } => write!(
                 f,
-                "a judge held a passage of {bytes} bytes from byte {from} on: that byte is at most its size"
+                "a judge held a text segment of {bytes} bytes from byte {from} on: the offset must be at most the length"
             ),
         }
     }
 }
 
-impl std::error::Error for InvalidJudgement {}
+impl std::error::Error for InvalidDecision {}

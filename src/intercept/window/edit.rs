@@ -1,33 +1,33 @@
-//! Putting changed texts back where they were.
+//! Writes changed texts back into their events.
 
 use std::ops::Range;
 
-use super::extract::RETOLD;
+use super::leaves::REPEATED_TEXT;
 use crate::{
     codec::{Block, Event},
     intercept::{Json, JsonValue},
 };
 
-/// Where in an event a text stands.
+/// The location of a text in an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// It is the data.
+pub(super) enum Location {
+    /// The whole data.
     Data,
-    /// A value of the data, which is JSON.
+    /// A range of the data that is one JSON value.
     Json(Range<usize>),
 }
 
-/// A part of a text, as it stands in its place, and what is to stand there, spelled as that place needs it.
+/// A range of the source of a text, and its replacement, escaped as the location needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Edit {
     pub(super) range: Range<usize>,
     pub(super) with: String,
 }
 
-/// The block with these edits in these places. A place may be named more than once.
+/// Applies edits to the data of a block. A location may occur more than once.
 ///
-/// Of a JSON string only what is edited changes; everything else stays as it was spelled.
-pub(super) fn rewrite(block: Block, changed: Vec<(Place, Vec<Edit>)>) -> Block {
+/// Only the edited ranges change. The rest of each JSON string keeps its spelling.
+pub(super) fn rewrite(block: Block, changed: Vec<(Location, Vec<Edit>)>) -> Block {
     if changed.is_empty() {
         return block;
     }
@@ -36,17 +36,17 @@ pub(super) fn rewrite(block: Block, changed: Vec<(Place, Vec<Edit>)>) -> Block {
         Err(block) => return block,
     };
     let data = event.data();
-    let mut places: Vec<(Range<usize>, Vec<Edit>)> = Vec::new();
-    let mut plain = Vec::new();
-    for (place, mut edits) in changed {
-        match place {
-            // Then it is the only text in the event.
-            Place::Data => plain.append(&mut edits),
-            Place::Json(range) => places.push((range, edits)),
+    let mut values: Vec<(Range<usize>, Vec<Edit>)> = Vec::new();
+    let mut whole = Vec::new();
+    for (location, mut edits) in changed {
+        match location {
+            // The event then has no other text.
+            Location::Data => whole.append(&mut edits),
+            Location::Json(range) => values.push((range, edits)),
         }
     }
-    if !plain.is_empty() {
-        let text = edited(&data, plain);
+    if !whole.is_empty() {
+        let text = edited(&data, whole);
         event.set_data(text);
         return event.into();
     }
@@ -54,9 +54,9 @@ pub(super) fn rewrite(block: Block, changed: Vec<(Place, Vec<Edit>)>) -> Block {
         return event.into();
     };
     let mut emptied = Vec::new();
-    find_retold(&json, json.root(), &mut emptied);
-    places.sort_by_key(|(range, _)| range.start);
-    places.dedup_by(|(range, edits), (before, all)| {
+    find_repeated_text(&json, json.root(), &mut emptied);
+    values.sort_by_key(|(range, _)| range.start);
+    values.dedup_by(|(range, edits), (before, all)| {
         let is_same = range == before;
         if is_same {
             all.append(edits);
@@ -64,7 +64,7 @@ pub(super) fn rewrite(block: Block, changed: Vec<(Place, Vec<Edit>)>) -> Block {
         is_same
     });
     let mut splices = Vec::new();
-    for (range, edits) in places {
+    for (range, edits) in values {
         let before = emptied.partition_point(|(emptied, _)| emptied.start <= range.start);
         let around = before.checked_sub(1).map(|last| &emptied[last].0);
         if !around.is_some_and(|emptied| emptied.contains(&range.start)) {
@@ -86,14 +86,14 @@ pub(super) fn rewrite(block: Block, changed: Vec<(Place, Vec<Edit>)>) -> Block {
     event.into()
 }
 
-/// A string, or a number, with its text edited: a string in any case.
+/// Applies edits to a string or a number. The result is a string.
 fn edited_value(raw: &str, edits: Vec<Edit>) -> String {
     let inside = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
     let text = edited(inside.unwrap_or(raw), edits);
     ["\"", &text, "\""].concat()
 }
 
-/// A text as it stands between the quotes of a JSON string.
+/// Escapes a text for the inside of a JSON string.
 pub(super) fn escaped(text: &str) -> String {
     let string = serde_json::Value::from(text).to_string();
     let inside = string
@@ -102,7 +102,7 @@ pub(super) fn escaped(text: &str) -> String {
     inside.unwrap_or_default().to_owned()
 }
 
-/// The text with what is edited replaced. Where edits overlap, what the first puts there stands for all.
+/// Applies edits to a text. Where edits overlap, the replacement of the first stands for all of them.
 fn edited(text: &str, mut edits: Vec<Edit>) -> String {
     edits.sort_by_key(|edit| edit.range.start);
     let mut out = String::with_capacity(text.len());
@@ -118,21 +118,21 @@ fn edited(text: &str, mut edits: Vec<Edit>) -> String {
     out
 }
 
-/// The members that tell the text once more, in order, each with what is left of it.
-fn find_retold(json: &Json, value: JsonValue<'_>, found: &mut Vec<(Range<usize>, String)>) {
+/// Finds the members that [repeat text](REPEATED_TEXT), in order, each with an empty value of its type.
+fn find_repeated_text(json: &Json, value: JsonValue<'_>, found: &mut Vec<(Range<usize>, String)>) {
     for element in value.elements() {
-        find_retold(json, element, found);
+        find_repeated_text(json, element, found);
     }
     for (name, member) in value.members() {
-        if RETOLD.contains(&name.as_ref()) {
-            let nothing = match member.raw().as_bytes().first() {
+        if REPEATED_TEXT.contains(&name.as_ref()) {
+            let empty = match member.raw().as_bytes().first() {
                 Some(b'[') => "[]",
                 Some(b'"') => "\"\"",
                 _ => "null",
             };
-            found.push((json.place(member), nothing.to_owned()));
+            found.push((json.range_of(member), empty.to_owned()));
         } else {
-            find_retold(json, member, found);
+            find_repeated_text(json, member, found);
         }
     }
 }

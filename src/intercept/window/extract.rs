@@ -1,113 +1,22 @@
-//! Where the text of an answer stands in the events of an API.
+//! Extractors for the events of common APIs.
+//!
+//! [`any`] is the default of a [`TextWindow`](super::TextWindow). Choose another one with
+//! [`TextWindow::extract`](super::TextWindow::extract). Each extractor treats data that is not JSON as [`plain`] does.
+//!
+//! ```
+//! use tower_sse_proxy::intercept::window::{Decision, TextSegment, TextWindow, extract};
+//!
+//! let window = TextWindow::new(|_: &TextSegment| Decision::Pass).extract(extract::anthropic);
+//! ```
 
 use std::borrow::Cow;
 
-use super::channel::Channel;
-use crate::{
-    codec::Event,
-    intercept::{Json, JsonValue},
-};
+use super::{channel_name::ChannelName, texts::Texts};
+use crate::{codec::Event, intercept::JsonValue};
 
-/// Finds the texts in an event.
+/// The texts of any of the four APIs below. The members of each event select the API.
 ///
-/// A function `for<'a> Fn(&Event, Option<JsonValue<'a>>, &mut Texts<'a>)` is one. The value is the event's data, if that
-/// is JSON.
-///
-/// ```
-/// use tower_sse_proxy::{Event, intercept::{JsonValue, window::Texts}};
-///
-/// /// `{"speaker": "a", "said": "some more of wha"}`
-/// fn chat<'a>(_event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
-///     if let Some(json) = json
-///         && let Some(said) = json.get("said")
-///     {
-///         let speaker = json.get("speaker").map_or("", |speaker| speaker.raw());
-///         texts.delta(speaker, said);
-///     }
-/// }
-/// ```
-pub trait TextExtractor: Send + Sync + 'static {
-    /// Names the texts in this event that go on from event to event, and those that are finished.
-    fn extract<'a>(&self, event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>);
-}
-
-impl<F> TextExtractor for F
-where
-    F: for<'a> Fn(&Event, Option<JsonValue<'a>>, &mut Texts<'a>) + Send + Sync + 'static,
-{
-    fn extract<'a>(&self, event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
-        self(event, json, texts);
-    }
-}
-
-/// The texts that were found in an event.
-///
-/// Strings of the event that are not named here are judged too, each by itself: a snapshot of the whole answer at its end
-/// goes through the same judge as the pieces before it.
-#[derive(Debug, Default)]
-pub struct Texts<'a> {
-    pub(super) deltas: Vec<Delta<'a>>,
-    pub(super) plain: Option<String>,
-    pub(super) done: Vec<String>,
-    pub(super) known: Vec<JsonValue<'a>>,
-    pub(super) is_ambiguous: bool,
-}
-
-/// A string that goes on in a channel.
-#[derive(Debug)]
-pub(super) struct Delta<'a> {
-    pub(super) channel: String,
-    pub(super) value: JsonValue<'a>,
-    /// Whether this channel usually has the text of another one, so that one decision does for both while they agree.
-    pub(super) is_alias: bool,
-}
-
-impl<'a> Texts<'a> {
-    /// This string goes on where the last one of the same channel ended. Anything but a string is passed over.
-    ///
-    /// A channel is a text of its own: one choice, one content block, the arguments of one tool call. A string may go on in
-    /// several channels, if readers disagree about the one that it belongs to.
-    pub fn delta(&mut self, channel: impl Into<String>, value: JsonValue<'a>) {
-        self.push(channel.into(), value, false);
-    }
-
-    /// As [`delta`](Self::delta), in a channel that usually has the same text as another one.
-    pub(super) fn alias(&mut self, channel: String, value: JsonValue<'a>) {
-        self.push(channel, value, true);
-    }
-
-    fn push(&mut self, channel: String, value: JsonValue<'a>, is_alias: bool) {
-        if value.raw().starts_with('"') {
-            self.deltas.push(Delta {
-                channel,
-                value,
-                is_alias,
-            });
-        }
-    }
-
-    /// The event's data as it is goes on where that of the last one ended.
-    pub fn whole_data(&mut self, channel: impl Into<String>) {
-        self.plain = Some(channel.into());
-    }
-
-    /// The channel is complete, and so are those whose names begin with this one and a space: nothing of them is held
-    /// back for what might come.
-    pub fn finish(&mut self, channel: impl Into<String>) {
-        self.done.push(channel.into());
-    }
-
-    /// This value is not text: a number that counts, or a string whose content the upstream alone decides. It is not judged.
-    ///
-    /// Only the value itself is passed over, at the exact place that is named here. The extractors of this module skip
-    /// numbers, and no string.
-    pub fn ignore(&mut self, value: JsonValue<'a>) {
-        self.known.push(value);
-    }
-}
-
-/// Any of the four APIs below, told apart by the shape of each event, and plain text where the data is no JSON object or
-/// array: a number may be a part of a text, and so may a string.
+/// Data that is a JSON string, a number or no JSON at all is plain text.
 pub fn any<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     match json {
         Some(json) if json.raw().starts_with(['{', '[']) => {
@@ -121,7 +30,7 @@ pub fn any<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>
     }
 }
 
-/// Text that is the data itself. `[DONE]`, with which many streams end, is not part of it.
+/// The data of each event continues one text. The event `[DONE]`, which ends many streams, finishes it.
 pub fn plain<'a>(event: &Event, _json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     if event.data() == "[DONE]" {
         texts.finish(DATA);
@@ -130,11 +39,11 @@ pub fn plain<'a>(event: &Event, _json: Option<JsonValue<'a>>, texts: &mut Texts<
     }
 }
 
-/// The channel of a text that the events consist of.
+/// The channel of plain text.
 const DATA: &str = "data";
 
-/// OpenAI's chat completions, and what is compatible with them: the text, the refusal and the reasoning of each choice,
-/// the arguments of each tool call, and the tokens of `logprobs`.
+/// The texts of OpenAI chat completions and compatible APIs: the content, refusal and reasoning of each choice, the name and
+/// arguments of each tool call, and the tokens of `logprobs`.
 pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -144,8 +53,8 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
     }
     for (n, choice) in elements(json, "choices") {
         skip_numbers(choice, &["index"], texts);
-        let channel = Channel::new("choice").indexed(choice, "index", n);
-        // Completions of the old kind have the text in the choice itself.
+        let channel = ChannelName::new("choice").indexed(choice, "index", n);
+        // Legacy completions have the text in the choice.
         deltas(choice, &["text"], &channel, texts);
         if let Some(delta) = choice.get("delta") {
             deltas(
@@ -170,21 +79,22 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
         if let Some(logprobs) = choice.get("logprobs") {
             for list in ["content", "refusal"] {
                 let tokens = elements(logprobs, list).map(|(_, token)| token);
-                retold(tokens, &channel.child("logprobs").child(list), texts);
+                repeat(tokens, &channel.child("logprobs").child(list), texts);
             }
             for (_, token) in elements(logprobs, "tokens") {
-                channel.child("logprobs").retold(token, texts);
+                channel.child("logprobs").repeat(token, texts);
             }
         }
         let finished = choice.get("finish_reason");
         if finished.is_some_and(|reason| !reason.is_null()) {
-            channel.done(texts);
+            channel.finish(texts);
         }
     }
 }
 
-/// OpenAI's Responses: every `response.*.delta`, by output item and content part, and the tokens of `logprobs`. Some clients
-/// join deltas by their place in the output, some by `item_id`: both texts are judged.
+/// The texts of OpenAI Responses: each `response.*.delta`, by output item and content part, and the tokens of `logprobs`.
+///
+/// Some clients join deltas by their index in the output, others by `item_id`. The judge sees both texts.
 pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -203,36 +113,36 @@ pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &
         ],
         texts,
     );
-    let Some((what, step)) = kind.rsplit_once('.') else {
+    let Some((subject, step)) = kind.rsplit_once('.') else {
         return;
     };
-    let within = |channel: Channel| {
+    let within = |channel: ChannelName| {
         let channel = channel.keyed(json.get("content_index"));
         channel.keyed(json.get("summary_index"))
     };
-    let place = within(Channel::new(what).keyed(json.get("output_index")));
+    let by_index = within(ChannelName::new(subject).keyed(json.get("output_index")));
     let item = json.get("item_id").and_then(JsonValue::as_str);
-    let item = item.map(|id| within(Channel::new(what).child("item").child(&id)));
+    let by_id = item.map(|id| within(ChannelName::new(subject).child("item").child(&id)));
     match step {
         "delta" => {
-            deltas(json, &["delta"], &place, texts);
-            if let (Some(item), Some(delta)) = (item, json.get("delta")) {
-                item.retold(delta, texts);
+            deltas(json, &["delta"], &by_index, texts);
+            if let (Some(by_id), Some(delta)) = (by_id, json.get("delta")) {
+                by_id.repeat(delta, texts);
             }
             let tokens = elements(json, "logprobs").map(|(_, token)| token);
-            retold(tokens, &place.child("logprobs"), texts);
+            repeat(tokens, &by_index.child("logprobs"), texts);
         }
         "done" => {
-            place.done(texts);
-            if let Some(item) = item {
-                item.done(texts);
+            by_index.finish(texts);
+            if let Some(by_id) = by_id {
+                by_id.finish(texts);
             }
         }
         _ => {}
     }
 }
 
-/// Anthropic's messages: the text, the thinking and the tool input of each content block.
+/// The texts of Anthropic messages: the text, the thinking and the tool input of each content block.
 pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -242,7 +152,7 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
         return;
     }
     skip_numbers(json, &["index"], texts);
-    let channel = Channel::new("block").indexed(json, "index", 0);
+    let channel = ChannelName::new("block").indexed(json, "index", 0);
     match kind.as_ref() {
         "content_block_start" => {
             if let Some(block) = json.get("content_block") {
@@ -259,12 +169,12 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
                 );
             }
         }
-        "content_block_stop" => channel.done(texts),
+        "content_block_stop" => channel.finish(texts),
         _ => {}
     }
 }
 
-/// Google's Gemini: the text of each part of each candidate, and the tokens of `logprobsResult`.
+/// The texts of Google's Gemini API: the text and the thoughts of each candidate, and the tokens of `logprobsResult`.
 pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -282,10 +192,10 @@ pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<
     }
     for (n, candidate) in elements(json, "candidates") {
         skip_numbers(candidate, &["index"], texts);
-        let channel = Channel::new("candidate").indexed(candidate, "index", n);
+        let channel = ChannelName::new("candidate").indexed(candidate, "index", n);
         if let Some(content) = candidate.get("content") {
             for (_, part) in elements(content, "parts") {
-                // Thoughts are a text of their own; parts follow on each other else, in whatever place they stand.
+                // Thoughts are a separate text. All other parts continue one text, whatever their index is.
                 let thought = part
                     .get("thought")
                     .is_some_and(|thought| thought.raw() == "true");
@@ -298,19 +208,19 @@ pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<
         }
         if let Some(logprobs) = candidate.get("logprobsResult") {
             let tokens = elements(logprobs, "chosenCandidates").map(|(_, token)| token);
-            retold(tokens, &channel.child("logprobs"), texts);
+            repeat(tokens, &channel.child("logprobs"), texts);
         }
         if candidate
             .get("finishReason")
             .is_some_and(|reason| !reason.is_null())
         {
-            channel.done(texts);
+            channel.finish(texts);
         }
     }
 }
 
-/// Those members that are strings; each is a channel of its own.
-fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &Channel, texts: &mut Texts<'a>) {
+/// Appends each of these members, if it is a string, to the channel of its name.
+fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &ChannelName, texts: &mut Texts<'a>) {
     for (name, value) in object.members() {
         if names.contains(&name.as_ref()) {
             channel.child(&name).delta(value, texts);
@@ -318,20 +228,20 @@ fn deltas<'a>(object: JsonValue<'a>, names: &[&str], channel: &Channel, texts: &
     }
 }
 
-/// The text of a channel once more, token by token.
-fn retold<'a>(
+/// Appends the tokens to a channel that repeats the text of another channel.
+fn repeat<'a>(
     tokens: impl Iterator<Item = JsonValue<'a>>,
-    channel: &Channel,
+    channel: &ChannelName,
     texts: &mut Texts<'a>,
 ) {
     for token in tokens {
         if let Some(token) = token.get("token") {
-            channel.retold(token, texts);
+            channel.repeat(token, texts);
         }
     }
 }
 
-/// Those that are what they should be: in a string, there may be anything.
+/// Ignores each of these members if it is a number. A string in its place may contain any text, so the judge sees it.
 fn skip_numbers<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>) {
     for (name, value) in object.members() {
         if names.contains(&name.as_ref()) && value.raw().starts_with(|c: char| c.is_ascii_digit()) {
@@ -340,6 +250,7 @@ fn skip_numbers<'a>(object: JsonValue<'a>, names: &[&str], texts: &mut Texts<'a>
     }
 }
 
+/// The elements of a member that is an array, each with its index.
 fn elements<'a>(object: JsonValue<'a>, name: &str) -> impl Iterator<Item = (usize, JsonValue<'a>)> {
     let array = object
         .get(name)
@@ -348,76 +259,8 @@ fn elements<'a>(object: JsonValue<'a>, name: &str) -> impl Iterator<Item = (usiz
     array.into_iter().enumerate()
 }
 
-/// What the event says it is.
+/// The member `type` of an event.
 fn kind(event: JsonValue<'_>) -> Cow<'_, str> {
     let kind = event.get("type").and_then(JsonValue::as_str);
     kind.unwrap_or_default()
 }
-
-/// The values that are judged: every string, at any depth and under any name, and every whole number.
-///
-/// # Errors
-/// An object that has a name twice (readers disagree about which one counts), or too deep a nesting.
-pub(super) fn leaves(json: &Json) -> Result<Vec<JsonValue<'_>>, Unreadable> {
-    let mut leaves = Vec::new();
-    collect(json.root(), 0, &mut leaves)?;
-    Ok(leaves)
-}
-
-/// Members that repeat the text of their event token by token, with numbers about it. They are judged as any other; in an
-/// event that a mask has changed they are emptied, for the numbers are about a text that is gone.
-pub(super) const RETOLD: [&str; 2] = ["logprobs", "logprobsResult"];
-
-/// Each level is read once for each level above it.
-const DEEPEST: usize = 32;
-
-fn collect<'a>(
-    value: JsonValue<'a>,
-    depth: usize,
-    into: &mut Vec<JsonValue<'a>>,
-) -> Result<(), Unreadable> {
-    if depth > DEEPEST {
-        return Err(Unreadable("JSON nested more than 32 deep"));
-    }
-    let raw = value.raw();
-    match raw.as_bytes().first() {
-        Some(b'[') => {
-            for element in value.elements() {
-                collect(element, depth + 1, into)?;
-            }
-        }
-        Some(b'{') => {
-            let members: Vec<_> = value.entries().collect();
-            let mut names: Vec<_> = members.iter().map(|(name, _)| name.exact()).collect();
-            names.sort_unstable();
-            if names.windows(2).any(|pair| pair[0] == pair[1]) {
-                return Err(Unreadable("a JSON object with a name twice"));
-            }
-            for (_, member) in members {
-                collect(member, depth + 1, into)?;
-            }
-        }
-        Some(b'"') => into.push(value),
-        Some(_) if raw.bytes().all(|byte| byte.is_ascii_digit()) => into.push(value),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// An event that cannot be judged, since readers may read it differently.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unreadable(&'static str);
-
-impl Unreadable {
-    pub(super) fn new(why: &'static str) -> Self {
-        Self(why)
-    }
-}
-
-impl std::fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the event cannot be judged: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unreadable {}

@@ -1,39 +1,39 @@
-//! What is asked of a judge about some passages: each question once.
+//! The questions to a judge: the distinct segments of a batch.
 
 use std::collections::HashMap;
 
-use super::judge::{Decision, TextSegment};
+use super::decision::{Decision, TextSegment};
 
-/// The passages that are shown to a judge.
+/// The distinct segments of a batch.
 ///
-/// A text that stands by itself, such as the id that every event has, is one question for all events that it is judged in.
-/// A channel that usually has the text of another one needs no question of its own while it has.
+/// A text of one event, such as the id in every chunk, is one question for all events of the batch that contain it. A channel
+/// that is an alias of another has no question while the two texts are equal.
 #[derive(Debug)]
 pub(super) struct Questions {
-    asked: Vec<TextSegment>,
-    /// For each passage the question that it is.
-    of: Vec<usize>,
+    segments: Vec<TextSegment>,
+    /// For each segment of the batch, the index of its question in `segments`.
+    question_of: Vec<usize>,
 }
 
 impl Questions {
-    /// The questions about these passages, of which some are aliases of others.
-    pub(super) fn new<'a>(passages: impl Iterator<Item = (&'a TextSegment, bool)>) -> Self {
-        let passages: Vec<_> = passages.collect();
-        let mut asked: Vec<TextSegment> = Vec::new();
-        let mut of = vec![0; passages.len()];
-        let mut alone: HashMap<&str, usize> = HashMap::new();
+    /// Takes the segments of a batch, each with whether it is an alias.
+    pub(super) fn new<'a>(segments: impl Iterator<Item = (&'a TextSegment, bool)>) -> Self {
+        let segments: Vec<_> = segments.collect();
+        let mut questions: Vec<TextSegment> = Vec::new();
+        let mut question_of = vec![0; segments.len()];
+        let mut of_one_event: HashMap<&str, usize> = HashMap::new();
         let mut all: HashMap<(&str, usize, bool), usize> = HashMap::new();
-        // Aliases last, so that they find what they are an alias of.
+        // Aliases come last, so that the question of the other channel exists.
         for aliases in [false, true] {
-            for (question, (passage, is_alias)) in of.iter_mut().zip(&passages) {
+            for (question, (segment, is_alias)) in question_of.iter_mut().zip(&segments) {
                 if *is_alias != aliases {
                     continue;
                 }
-                let text = passage.text.as_str();
+                let text = segment.text.as_str();
                 let known = if aliases {
-                    all.get(&(text, passage.sent, passage.complete))
-                } else if passage.channel.is_none() {
-                    alone.get(text)
+                    all.get(&(text, segment.sent, segment.complete))
+                } else if segment.channel.is_none() {
+                    of_one_event.get(text)
                 } else {
                     None
                 };
@@ -41,25 +41,30 @@ impl Questions {
                     *question = *known;
                     continue;
                 }
-                *question = asked.len();
-                all.insert((text, passage.sent, passage.complete), asked.len());
-                if passage.channel.is_none() {
-                    alone.insert(text, asked.len());
+                *question = questions.len();
+                all.insert((text, segment.sent, segment.complete), questions.len());
+                if segment.channel.is_none() {
+                    of_one_event.insert(text, questions.len());
                 }
-                asked.push((*passage).clone());
+                questions.push((*segment).clone());
             }
         }
-        Self { asked, of }
+        Self {
+            segments: questions,
+            question_of,
+        }
     }
 
-    /// What the judge is asked, in order.
-    pub(super) fn passages(&self) -> impl Iterator<Item = TextSegment> {
-        self.asked.iter().cloned()
+    /// The distinct segments, in order.
+    pub(super) fn segments(&self) -> impl Iterator<Item = TextSegment> {
+        self.segments.iter().cloned()
     }
 
-    /// The judgements of all passages, from the answers.
-    pub(super) fn judgements(&self, answers: &[Decision]) -> Vec<Decision> {
-        let answers = self.of.iter().filter_map(|question| answers.get(*question));
-        answers.cloned().collect()
+    /// The decisions on all segments of the batch, from the answers to the questions.
+    pub(super) fn decisions(&self, answers: &[Decision]) -> Vec<Decision> {
+        let question_of = self.question_of.iter();
+        question_of
+            .filter_map(|question| answers.get(*question).cloned())
+            .collect()
     }
 }

@@ -1,62 +1,62 @@
-//! Reading a text that comes in pieces, with a way back to the pieces.
+//! Undoes the escapes of a text that several events carry, and maps ranges of the text back to these events.
 
 use std::ops::Range;
 
 use super::{
+    decision::Mask,
     edit::{Edit, escaped},
-    judge::Mask,
 };
 use crate::intercept::unescape::Unescaped;
 
-/// Reads a text in one way: with so many layers of escapes undone.
+/// Reads a text with a fixed number of escape layers undone.
 ///
-/// An escape, or a surrogate pair, may be cut anywhere and come in several pieces. Its character is part of the piece that
+/// An escape or a surrogate pair may be split over several events at any byte. Its character belongs to the event that
 /// completes it.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// The end of what has come, of which no character has been made yet.
-    rest: String,
+    /// The end of the last source: the beginning of an escape that is not complete.
+    carry: String,
     layers: usize,
 }
 
-/// How a piece of a text is spelled in its place.
+/// How the source of one event spells its part of a text.
 #[derive(Debug, Default)]
 pub(super) struct Spelling {
-    /// The layers that were undone, from the outside in; those without escapes are left out.
+    /// The layers that were undone, from the outermost in. Layers without escapes are left out.
     undone: Vec<Unescaped<'static>>,
     layers: usize,
-    /// So many bytes of the text stand nowhere.
-    nowhere: usize,
-    /// So many bytes of what was read came with pieces before this one.
-    before: usize,
-    /// How long the text is, in bytes.
-    read: usize,
-    /// The beginning of a character that a later piece completes.
+    /// The number of bytes at the beginning of the text that have no source in this event.
+    without_source: usize,
+    /// The number of bytes that were read here but belong to the source of earlier events.
+    carried: usize,
+    /// The length of the text, in bytes.
+    text_len: usize,
+    /// The range of the source that begins a character which a later event completes.
     unfinished: Range<usize>,
 }
 
 impl Reader {
-    /// Reads on: some more of the text, which so many layers of escapes make of what stands in its place.
+    /// Reads the source of the next event, which has this number of escape layers.
     pub(super) fn read(&mut self, source: &str, layers: usize) -> (String, Spelling) {
         let mut text = String::new();
         if layers != self.layers {
-            // What is spelled in another way does not complete what came before.
-            text = self.give_up();
+            // A source with another number of layers cannot complete the carried escape.
+            text = self.flush();
             self.layers = layers;
         }
-        let nowhere = text.len();
-        if self.rest.is_empty() && (layers == 0 || !source.contains('\\')) {
+        let without_source = text.len();
+        if self.carry.is_empty() && (layers == 0 || !source.contains('\\')) {
             text.push_str(source);
             let spelling = Spelling {
                 layers,
-                nowhere,
-                read: text.len(),
+                without_source,
+                text_len: text.len(),
                 ..Spelling::default()
             };
             return (text, spelling);
         }
-        let before = self.rest.len();
-        let mut all = std::mem::take(&mut self.rest);
+        let carried = self.carry.len();
+        let mut all = std::mem::take(&mut self.carry);
         all.push_str(source);
         let (read, undone) = undo(&all, layers, |layer| layer.settled());
         text.push_str(&read);
@@ -64,38 +64,38 @@ impl Reader {
             .iter()
             .rev()
             .fold(read.len(), |at, layer| layer.start(at));
-        all[end..].clone_into(&mut self.rest);
+        all[end..].clone_into(&mut self.carry);
         let spelling = Spelling {
             undone,
             layers,
-            nowhere,
-            before,
-            read: text.len(),
-            unfinished: end.saturating_sub(before)..source.len(),
+            without_source,
+            carried,
+            text_len: text.len(),
+            unfinished: end.saturating_sub(carried)..source.len(),
         };
         (text, spelling)
     }
 
-    /// Reads a text that nothing follows on.
+    /// Reads a text that no later event continues.
     pub(super) fn whole(source: &str, layers: usize) -> (String, Spelling) {
         let (text, undone) = undo(source, layers, |layer| layer.text().len());
         let spelling = Spelling {
             undone,
             layers,
-            read: text.len(),
+            text_len: text.len(),
             ..Spelling::default()
         };
         (text, spelling)
     }
 
-    /// What has come of a character that nothing completes.
-    fn give_up(&mut self) -> String {
-        let rest = std::mem::take(&mut self.rest);
-        undo(&rest, self.layers, |layer| layer.text().len()).0
+    /// Returns the text of the carried bytes, which no later source completes.
+    fn flush(&mut self) -> String {
+        let carry = std::mem::take(&mut self.carry);
+        undo(&carry, self.layers, |layer| layer.text().len()).0
     }
 }
 
-/// Undoes so many layers of escapes, of each as much as `len` says.
+/// Undoes this number of escape layers. `len` returns how many bytes of each layer count.
 fn undo(
     source: &str,
     layers: usize,
@@ -122,25 +122,25 @@ fn undo(
 }
 
 impl Spelling {
-    /// Whether a character begins behind the text that a later piece completes.
+    /// Whether the source ends in a character that a later event completes.
     pub(super) fn is_unfinished(&self) -> bool {
         !self.unfinished.is_empty()
     }
 
-    /// What a mask of the text changes where it stands. The byte behind the text stands for a character that is
-    /// [unfinished](Self::is_unfinished).
+    /// Converts a mask on the text to an edit of its source. The byte after the end of the text stands for the
+    /// [unfinished](Self::is_unfinished) character.
     pub(super) fn edit(&self, mask: Mask) -> Edit {
         let Mask { range, with } = mask;
-        let text = self.nowhere..self.read;
+        let text = self.without_source..self.text_len;
         let within = range.start.clamp(text.start, text.end)..range.end.clamp(text.start, text.end);
-        let within = within.start - self.nowhere..within.end - self.nowhere;
+        let within = within.start - self.without_source..within.end - self.without_source;
         let layers = self.undone.iter().rev();
         let source = layers.fold(within, |range, layer| layer.original(range));
         let mut source =
-            source.start.saturating_sub(self.before)..source.end.saturating_sub(self.before);
-        if self.is_unfinished() && range.end > self.read {
+            source.start.saturating_sub(self.carried)..source.end.saturating_sub(self.carried);
+        if self.is_unfinished() && range.end > self.text_len {
             source.end = self.unfinished.end;
-            if range.start >= self.read {
+            if range.start >= self.text_len {
                 source.start = self.unfinished.start;
             }
         }
@@ -156,39 +156,39 @@ impl Spelling {
 mod tests {
     use super::*;
 
-    /// Reads pieces and masks a range of the whole; the text, and the pieces after that.
-    fn masked(pieces: &[&str], layers: usize, secret: &str) -> (String, Vec<String>) {
+    /// Reads sources and masks the secret in their text. Returns the text, and the edited sources.
+    fn masked(sources: &[&str], layers: usize, secret: &str) -> (String, Vec<String>) {
         let mut reader = Reader::default();
         let mut text = String::new();
         let mut read = Vec::new();
-        for piece in pieces {
-            let (more, spelling) = reader.read(piece, layers);
+        for source in sources {
+            let (more, spelling) = reader.read(source, layers);
             read.push((text.len()..text.len() + more.len(), spelling));
             text.push_str(&more);
         }
         let start = text.find(secret).unwrap();
         let end = start + secret.len();
-        let pieces = pieces.iter().zip(read).map(|(piece, (here, spelling))| {
+        let sources = sources.iter().zip(read).map(|(source, (here, spelling))| {
             let behind = here.end + usize::from(spelling.is_unfinished());
             let (from, to) = (start.max(here.start), end.min(behind));
             if from >= to {
-                return (*piece).to_owned();
+                return (*source).to_owned();
             }
             let edit = spelling.edit(Mask {
                 range: from - here.start..to - here.start,
                 with: String::new(),
             });
-            let mut piece = (*piece).to_owned();
-            piece.replace_range(edit.range, &edit.with);
-            piece
+            let mut source = (*source).to_owned();
+            source.replace_range(edit.range, &edit.with);
+            source
         });
-        let pieces = pieces.collect();
-        (text, pieces)
+        let sources = sources.collect();
+        (text, sources)
     }
 
     #[test]
-    fn a_character_that_is_cut_belongs_to_all_pieces_that_it_stands_in() {
-        for (layers, pieces, text, left) in [
+    fn mask_on_a_split_escape_edits_every_source_of_it() {
+        for (layers, sources, text, left) in [
             (
                 0,
                 &[r"a\u0042", "B c"][..],
@@ -201,29 +201,29 @@ mod tests {
             (2, &[r"\\u00", "42c"], "Bc", &["", "c"]),
             (2, &[r"a\u005cu00", "42", "c"], "aBc", &["a", "", "c"]),
         ] {
-            let (read, pieces) = masked(pieces, layers, "B");
+            let (read, sources) = masked(sources, layers, "B");
             assert_eq!(
-                (read.as_str(), &pieces[..]),
+                (read.as_str(), &sources[..]),
                 (
                     text,
                     &left.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..]
                 )
             );
         }
-        let (text, pieces) = masked(&[r"a\ud83d", r"\ude00b"], 1, "\u{1f600}");
+        let (text, sources) = masked(&[r"a\ud83d", r"\ude00b"], 1, "\u{1f600}");
         assert_eq!(
-            (text.as_str(), &pieces[..]),
+            (text.as_str(), &sources[..]),
             ("a\u{1f600}b", &["a".to_owned(), "b".to_owned()][..])
         );
     }
 
     #[test]
-    fn what_completes_nothing_leaves_the_beginning_as_it_is() {
-        let read = |pieces: &[(&str, usize)]| {
+    fn incomplete_escape_is_text_when_the_next_source_does_not_complete_it() {
+        let read = |sources: &[(&str, usize)]| {
             let mut reader = Reader::default();
-            let read = pieces
+            let read = sources
                 .iter()
-                .map(|(piece, layers)| reader.read(piece, *layers).0);
+                .map(|(source, layers)| reader.read(source, *layers).0);
             read.collect::<Vec<_>>()
         };
         assert_eq!(read(&[(r"a\ud83d", 1), ("b", 1)]), ["a", "\u{fffd}b"]);

@@ -1,60 +1,38 @@
-//! Reading a text piece by piece: what the window asks a judge that remembers where it stopped.
+//! Incremental scans: how a judge reads a text as it arrives, without reading it again.
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use super::judge::Mask;
-
-/// Reads one text as it comes. All positions are bytes from the beginning of the text.
+/// Scans one text as it arrives. Positions are byte offsets from the beginning of the text.
 pub(super) trait Scan: Send {
-    /// Reads what comes next. Adds what was found and no longer depends on what follows.
-    fn push(&mut self, text: &str, found: &mut Vec<Found>);
+    /// Scans the next bytes of the text. Adds the matches that no longer depend on later text.
+    fn push(&mut self, text: &str, matches: &mut Vec<Match>);
 
-    /// Adds what is found if the text ends here. More text may follow all the same.
-    fn finish(&self, found: &mut Vec<Found>);
+    /// Adds the matches that exist if the text ends here. More text may follow nevertheless.
+    fn finish(&self, matches: &mut Vec<Match>);
 
-    /// The earliest byte at which a match may still be in progress; the end of the text if there is none.
+    /// The earliest byte at which an undecided match may begin; the end of the text if there is none.
     fn undecided(&self) -> usize;
 
-    /// The text up to here has been sent: matches that lie in it need not be remembered.
+    /// The text before `until` was sent: the scan may forget matches in it.
     fn forget(&mut self, until: usize);
 }
 
-/// A match, and what to do about it.
+/// A match, and its consequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Match {
     pub(super) range: Range<usize>,
-    /// Number of the pattern. Of two matches that begin at the same byte, the mask of the lower number counts.
+    /// Index of the pattern. Of two matches that begin at the same byte, the mask of the lower index applies.
     pub(super) pattern: usize,
-    /// The mask; `None` blocks.
-    pub(super) with: Option<Arc<str>>,
+    /// The replacement of the match. `None`: the match blocks the stream.
+    pub(super) mask: Option<Arc<str>>,
 }
 
-/// Masks for the matches, in order and relative to `from`; matches that end before it are left out.
-pub(super) fn masks(found: &[Found], from: usize) -> Vec<Mask> {
-    let mut found: Vec<_> = found
-        .iter()
-        .filter(|found| found.range.end > from)
-        .collect();
-    found.sort_by_key(|found| (found.range.start, found.pattern));
-    let masks = found.into_iter().filter_map(|found| {
-        let with = found.with.as_deref()?.to_owned();
-        // A match that began before `from` has its mask there.
-        let (start, with) = match found.range.start.checked_sub(from) {
-            Some(start) => (start, with),
-            None => (0, String::new()),
-        };
-        let range = start..found.range.end - from;
-        Some(Mask { range, with })
-    });
-    masks.collect()
-}
-
-/// Starts the reading of a text. Of judges, only the patterns of this crate have one.
+/// Starts the scan of a text. Only the patterns of this crate have one.
 #[derive(Clone)]
-pub struct Incremental(pub(super) Arc<dyn Fn() -> Box<dyn Scan> + Send + Sync>);
+pub struct StartScan(pub(super) Arc<dyn Fn() -> Box<dyn Scan> + Send + Sync>);
 
-impl fmt::Debug for Incremental {
+impl fmt::Debug for StartScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Incremental")
+        f.write_str("StartScan")
     }
 }

@@ -5,11 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::FutureExt;
 use tower::service_fn;
-use tower_sse_proxy::{
-    Event,
-    intercept::window::{Judge, Ruling},
-};
+use tower_sse_proxy::{Event, intercept::window::Judge};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::*;
@@ -345,7 +343,7 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
         let shown = String::from_utf8(std::mem::take(&mut *logged.0.lock().unwrap())).unwrap();
         assert_eq!(shown.matches("WARN").count(), warnings, "{shown}");
         assert_eq!(
-            shown.matches("bytes=5 bound=\"time\"").count(),
+            shown.matches("bytes=5 limit=\"max_delay\"").count(),
             warnings,
             "{shown}"
         );
@@ -364,15 +362,15 @@ async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
     .await;
     let error = http_body_util::BodyExt::collect(body).await.unwrap_err();
     let why = error.source().unwrap().to_string();
-    assert!(why.contains("passage of 3 bytes from byte 9"), "{why}");
+    assert!(why.contains("segment of 3 bytes from byte 9"), "{why}");
 }
 
 #[tokio::test]
 async fn patterns_can_be_asked_by_another_judge() {
     let guard = patterns([Pattern::email().mask(EMAIL)]).unwrap();
-    let emails_only = move |passage: &TextSegment| match guard.judge(passage.clone()) {
-        Ruling::Now(judgement) => judgement,
-        Ruling::Later(_) => panic!("patterns answer at once"),
+    let emails_only = move |passage: &TextSegment| {
+        let decision = guard.judge(passage.clone()).now_or_never();
+        decision.expect("patterns decide at once").unwrap()
     };
     let window = TextWindow::new(emails_only)
         .overlap(0)
@@ -386,9 +384,9 @@ async fn patterns_can_be_asked_by_another_judge() {
 async fn mask_that_has_begun_to_leave_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
     let ask = guard.clone();
-    let asked = move |passage: &TextSegment| match ask.judge(passage.clone()) {
-        Ruling::Now(judgement) => judgement,
-        Ruling::Later(_) => panic!("patterns answer at once"),
+    let asked = move |passage: &TextSegment| {
+        let decision = ask.judge(passage.clone()).now_or_never();
+        decision.expect("patterns decide at once").unwrap()
     };
     let asked = TextWindow::new(asked).overlap(0).max_delay(Duration::MAX);
     for window in [asked, TextWindow::new(guard)] {

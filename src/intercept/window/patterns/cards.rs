@@ -1,40 +1,40 @@
-//! Card numbers as an automaton: digits, what stands between them, and the check digit.
+//! The automaton of card numbers: digits, separators, and the check digit.
 
 use super::machine::Automaton;
 
-/// 13 to 19 digits with at most one blank or dash between each two, and a check digit (Luhn, ISO/IEC 7812-1) that fits.
+/// 13 to 19 digits with at most one space or hyphen between two digits, and a valid check digit (Luhn, ISO/IEC 7812-1).
 ///
-/// A number does not begin or end within a run of digits: of a longer number, no part is a card number.
+/// A card number does not begin or end inside a longer run of digits.
 pub(super) struct Cards;
 
 const FEWEST: u8 = 13;
 const MOST: u8 = 19;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Reading {
+pub(super) enum CardState {
     Start,
     Number(Number),
-    /// A blank or dash follows the number.
-    Gap(Number),
-    /// Something else follows.
+    /// A space or hyphen follows the number.
+    Separator(Number),
+    /// Another byte follows the number.
     Over {
         matched: bool,
     },
 }
 
-/// Which digits double depends on how many follow, so both sums are kept, modulo 10.
+/// Whether a digit is doubled depends on the number of digits after it, so this has both sums, modulo 10.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Number {
     digits: u8,
-    /// The sum if the last digit counts once: the check sum if the number ends here.
+    /// The sum if the last digit is not doubled: the checksum if the number ends here.
     once: u8,
-    /// The sum if the last digit counts twice.
+    /// The sum if the last digit is doubled.
     twice: u8,
 }
 
 impl Number {
     fn with(self, digit: u8) -> Self {
-        // The digits of the double are added.
+        // The sum of the digits of the double.
         let doubled = [0, 2, 4, 6, 8, 1, 3, 5, 7, 9][usize::from(digit)];
         Self {
             digits: self.digits + 1,
@@ -49,42 +49,44 @@ impl Number {
 }
 
 impl Automaton for Cards {
-    type State = Reading;
+    type State = CardState;
 
-    fn start(&self, before: Option<u8>) -> Option<Reading> {
+    fn start(&self, before: Option<u8>) -> Option<CardState> {
         let within = before.is_some_and(|byte| byte.is_ascii_digit());
-        (!within).then_some(Reading::Start)
+        (!within).then_some(CardState::Start)
     }
 
-    fn next(&self, state: Reading, byte: u8) -> Reading {
-        let over = Reading::Over { matched: false };
+    fn next(&self, state: CardState, byte: u8) -> CardState {
+        let over = CardState::Over { matched: false };
         match (state, byte) {
-            (Reading::Start, b'0'..=b'9') => Reading::Number(Number::default().with(byte - b'0')),
-            (Reading::Number(number) | Reading::Gap(number), b'0'..=b'9') => {
+            (CardState::Start, b'0'..=b'9') => {
+                CardState::Number(Number::default().with(byte - b'0'))
+            }
+            (CardState::Number(number) | CardState::Separator(number), b'0'..=b'9') => {
                 if number.digits < MOST {
-                    Reading::Number(number.with(byte - b'0'))
+                    CardState::Number(number.with(byte - b'0'))
                 } else {
                     over
                 }
             }
-            (Reading::Number(number), b' ' | b'-') => Reading::Gap(number),
-            (Reading::Number(number), _) => Reading::Over {
+            (CardState::Number(number), b' ' | b'-') => CardState::Separator(number),
+            (CardState::Number(number), _) => CardState::Over {
                 matched: number.is_card(),
             },
             _ => over,
         }
     }
 
-    fn is_match(&self, state: Reading) -> bool {
+    fn is_match(&self, state: CardState) -> bool {
         match state {
-            Reading::Gap(number) => number.is_card(),
-            Reading::Over { matched } => matched,
+            CardState::Separator(number) => number.is_card(),
+            CardState::Over { matched } => matched,
             _ => false,
         }
     }
 
-    fn is_match_at_end(&self, state: Reading) -> bool {
-        matches!(state, Reading::Number(number) if number.is_card())
+    fn is_match_at_end(&self, state: CardState) -> bool {
+        matches!(state, CardState::Number(number) if number.is_card())
     }
 
     fn classes(&self) -> [u8; 256] {

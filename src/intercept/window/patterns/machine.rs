@@ -2,29 +2,29 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// The state from which no match can be reached.
+/// The state from which no match is reachable.
 const DEAD: u32 = 0;
 
-/// More bytes than this in one table are refused.
+/// The maximum size of a transition table, in bytes.
 pub(super) const TABLE_LIMIT: usize = 8 << 20;
 
-/// A deterministic automaton that is run from one fixed start of a match.
+/// A deterministic automaton that runs from a fixed start of a match.
 ///
-/// A table of its own, not that of the library it was made with: the scan needs to know of each state whether a match is
-/// still possible, certain, or can still grow, and computes that once.
+/// It has its own transition table instead of that of the regex library: a scan needs to know for each state whether a match
+/// is possible, certain, or can grow. The constructor computes that once.
 pub(super) struct Machine {
     classes: [u8; 256],
     stride: usize,
     next: Vec<u32>,
     states: Vec<State>,
-    /// By the byte before the start; the last one is for the beginning of the text.
+    /// The start states by the byte before the start. The last entry is for the beginning of the text.
     starts: Vec<u32>,
 }
 
-/// What is known of a state, which is entered by reading a byte.
+/// The properties of a state, which a byte has led to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// A match ends before the byte that led here. (Whether a match ends may depend on the byte after it.)
+    /// A match ends before the byte that led here: the end of a match may depend on the byte after it.
     pub(super) matched: bool,
     /// A match ends after the byte that led here, whatever follows.
     pub(super) certain: bool,
@@ -32,11 +32,11 @@ pub(super) struct State {
     pub(super) at_end: bool,
     /// A match may end here or later.
     pub(super) live: bool,
-    /// A match may end after one more byte or later.
+    /// A match may end after at least one more byte.
     pub(super) grows: bool,
 }
 
-/// An automaton from which a [`Machine`] is made.
+/// The source of a [`Machine`].
 pub(super) trait Automaton {
     type State: Copy + Eq + Hash;
 
@@ -52,11 +52,11 @@ pub(super) trait Automaton {
     /// Whether a match ends at this state if the text ends there.
     fn is_match_at_end(&self, state: Self::State) -> bool;
 
-    /// The class of each byte. Bytes of one class are not told apart; classes are numbered from 0.
+    /// The class of each byte, numbered from 0. Bytes of one class have the same transitions.
     fn classes(&self) -> [u8; 256];
 }
 
-/// Why an automaton is of no use as a pattern.
+/// Why an automaton cannot be a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
     TooBig,
@@ -119,9 +119,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Computes what depends on the states that can be reached.
+    /// Computes the properties that depend on reachable states.
     fn look_ahead(&mut self) {
-        // Backwards from the states at which a match may end.
+        // Searches backwards from the states in which a match may end.
         let mut sources: Vec<Vec<u32>> = vec![Vec::new(); self.states.len()];
         let mut open = Vec::new();
         for from in 1..self.states.len() {

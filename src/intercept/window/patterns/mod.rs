@@ -1,11 +1,11 @@
-//! Patterns as a judge: phrases, regular expressions, card numbers and e-mail addresses.
+//! A judge of patterns: phrases, regular expressions, card numbers and e-mail addresses.
 
 mod cards;
 mod machine;
 mod regex;
 mod scan;
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, future::ready, sync::Arc};
 
 use self::{
     cards::Cards,
@@ -14,18 +14,22 @@ use self::{
     scan::{Compiled, Scanner, Search},
 };
 use super::{
-    judge::{Decision, Judge, Ruling, TextSegment},
-    scan::{Incremental, Scan, masks},
+    decision::{Decision, TextSegment},
+    judge::{DecisionFuture, Judge},
+    masks::masks_of,
+    scan::{Scan, StartScan},
 };
 
-/// Something to look for in a text, and what to do where it is found.
+/// A pattern, and the action on its matches. Compile patterns with [`patterns`].
 ///
-/// A match is masked with `***` unless [`mask`](Self::mask) or [`block`](Self::block) says something else.
+/// Default: a match is replaced by `***`. [`mask`](Self::mask) sets another replacement, and [`block`](Self::block) ends the
+/// stream instead.
 #[derive(Clone)]
 pub struct Pattern {
     kind: Kind,
     ignore_case: bool,
-    with: Option<Arc<str>>,
+    /// The replacement of a match. `None`: a match blocks.
+    mask: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -37,37 +41,37 @@ enum Kind {
 }
 
 impl Pattern {
-    /// This text, letter by letter, anywhere: also within a word.
+    /// Matches exactly this text, also within a word.
     pub fn phrase(text: impl Into<String>) -> Self {
         Self::new(Kind::Phrase(text.into()))
     }
 
-    /// A regular expression in the syntax of the [`regex`] crate, with its leftmost-first matches.
+    /// Matches a regular expression in the syntax of the [`regex`] crate, with its leftmost-first semantics.
     ///
-    /// * Word boundaries have to be those of ASCII, `(?-u:\b)`. A Unicode one (`\b`) is an error.
-    /// * An expression that matches the empty text is an error, and so is one that needs more than 8 MiB as an automaton.
-    ///   Large counted repetitions of Unicode classes do: `\w{3,100}`. With `(?-u:\w)` they are small.
-    /// * A match without a bound on its size (`<.*>`) is held for as long as it may go on, up to
-    ///   [`max_bytes`](super::TextWindow::max_held_bytes). Give repetitions a bound where you can.
-    /// * `^` and `$` are the ends of the text, not of an event.
+    /// * A word boundary must be an ASCII one, `(?-u:\b)`. A Unicode word boundary, `\b`, is an error.
+    /// * An expression that matches the empty text is an error, and so is one whose automaton needs more than 8 MiB. Large
+    ///   counted repetitions of Unicode classes exceed it: `\w{3,100}`. The ASCII class `(?-u:\w)` does not.
+    /// * A match of unlimited size (`<.*>`) is held while it may grow, up to
+    ///   [`max_held_bytes`](super::TextWindow::max_held_bytes). Limit repetitions where you can.
+    /// * `^` and `$` match at the ends of the text, not of an event.
     ///
     /// [`regex`]: https://docs.rs/regex/1/regex/#syntax
     pub fn regex(expression: impl Into<String>) -> Self {
         Self::new(Kind::Regex(expression.into()))
     }
 
-    /// A card number: 13 to 19 digits with at most one blank or dash between each two, and a check digit that fits (Luhn,
-    /// ISO/IEC 7812-1).
+    /// Matches card numbers: 13 to 19 digits with at most one space or hyphen between two digits, and a valid check digit
+    /// (Luhn, ISO/IEC 7812-1).
     ///
-    /// A card number does not begin or end within a longer run of digits. Where several overlap, all of them are masked.
+    /// A card number does not begin or end inside a longer run of digits. Overlapping card numbers are all masked.
     pub fn card_number() -> Self {
         Self::new(Kind::CardNumber)
     }
 
-    /// An e-mail address in ASCII: `local@domain`, with a local part of at most 64 letters, digits and other characters
-    /// that RFC 5322 allows without quotes, and a domain of at least two labels.
+    /// Matches e-mail addresses in ASCII: `local@domain`, with a local part of at most 64 characters that RFC 5322 allows
+    /// without quotes, and a domain of at least two labels.
     ///
-    /// Every word may be the beginning of an address, so a text is held to the end of its last word.
+    /// Any word may begin an address, so the last word of a text is held until it ends.
     pub fn email() -> Self {
         Self::new(Kind::Email)
     }
@@ -76,25 +80,25 @@ impl Pattern {
         Self {
             kind,
             ignore_case: false,
-            with: Some("***".into()),
+            mask: Some("***".into()),
         }
     }
 
-    /// Matches letters of either case (Unicode's simple case folding). Card numbers and e-mail addresses have no case.
+    /// Ignores case (Unicode simple case folding). Default: case-sensitive. No effect on card numbers and e-mail addresses.
     pub fn ignore_case(mut self) -> Self {
         self.ignore_case = true;
         self
     }
 
-    /// Replaces each match by this text.
+    /// Replaces each match by this text. Default: `***`.
     pub fn mask(mut self, with: impl Into<String>) -> Self {
-        self.with = Some(with.into().into());
+        self.mask = Some(with.into().into());
         self
     }
 
-    /// Ends the stream at a match, before its first byte is sent. See [`Decision::Block`].
+    /// Ends the stream before the first byte of a match. See [`Decision::Block`].
     pub fn block(mut self) -> Self {
-        self.with = None;
+        self.mask = None;
         self
     }
 
@@ -116,7 +120,7 @@ impl Pattern {
     }
 }
 
-/// Shows the pattern and what is done, as its author wrote them.
+/// Shows the pattern and its replacement.
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = match &self.kind {
@@ -135,7 +139,7 @@ impl fmt::Debug for Pattern {
         };
         shown
             .field("ignore_case", &self.ignore_case)
-            .field("mask", &self.with)
+            .field("mask", &self.mask)
             .finish()
     }
 }
@@ -155,28 +159,30 @@ impl fmt::Debug for Pattern {
 /// # Ok::<_, tower_sse_proxy::intercept::window::PatternError>(())
 /// ```
 ///
-/// The judge masks or blocks every match of each pattern, as if it had the whole text: matches of one pattern are the
-/// leftmost ones that do not overlap (card numbers may), and where matches of several patterns overlap, the mask of the
-/// first one stands for all of them. It holds a text only from the first byte at which a match may be in progress, and
-/// for as long as that match may still grow: `alice@example.co` waits for an `m`.
+/// The judge finds the same matches as in the whole text. Matches of one pattern are the leftmost ones that do not overlap;
+/// only card numbers may overlap. Where matches of several patterns overlap, the mask of the first match replaces all of
+/// them.
 ///
-/// A window with this judge has no [`overlap`](super::TextWindow::overlap) and no [`time`](super::TextWindow::max_delay) bound unless
-/// they are set. The cost of a byte does not depend on how much is held.
+/// The judge holds text from the first byte at which a match may be in progress, while that match may grow:
+/// `alice@example.co` is held, because an `m` may follow.
 ///
-/// The judge can also be asked by another one, as [`Judge::judge`]: it then reads the passage anew each time.
+/// A window with this judge has an [`overlap`](super::TextWindow::overlap) of 0 and no limit for
+/// [`max_delay`](super::TextWindow::max_delay) unless they are set. The cost of a byte does not depend on the amount of held text.
+///
+/// Another judge can call [`Judge::judge`] of this one. It then scans the whole segment each time.
 ///
 /// # Errors
-/// A pattern that is not a valid regular expression, is too big, or matches the empty text or nothing at all. The error
-/// names the pattern by its number.
+/// A pattern that is not a valid regular expression, is too large, or matches the empty text or no text.
+/// [`PatternError::index`] identifies the pattern.
 pub fn patterns(patterns: impl IntoIterator<Item = Pattern>) -> Result<Patterns, PatternError> {
-    let compile = |(number, pattern): (usize, Pattern)| {
+    let compile = |(index, pattern): (usize, Pattern)| {
         let machine = pattern
             .compile()
-            .map_err(|fault| PatternError { number, fault })?;
+            .map_err(|fault| PatternError { index, fault })?;
         Ok(Compiled {
             machine,
             overlapping: matches!(pattern.kind, Kind::CardNumber),
-            with: pattern.with,
+            mask: pattern.mask,
         })
     };
     let compiled = patterns.into_iter().enumerate().map(compile);
@@ -186,7 +192,7 @@ pub fn patterns(patterns: impl IntoIterator<Item = Pattern>) -> Result<Patterns,
     })
 }
 
-/// A judge that looks for [`patterns`].
+/// The [`Judge`] that [`patterns`] returns.
 #[derive(Clone)]
 pub struct Patterns {
     search: Arc<Search>,
@@ -201,37 +207,37 @@ impl fmt::Debug for Patterns {
 }
 
 impl Judge for Patterns {
-    fn judge(&self, passage: TextSegment) -> Ruling {
+    fn judge(&self, segment: TextSegment) -> DecisionFuture {
         let mut scanner = Scanner::new(Arc::clone(&self.search));
-        let mut found = Vec::new();
-        scanner.push(&passage.text, &mut found);
-        if passage.complete {
-            scanner.finish(&mut found);
+        let mut matches = Vec::new();
+        scanner.push(&segment.text, &mut matches);
+        if segment.complete {
+            scanner.finish(&mut matches);
         }
-        if found.iter().any(|found| found.with.is_none()) {
-            return Ruling::Now(Decision::Block);
-        }
-        let masks = masks(&found, 0);
-        Ruling::Now(if passage.complete {
+        let masks = masks_of(&matches);
+        let decision = if matches.iter().any(|found| found.mask.is_none()) {
+            Decision::Block
+        } else if segment.complete {
             Decision::Mask(masks)
         } else {
             let from = scanner.undecided();
             Decision::Hold { from, masks }
-        })
+        };
+        Box::pin(ready(Ok(decision)))
     }
 
-    fn incremental(&self) -> Option<Incremental> {
+    fn incremental(&self) -> Option<StartScan> {
         let search = Arc::clone(&self.search);
-        Some(Incremental(Arc::new(move || {
+        Some(StartScan(Arc::new(move || {
             Box::new(Scanner::new(Arc::clone(&search)))
         })))
     }
 }
 
-/// A pattern that cannot be looked for.
+/// A pattern that cannot be compiled.
 #[derive(Debug)]
 pub struct PatternError {
-    number: usize,
+    index: usize,
     fault: Fault,
 }
 
@@ -242,15 +248,15 @@ enum Fault {
 }
 
 impl PatternError {
-    /// The number of the pattern among those that were given, from 0.
+    /// The index of the pattern in the argument of [`patterns`], from 0.
     pub fn index(&self) -> usize {
-        self.number
+        self.index
     }
 }
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pattern {}: ", self.number)?;
+        write!(f, "pattern {}: ", self.index)?;
         match &self.fault {
             Fault::Invalid(error) => {
                 let mut cause: &dyn Error = error;
@@ -266,13 +272,13 @@ impl fmt::Display for PatternError {
             }
             Fault::Unfit(Unfit::TooBig) => write!(
                 f,
-                "needs more than {} MiB as an automaton: use smaller counts in {{m,n}}, or ASCII classes such as (?-u:\\w)",
+                "its automaton needs more than {} MiB: use smaller counts in {{m,n}}, or ASCII classes such as (?-u:\\w)",
                 TABLE_LIMIT >> 20
             ),
             Fault::Unfit(Unfit::MatchesEmpty) => {
-                f.write_str("matches the empty text: a match must have at least one character")
+                f.write_str("it matches the empty text: a match must have at least one character")
             }
-            Fault::Unfit(Unfit::MatchesNothing) => f.write_str("cannot match any text"),
+            Fault::Unfit(Unfit::MatchesNothing) => f.write_str("it cannot match any text"),
         }
     }
 }

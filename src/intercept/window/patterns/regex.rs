@@ -11,7 +11,7 @@ use regex_automata::{
 
 use super::machine::{Automaton, TABLE_LIMIT};
 
-/// Anchored: a scan runs it from each byte at which a match may start.
+/// An anchored automaton: a scan runs it from each byte at which a match may start.
 pub(super) struct Regex {
     dfa: dense::DFA<Vec<u32>>,
 }
@@ -33,7 +33,7 @@ impl Regex {
     }
 }
 
-/// Whether a limit on memory was reached, of the table or of what it is made from.
+/// Whether the automaton or its source exceeded the memory limit.
 pub(super) fn is_too_big(error: &dense::BuildError) -> bool {
     let nfa = error.source();
     let nfa = nfa.and_then(|error| error.downcast_ref::<thompson::BuildError>());
@@ -68,15 +68,16 @@ impl Automaton for Regex {
     }
 }
 
-/// A regular expression that matches this text and nothing else.
+/// A regular expression that matches exactly this text.
 pub(super) fn literal(text: &str) -> String {
     text.chars()
         .map(|c| format!("\\x{{{:x}}}", u32::from(c)))
         .collect()
 }
 
-/// An e-mail address as it is written in ASCII.
+/// A regular expression for e-mail addresses in ASCII.
 ///
-/// The local part is RFC 5322's dot-atom without its checks for dots, and begins with what `'` and `*` around an address
-/// are not; the domain is that of RFC 1123 with at least two labels, of which the last one is no number.
+/// The local part is a dot-atom of RFC 5322 without the rules for dots. It begins with a letter, digit or underscore, so that
+/// quotes and asterisks around an address are not part of it. The domain is one of RFC 1123 with at least two labels, and the
+/// last label begins with a letter.
 pub(super) const EMAIL: &str = r"[0-9A-Za-z_][0-9A-Za-z.!#$%&'*+/=?^_`{|}~-]{0,63}@(?:[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?\.)+[A-Za-z][0-9A-Za-z-]{0,61}[0-9A-Za-z]";

@@ -1,27 +1,27 @@
-//! Runs the automata of all patterns over a text as it comes.
+//! Runs the automata of all patterns over a text as it arrives.
 //!
-//! An automaton is run from each byte at which a match may start. Two runs in one state have the same future, so only the
-//! earlier one goes on: there are never more runs than states, and the cost of a byte is bounded. What is found is what
-//! `find_iter` of a regular expression finds in the whole text: leftmost matches that do not overlap.
+//! A run of an automaton begins at each byte at which a match may start. Two runs in the same state have the same future, so
+//! only the earlier one continues: there are at most as many runs as states, which bounds the cost of a byte. The matches are
+//! those that `find_iter` of a regular expression finds in the whole text: leftmost matches that do not overlap.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::machine::Machine;
-use crate::intercept::window::scan::{Found, Scan};
+use crate::intercept::window::scan::{Match, Scan};
 
-/// What is looked for.
+/// All compiled patterns of a judge.
 pub(super) struct Search {
     pub(super) patterns: Vec<Compiled>,
-    /// The patterns of which a match may begin with a byte.
+    /// For each byte, the patterns whose matches may begin with it.
     pub(super) by_first: Vec<Vec<usize>>,
 }
 
 pub(super) struct Compiled {
     pub(super) machine: Machine,
-    /// Finds the longest match from each start, also where matches overlap.
+    /// Whether to find the longest match from each start, even if matches overlap.
     pub(super) overlapping: bool,
-    /// The mask; `None` blocks.
-    pub(super) with: Option<Arc<str>>,
+    /// The replacement of a match. `None`: a match blocks.
+    pub(super) mask: Option<Arc<str>>,
 }
 
 impl Search {
@@ -38,14 +38,14 @@ impl Search {
     }
 }
 
-/// Where the search in one text stands.
+/// The state of the search in one text.
 pub(super) struct Scanner {
     search: Arc<Search>,
-    /// Patterns of which a match may be in progress.
-    active: Vec<Run>,
-    /// Runs without content, for their buffers.
-    spare: Vec<Run>,
-    /// So many bytes have been read.
+    /// The searches of patterns with a match in progress.
+    active: Vec<PatternSearch>,
+    /// Ended searches, whose buffers are reused.
+    spare: Vec<PatternSearch>,
+    /// The number of bytes that were scanned.
     at: usize,
     last: Option<u8>,
 }
@@ -63,7 +63,7 @@ impl Scanner {
 }
 
 impl Scan for Scanner {
-    fn push(&mut self, text: &str, found: &mut Vec<Found>) {
+    fn push(&mut self, text: &str, matches: &mut Vec<Match>) {
         let search = &*self.search;
         for byte in text.bytes() {
             let step = Step {
@@ -71,26 +71,26 @@ impl Scan for Scanner {
                 before: self.last,
                 at: self.at,
             };
-            for run in &mut self.active {
-                run.step(&search.patterns[run.pattern], &step, found);
+            for active in &mut self.active {
+                active.step(&search.patterns[active.pattern], &step, matches);
             }
-            // Runs that ended at this byte are still there: they have dealt with a start at it.
+            // Includes searches that ended at this byte: they have tried a match that starts here.
             let known = self.active.len();
             for &pattern in &search.by_first[usize::from(byte)] {
                 if self.active[..known]
                     .iter()
-                    .any(|run| run.pattern == pattern)
+                    .any(|active| active.pattern == pattern)
                 {
                     continue;
                 }
-                let mut run = self.spare.pop().unwrap_or_default();
-                run.pattern = pattern;
-                run.step(&search.patterns[pattern], &step, found);
-                self.active.push(run);
+                let mut active = self.spare.pop().unwrap_or_default();
+                active.pattern = pattern;
+                active.step(&search.patterns[pattern], &step, matches);
+                self.active.push(active);
             }
             let mut n = 0;
-            while let Some(run) = self.active.get(n) {
-                if run.is_over() {
+            while let Some(active) = self.active.get(n) {
+                if active.is_over() {
                     self.spare.push(self.active.swap_remove(n));
                 } else {
                     n += 1;
@@ -101,27 +101,27 @@ impl Scan for Scanner {
         }
     }
 
-    fn finish(&self, found: &mut Vec<Found>) {
-        for run in &self.active {
-            run.finish(&self.search.patterns[run.pattern], self.at, found);
+    fn finish(&self, matches: &mut Vec<Match>) {
+        for active in &self.active {
+            active.finish(&self.search.patterns[active.pattern], self.at, matches);
         }
     }
 
     fn undecided(&self) -> usize {
-        let starts = self.active.iter().filter_map(|run| run.live.first());
-        starts.map(|live| live.start).min().unwrap_or(self.at)
+        let starts = self.active.iter().filter_map(|active| active.runs.first());
+        starts.map(|run| run.start).min().unwrap_or(self.at)
     }
 
     fn forget(&mut self, until: usize) {
-        for run in &mut self.active {
-            while run.decided.front().is_some_and(|range| range.end <= until) {
-                run.decided.pop_front();
+        for active in &mut self.active {
+            while active.ended.front().is_some_and(|range| range.end <= until) {
+                active.ended.pop_front();
             }
         }
     }
 }
 
-/// A byte, and where it stands.
+/// A byte and its position.
 struct Step {
     byte: u8,
     before: Option<u8>,
@@ -130,57 +130,58 @@ struct Step {
 
 /// The search for one pattern.
 #[derive(Default)]
-struct Run {
+struct PatternSearch {
     pattern: usize,
-    /// Matches that may be in progress, in the order of their starts, each in a state of its own.
-    live: Vec<Live>,
-    /// Matches that will not grow, in order, which stand unless one that began before them becomes a match.
-    decided: VecDeque<Range<usize>>,
-    /// The step at which a state was seen last, where that is quicker than to look through `live`.
+    /// Runs of matches in progress, in the order of their starts, each in a different state.
+    runs: Vec<Run>,
+    /// Matches that cannot grow, in order. They are final unless a run that began before them becomes a match.
+    ended: VecDeque<Range<usize>>,
+    /// For each state, the position at which a run was in it last. Used if there are many runs.
     seen: Vec<usize>,
 }
 
+/// A run of an automaton from one start.
 #[derive(Clone, Copy)]
-struct Live {
+struct Run {
     start: usize,
     state: u32,
     /// The end of the longest match so far.
     end: Option<usize>,
 }
 
-/// With more runs than this, states that were seen are looked up in a table.
-const FEW: usize = 16;
+/// With more runs than this, a table finds runs in the same state.
+const FEW_RUNS: usize = 16;
 
-impl Run {
+impl PatternSearch {
     fn is_over(&self) -> bool {
-        self.live.is_empty()
+        self.runs.is_empty()
     }
 
-    fn step(&mut self, pattern: &Compiled, step: &Step, found: &mut Vec<Found>) {
+    fn step(&mut self, pattern: &Compiled, step: &Step, matches: &mut Vec<Match>) {
         let machine = &pattern.machine;
-        if self.live.len() <= FEW {
+        if self.runs.len() <= FEW_RUNS {
             self.seen = Vec::new();
         } else if self.seen.is_empty() {
             self.seen.resize(machine.len(), usize::MAX);
         }
         let is_character = step.byte & 0xc0 != 0x80;
-        let new = is_character.then(|| Live {
+        let new = is_character.then(|| Run {
             start: step.at,
             state: machine.start(step.before),
             end: None,
         });
-        // Starts before this lie within a match.
+        // The end of the last match: runs that start before it are inside the match.
         let mut free = 0;
-        let mut kept = 0;
-        let before = self.live.len();
+        let mut continuing = 0;
+        let before = self.runs.len();
         for n in 0..=before {
-            let Some(mut live) = (if n < before { Some(self.live[n]) } else { new }) else {
+            let Some(mut run) = (if n < before { Some(self.runs[n]) } else { new }) else {
                 continue;
             };
-            if live.start < free {
+            if run.start < free {
                 continue;
             }
-            let state = machine.next(live.state, step.byte);
+            let state = machine.next(run.state, step.byte);
             let is = machine.state(state);
             let end = if is.certain {
                 Some(step.at + 1)
@@ -189,80 +190,76 @@ impl Run {
             } else {
                 None
             };
-            live.state = state;
+            run.state = state;
             if end.is_some() {
-                live.end = end;
-                self.matched(pattern, &live, found);
+                run.end = end;
+                self.matched(pattern, &run, matches);
             }
             if !pattern.overlapping {
-                free = live.end.unwrap_or(free);
+                free = run.end.unwrap_or(free);
             }
-            let goes_on = is.live && (is.grows || !is.certain);
-            if goes_on && !self.has_seen(kept, state, step.at) {
-                if kept < self.live.len() {
-                    self.live[kept] = live;
+            let continues = is.live && (is.grows || !is.certain);
+            if continues && !self.has_seen(continuing, state, step.at) {
+                if continuing < self.runs.len() {
+                    self.runs[continuing] = run;
                 } else {
-                    self.live.push(live);
+                    self.runs.push(run);
                 }
-                kept += 1;
-            } else if let Some(end) = live.end {
-                self.decide(pattern, live.start..end, found);
+                continuing += 1;
+            } else if let Some(end) = run.end {
+                self.end_match(pattern, run.start..end, matches);
             }
         }
-        self.live.truncate(kept);
-        // What stands before all that may become a match stands for certain.
-        let undecided = self.live.first().map_or(usize::MAX, |live| live.start);
-        let stands = self
-            .decided
-            .partition_point(|range| range.start < undecided);
-        for range in self.decided.drain(..stands) {
-            report(pattern, self.pattern, range, found);
+        self.runs.truncate(continuing);
+        // Matches that start before all runs are final.
+        let undecided = self.runs.first().map_or(usize::MAX, |run| run.start);
+        let finals = self.ended.partition_point(|range| range.start < undecided);
+        for range in self.ended.drain(..finals) {
+            report(pattern, self.pattern, range, matches);
         }
     }
 
-    /// Whether one of the first `kept` is in this state.
-    fn has_seen(&mut self, kept: usize, state: u32, at: usize) -> bool {
+    /// Whether one of the first `count` runs is in this state.
+    fn has_seen(&mut self, count: usize, state: u32, at: usize) -> bool {
         match self.seen.get_mut(state as usize) {
             Some(seen) => std::mem::replace(seen, at) == at,
-            None => self.live[..kept].iter().any(|live| live.state == state),
+            None => self.runs[..count].iter().any(|run| run.state == state),
         }
     }
 
-    /// A match has come to be, or has grown.
-    fn matched(&mut self, pattern: &Compiled, live: &Live, found: &mut Vec<Found>) {
-        if pattern.with.is_none() {
-            // However it goes on, something is found.
-            if let Some(end) = live.end {
-                report(pattern, self.pattern, live.start..end, found);
+    /// Handles a run that became a match, or whose match grew.
+    fn matched(&mut self, pattern: &Compiled, run: &Run, matches: &mut Vec<Match>) {
+        if pattern.mask.is_none() {
+            // The final match may be longer, but it exists in any case.
+            if let Some(end) = run.end {
+                report(pattern, self.pattern, run.start..end, matches);
             }
         }
         if !pattern.overlapping {
-            // They began within it.
-            let before = self
-                .decided
-                .partition_point(|range| range.start < live.start);
-            self.decided.truncate(before);
+            // These matches began inside it.
+            let before = self.ended.partition_point(|range| range.start < run.start);
+            self.ended.truncate(before);
         }
     }
 
-    /// A match does not grow any more.
-    fn decide(&mut self, pattern: &Compiled, range: Range<usize>, found: &mut Vec<Found>) {
+    /// Handles a match that cannot grow.
+    fn end_match(&mut self, pattern: &Compiled, range: Range<usize>, matches: &mut Vec<Match>) {
         if pattern.overlapping {
-            report(pattern, self.pattern, range, found);
+            report(pattern, self.pattern, range, matches);
         } else {
             let after = self
-                .decided
+                .ended
                 .partition_point(|other| other.start < range.start);
-            self.decided.insert(after, range);
+            self.ended.insert(after, range);
         }
     }
 
-    fn finish(&self, pattern: &Compiled, at: usize, found: &mut Vec<Found>) {
-        let mut ranges: Vec<_> = self.decided.iter().cloned().collect();
-        for live in &self.live {
-            let at_end = pattern.machine.state(live.state).at_end;
-            let end = if at_end { Some(at) } else { live.end };
-            ranges.extend(end.map(|end| live.start..end));
+    fn finish(&self, pattern: &Compiled, at: usize, matches: &mut Vec<Match>) {
+        let mut ranges: Vec<_> = self.ended.iter().cloned().collect();
+        for run in &self.runs {
+            let at_end = pattern.machine.state(run.state).at_end;
+            let end = if at_end { Some(at) } else { run.end };
+            ranges.extend(end.map(|end| run.start..end));
         }
         ranges.sort_by_key(|range| range.start);
         let mut free = 0;
@@ -271,16 +268,16 @@ impl Run {
                 if !pattern.overlapping {
                     free = range.end;
                 }
-                report(pattern, self.pattern, range, found);
+                report(pattern, self.pattern, range, matches);
             }
         }
     }
 }
 
-fn report(pattern: &Compiled, number: usize, range: Range<usize>, found: &mut Vec<Found>) {
-    found.push(Found {
+fn report(pattern: &Compiled, index: usize, range: Range<usize>, matches: &mut Vec<Match>) {
+    matches.push(Match {
         range,
-        pattern: number,
-        with: pattern.with.clone(),
+        pattern: index,
+        mask: pattern.mask.clone(),
     });
 }

@@ -1,19 +1,22 @@
 //! A lazy view of JSON data that is edited in place.
 
+mod elements;
+
 use std::{borrow::Cow, fmt, ops::Range};
 
 use serde::{
-    Deserialize, Serialize,
+    Deserialize,
     de::{Deserializer, IgnoredAny, Visitor},
 };
+use tower::BoxError;
 
 use super::unescape::Unescaped;
+use elements::Elements;
 
-/// JSON text, read where it is asked for and edited where it is changed.
+/// JSON text that is read lazily and edited in place.
 ///
-/// Nothing is built from the text: a value is a part of it, found by descending from the root, and setting a value
-/// replaces that part. All the rest stays as it was sent, byte for byte: numbers of any size, the order of keys, white
-/// space.
+/// It builds no tree. A value is a range of the text, found by a walk from the root; setting a value replaces its range. The
+/// rest of the text stays byte-identical: numbers of any size, the order of members, white space.
 ///
 /// ```
 /// use tower_sse_proxy::{Event, intercept::Json};
@@ -23,16 +26,19 @@ use super::unescape::Unescaped;
 /// let text = json.pointer("/choices/0/delta/content").and_then(|value| value.as_str());
 /// assert_eq!(text.as_deref(), Some("hi"));
 ///
-/// json.set("/choices/0/delta/content", &"hello")?;
+/// json.set_str("/choices/0/delta/content", "hello")?;
+/// json.set_raw("/n", "[2]")?;
 /// if json.is_changed() {
 ///     event.set_data(json);
 /// }
 /// assert_eq!(
 ///     event.data(),
-///     r#"{"n": 1.0, "choices": [{"delta": {"content": "hello"}}], "id": 12345678901234567890}"#,
+///     r#"{"n": [2], "choices": [{"delta": {"content": "hello"}}], "id": 12345678901234567890}"#,
 /// );
 /// # Ok::<(), tower_sse_proxy::intercept::JsonError>(())
 /// ```
+///
+/// `Display`, [`AsRef<str>`] and [`into_string`](Self::into_string) give the current text. `Debug` shows its size only.
 #[derive(Clone)]
 pub struct Json {
     text: String,
@@ -40,25 +46,24 @@ pub struct Json {
 }
 
 impl Json {
-    /// Takes a text that is one JSON value (RFC 8259).
+    /// Parses a text that is one JSON value (RFC 8259).
     ///
-    /// Names and strings may contain unpaired surrogates (RFC 8259 section 8.2), and byte order marks before the value are
-    /// ignored (section 8.1): readers do both, so what they read is seen here.
+    /// It accepts two kinds of text that readers of event streams accept, so that no reader sees more than an interceptor:
+    /// unpaired surrogates in names and strings (RFC 8259 section 8.2), and byte order marks before the value (section 8.1),
+    /// which it skips.
     ///
     /// # Errors
-    /// What is wrong with the text, and where. After that nothing in it is unreadable: every object has the members, and
-    /// every array the elements, that stand in the text.
+    /// [`JsonError::Syntax`], with the line and column of the fault.
     pub fn parse(text: impl Into<String>) -> Result<Self, JsonError> {
         let text = text.into();
-        serde_json::from_str::<IgnoredAny>(text.trim_start_matches(BYTE_ORDER_MARK))
-            .map_err(JsonError::Syntax)?;
+        check(text.trim_start_matches(BYTE_ORDER_MARK)).map_err(JsonError::Syntax)?;
         Ok(Self {
             text,
             changed: false,
         })
     }
 
-    /// The whole value.
+    /// Returns the root value.
     pub fn root(&self) -> JsonValue<'_> {
         let text = self.text.trim_start_matches(BYTE_ORDER_MARK);
         JsonValue {
@@ -66,7 +71,9 @@ impl Json {
         }
     }
 
-    /// The value that a JSON Pointer (RFC 6901) leads to; the empty pointer leads to the root.
+    /// Returns the value at a JSON Pointer (RFC 6901), or `None` if it leads to no value. The empty pointer is the root.
+    ///
+    /// Of several members with the same name, the pointer means the last.
     pub fn pointer(&self, pointer: &str) -> Option<JsonValue<'_>> {
         let mut value = self.root();
         if pointer.is_empty() {
@@ -82,45 +89,73 @@ impl Json {
         Some(value)
     }
 
-    /// Puts a value in the place that a JSON Pointer (RFC 6901) leads to.
+    /// Replaces the value at a JSON Pointer (RFC 6901) by a string. It escapes the text.
     ///
     /// # Errors
-    /// The pointer leads nowhere, or the value has no JSON. The text is then as it was.
-    pub fn set<T: Serialize + ?Sized>(
-        &mut self,
-        pointer: &str,
-        value: &T,
-    ) -> Result<(), JsonError> {
-        let place = match self.pointer(pointer) {
-            Some(value) => self.place(value),
-            None => return Err(JsonError::NoSuchPlace(pointer.to_owned())),
-        };
-        let value = serde_json::to_string(value).map_err(JsonError::Value)?;
-        self.splice(place, &value);
+    /// [`JsonError::NoSuchValue`] if the pointer leads to no value. The text then stays unchanged.
+    pub fn set_str(&mut self, pointer: &str, text: &str) -> Result<(), JsonError> {
+        let range = self.range_at(pointer)?;
+        self.replace(range, &serde_json::Value::from(text).to_string());
         Ok(())
     }
 
-    /// Whether anything was set.
+    /// Replaces the value at a JSON Pointer (RFC 6901) by another JSON text, which is copied as it is.
+    ///
+    /// # Errors
+    /// [`JsonError::NoSuchValue`] if the pointer leads to no value, and [`JsonError::InvalidValue`] if `json` is not one JSON
+    /// value. The text then stays unchanged.
+    pub fn set_raw(&mut self, pointer: &str, json: &str) -> Result<(), JsonError> {
+        let range = self.range_at(pointer)?;
+        check(json).map_err(JsonError::InvalidValue)?;
+        self.replace(range, json);
+        Ok(())
+    }
+
+    /// Whether a value was set since [`parse`](Self::parse).
     pub fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// Where a value of this text stands in it.
-    pub(super) fn place(&self, value: JsonValue<'_>) -> Range<usize> {
+    /// Returns the current text without copying it.
+    pub fn into_string(self) -> String {
+        self.text
+    }
+
+    /// The range of the text that a value of this text covers.
+    pub(super) fn range_of(&self, value: JsonValue<'_>) -> Range<usize> {
         let start = value.raw.as_ptr() as usize - self.text.as_ptr() as usize;
         start..start + value.raw.len()
     }
 
-    pub(super) fn splice(&mut self, place: Range<usize>, json: &str) {
-        self.text.replace_range(place, json);
+    fn range_at(&self, pointer: &str) -> Result<Range<usize>, JsonError> {
+        match self.pointer(pointer) {
+            Some(value) => Ok(self.range_of(value)),
+            None => Err(JsonError::NoSuchValue(pointer.to_owned())),
+        }
+    }
+
+    fn replace(&mut self, range: Range<usize>, json: &str) {
+        self.text.replace_range(range, json);
         self.changed = true;
     }
 }
 
-/// The text as it is now.
+fn check(text: &str) -> Result<(), BoxError> {
+    serde_json::from_str::<IgnoredAny>(text)?;
+    Ok(())
+}
+
+/// The current text.
 impl AsRef<str> for Json {
     fn as_ref(&self) -> &str {
         &self.text
+    }
+}
+
+/// Writes the current text.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
     }
 }
 
@@ -134,19 +169,22 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A part of a [`Json`] text that is a value.
+/// A value in a [`Json`] text.
 #[derive(Clone, Copy)]
 pub struct JsonValue<'a> {
     raw: &'a str,
 }
 
 impl<'a> JsonValue<'a> {
-    /// The text of the value, as it was sent.
+    /// Returns the JSON text of the value, byte-identical to the data.
+    ///
+    /// To deserialize the value, pass this text to a JSON library: `serde_json::from_str::<T>(value.raw())`.
     pub fn raw(self) -> &'a str {
         self.raw
     }
 
-    /// A member of an object. Of several with this name the last, as JavaScript and Python read it.
+    /// Returns the member of an object with this name, or `None`. Of several members with the same name, it returns the last,
+    /// as JavaScript and Python do.
     pub fn get(self, name: &str) -> Option<JsonValue<'a>> {
         let mut found = None;
         for (key, value) in self.entries() {
@@ -157,64 +195,60 @@ impl<'a> JsonValue<'a> {
         found
     }
 
-    /// An element of an array.
+    /// Returns the element of an array at this index, counted from 0, or `None`.
     pub fn at(self, index: usize) -> Option<JsonValue<'a>> {
         self.elements().into_iter().nth(index)
     }
 
-    /// The members of an object, in order; none of anything else. In a name, a surrogate that has no other half reads as
-    /// U+FFFD.
+    /// Returns the members of an object in order, with unescaped names. Empty for other values. An unpaired surrogate in a
+    /// name reads as U+FFFD.
     pub fn members(self) -> Vec<(Cow<'a, str>, JsonValue<'a>)> {
         let members = self.entries();
         let members = members.map(|(name, value)| (name.as_str().unwrap_or_default(), value));
         members.collect()
     }
 
-    /// The elements of an array, in order; none of anything else.
+    /// Returns the elements of an array in order. Empty for other values.
     pub fn elements(self) -> Vec<JsonValue<'a>> {
-        self.parts('[').collect()
+        self.inside_brackets('[').collect()
     }
 
-    /// The text of a string. A surrogate that has no other half (RFC 8259 8.2) reads as U+FFFD.
+    /// Returns the unescaped text of a string, or `None` for other values. An unpaired surrogate (RFC 8259 section 8.2) reads
+    /// as U+FFFD.
     pub fn as_str(self) -> Option<Cow<'a, str>> {
-        self.inside()
+        self.inside_quotes()
             .map(|inside| Unescaped::new(inside).into_text())
     }
 
-    /// What stands between the quotes of a string.
-    pub(super) fn inside(self) -> Option<&'a str> {
+    /// The escaped text between the quotes of a string.
+    pub(super) fn inside_quotes(self) -> Option<&'a str> {
         let literal = self.raw.strip_prefix('"')?;
         Some(literal.strip_suffix('"').unwrap_or(literal))
     }
 
-    /// The members of an object, names as literals; none of anything else.
+    /// The members of an object in order, with names as string literals. Empty for other values.
     pub(super) fn entries(self) -> impl Iterator<Item = (JsonValue<'a>, JsonValue<'a>)> {
-        let mut parts = self.parts('{');
-        std::iter::from_fn(move || parts.next().zip(parts.next()))
+        let mut values = self.inside_brackets('{');
+        std::iter::from_fn(move || values.next().zip(values.next()))
     }
 
-    /// A string such that two names are the same only if these are: unpaired surrogates differ from each other.
+    /// The bytes of a string in a form in which two names are equal only if they have the same code units: each unpaired
+    /// surrogate has its own bytes.
     pub(super) fn exact(self) -> Cow<'a, [u8]> {
         if memchr::memchr(b'\\', self.raw.as_bytes()).is_none() {
             return self.raw.trim_matches('"').as_bytes().into();
         }
-        match self.read() {
-            Some(Wtf8(bytes)) => bytes.into(),
-            None => self.raw.as_bytes().into(),
+        match serde_json::from_str(self.raw) {
+            Ok(Wtf8(bytes)) => bytes.into(),
+            Err(_) => self.raw.as_bytes().into(),
         }
     }
 
-    /// What stands between the brackets, if those are of this kind.
-    fn parts(self, opening: char) -> Parts<'a> {
+    /// The values between the brackets of an array or object. Empty if the value begins with another character.
+    fn inside_brackets(self, opening: char) -> impl Iterator<Item = JsonValue<'a>> {
         let inside = self.raw.strip_prefix(opening).unwrap_or_default();
-        Parts {
-            rest: inside.strip_suffix([']', '}']).unwrap_or(inside),
-        }
-    }
-
-    /// The value as a type of one's own, or `None` if it is not one.
-    pub fn read<T: Deserialize<'a>>(self) -> Option<T> {
-        serde_json::from_str(self.raw).ok()
+        let elements = Elements::new(inside.strip_suffix([']', '}']).unwrap_or(inside));
+        elements.map(|raw| JsonValue { raw })
     }
 
     pub(super) fn is_null(self) -> bool {
@@ -222,7 +256,7 @@ impl<'a> JsonValue<'a> {
     }
 }
 
-/// Shows the kind, never the text.
+/// Shows the type and the size, never the text.
 impl fmt::Debug for JsonValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.raw.as_bytes().first() {
@@ -235,29 +269,27 @@ impl fmt::Debug for JsonValue<'_> {
     }
 }
 
-/// Why a text cannot be read or changed.
+/// Why a text could not be parsed, or a value not be set.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// It is not JSON.
-    Syntax(serde_json::Error),
-    /// This JSON Pointer leads nowhere.
-    NoSuchPlace(String),
-    /// The new value has no JSON.
-    Value(serde_json::Error),
+    /// The text is not one JSON value.
+    Syntax(BoxError),
+    /// This JSON Pointer leads to no value. Only an existing value can be set.
+    NoSuchValue(String),
+    /// The new value is not one JSON value.
+    InvalidValue(BoxError),
 }
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JsonError::Syntax(error) => write!(f, "the data is not JSON: {error}"),
-            JsonError::NoSuchPlace(pointer) => write!(
+            JsonError::NoSuchValue(pointer) => write!(
                 f,
-                "the JSON Pointer {pointer:?} leads nowhere: only a value that is there can be set"
+                "no value at the JSON Pointer {pointer:?}: only an existing value can be set"
             ),
-            JsonError::Value(error) => {
-                write!(f, "the new value cannot be written as JSON: {error}")
-            }
+            JsonError::InvalidValue(error) => write!(f, "the new value is not JSON: {error}"),
         }
     }
 }
@@ -265,13 +297,13 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            JsonError::Syntax(error) | JsonError::Value(error) => Some(error),
-            JsonError::NoSuchPlace(_) => None,
+            JsonError::Syntax(error) | JsonError::InvalidValue(error) => Some(&**error),
+            JsonError::NoSuchValue(_) => None,
         }
     }
 }
 
-/// An array index of a JSON Pointer: no leading zero, no sign (RFC 6901 4).
+/// Parses an array index of a JSON Pointer: no leading zero, no sign (RFC 6901 section 4).
 fn index(token: &str) -> Option<usize> {
     let plain = token == "0" || !token.starts_with(['0', '+']);
     token.parse().ok().filter(|_| plain)
@@ -282,79 +314,7 @@ const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The values, and names, that stand between two brackets, each as its text.
-///
-/// The text has been checked when it was [parsed](Json::parse). Reading it cannot fail, so nothing in it can be passed
-/// over: each byte is white space, a comma, a colon, or part of a value.
-struct Parts<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = JsonValue<'a>;
-
-    fn next(&mut self) -> Option<JsonValue<'a>> {
-        let rest = self
-            .rest
-            .trim_start_matches([' ', '\t', '\n', '\r', ',', ':']);
-        if rest.is_empty() {
-            self.rest = rest;
-            return None;
-        }
-        let (raw, rest) = rest.split_at(value_len(rest.as_bytes()));
-        self.rest = rest;
-        Some(JsonValue { raw })
-    }
-}
-
-/// The length of the value that a text begins with.
-fn value_len(text: &[u8]) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => at += string_len(&text[at..]),
-            b'[' | b'{' => {
-                depth += 1;
-                at += 1;
-            }
-            b']' | b'}' => {
-                depth = depth.saturating_sub(1);
-                at += 1;
-            }
-            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => at += 1,
-            _ => {
-                // A number or a name such as `true`.
-                let ends = |byte: &u8| b",:]}[{\" \t\n\r".contains(byte);
-                let rest = &text[at..];
-                at += rest.iter().position(ends).unwrap_or(rest.len()).max(1);
-            }
-        }
-        if depth == 0 {
-            return at;
-        }
-    }
-    text.len()
-}
-
-/// The length of the string literal that a text begins with.
-fn string_len(text: &[u8]) -> usize {
-    let mut at = 1;
-    while let Some(found) = text
-        .get(at..)
-        .and_then(|rest| memchr::memchr2(b'"', b'\\', rest))
-    {
-        at += found + 1;
-        if text[at - 1] == b'"' {
-            return at;
-        }
-        // What is escaped ends nothing.
-        at += 1;
-    }
-    text.len()
-}
-
-/// A string that may have half surrogates.
+/// The bytes of a string that may contain unpaired surrogates.
 struct Wtf8(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Wtf8 {
@@ -380,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_set_stays_as_it_was() {
+    fn setting_a_value_changes_no_other_byte() {
         let text = r#" {"b":1.0,"a":[1e400,-0.0,{"x/y":"\u0041","~":null}],"b2":123456789012345678901234567890} "#;
         let mut json = Json::parse(text).unwrap();
         let read =
@@ -391,20 +351,34 @@ mod tests {
         for nowhere in ["a", "/c", "/a/3", "/a/00", "/a/+1", "/a/-", "/b/0", "/"] {
             assert_eq!(read(&json, nowhere), None, "{nowhere}");
             assert!(matches!(
-                json.set(nowhere, &1),
-                Err(JsonError::NoSuchPlace(_))
+                json.set_raw(nowhere, "1"),
+                Err(JsonError::NoSuchValue(_))
             ));
         }
         assert!(!json.is_changed());
-        json.set("/a/2/x~1y", &"\"\n").unwrap();
+        json.set_str("/a/2/x~1y", "\"\n").unwrap();
         assert!(json.is_changed());
         assert_eq!(json.as_ref(), text.replace(r#""\u0041""#, r#""\"\n""#));
-        json.set("", &()).unwrap();
+        json.set_raw("", "null").unwrap();
         assert_eq!(json.as_ref(), " null ");
+        assert_eq!(json.to_string(), " null ");
+        assert_eq!(json.into_string(), " null ");
     }
 
     #[test]
-    fn half_a_surrogate_is_no_reason_to_miss_the_rest() {
+    fn invalid_new_value_changes_nothing() {
+        let mut json = Json::parse("[1]").unwrap();
+        for bad in ["", "1,2", "1]", "x"] {
+            let error = json.set_raw("/0", bad).unwrap_err();
+            assert!(matches!(error, JsonError::InvalidValue(_)), "{bad}");
+            assert!(std::error::Error::source(&error).is_some());
+        }
+        assert!(!json.is_changed());
+        assert_eq!(json.to_string(), "[1]");
+    }
+
+    #[test]
+    fn unpaired_surrogate_does_not_hide_later_members() {
         let json = Json::parse(r#"{"k\u0065y":"a\ud83db","key":"last"}"#).unwrap();
         assert_eq!(json.root().get("key").unwrap().as_str().unwrap(), "last");
         let first = json.root().members()[0].1.as_str().unwrap();
@@ -412,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_half_a_surrogate_hides_nothing_of_its_object() {
+    fn names_with_unpaired_surrogates_do_not_hide_members() {
         let json = Json::parse(
             "\u{feff}{\"\\ud800\":0, \"\\udc00x\" : [ {\"\\udfff\":{}, \"id\":\"a\\\\\"}] ,\"id\":7}",
         );
@@ -436,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_says_where() {
+    fn syntax_error_names_the_column() {
         for bad in ["", "[DONE]", "{\"a\":1", "{} {}", "{a:1}"] {
             let error = Json::parse(bad).unwrap_err();
             assert!(error.to_string().contains("column"), "{error}");
@@ -447,7 +421,7 @@ mod tests {
     #[test]
     fn debug_output_shows_no_text() {
         let mut json = Json::parse(r#"{"a":["secret"]}"#).unwrap();
-        json.set("/a/0", "hidden").unwrap();
+        json.set_str("/a/0", "hidden").unwrap();
         assert_eq!(format!("{json:?}"), "Json { bytes: 16, changed: true, .. }");
         let shown = |pointer: &str| format!("{:?}", json.pointer(pointer).unwrap());
         assert_eq!(shown(""), "JsonValue(object, 16 bytes)");

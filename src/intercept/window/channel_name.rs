@@ -1,20 +1,20 @@
-//! The names of channels: which text a string goes on in.
+//! The names of channels, from keys in the events of an API.
 
-use super::extract::Texts;
+use super::texts::Texts;
 use crate::intercept::JsonValue;
 
-/// A channel whose name has keys in it that the event gives.
+/// The name of a channel. It contains keys from the event, such as the index of a choice.
 ///
-/// Numbers are the same key if their values are: `0`, `0.0`, `-0` and `0e0`. Keys of other types are compared in different
-/// ways: to JavaScript `0` and `"0"` are the same name of a member, to Python `true` is the number 1. A text with a key that
-/// may or may not be another one cannot be judged.
+/// Numbers with equal values are the same key: `0`, `0.0`, `-0` and `0e0`. Readers compare keys of other types in different
+/// ways: in JavaScript `0` and `"0"` name the same member, in Python `true` equals 1. A key that some readers may take for
+/// another key makes the name ambiguous, and the window then refuses the event.
 #[derive(Clone)]
-pub(super) struct Channel {
+pub(super) struct ChannelName {
     name: String,
     is_ambiguous: bool,
 }
 
-impl Channel {
+impl ChannelName {
     pub(super) fn new(kind: &str) -> Self {
         Self {
             name: kind.to_owned(),
@@ -22,19 +22,19 @@ impl Channel {
         }
     }
 
-    /// A channel within this one. When this one is [done](Self::done), so is that.
+    /// A channel within this one. [`finish`](Self::finish) of this channel finishes it too.
     pub(super) fn child(&self, name: &str) -> Self {
         let mut channel = self.clone();
         channel.push(name);
         channel
     }
 
-    /// With the element's own index, or its place where it has none.
-    pub(super) fn indexed(self, element: JsonValue<'_>, index: &str, place: usize) -> Self {
-        self.with(element.get(index), &place.to_string())
+    /// Adds the index of an array element: its member `index`, or its position if it has no such member.
+    pub(super) fn indexed(self, element: JsonValue<'_>, index: &str, position: usize) -> Self {
+        self.with(element.get(index), &position.to_string())
     }
 
-    /// With a key that may be missing.
+    /// Adds a key, or `-` if the event has no such key.
     pub(super) fn keyed(self, key: Option<JsonValue<'_>>) -> Self {
         self.with(key, "-")
     }
@@ -63,35 +63,35 @@ impl Channel {
         self.name.push_str(name);
     }
 
-    /// A string that goes on in this channel.
+    /// Appends a string to this channel.
     pub(super) fn delta<'a>(self, value: JsonValue<'a>, texts: &mut Texts<'a>) {
         texts.is_ambiguous |= self.is_ambiguous;
         texts.delta(self.name, value);
     }
 
-    /// A string that goes on in this channel, which usually tells the text of another one once more.
-    pub(super) fn retold<'a>(&self, value: JsonValue<'a>, texts: &mut Texts<'a>) {
+    /// Appends a string to this channel, which usually repeats the text of another channel.
+    pub(super) fn repeat<'a>(&self, value: JsonValue<'a>, texts: &mut Texts<'a>) {
         texts.is_ambiguous |= self.is_ambiguous;
         texts.alias(self.name.clone(), value);
     }
 
-    /// Nothing more comes in this channel and those within it.
-    pub(super) fn done(self, texts: &mut Texts<'_>) {
+    /// Finishes this channel and those within it.
+    pub(super) fn finish(self, texts: &mut Texts<'_>) {
         texts.finish(self.name);
     }
 }
 
-/// Whether readers that turn keys into strings may take this one for a key of another type.
+/// Whether a reader that converts keys to strings may take this key for a key of another type.
 fn is_like_another_type(key: &str) -> bool {
     key.trim().is_empty()
         || key.trim().parse::<f64>().is_ok()
         || ["true", "false", "null", "undefined"].contains(&key)
 }
 
-/// One name for each value that a number can have, as readers that have 64-bit numbers compare them.
+/// Returns one name for each value of a 64-bit float, since readers compare numbers as such.
 fn number(value: f64) -> String {
     if value == 0.0 {
-        // Zero has a sign in this type only.
+        // Also for -0.0, which is equal to 0.0.
         "0".to_owned()
     } else if value.abs() < 1e15 {
         value.to_string()
@@ -107,12 +107,12 @@ mod tests {
 
     fn named(key: &str) -> (String, bool) {
         let json = Json::parse(key).unwrap();
-        let channel = Channel::new("x").keyed(Some(json.root()));
+        let channel = ChannelName::new("x").keyed(Some(json.root()));
         (channel.name, channel.is_ambiguous)
     }
 
     #[test]
-    fn numbers_of_one_value_have_one_name() {
+    fn equal_numbers_have_one_name() {
         for (name, spellings) in [
             (
                 "x 0",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_readers_compare_differently_are_ambiguous() {
+    fn keys_that_readers_may_compare_differently_are_ambiguous() {
         for key in [
             "true",
             "false",

@@ -1,9 +1,11 @@
-//! The interceptors of one stream, in order, and the blocks on their way through them.
+//! Runs the blocks of one stream through its interceptors, in order.
+
+mod deferred;
+mod stage;
 
 use std::{
     cmp::max,
     hint::black_box,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,69 +16,57 @@ use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
 
-use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict, catch};
+use super::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict, catch, drop_caught};
 use crate::{
     codec::{Block, Event},
     error::{Error, ErrorKind},
 };
+use deferred::Deferred;
+use stage::{Stage, call};
 
-/// Takes what the whole chain has let through.
+/// Receives the blocks that the whole chain has forwarded.
 pub(crate) trait Output {
+    /// Takes a block.
     fn block(&mut self, block: Block);
 
-    /// Does the same if the block is not needed for it. Whether it has.
+    /// Takes a copy of the bytes of a block, if the output can do so cheaply. Returns whether it did.
     fn extend(&mut self, block: &Block) -> bool;
 }
 
-/// An interceptor whose deadline stays in the past is asked once in this time, not in a loop.
+/// The shortest time between two timeouts. Without it, an interceptor whose deadline stays in the past would spin.
 const TIMEOUT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs blocks through the interceptors of one stream.
 ///
-/// Order is kept by a stack: what a stage lets through is dealt with before anything that came later. A
-/// deferred verdict stops everything at its own stage and before; later stages may still give up what they
-/// hold, since that is older.
+/// A stack keeps the order: the blocks that a stage forwards pass the later stages before any block that arrived later. A
+/// deferred verdict stops its own stage and the stages before it. Later stages may still release held blocks, because these
+/// are older.
 #[derive(Debug, Default)]
 #[repr(C)] // See `Stream`.
 pub(crate) struct Chain {
     stages: Vec<Stage>,
-    /// Blocks on their way, the oldest on top, each with the stage that sees it next.
-    way: Vec<(usize, Block)>,
-    /// Verdicts not known yet; each belongs to a later stage than the one below it.
+    /// Blocks inside the chain, the oldest on top, each with the stage that sees it next.
+    in_flight: Vec<(usize, Block)>,
+    /// Verdicts that are not ready, each of a later stage than the one below it.
     deferred: Vec<Deferred>,
-    /// Stages before this one have ended or failed: what would go through them goes nowhere.
+    /// The stages before this one have ended or failed. Blocks in front of them are dropped.
     closed: usize,
-    /// The stage that [`push`](Self::push) asked last.
+    /// The stage that [`push`](Self::push) called last.
     asked: usize,
     ending: Option<Ending>,
-    /// The stage that ended the stream by its verdict: it has said its last word.
+    /// The stage that ended the stream by its verdict. The verdict of its `end` is ignored.
     ended_by: Option<usize>,
     last_timeout: Option<Instant>,
-}
-
-struct Stage {
-    interceptor: SyncWrapper<Box<dyn Interceptor>>,
-    fails_open: bool,
-    time_limit: Option<Duration>,
-    panicked: bool,
-}
-
-struct Deferred {
-    stage: usize,
-    verdict: SyncWrapper<BoxFuture<'static, Result<Verdict, BoxError>>>,
-    known: Option<SyncWrapper<Result<Verdict, Error>>>,
-    until: Option<Instant>,
-    original: Option<Block>,
 }
 
 #[derive(Debug)]
 struct Ending {
     finish: Finish,
-    /// The stage that is told next.
+    /// The stage whose `end` is called next.
     next: usize,
 }
 
-/// How a stream ends, as far as the server's side is concerned.
+/// How a stream ends: all ends but a disconnect of the client.
 #[derive(Debug)]
 pub(crate) enum Finish {
     Complete,
@@ -94,36 +84,31 @@ impl Finish {
     }
 }
 
-impl Stage {
-    /// A copy to fall back on, where a failure lets the block pass or a replacement may need its id.
-    #[inline(always)]
-    fn original(&self, block: &Block) -> Option<Block> {
-        (self.fails_open || block.has_id()).then(|| block.clone())
-    }
-}
-
 impl Chain {
-    /// Opens the interceptors that care for a stream with this head.
+    /// Opens the interceptors of a stream.
+    ///
+    /// # Errors
+    /// A factory panicked. The interceptors that are open have then been ended.
     pub(crate) fn open(
-        intercepts: &[Arc<dyn MakeInterceptor>],
+        factories: &[Arc<dyn MakeInterceptor>],
         head: &StreamHead<'_>,
     ) -> Result<Self, Error> {
         let mut chain = Self::default();
-        // Grown by and by it would take twice as much.
-        chain.stages.reserve_exact(intercepts.len());
-        for intercept in intercepts {
-            let opened = match catch(|| intercept.open(head)) {
+        // Growth by pushes would allocate up to twice the memory.
+        chain.stages.reserve_exact(factories.len());
+        for factory in factories {
+            let opened = match catch(|| factory.open(head)) {
                 Ok(opened) => opened,
                 Err(panic) => {
-                    chain.tell_of_failure(&panic);
+                    chain.end_all(&panic);
                     return Err(panic);
                 }
             };
             if let Some(interceptor) = opened {
                 chain.stages.push(Stage {
                     interceptor: SyncWrapper::new(interceptor),
-                    fails_open: intercept.fails_open(),
-                    time_limit: intercept.deferral_limit(),
+                    fails_open: factory.fails_open(),
+                    time_limit: factory.deferral_limit(),
                     panicked: false,
                 });
             }
@@ -131,16 +116,16 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Nothing comes of the stream: those that are open already need to know, and have nobody to send to.
-    fn tell_of_failure(&mut self, error: &Error) {
+    /// Ends the interceptors that are open, because the stream cannot be opened. Their verdicts are dropped.
+    fn end_all(&mut self, error: &Error) {
         for mut stage in self.stages.drain(..) {
             let interceptor = stage.interceptor.get_mut();
             let _ = catch(|| interceptor.end(StreamEnd::Failed(error)));
-            let_go(stage);
+            drop_caught(stage);
         }
     }
 
-    /// Puts a stage before all others.
+    /// Inserts a stage before all others.
     pub(crate) fn put_first(&mut self, interceptor: impl Interceptor) {
         let stage = Stage {
             interceptor: SyncWrapper::new(Box::new(interceptor)),
@@ -156,31 +141,33 @@ impl Chain {
         self.stages.is_empty()
     }
 
-    /// Whether there is nothing to [`drive`](Self::drive).
+    /// Whether [`drive`](Self::drive) has nothing to do.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.way.is_empty() && self.deferred.is_empty() && self.ending.is_none()
+        self.in_flight.is_empty() && self.deferred.is_empty() && self.ending.is_none()
     }
 
-    /// Takes in the next block. Only while [idle](Self::is_idle). Returns it if it is needed no more.
+    /// Passes the next block through the chain. The chain must be [idle](Self::is_idle). Returns the block if the output did
+    /// not take it, so that the decoder can reuse its memory.
     ///
-    /// A panic of an interceptor comes through; whoever catches it tells [`fail_asked`](Self::fail_asked). To
-    /// catch it here would cost more than most interceptors do.
+    /// # Panics
+    /// Passes on a panic of an interceptor. The caller catches it and calls [`fail_asked`](Self::fail_asked). A `catch` for each
+    /// block would cost more than most interceptors.
     #[inline(always)]
     pub(crate) fn push(&mut self, mut block: Block, out: &mut impl Output) -> Option<Block> {
         debug_assert!(self.is_idle());
-        // The common case touches neither stack: every stage forwards.
+        // In the common case, in which every stage forwards, the block touches neither stack.
         for stage in 0.. {
             let Some(at) = self.stages.get_mut(stage) else {
                 break;
             };
-            // Looked at where it lies. Taken apart it would be put together word by word for the interceptor, which moves it on as
-            // a whole, and a processor has to wait before it can do that with what was just written.
+            // `black_box` keeps the block in memory. Otherwise the compiler splits it into registers and writes it back word by
+            // word before the call, and the load of the whole block in the interceptor stalls on these writes.
             let seen = black_box(&block);
             let (is_event, original) = (seen.is_event(), at.original(seen));
             self.asked = stage;
             let interceptor = at.interceptor.get_mut();
-            // Not by `ask`: it would move the block once more.
+            // Not `call`, which would move the block once more.
             let verdict = if is_event {
                 interceptor.event(Event::of(block))
             } else {
@@ -197,12 +184,12 @@ impl Chain {
         hand_out(block, out)
     }
 
-    /// The interceptor that was asked last has panicked.
+    /// Fails the stage that [`push`](Self::push) called last, because it panicked.
     pub(crate) fn fail_asked(&mut self, panic: Error) {
         self.fail(self.asked, panic);
     }
 
-    /// Tells the stages one after the other that the stream is over, unless it is already.
+    /// Begins the end of the stream, unless it has begun. [`drive`](Self::drive) then ends the stages one after the other.
     pub(crate) fn end(&mut self, finish: Finish) {
         self.ending.get_or_insert(Ending { finish, next: 0 });
     }
@@ -211,12 +198,12 @@ impl Chain {
         self.ending.is_some()
     }
 
-    /// Whether a stage has ended the stream by its verdict.
+    /// Whether a stage ended the stream by its verdict.
     pub(crate) fn has_ended_it(&self) -> bool {
         self.ended_by.is_some()
     }
 
-    /// How the stream ended; after [`drive`](Self::drive) is ready and the chain was ending.
+    /// Returns how the stream ended. Call it once, after [`drive`](Self::drive) is ready and the chain was ending.
     pub(crate) fn take_finish(&mut self) -> Finish {
         match &mut self.ending {
             Some(ending) => std::mem::replace(&mut ending.finish, Finish::Complete),
@@ -224,37 +211,37 @@ impl Chain {
         }
     }
 
-    /// Moves on what can be moved. Pending while a verdict is deferred.
-    #[inline(never)] // As `Stream::poll_frame`.
+    /// Passes blocks on as far as possible. Pending while a verdict is deferred.
+    #[inline(never)] // For the reason at `Stream::poll_frame`.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, out: &mut impl Output) -> Poll<()> {
         for deferred in &mut self.deferred {
             deferred.poll(cx);
         }
         loop {
-            // What is on its way beyond the last deferral is older than what the deferral will let through.
-            if let Some((stage, block)) = self.next_on_way() {
+            // Blocks after the last deferred stage are older than the blocks that its verdict will forward.
+            if let Some((stage, block)) = self.next_in_flight() {
                 if stage >= self.stages.len() {
                     drop(hand_out(block, out));
                 } else {
                     let original = self.stages[stage].original(&block);
                     let interceptor = self.stages[stage].interceptor.get_mut();
-                    let verdict = catch(|| ask(interceptor.as_mut(), block));
+                    let verdict = catch(|| call(interceptor.as_mut(), block));
                     self.settle(stage, original, verdict);
                 }
-            } else if let Some(deferred) = self.deferred.pop_if(|d| d.known.is_some()) {
-                let known = deferred.known.map(SyncWrapper::into_inner);
-                let verdict = known.unwrap_or(Ok(Verdict::Drop));
-                let_go(deferred.verdict);
+            } else if let Some(deferred) = self.deferred.pop_if(|d| d.result.is_some()) {
+                let result = deferred.result.map(SyncWrapper::into_inner);
+                let verdict = result.unwrap_or(Ok(Verdict::Drop));
+                drop_caught(deferred.future);
                 match verdict {
-                    // The time limit is for all of it.
+                    // The time limit covers both futures together.
                     Ok(Verdict::Defer(next)) => {
-                        self.defer(deferred.stage, deferred.original, next, deferred.until);
+                        self.defer(deferred.stage, deferred.original, next, deferred.deadline);
                     }
                     verdict => self.settle(deferred.stage, deferred.original, verdict),
                 }
             } else if !self.deferred.is_empty() {
                 return Poll::Pending;
-            } else if !self.tell_next() {
+            } else if !self.end_next() {
                 return Poll::Ready(());
             }
             if let Some(deferred) = self.deferred.last_mut() {
@@ -263,45 +250,45 @@ impl Chain {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    /// The time at which to call [`handle_timeout`](Self::handle_timeout).
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         let free = self.first_free();
         let closed = self.closed;
         let held = (free..self.stages.len()).filter_map(|stage| self.stage_deadline(stage));
         let held = held.min();
         if self.closed > closed {
-            // One panicked when it was asked. Nobody else may wake the stream to deal with that.
+            // The call of `deadline` panicked. The stream may have no other wake-up in which to handle that.
             return Some(Instant::now());
         }
         let held = match self.last_timeout {
             Some(last) => held.map(|at| max(at, last + TIMEOUT_PAUSE)),
             None => held,
         };
-        let unknown = self.deferred.iter().filter(|d| d.known.is_none());
-        let deferred = unknown.filter_map(|d| d.until).min();
+        let pending = self.deferred.iter().filter(|d| d.result.is_none());
+        let deferred = pending.filter_map(|d| d.deadline).min();
         held.into_iter().chain(deferred).min()
     }
 
-    /// Fails verdicts that took too long, and asks the last stage that is due for what it holds.
+    /// Fails deferred verdicts that exceeded their limit, and calls `timeout` of the last stage whose deadline has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for deferred in &mut self.deferred {
-            if deferred.known.is_none() && deferred.until.is_some_and(|until| until <= now) {
+            if deferred.result.is_none() && deferred.deadline.is_some_and(|at| at <= now) {
                 let late = Error::new(ErrorKind::InterceptorTimedOut);
-                deferred.known = Some(SyncWrapper::new(Err(late)));
+                deferred.result = Some(SyncWrapper::new(Err(late)));
             }
         }
-        // The last stage first: what it holds is older than what an earlier one holds.
+        // The last stage first: its held blocks are older than those of earlier stages.
         for stage in (self.first_free()..self.stages.len()).rev() {
             if self.stage_deadline(stage).is_some_and(|at| at <= now) {
                 self.last_timeout = Some(now);
                 let interceptor = self.stages[stage].interceptor.get_mut();
-                let verdict = catch(|| interceptor.timeout(now));
+                let verdict = catch(|| interceptor.timeout(now.into_std()));
                 return self.settle(stage, None, verdict);
             }
         }
     }
 
-    /// Stages from here on have no deferred verdict at or after them.
+    /// The first stage after all deferred verdicts.
     fn first_free(&self) -> usize {
         self.deferred
             .last()
@@ -309,13 +296,13 @@ impl Chain {
     }
 
     fn stage_deadline(&mut self, stage: usize) -> Option<Instant> {
-        let told = self.ending.as_ref().map_or(0, |ending| ending.next);
-        if stage < max(self.closed, told) {
+        let ended = self.ending.as_ref().map_or(0, |ending| ending.next);
+        if stage < max(self.closed, ended) {
             return None;
         }
         let interceptor = self.stages[stage].interceptor.get_mut();
         match catch(|| interceptor.deadline()) {
-            Ok(at) => at,
+            Ok(at) => at.map(Instant::from_std),
             Err(error) => {
                 self.fail(stage, error);
                 None
@@ -323,18 +310,18 @@ impl Chain {
         }
     }
 
-    fn next_on_way(&mut self) -> Option<(usize, Block)> {
+    fn next_in_flight(&mut self) -> Option<(usize, Block)> {
         let free = self.first_free();
         loop {
-            let next = self.way.pop_if(|(stage, _)| *stage >= free)?;
+            let next = self.in_flight.pop_if(|(stage, _)| *stage >= free)?;
             if next.0 >= self.closed {
                 return Some(next);
             }
         }
     }
 
-    /// Tells one more stage that the stream is over. False if there is none to tell.
-    fn tell_next(&mut self) -> bool {
+    /// Ends the next stage. Returns false if there is none.
+    fn end_next(&mut self) -> bool {
         let Some(ending) = &mut self.ending else {
             return false;
         };
@@ -350,38 +337,40 @@ impl Chain {
         true
     }
 
+    /// Applies a verdict of a stage. `original` is a copy of the block that it is about.
     fn settle(&mut self, stage: usize, original: Option<Block>, verdict: Result<Verdict, Error>) {
         match verdict {
-            Ok(Verdict::Forward(block)) => self.way.push((stage + 1, block)),
+            Ok(Verdict::Forward(block)) => self.in_flight.push((stage + 1, block)),
             Ok(Verdict::Replace(mut blocks)) => {
                 if let Some(original) = original {
                     move_id(&original, &mut blocks);
                 }
-                self.send_on(stage, blocks);
+                self.forward_all(stage, blocks);
             }
-            Ok(Verdict::Release(blocks)) => self.send_on(stage, blocks),
+            Ok(Verdict::Release(blocks)) => self.forward_all(stage, blocks),
             Ok(Verdict::Drop | Verdict::Hold) => {}
             Ok(Verdict::End(blocks)) => {
                 if !self.is_ending() {
-                    self.way.clear();
-                    self.deferred.drain(..).for_each(let_go);
+                    self.in_flight.clear();
+                    self.deferred.drain(..).for_each(drop_caught);
                     self.closed = max(self.closed, stage + 1);
                     self.ended_by = Some(stage);
                     self.end(Finish::Complete);
                 }
-                self.send_on(stage, blocks);
+                self.forward_all(stage, blocks);
             }
             Ok(Verdict::Defer(verdict)) => {
                 let limit = self.stages[stage].time_limit;
-                // A time that no clock can tell is no limit.
-                let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-                self.defer(stage, original, verdict, until);
+                // A time beyond the range of the clock is no limit.
+                let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+                self.defer(stage, original, verdict, deadline);
             }
             Err(error)
                 if self.stages[stage].fails_open
                     && error.kind() != ErrorKind::InterceptorPanicked =>
             {
-                self.way.extend(original.map(|block| (stage + 1, block)));
+                self.in_flight
+                    .extend(original.map(|block| (stage + 1, block)));
             }
             Err(error) => self.fail(stage, error),
         }
@@ -391,30 +380,31 @@ impl Chain {
         &mut self,
         stage: usize,
         original: Option<Block>,
-        verdict: BoxFuture<'static, Result<Verdict, BoxError>>,
-        until: Option<Instant>,
+        future: BoxFuture<'static, Result<Verdict, BoxError>>,
+        deadline: Option<Instant>,
     ) {
         self.deferred.push(Deferred {
             stage,
-            verdict: SyncWrapper::new(verdict),
-            known: None,
-            until,
+            future: SyncWrapper::new(future),
+            result: None,
+            deadline,
             original,
         });
     }
 
-    fn send_on(&mut self, stage: usize, blocks: Vec<Block>) {
+    fn forward_all(&mut self, stage: usize, blocks: Vec<Block>) {
         let blocks = blocks.into_iter().rev();
-        self.way.extend(blocks.map(|block| (stage + 1, block)));
+        self.in_flight
+            .extend(blocks.map(|block| (stage + 1, block)));
     }
 
-    /// A stage has failed: nothing more goes through it, and the stream is broken, not ended.
+    /// Fails a stage: drops the blocks in front of it, and lets the stream end with the error.
     fn fail(&mut self, stage: usize, error: Error) {
         if let Some(stage) = self.stages.get_mut(stage) {
             stage.panicked |= error.kind() == ErrorKind::InterceptorPanicked;
         }
-        self.way.clear();
-        self.deferred.drain(..).for_each(let_go);
+        self.in_flight.clear();
+        self.deferred.drain(..).for_each(drop_caught);
         self.closed = max(self.closed, stage + 1);
         match &mut self.ending {
             Some(ending) if !matches!(ending.finish, Finish::Failed(_)) => {
@@ -426,7 +416,7 @@ impl Chain {
     }
 }
 
-/// Returns the block if it is needed no more.
+/// Gives a block to the output. Returns it if the output did not take it.
 #[inline(always)]
 fn hand_out(block: Block, out: &mut impl Output) -> Option<Block> {
     if out.extend(&block) {
@@ -436,49 +426,20 @@ fn hand_out(block: Block, out: &mut impl Output) -> Option<Block> {
     None
 }
 
-fn ask(interceptor: &mut dyn Interceptor, block: Block) -> Verdict {
-    if block.is_event() {
-        interceptor.event(Event::of(block))
-    } else {
-        interceptor.block(block)
-    }
-}
-
-impl Deferred {
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.known.is_some() {
-            return;
-        }
-        let verdict: Pin<&mut _> = self.verdict.get_mut().as_mut();
-        let known = match catch(|| verdict.poll(cx)) {
-            Ok(Poll::Pending) => return,
-            Ok(Poll::Ready(Ok(verdict))) => Ok(verdict),
-            Ok(Poll::Ready(Err(error))) => Err(Error::of_an_interceptor(error)),
-            Err(panic) => Err(panic),
-        };
-        self.known = Some(SyncWrapper::new(known));
-    }
-}
-
-/// Whoever was not told yet how the stream ended has lost its client.
+/// Ends the interceptors that are still open: the client is gone.
 impl Drop for Chain {
     fn drop(&mut self) {
-        let told = self.ending.as_ref().map_or(0, |ending| ending.next);
-        for stage in self.stages.iter_mut().skip(told) {
+        let ended = self.ending.as_ref().map_or(0, |ending| ending.next);
+        for stage in self.stages.iter_mut().skip(ended) {
             let interceptor = stage.interceptor.get_mut();
             let _ = catch(|| interceptor.end(StreamEnd::ClientGone));
         }
-        self.stages.drain(..).for_each(let_go);
-        self.deferred.drain(..).for_each(let_go);
+        self.stages.drain(..).for_each(drop_caught);
+        self.deferred.drain(..).for_each(drop_caught);
     }
 }
 
-/// Drops what a user made. A panic in that must not reach the connection, which may serve other streams.
-fn let_go<T>(what: T) {
-    let _ = catch(|| drop(what));
-}
-
-/// Gives the last event the id of the block that these stand for, unless one of them has an id.
+/// Copies the id of the original block to the last event, unless one of the blocks has an id.
 fn move_id(original: &Block, blocks: &mut [Block]) {
     let Some(id) = original.id() else { return };
     if blocks.iter().any(Block::has_id) {
@@ -487,27 +448,10 @@ fn move_id(original: &Block, blocks: &mut [Block]) {
     let Some(last) = blocks.iter_mut().rfind(|block| block.is_event()) else {
         return;
     };
-    // What was an id on the wire can be one again: it holds no line end and no NUL.
+    // An id from the wire is valid: it contains no line end and no NUL.
     if let Ok(mut event) = Event::from_block(last.clone())
         && event.set_id(id).is_ok()
     {
         *last = event.into();
-    }
-}
-
-impl std::fmt::Debug for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stage")
-            .field("fails_open", &self.fails_open)
-            .field("time_limit", &self.time_limit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Deferred {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Deferred")
-            .field("stage", &self.stage)
-            .finish_non_exhaustive()
     }
 }
