@@ -1,9 +1,8 @@
-//! What keeps a stream while clients come and go: it moves the upstream into a log.
+//! The task that writes a recorded stream: it moves the blocks of the upstream into the log.
 
 use std::{
     cmp::{max, min},
     future::Future,
-    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,114 +26,159 @@ use crate::{
     upstream::{Pull, Step},
 };
 
-/// So many times a poll goes back to the upstream before other tasks have their turn.
-const ROUNDS_A_POLL: usize = 16;
+/// The number of steps in one poll, before other tasks run.
+const STEPS_PER_POLL: usize = 16;
 
-/// So many bytes are taken from the upstream at once, and one event in any case, when there is no room in the log.
-const BYTES_WITHOUT_ROOM: u64 = 16 << 10;
+/// The number of bytes that are read from the upstream at once while the logs of the layer or of the owner are over their limit. One
+/// event is read in any case.
+const BYTES_OVER_QUOTA: u64 = 16 << 10;
 
-/// How long interceptors may take for what they hold once the stream is over.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long interceptors have to release the events they hold, once a stream has to end.
+const FLUSH_GRACE: Duration = Duration::from_secs(10);
 
-/// For how long an upstream goes on.
+/// The memory, in bytes, of an ended stream without its log: the task, the entries in the registry, the response head and the key.
+/// These are about 1.5 KiB in 15 allocations; the rest is the overhead of an allocator.
+const ENDED_OVERHEAD: usize = 1792;
+
+/// The memory, in bytes, of a running stream without a client and without its log: its task.
+const DETACHED_OVERHEAD: usize = 6 << 10;
+
+/// The memory, in bytes, of a hyper connection to an upstream, without its read buffer: two tasks, their channels and the heads.
+const CONNECTION_OVERHEAD: usize = 16 << 10;
+
+/// The limits of one recorded stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Without a client.
-    linger: Duration,
-    /// In bytes, without a client.
-    detached_bytes: u64,
-    /// In all.
-    until: Option<Instant>,
-    /// Since when there is no other answer to wait for.
-    given_up: Option<Instant>,
+    /// How long the upstream continues without a client.
+    grace_period: Duration,
+    /// How many bytes the upstream may send without a client.
+    max_detached_bytes: u64,
+    /// When the stream ends, with clients or without.
+    expires_at: Option<Instant>,
 }
 
 impl Limits {
-    pub(crate) fn new(linger: Duration, detached_bytes: u64, lifetime: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        grace_period: Duration,
+        max_detached_bytes: u64,
+        max_age: Option<Duration>,
+    ) -> Self {
         Self {
-            linger,
-            detached_bytes,
-            // A time that no clock can tell is no limit.
-            until: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
-            given_up: None,
+            grace_period,
+            max_detached_bytes,
+            // A time that is too far away for the clock is no limit.
+            expires_at: max_age.and_then(|max_age| Instant::now().checked_add(max_age)),
         }
     }
 
-    /// When there is no more time for a stream that has been without a client since then.
-    fn deadline(&self, alone_since: Option<Instant>) -> Option<Instant> {
-        if let Some(given_up) = self.given_up {
-            return Some(given_up + LAST_WORDS);
-        }
-        let lingers = alone_since.and_then(|since| since.checked_add(self.linger));
-        lingers.into_iter().chain(self.until).min()
-    }
-
-    /// Whether so many bytes are more than an upstream may send to nobody.
-    fn is_too_much(&self, alone: u64) -> bool {
-        self.given_up.is_none() && alone > self.detached_bytes
+    /// When a stream ends that has had no client since then.
+    fn deadline(&self, detached_since: Option<Instant>) -> Option<Instant> {
+        let grace_end = detached_since.and_then(|since| since.checked_add(self.grace_period));
+        grace_end.into_iter().chain(self.expires_at).min()
     }
 }
 
-/// A task, to be spawned: one for each stream that is kept. It ends when nothing of the stream is kept any longer.
-#[must_use = "a stream is moved by whoever polls this"]
+/// The task of a recorded stream, to be spawned. It ends when the log keeps no event and the stream has ended.
+#[must_use = "the stream is written while this is polled"]
 pub(crate) struct RecordDriver<B> {
-    // Only while there is an upstream: an ended stream needs no memory for one.
-    driver: Option<Pin<Box<Driver<B>>>>,
-    kept: Arc<Kept>,
+    phase: Phase<B>,
+    registration: Arc<Registration>,
     timer: Timer,
 }
 
-/// The memory of a stream beside its log, in bytes, once it has ended: its task, its entries in the registry and what is known of
-/// it. It is some 1.5 KiB in 15 allocations, and what an allocator needs for them.
-const ENDED: usize = 1792;
-
-/// The memory of a stream that goes on without a client, beside its log, and that of the connection to its upstream without the
-/// buffer for what it reads: two tasks, their channels and what has been read and written of the heads, as hyper has them.
-const DETACHED: usize = 6 << 10;
-const CONNECTION: usize = 16 << 10;
+/// The phases of the task.
+enum Phase<B> {
+    /// The stream is written.
+    Recording(Pin<Box<Writer<B>>>),
+    /// The stream has ended, and its events wait for their expiry. The memory of the writer is free.
+    Retained,
+}
 
 pin_project! {
-    /// Moves the upstream into the log, until it is over.
-    struct Driver<B> {
+    /// Moves the blocks of the upstream into the log.
+    struct Writer<B> {
         #[pin]
-        pull: Option<Pull<B>>,
-        stamp: LogEncoder,
-        // What has been collected is to be written, as soon as there is room for it.
-        due: bool,
-        // How the upstream ended, once it has. The stream does when all is written.
-        over: Option<(bool, Ending)>,
-        // Of an upstream that ended cleanly, until all is written.
-        report: Option<StreamReport>,
-        patience: FlushPolicy,
-        // There is no room for more than its clients have still to read.
-        full: bool,
-        // Held while there is no client.
-        detached: Option<DetachedSlot<Owner>>,
-        // Sent since the last client has left.
-        alone: u64,
-        // What the upstream has sent since it last paused, and the most that it ever sent without a pause.
+        stage: Stage<B>,
+        lifetime: Lifetime,
+        limits: Limits,
+        encoder: LogEncoder,
+        flush_policy: FlushPolicy,
+        // The logs of the layer or of the owner are over their limit, and nothing more can be evicted.
+        over_quota: bool,
+        // The bytes that the upstream has sent since its last pause, and the most between two pauses.
         burst: usize,
         largest_burst: usize,
-        // The largest read buffer of a connection to the upstream.
+        // The upper bound of the read buffer of a connection to the upstream.
         read_buffer: usize,
-        limits: Limits,
-        kept: Arc<Kept>,
+        registration: Arc<Registration>,
         timer: Timer,
         // Keeps the session alive.
         lease: Option<SessionLease>,
     }
 }
 
-/// The stream's place among the others, given up when this is dropped.
-struct Kept {
-    recording: Arc<RecordedStream>,
+pin_project! {
+    /// The stages of a stream that is written. [`Writer::transition`] alone changes the stage.
+    #[project = StageProjection]
+    #[project_replace = StageReplaced]
+    enum Stage<B> {
+        /// The upstream is read.
+        Reading {
+            #[pin]
+            pull: Pull<B>,
+            // The encoder has blocks for the log. The upstream is read again after they are written.
+            must_write: bool,
+        },
+        /// The upstream has ended. The encoder may have blocks left for which the log had no room.
+        Draining {
+            end: UpstreamEnded,
+        },
+        Ended,
+    }
+}
+
+/// How the upstream of a stream ended.
+struct UpstreamEnded {
+    ending: Ending,
+    /// The upstream ended inside an event.
+    truncated: bool,
+    /// The report of a clean end. It closes when all events are written.
+    report: Option<StreamReport>,
+}
+
+/// What changes the stage of a writer.
+enum Transition {
+    UpstreamEnded(UpstreamEnded),
+    /// All blocks are in the log.
+    Drained,
+    /// The stream ends before its upstream has ended, or before all blocks are in the log.
+    Cut(StreamOutcome),
+}
+
+/// How long a stream may continue.
+enum Lifetime {
+    /// Within its [`Limits`].
+    Limited {
+        /// While the stream has no client.
+        detached: Option<DetachedSlot<Owner>>,
+        /// The bytes that the upstream has sent since the last client left.
+        detached_bytes: u64,
+    },
+    /// A limit was exceeded at this time: the interceptors have [`FLUSH_GRACE`] to release the events they hold.
+    Flushing { since: Instant },
+}
+
+/// The entry of a stream in the registry. Dropping it removes the stream.
+struct Registration {
+    stream: Arc<RecordedStream>,
     streams: Arc<RecordedStreams>,
 }
 
-impl Kept {
-    /// Counts what the log holds now and held before. Returns whether there is still too much.
+impl Registration {
+    /// Counts the memory of the log, which has changed to the first from the second number of bytes. Returns whether the logs are
+    /// still over a limit after eviction.
     fn account(&self, change: (usize, usize)) -> bool {
-        self.streams.registry.account(&self.recording, change)
+        self.streams.registry.account(&self.stream, change)
     }
 }
 
@@ -143,312 +187,372 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    /// `read_buffer` is the upper bound, in bytes, of the read buffer of a connection to the upstream.
     pub(crate) fn new(
         pull: Pull<B>,
-        recording: Arc<RecordedStream>,
+        stream: Arc<RecordedStream>,
         streams: Arc<RecordedStreams>,
         read_buffer: usize,
         limits: Limits,
         lease: Option<SessionLease>,
     ) -> Self {
-        let kept = Arc::new(Kept { recording, streams });
-        let driver = Driver {
-            pull: Some(pull),
-            stamp: LogEncoder::new(kept.recording.id_prefix()),
-            due: false,
-            over: None,
-            report: None,
-            patience: FlushPolicy::default(),
-            full: kept.account((0, 0)),
-            detached: None,
-            alone: 0,
+        let registration = Arc::new(Registration { stream, streams });
+        let writer = Writer {
+            stage: Stage::Reading {
+                pull,
+                must_write: false,
+            },
+            lifetime: Lifetime::Limited {
+                detached: None,
+                detached_bytes: 0,
+            },
+            limits,
+            encoder: LogEncoder::new(registration.stream.id_prefix()),
+            flush_policy: FlushPolicy::default(),
+            over_quota: registration.account((0, 0)),
             burst: 0,
             largest_burst: 0,
             read_buffer,
-            limits,
-            kept: Arc::clone(&kept),
+            registration: Arc::clone(&registration),
             timer: Timer::default(),
             lease,
         };
         Self {
-            driver: Some(Box::pin(driver)),
-            kept,
+            phase: Phase::Recording(Box::pin(writer)),
+            registration,
             timer: Timer::default(),
         }
     }
 }
 
-impl<B> Driver<B>
+impl<B> Writer<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Moves on what can be moved. Ready when the upstream is over.
-    fn poll_upstream(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        for _ in 0..ROUNDS_A_POLL {
-            let this = self.as_mut().project();
-            let channel = &this.kept.recording.log;
-            if this.pull.is_none() && !*this.due {
-                if let Some((truncated, ending)) = this.over.take() {
-                    self.end(truncated, ending);
-                }
+    /// Writes the stream. Ready when it has ended.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..STEPS_PER_POLL {
+            ready!(self.as_mut().poll_step(cx));
+            if matches!(self.stage, Stage::Ended) {
                 return Poll::Ready(());
-            }
-            let next = if *this.due { this.stamp.next_size() } else { 0 };
-            let demand = channel.poll_demand(cx, next);
-            let alone_since = channel.without_readers_since();
-            if alone_since.is_none() {
-                *this.alone = 0;
-            }
-            let deadline = this.limits.deadline(alone_since);
-            let late = deadline.is_some_and(|at| at <= Instant::now());
-            match alone_since {
-                Some(since) if !late && this.limits.given_up.is_none() => {
-                    if !this
-                        .detached
-                        .as_ref()
-                        .is_some_and(|slot| slot.is_since(since))
-                    {
-                        // The old place first, so that a stream does not count twice.
-                        *this.detached = None;
-                        let owner = this.kept.recording.owner.owner;
-                        let detached = this.kept.streams.registry.detached();
-                        *this.detached = Some(detached.enter(owner, channel, since));
-                    }
-                }
-                _ => *this.detached = None,
-            }
-            let late = late || this.detached.as_ref().is_some_and(DetachedSlot::is_ended);
-            if late || this.limits.is_too_much(*this.alone) {
-                if self.as_mut().give_up(alone_since.is_some()).is_break() {
-                    return Poll::Ready(());
-                }
-                continue;
-            }
-            let demand = match demand {
-                WriteDemand::Write { .. } if *this.full && !channel.poll_caught_up(cx) => {
-                    WriteDemand::Wait
-                }
-                WriteDemand::Write { blocks, bytes } if *this.full => WriteDemand::Write {
-                    blocks,
-                    bytes: bytes.min(BYTES_WITHOUT_ROOM),
-                },
-                demand => demand,
-            };
-            match demand {
-                WriteDemand::Write { blocks, bytes } => this.stamp.make_room(blocks, bytes),
-                WriteDemand::Stop => {
-                    self.let_go(StreamOutcome::Failed(ErrorKind::Aborted));
-                    return Poll::Ready(());
-                }
-                WriteDemand::Wait => {
-                    let Some(deadline) = deadline else {
-                        return Poll::Pending;
-                    };
-                    ready!(this.timer.poll(cx, deadline));
-                    continue;
-                }
-            }
-            if *this.due {
-                self.as_mut().write();
-            } else {
-                ready!(self.as_mut().poll_pull(cx, deadline));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Takes what the upstream has. Ready when there is something else to look at.
-    fn poll_pull(
+    /// Checks the limits and the readers, and then reads or writes once. Ready when another step may be possible.
+    fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.as_mut().project();
+        let must_write = match this.stage.project() {
+            StageProjection::Reading { must_write, .. } => *must_write,
+            StageProjection::Draining { .. } => {
+                if this.encoder.waiting() == 0 {
+                    self.transition(Transition::Drained);
+                    return Poll::Ready(());
+                }
+                true
+            }
+            StageProjection::Ended => return Poll::Ready(()),
+        };
+        let log = &this.registration.stream.log;
+        let next_size = if must_write {
+            this.encoder.next_size()
+        } else {
+            0
+        };
+        let demand = log.poll_demand(cx, next_size);
+        let detached_since = log.without_readers_since();
+        let deadline = match this.lifetime {
+            Lifetime::Flushing { since } => Some(*since + FLUSH_GRACE),
+            Lifetime::Limited { .. } => this.limits.deadline(detached_since),
+        };
+        let is_late = deadline.is_some_and(|at| at <= Instant::now());
+        if self.as_mut().exceeds_limit(is_late, detached_since) {
+            self.handle_limit(detached_since.is_some());
+            return Poll::Ready(());
+        }
+        let this = self.as_mut().project();
+        let log = &this.registration.stream.log;
+        match demand {
+            WriteDemand::Stop => {
+                self.transition(Transition::Cut(StreamOutcome::Failed(ErrorKind::Aborted)));
+                return Poll::Ready(());
+            }
+            WriteDemand::Write { blocks, bytes } if !*this.over_quota => {
+                this.encoder.make_room(blocks, bytes);
+            }
+            WriteDemand::Write { blocks, bytes } if log.poll_caught_up(cx) => {
+                this.encoder.make_room(blocks, bytes.min(BYTES_OVER_QUOTA));
+            }
+            WriteDemand::Write { .. } | WriteDemand::Wait => {
+                return match deadline {
+                    Some(deadline) => this.timer.poll(cx, deadline),
+                    None => Poll::Pending,
+                };
+            }
+        }
+        if must_write {
+            self.write();
+            Poll::Ready(())
+        } else {
+            self.poll_read(cx, deadline)
+        }
+    }
+
+    /// Whether the stream has exceeded one of its limits. A stream without a client counts as detached from here on.
+    fn exceeds_limit(self: Pin<&mut Self>, is_late: bool, detached_since: Option<Instant>) -> bool {
+        let this = self.project();
+        let Lifetime::Limited {
+            detached,
+            detached_bytes,
+        } = this.lifetime
+        else {
+            return is_late;
+        };
+        let Some(since) = detached_since else {
+            (*detached, *detached_bytes) = (None, 0);
+            return is_late;
+        };
+        if is_late {
+            *detached = None;
+            return true;
+        }
+        if !detached.as_ref().is_some_and(|slot| slot.is_since(since)) {
+            // The old slot is released first, so that no stream counts twice.
+            *detached = None;
+            let Registration { stream, streams } = &**this.registration;
+            let slots = streams.registry.detached();
+            *detached = Some(slots.enter(stream.owner.owner, &stream.log, since));
+        }
+        let is_ended = detached.as_ref().is_some_and(DetachedSlot::is_ended);
+        is_ended || *detached_bytes > this.limits.max_detached_bytes
+    }
+
+    /// Reads from the upstream. Ready when another step may be possible.
+    fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         deadline: Option<Instant>,
     ) -> Poll<()> {
-        let mut this = self.as_mut().project();
-        let before = this.stamp.waiting();
-        let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+        let this = self.as_mut().project();
+        let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
             return Poll::Ready(());
         };
-        match pull.as_mut().poll(cx, this.stamp) {
+        let before = this.encoder.waiting();
+        match pull.as_mut().poll(cx, this.encoder) {
             Poll::Ready(Step::Full) => {}
             Poll::Ready(Step::End(trailers)) => {
-                let truncated = pull.is_truncated();
                 if pull.is_ended_by_interceptor() {
-                    // It has said the last word, for who comes back too.
-                    this.kept.recording.progress.complete();
+                    // The end is final: no resume request asks the upstream to continue.
+                    this.registration.stream.progress.complete();
                 }
-                this.stamp.finish();
-                *this.report = pull.take_report();
-                *this.over = Some((truncated, Ending::Clean(trailers)));
-                this.pull.set(None);
+                this.encoder.finish();
+                let end = UpstreamEnded {
+                    ending: Ending::Clean(trailers),
+                    truncated: pull.is_truncated(),
+                    report: pull.take_report(),
+                };
+                self.as_mut().transition(Transition::UpstreamEnded(end));
             }
             Poll::Ready(Step::Failed(error)) => {
-                *this.over = Some((false, Ending::Broken(Arc::new(error))));
-                this.pull.set(None);
+                let end = UpstreamEnded {
+                    ending: Ending::Broken(Arc::new(error)),
+                    truncated: false,
+                    report: None,
+                };
+                self.as_mut().transition(Transition::UpstreamEnded(end));
             }
             Poll::Pending => {
-                let now = this.stamp.waiting();
-                if now > 0 {
-                    if this.patience.waits(before, now, Pull::<B>::PATIENCE) {
-                        // As a body does that is pulled by its client: there may be more in a moment.
+                let ready = this.encoder.waiting();
+                if ready > 0 {
+                    if this.flush_policy.waits(before, ready, Pull::<B>::PATIENCE) {
+                        // More blocks may be ready in a moment, as in a body that its client polls.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                     self.as_mut().write();
+                    if self.encoder.waiting() > 0 {
+                        return Poll::Ready(());
+                    }
                 }
-                if *self.as_mut().project().due {
-                    return Poll::Ready(());
-                }
-                self.as_mut().rest();
-                let this = self.project();
-                let (expires, change) = this.kept.recording.log.expire(Instant::now());
-                this.kept.account(change);
-                return match [deadline, expires].into_iter().flatten().min() {
-                    Some(at) => this.timer.poll(cx, at),
-                    None => Poll::Pending,
-                };
+                return self.poll_idle(cx, deadline);
             }
         }
         self.write();
         Poll::Ready(())
     }
 
-    /// Nothing comes for now: gives back the memory of what came, and counts the memory that stays if there is no client.
-    fn rest(mut self: Pin<&mut Self>) {
-        let mut this = self.as_mut().project();
-        this.stamp.rest();
-        let Some(mut pull) = this.pull.as_mut().as_pin_mut() else {
+    /// Waits for the upstream: frees and counts memory, and evicts expired events. Ready when the deadline has passed or events
+    /// expire.
+    fn poll_idle(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        self.as_mut().release_burst_memory();
+        let this = self.project();
+        let (expires, change) = this.registration.stream.log.expire(Instant::now());
+        this.registration.account(change);
+        match [deadline, expires].into_iter().flatten().min() {
+            Some(at) => this.timer.poll(cx, at),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Frees the memory of the last burst of events, and counts the memory that the stream takes beside its log.
+    fn release_burst_memory(self: Pin<&mut Self>) {
+        let this = self.project();
+        this.encoder.rest();
+        let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
             return;
         };
-        // A connection reads with a buffer that grows with what there is to read, and keeps it.
+        // The read buffer of a connection grows with the largest burst, and does not shrink.
         *this.burst += pull.as_mut().take_received();
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
-        let recording = &this.kept.recording;
-        let channel = &recording.log;
-        let rest = if channel.without_readers_since().is_none() {
-            // With its client it is a stream in flight.
+        let stream = &this.registration.stream;
+        let overhead = if stream.log.without_readers_since().is_none() {
+            // A stream with a client is bounded by the number of clients.
             0
         } else {
             let connection = if pull.has_upstream() {
-                CONNECTION + min(*this.largest_burst, *this.read_buffer)
+                CONNECTION_OVERHEAD + min(*this.largest_burst, *this.read_buffer)
             } else {
                 0
             };
-            DETACHED + recording.memory() + pull.unfinished_bytes() + connection
+            DETACHED_OVERHEAD + stream.memory() + pull.unfinished_bytes() + connection
         };
-        this.kept.account(channel.count_rest(rest));
+        this.registration.account(stream.log.count_rest(overhead));
     }
 
-    /// There is no more time for the stream. Continues with what is still to come of it, and breaks when it is cut.
-    fn give_up(mut self: Pin<&mut Self>, alone: bool) -> ControlFlow<()> {
-        let mut this = self.as_mut().project();
-        let is_first = this.limits.given_up.is_none();
-        if alone && is_first && !this.kept.recording.log.abandon() {
-            // Somebody has come in the meantime.
-            return ControlFlow::Continue(());
+    /// Ends the stream because of a limit: lets the interceptors finish if the upstream has no more, and cuts the stream otherwise.
+    fn handle_limit(mut self: Pin<&mut Self>, is_detached: bool) {
+        let this = self.as_mut().project();
+        let stream = &this.registration.stream;
+        let is_first = matches!(this.lifetime, Lifetime::Limited { .. });
+        if is_detached && is_first && !stream.log.abandon() {
+            // A client has joined since the limit was checked.
+            return;
         }
-        if let Some(mut pull) = this.pull.as_mut().as_pin_mut().filter(|_| is_first) {
-            let is_complete = this.kept.recording.progress.is_complete();
-            let ends = pull.as_mut().stop_waiting();
-            if !ends && is_complete {
-                pull.as_mut().finish_now();
+        match this.stage.project() {
+            StageProjection::Reading { mut pull, .. } if is_first => {
+                let is_complete = stream.progress.is_complete();
+                let was_waiting = pull.as_mut().stop_waiting();
+                if !was_waiting && is_complete {
+                    pull.as_mut().finish_now();
+                }
+                if was_waiting || is_complete {
+                    *this.lifetime = Lifetime::Flushing {
+                        since: Instant::now(),
+                    };
+                    return;
+                }
             }
-            if ends || is_complete {
-                // Interceptors are told the end, and what they hold is kept: that is soon done.
-                this.limits.given_up = Some(Instant::now());
-                return ControlFlow::Continue(());
+            StageProjection::Draining { .. } => {
+                // No reader reads the last blocks in time, so that the log need not wait for one.
+                this.encoder.make_room(u64::MAX, u64::MAX);
+                return self.write();
             }
+            _ => {}
         }
-        if this.over.is_some() {
-            // There is no more to come, and this is read by nobody or not in time.
-            this.stamp.make_room(u64::MAX, u64::MAX);
-            self.write();
-            return ControlFlow::Continue(());
-        }
-        self.let_go(if alone {
+        self.transition(Transition::Cut(if is_detached {
             StreamOutcome::ClientLeft
         } else {
             StreamOutcome::Expired
-        });
-        ControlFlow::Break(())
+        }));
     }
 
-    /// Writes what has been collected.
+    /// Writes blocks of the encoder to the log: as many as there is room for, and at least one.
     fn write(self: Pin<&mut Self>) {
         let this = self.project();
-        *this.due = this.stamp.waiting() > 0;
-        if !*this.due {
-            return;
+        if this.encoder.waiting() > 0 {
+            let log = &this.registration.stream.log;
+            let blocks = this.encoder.take(log.next_position());
+            if let Lifetime::Limited { detached_bytes, .. } = this.lifetime {
+                let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
+                *detached_bytes = match log.without_readers_since() {
+                    Some(_) => *detached_bytes + bytes as u64,
+                    None => 0,
+                };
+            }
+            let change = log.write(blocks, Instant::now());
+            if let Some(id) = this.encoder.last_id() {
+                this.registration.stream.progress.commit(id);
+            }
+            *this.over_quota = this.registration.account(change);
         }
-        let channel = &this.kept.recording.log;
-        let blocks = this.stamp.take(channel.next_position());
-        *this.due = this.stamp.waiting() > 0;
-        let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
-        *this.alone = match channel.without_readers_since() {
-            Some(_) => *this.alone + bytes as u64,
-            None => 0,
-        };
-        let change = channel.write(blocks, Instant::now());
-        if let Some(id) = this.stamp.last_id() {
-            this.kept.recording.progress.commit(id);
+        if let StageProjection::Reading { must_write, .. } = this.stage.project() {
+            *must_write = this.encoder.waiting() > 0;
         }
-        *this.full = this.kept.account(change);
     }
 
-    /// The stream is over for good, unless the upstream could go on with it.
-    fn end(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
-        let this = self.project();
-        if let Some(mut report) = this.report.take() {
-            report.close(StreamOutcome::Completed);
-        }
-        let RecordedStream {
-            log: channel,
-            progress,
-            ..
-        } = &*this.kept.recording;
-        progress.give_up();
-        let (state, may_go_on) = match &ending {
-            Ending::Clean(_) => {
-                let waited = this.limits.given_up.is_some();
-                (LogState::Complete, waited || truncated)
+    /// Changes the stage. A stream that has ended stays so.
+    fn transition(mut self: Pin<&mut Self>, transition: Transition) {
+        let mut this = self.as_mut().project();
+        match transition {
+            Transition::UpstreamEnded(end) => this.stage.set(Stage::Draining { end }),
+            Transition::Drained => {
+                let stage = this.stage.project_replace(Stage::Ended);
+                if let StageReplaced::Draining { mut end } = stage {
+                    if let Some(report) = &mut end.report {
+                        report.close(StreamOutcome::Completed);
+                    }
+                    self.close_log(end.truncated, end.ending);
+                }
             }
-            // What an interceptor refused is not to be passed over as if it had not been.
+            Transition::Cut(outcome) => {
+                match this.stage.as_mut().project() {
+                    StageProjection::Reading { pull, .. } => pull.close(outcome),
+                    StageProjection::Draining { end } => {
+                        if let Some(report) = &mut end.report {
+                            report.close(outcome);
+                        }
+                    }
+                    StageProjection::Ended => return,
+                }
+                this.stage.set(Stage::Ended);
+                let aborted = Arc::new(Error::new(ErrorKind::Aborted));
+                self.close_log(false, Ending::Broken(aborted));
+            }
+        }
+    }
+
+    /// Ends the log, and gives it the state that decides whether a resume request asks the upstream to continue.
+    fn close_log(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
+        let this = self.project();
+        let RecordedStream {
+            log,
+            progress,
+            continuation,
+            ..
+        } = &*this.registration.stream;
+        progress.give_up();
+        let (state, may_continue) = match &ending {
+            Ending::Clean(_) => {
+                let was_waiting = matches!(this.lifetime, Lifetime::Flushing { .. });
+                (LogState::Complete, was_waiting || truncated)
+            }
+            // The upstream would continue after an event that an interceptor has blocked.
             Ending::Broken(error) => {
                 let kind = error.kind();
-                let by_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);
-                (LogState::Failed, by_network)
+                let is_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);
+                (LogState::Failed, is_network)
             }
         };
-        let continuation = this.kept.recording.continuation;
-        let can_go_on = may_go_on && continuation.after_break && progress.last_id().is_some();
+        let can_continue = may_continue && continuation.after_break && progress.last_id().is_some();
         let state = match state {
-            _ if can_go_on => LogState::Suspended,
-            // The rest of the last event is missing, and no request will bring it.
+            _ if can_continue => LogState::Suspended,
+            // The rest of the last event is missing, and no request can get it.
             LogState::Complete if truncated && !progress.is_complete() => LogState::Failed,
             state => state,
         };
-        channel.end(state, ending);
-        this.kept.account(channel.compact());
+        log.end(state, ending);
+        this.registration.account(log.compact());
         progress.shrink();
-        let rest = ENDED + this.kept.recording.memory();
-        this.kept.account(channel.count_rest(rest));
+        let overhead = ENDED_OVERHEAD + this.registration.stream.memory();
+        this.registration.account(log.count_rest(overhead));
         *this.lease = None;
-    }
-
-    /// Cuts the stream, and reports why.
-    fn let_go(mut self: Pin<&mut Self>, why: StreamOutcome) {
-        let mut this = self.as_mut().project();
-        if let Some(mut report) = this.report.take() {
-            report.close(why);
-        }
-        if let Some(pull) = this.pull.as_mut().as_pin_mut() {
-            pull.close(why);
-        }
-        this.pull.set(None);
-        (*this.over, *this.due) = (None, false);
-        let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        self.end(false, Ending::Broken(aborted));
     }
 }
 
@@ -461,18 +565,18 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if let Some(driver) = &mut this.driver {
-            ready!(driver.as_mut().poll_upstream(cx));
-            this.driver = None;
+        if let Phase::Recording(writer) = &mut this.phase {
+            ready!(writer.as_mut().poll(cx));
+            this.phase = Phase::Retained;
         }
-        let channel = &this.kept.recording.log;
+        let log = &this.registration.stream.log;
         loop {
-            let (expires, change) = channel.expire(Instant::now());
-            this.kept.account(change);
-            if !channel.poll_retained(cx) {
+            let (expires, change) = log.expire(Instant::now());
+            this.registration.account(change);
+            if !log.poll_retained(cx) {
                 return Poll::Ready(());
             }
-            // Without a time it is kept until there is no room for it.
+            // Without an expiry, the events stay until they are evicted for other streams.
             let Some(at) = expires else {
                 return Poll::Pending;
             };
@@ -481,12 +585,12 @@ where
     }
 }
 
-impl Drop for Kept {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let RecordedStream { id, log, .. } = &*self.recording;
-        self.streams.registry.retire(*id, &self.recording);
-        self.streams.coalescer.remove(&self.recording);
-        // If the task was dropped in the middle of the stream, its readers must not wait for more.
+        let RecordedStream { id, log, .. } = &*self.stream;
+        self.streams.registry.retire(*id, &self.stream);
+        self.streams.coalescer.remove(&self.stream);
+        // The readers of a stream whose task was dropped must not wait for more events.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
         if matches!(log.state(), LogState::Live) {
             log.end(LogState::Failed, Ending::Broken(aborted));
