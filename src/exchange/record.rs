@@ -20,11 +20,12 @@ use crate::{
         Replay,
         coalesce::LeaderGuard,
         continuation_rules::ContinuationRules,
-        driver::{Limits, RecordDriver},
+        driver::RecordDriver,
         key::{StreamKey, StreamOwner},
         pending_resume::PendingResume,
         recorded_stream::{NewRecordedStream, RecordedStream},
         subscription::Subscription,
+        writer::Limits,
     },
     upstream::{ProgressStage, body::DecodedBody, sink::Sink},
 };

@@ -8,13 +8,15 @@ pub(crate) mod last_event_id;
 #[doc(hidden)]
 pub mod model;
 mod reader;
+mod retention;
 pub(crate) mod shared_log;
 mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use event_log::{Cursor, Log, LogState, ReadResult, ResumePoint, Retention};
+pub use event_log::{Cursor, Log, LogState, ReadResult, ResumePoint};
 pub use id::{EventId, MalformedEventId, Position, StreamId};
+pub use retention::Retention;
 pub use shared_log::StartAt;
 
 pub(crate) use encoder::LogEncoder;

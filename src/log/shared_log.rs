@@ -1,5 +1,8 @@
 //! A log between the one who writes it and those who read it.
 
+mod lifecycle;
+mod memory;
+
 use std::{
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
@@ -10,14 +13,16 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::log::{
-    LogState, Position,
-    event_log::{Cursor, Log, RawRead, ReadResult, ResumePoint, Retention},
+    LogState, Position, Retention,
+    event_log::{Cursor, Log, RawRead, ReadResult, ResumePoint},
     sync::{Mutex, MutexGuard},
 };
 use crate::{
     codec::{ChunkSlice, id_of},
     error::{Error, ErrorKind},
 };
+
+pub(crate) use memory::Spare;
 
 /// What a writer may be ahead of those who read, with nobody there to read: so much in one go.
 const BLOCKS_A_GO: u64 = 1024;
@@ -99,17 +104,6 @@ pub(crate) enum CursorLookup {
     Tail(LogState, Cursor),
     Evicted,
     Unknown,
-}
-
-/// What is not evicted for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spare {
-    /// All, if the stream has a client.
-    Connected,
-    /// What any client has still to read.
-    Unread,
-    /// What no client has read yet. Clients that are slower than the fastest may lose something.
-    UnreadByAll,
 }
 
 /// Where a client begins that joins a stream.
@@ -210,14 +204,6 @@ impl SharedLog {
         drop(shared);
         wake(writer);
         Some(seat)
-    }
-
-    /// If nobody reads, nobody can join any more.
-    pub(crate) fn abandon(&self) -> bool {
-        let mut shared = self.lock();
-        let alone = shared.readers.is_empty();
-        shared.closed |= alone;
-        alone
     }
 
     /// Gives up a seat.
@@ -351,141 +337,6 @@ impl SharedLog {
         (after, before)
     }
 
-    /// The upstream's answer is over. The stream goes on if there is another one.
-    pub(crate) fn suspend(&self, ending: Ending) {
-        self.end_as(LogState::Suspended, ending, false);
-    }
-
-    /// Nothing more will be written.
-    pub(crate) fn end(&self, state: LogState, ending: Ending) {
-        self.end_as(state, ending, true);
-    }
-
-    fn end_as(&self, state: LogState, ending: Ending, closed: bool) {
-        let mut shared = self.lock();
-        shared.closed |= closed;
-        shared.log.set_state(state);
-        shared.ending = ending;
-        let waiting = shared.waiting();
-        drop(shared);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// There is another answer to go on with. Whether it was waited for.
-    pub(crate) fn resume(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended && !shared.closed;
-        if waited {
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// No other answer is waited for. False if one has come. What interceptors hold is on its way then, up to the [end](Self::end).
-    pub(crate) fn stop_waiting(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended;
-        if waited {
-            shared.closed = true;
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// What the stream has come to.
-    pub(crate) fn state(&self) -> LogState {
-        self.lock().log.state()
-    }
-
-    /// Makes the writer give up.
-    pub(crate) fn abort(&self) {
-        let mut shared = self.lock();
-        (shared.aborted, shared.closed) = (true, true);
-        let writer = shared.writer.take();
-        drop(shared);
-        wake(writer);
-    }
-
-    /// Whether the stream was [aborted](Self::abort).
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.lock().aborted
-    }
-
-    /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
-    pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        let unread = shared.unread().unwrap_or(0);
-        let next = shared.log.expire_but(now, unread);
-        (next, (shared.log.memory(), before))
-    }
-
-    /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
-    pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
-        let mut shared = self.lock();
-        shared.writer = Some(cx.waker().clone());
-        !shared.aborted && !shared.log.is_empty()
-    }
-
-    /// Evicts so many bytes, of which others have more need. Returns how many that were.
-    pub(crate) fn shrink(&self, bytes: usize, spare: Spare) -> usize {
-        let mut shared = self.lock();
-        if shared.retired {
-            return 0;
-        }
-        let Some(keep) = shared.spared(spare) else {
-            return 0;
-        };
-        let mut freed = shared.log.release(bytes, keep);
-        let is_empty = shared.log.is_empty();
-        // A stream that nobody reads and of which nothing is kept takes memory for nothing, even if its upstream goes on.
-        if is_empty && (shared.closed || (shared.readers.is_empty() && freed < bytes)) {
-            let rest = std::mem::take(&mut shared.rest);
-            shared.aborted |= rest > 0 && !shared.closed;
-            shared.closed |= rest > 0;
-            freed += rest;
-        }
-        let writer = shared.writer.take_if(|_| is_empty && freed > 0);
-        drop(shared);
-        wake(writer);
-        freed
-    }
-
-    /// Nothing more will be written, and nobody will find the log: no room can be made here from now on. Returns how many bytes
-    /// it keeps.
-    pub(crate) fn retire(&self) -> usize {
-        let mut shared = self.lock();
-        (shared.retired, shared.closed) = (true, true);
-        shared.log.memory() + shared.rest
-    }
-
-    /// The stream takes so many bytes beside its log. How many bytes it takes now and took before.
-    pub(crate) fn count_rest(&self, rest: usize) -> (usize, usize) {
-        let mut shared = self.lock();
-        if shared.aborted || shared.retired {
-            return (0, 0);
-        }
-        (rest, std::mem::replace(&mut shared.rest, rest))
-    }
-
-    /// Nothing more will be written: the log gives back what it does not need for what it has. How many bytes it takes now and took
-    /// before.
-    pub(crate) fn compact(&self) -> (usize, usize) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        shared.log.compact();
-        (shared.log.memory(), before)
-    }
-
-    /// How many bytes count as held by this stream.
-    pub(crate) fn held(&self) -> usize {
-        let shared = self.lock();
-        if shared.retired {
-            return 0;
-        }
-        shared.log.memory() + shared.rest
-    }
-
     /// Whether the reader that is ahead of all others has read everything, or there is none. If not, the writer is woken when
     /// that changes.
     pub(crate) fn poll_caught_up(&self, cx: &mut Context<'_>) -> bool {
@@ -541,20 +392,6 @@ impl Shared {
     fn unread(&self) -> Option<usize> {
         let reads = !self.readers.is_empty();
         reads.then(|| self.log.beyond(self.furthest).0 as usize)
-    }
-
-    /// How many of the last blocks are spared, or `None` if all are.
-    fn spared(&self, spare: Spare) -> Option<usize> {
-        match spare {
-            Spare::Connected if !self.readers.is_empty() => None,
-            Spare::Connected => Some(0),
-            Spare::Unread => {
-                let slowest = self.readers.iter().map(|(_, seat)| seat.cursor).min();
-                let unread = slowest.map(|slowest| self.log.beyond(slowest).0);
-                Some(unread.unwrap_or(0) as usize)
-            }
-            Spare::UnreadByAll => Some(self.unread().unwrap_or(0)),
-        }
     }
 
     fn demand(&self, next: u64) -> WriteDemand {

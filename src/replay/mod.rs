@@ -71,6 +71,7 @@ mod registry;
 pub(crate) mod resume_gate;
 mod streams;
 pub(crate) mod subscription;
+pub(crate) mod writer;
 
 #[cfg(loom)]
 #[doc(hidden)]
