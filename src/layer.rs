@@ -282,8 +282,10 @@ impl<R> SseProxyLayer<R> {
         self.state.streams.registry.bytes()
     }
 
-    /// Closes a recorded stream, by the token in the [ids](crate::log::EventId) of its events. Returns false if there is no such
-    /// stream.
+    /// Closes a recorded stream. Returns false if there is no such stream.
+    ///
+    /// The [`StreamId`] is in the [extensions](http::Response::extensions) of each response that reads the stream, and in the
+    /// [ids](crate::replay::EventId::stream) of its events, which its client knows.
     ///
     /// The request to the upstream is cancelled, and the bodies of its clients fail with [`Aborted`](crate::ErrorKind::Aborted). The
     /// stream cannot be resumed from then on, also if it has ended: a `GET` with one of its ids is answered with 204, at which an
@@ -302,9 +304,9 @@ impl<R> SseProxyLayer<R> {
     /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};
     /// # fn stop(last_event_id: &str) -> Result<(), MalformedEventId> {
     /// let layer = SseProxyLayer::default().replay(Replay::default());
-    /// // Somebody has pressed "stop", in a client that knows this id.
+    /// // The user has pressed "stop" in a client that has received this id.
     /// let id: EventId = last_event_id.parse()?;
-    /// layer.abort(id.stream);
+    /// layer.abort(id.stream());
     /// # Ok(()) }
     /// ```
     pub fn abort(&self, stream: StreamId) -> bool {

@@ -221,7 +221,7 @@ async fn assign_role<R>(
     let start = replay
         .share
         .as_ref()
-        .map_or(StartAt::Live, |share| share.join);
+        .map_or(StartAt::Live, |share| share.from);
     let coalescer = &context.state.streams.coalescer;
     let mut has_waited = false;
     let mut is_authorized = replay.authorize.is_none();

@@ -103,12 +103,12 @@ impl Mcp {
             let gap = Gap::Status(StatusCode::BAD_REQUEST);
             // A client that has ids of ours has no others. One that makes up an id of the upstream's may get another session's
             // events, from a server that looks ids up among those of all sessions.
-            let only_own = replay.only_own_ids || !replay.upstream_ids;
+            let only_own = replay.reject_foreign_ids || !replay.preserve_upstream_ids;
             replay
                 .on_gap(gap)
                 .complete_when(is_json_rpc_response)
                 .reject_foreign_ids(only_own)
-                .continues_by_get()
+                .continue_by_get()
                 .continue_after_end(true)
         });
         Self {

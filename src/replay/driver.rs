@@ -14,9 +14,8 @@ use tower::BoxError;
 
 use crate::{
     replay::{
-        RecordedStreams,
-        recorded_stream::RecordedStream,
-        writer::{Limits, Registration, Writer},
+        RecordedStreams, lifetime::Limits, recorded_stream::RecordedStream, streams::Registration,
+        writer::Writer,
     },
     session::SessionLease,
     timer::Timer,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::{
-    log::{CursorLookup, Reader},
+    log::{CursorLookup, Reader, StreamId},
     replay::{
         recorded_stream::RecordedStream, resume_gate::ResumePermit, subscription::Subscription,
     },
@@ -60,27 +60,27 @@ impl PendingResume {
 
     /// Subscribes the client where it is: it gets what comes next, which is nothing for now.
     pub(crate) fn into_empty_subscription(self) -> Subscription {
-        Subscription::new(self.stream.head(), self.reader)
+        Subscription::new(self.stream.id, self.stream.head(), self.reader)
     }
 
-    /// Continues the stream with this answer of the upstream. Returns the reader of the client, which may be in a stream that
-    /// another answer has opened meanwhile.
+    /// Continues the stream with this answer of the upstream. Returns the reader of the client and its stream: another answer may have
+    /// opened a successor meanwhile.
     ///
     /// If the stream has ended, returns the answer and the stream.
     pub(crate) fn resume_with<B: Send + 'static>(
         self,
         answer: DecodedBody<B>,
-    ) -> Result<Reader, (DecodedBody<B>, Arc<RecordedStream>)> {
+    ) -> Result<(StreamId, Reader), (DecodedBody<B>, Arc<RecordedStream>)> {
         let Err(answer) = self.stream.resume_with(answer) else {
-            return Ok(self.reader);
+            return Ok((self.stream.id, self.reader));
         };
         if self.has_advanced() {
-            return Ok(self.reader);
+            return Ok((self.stream.id, self.reader));
         }
         if let Some(next) = self.stream.successor()
             && let CursorLookup::At(start) = next.log.start()
         {
-            return Ok(next.subscribe(start));
+            return Ok((next.id, next.subscribe(start)));
         }
         Err((answer, self.stream))
     }

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,8 +18,12 @@ use crate::{
     error::{Error, ErrorKind},
     log::{Ending, LogEncoder, LogState, WriteDemand},
     observe::report::{StreamOutcome, StreamReport},
-    replay::{DetachedSlot, RecordedStreams, recorded_stream::RecordedStream},
-    session::{Owner, SessionLease},
+    replay::{
+        lifetime::{Lifetime, Limits},
+        recorded_stream::RecordedStream,
+        streams::Registration,
+    },
+    session::SessionLease,
     timer::Timer,
     upstream::{Pull, Step},
 };
@@ -32,9 +35,6 @@ const STEPS_PER_POLL: usize = 16;
 /// event is read in any case.
 const BYTES_OVER_QUOTA: u64 = 16 << 10;
 
-/// How long interceptors have to release the events they hold, once a stream has to end.
-const FLUSH_GRACE: Duration = Duration::from_secs(10);
-
 /// The memory, in bytes, of an ended stream without its log: the task, the entries in the registry, the response head and the key.
 /// These are about 1.5 KiB in 15 allocations; the rest is the overhead of an allocator.
 const ENDED_OVERHEAD: usize = 1792;
@@ -45,45 +45,12 @@ const DETACHED_OVERHEAD: usize = 6 << 10;
 /// The memory, in bytes, of a hyper connection to an upstream, without its read buffer: two tasks, their channels and the heads.
 const CONNECTION_OVERHEAD: usize = 16 << 10;
 
-/// The limits of one recorded stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// How long the upstream continues without a client.
-    grace_period: Duration,
-    /// How many bytes the upstream may send without a client.
-    max_detached_bytes: u64,
-    /// When the stream ends, with clients or without.
-    expires_at: Option<Instant>,
-}
-
-impl Limits {
-    pub(crate) fn new(
-        grace_period: Duration,
-        max_detached_bytes: u64,
-        max_age: Option<Duration>,
-    ) -> Self {
-        Self {
-            grace_period,
-            max_detached_bytes,
-            // A time that is too far away for the clock is no limit.
-            expires_at: max_age.and_then(|max_age| Instant::now().checked_add(max_age)),
-        }
-    }
-
-    /// When a stream ends that has had no client since then.
-    fn deadline(&self, detached_since: Option<Instant>) -> Option<Instant> {
-        let grace_end = detached_since.and_then(|since| since.checked_add(self.grace_period));
-        grace_end.into_iter().chain(self.expires_at).min()
-    }
-}
-
 pin_project! {
     /// Moves the blocks of the upstream into the log.
     pub(super) struct Writer<B> {
         #[pin]
         stage: Stage<B>,
         lifetime: Lifetime,
-        limits: Limits,
         encoder: LogEncoder,
         flush_policy: FlushPolicy,
         // The logs of the layer or of the owner are over their limit, and nothing more can be evicted.
@@ -138,33 +105,6 @@ enum Transition {
     Cut(StreamOutcome),
 }
 
-/// How long a stream may continue.
-enum Lifetime {
-    /// Within its [`Limits`].
-    Limited {
-        /// While the stream has no client.
-        detached: Option<DetachedSlot<Owner>>,
-        /// The bytes that the upstream has sent since the last client left.
-        detached_bytes: u64,
-    },
-    /// A limit was exceeded at this time: the interceptors have [`FLUSH_GRACE`] to release the events they hold.
-    Flushing { since: Instant },
-}
-
-/// The entry of a stream in the registry. Dropping it removes the stream.
-pub(super) struct Registration {
-    pub(super) stream: Arc<RecordedStream>,
-    pub(super) streams: Arc<RecordedStreams>,
-}
-
-impl Registration {
-    /// Counts the memory of the log, which has changed to the first from the second number of bytes. Returns whether the logs are
-    /// still over a limit after eviction.
-    pub(super) fn account(&self, change: (usize, usize)) -> bool {
-        self.streams.registry.account(&self.stream, change)
-    }
-}
-
 impl<B> Writer<B>
 where
     B: Body<Data = Bytes>,
@@ -183,11 +123,7 @@ where
                 pull,
                 must_write: false,
             },
-            lifetime: Lifetime::Limited {
-                detached: None,
-                detached_bytes: 0,
-            },
-            limits,
+            lifetime: Lifetime::new(limits),
             encoder: LogEncoder::new(registration.stream.id_prefix()),
             flush_policy: FlushPolicy::default(),
             over_quota: registration.account((0, 0)),
@@ -218,7 +154,7 @@ where
         let must_write = match this.stage.project() {
             StageProjection::Reading { must_write, .. } => *must_write,
             StageProjection::Draining { .. } => {
-                if this.encoder.waiting() == 0 {
+                if this.encoder.pending() == 0 {
                     self.transition(Transition::Drained);
                     return Poll::Ready(());
                 }
@@ -226,35 +162,35 @@ where
             }
             StageProjection::Ended => return Poll::Ready(()),
         };
-        let log = &this.registration.stream.log;
+        let Registration { stream, streams } = &**this.registration;
         let next_size = if must_write {
             this.encoder.next_size()
         } else {
             0
         };
-        let demand = log.poll_demand(cx, next_size);
-        let detached_since = log.without_readers_since();
-        let deadline = match this.lifetime {
-            Lifetime::Flushing { since } => Some(*since + FLUSH_GRACE),
-            Lifetime::Limited { .. } => this.limits.deadline(detached_since),
-        };
-        let is_late = deadline.is_some_and(|at| at <= Instant::now());
-        if self.as_mut().exceeds_limit(is_late, detached_since) {
+        let demand = stream.log.poll_demand(cx, next_size);
+        let detached_since = stream.log.detached_since();
+        let deadline = this.lifetime.deadline(detached_since);
+        if this.lifetime.is_exceeded(
+            deadline,
+            detached_since,
+            streams.registry.detached(),
+            stream.owner.owner,
+            &stream.log,
+        ) {
             self.handle_limit(detached_since.is_some());
             return Poll::Ready(());
         }
-        let this = self.as_mut().project();
-        let log = &this.registration.stream.log;
         match demand {
             WriteDemand::Stop => {
                 self.transition(Transition::Cut(StreamOutcome::Failed(ErrorKind::Aborted)));
                 return Poll::Ready(());
             }
             WriteDemand::Write { blocks, bytes } if !*this.over_quota => {
-                this.encoder.make_room(blocks, bytes);
+                this.encoder.set_room(blocks, bytes);
             }
-            WriteDemand::Write { blocks, bytes } if log.poll_caught_up(cx) => {
-                this.encoder.make_room(blocks, bytes.min(BYTES_OVER_QUOTA));
+            WriteDemand::Write { blocks, bytes } if stream.log.poll_caught_up(cx) => {
+                this.encoder.set_room(blocks, bytes.min(BYTES_OVER_QUOTA));
             }
             WriteDemand::Write { .. } | WriteDemand::Wait => {
                 return match deadline {
@@ -271,35 +207,6 @@ where
         }
     }
 
-    /// Whether the stream has exceeded one of its limits. A stream without a client counts as detached from here on.
-    fn exceeds_limit(self: Pin<&mut Self>, is_late: bool, detached_since: Option<Instant>) -> bool {
-        let this = self.project();
-        let Lifetime::Limited {
-            detached,
-            detached_bytes,
-        } = this.lifetime
-        else {
-            return is_late;
-        };
-        let Some(since) = detached_since else {
-            (*detached, *detached_bytes) = (None, 0);
-            return is_late;
-        };
-        if is_late {
-            *detached = None;
-            return true;
-        }
-        if !detached.as_ref().is_some_and(|slot| slot.is_since(since)) {
-            // The old slot is released first, so that no stream counts twice.
-            *detached = None;
-            let Registration { stream, streams } = &**this.registration;
-            let slots = streams.registry.detached();
-            *detached = Some(slots.enter(stream.owner.owner, &stream.log, since));
-        }
-        let is_ended = detached.as_ref().is_some_and(DetachedSlot::is_ended);
-        is_ended || *detached_bytes > this.limits.max_detached_bytes
-    }
-
     /// Reads from the upstream. Ready when another step may be possible.
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -310,7 +217,7 @@ where
         let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
             return Poll::Ready(());
         };
-        let before = this.encoder.waiting();
+        let before = this.encoder.pending();
         match pull.as_mut().poll(cx, this.encoder) {
             Poll::Ready(Step::Full) => {}
             Poll::Ready(Step::End(trailers)) => {
@@ -335,7 +242,7 @@ where
                 self.as_mut().transition(Transition::UpstreamEnded(end));
             }
             Poll::Pending => {
-                let ready = this.encoder.waiting();
+                let ready = this.encoder.pending();
                 if ready > 0 {
                     if this.flush_policy.waits(before, ready, Pull::<B>::PATIENCE) {
                         // More blocks may be ready in a moment, as in a body that its client polls.
@@ -343,7 +250,7 @@ where
                         return Poll::Pending;
                     }
                     self.as_mut().write();
-                    if self.encoder.waiting() > 0 {
+                    if self.encoder.pending() > 0 {
                         return Poll::Ready(());
                     }
                 }
@@ -374,7 +281,7 @@ where
     /// Frees the memory of the last burst of events, and counts the memory that the stream takes beside its log.
     fn release_burst_memory(self: Pin<&mut Self>) {
         let this = self.project();
-        this.encoder.rest();
+        this.encoder.shrink();
         let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
             return;
         };
@@ -382,7 +289,7 @@ where
         *this.burst += pull.as_mut().take_received();
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
         let stream = &this.registration.stream;
-        let overhead = if stream.log.without_readers_since().is_none() {
+        let overhead = if stream.log.detached_since().is_none() {
             // A stream with a client is bounded by the number of clients.
             0
         } else {
@@ -393,15 +300,15 @@ where
             };
             DETACHED_OVERHEAD + stream.memory() + pull.unfinished_bytes() + connection
         };
-        this.registration.account(stream.log.count_rest(overhead));
+        this.registration.account(stream.log.set_overhead(overhead));
     }
 
     /// Ends the stream because of a limit: lets the interceptors finish if the upstream has no more, and cuts the stream otherwise.
     fn handle_limit(mut self: Pin<&mut Self>, is_detached: bool) {
         let this = self.as_mut().project();
         let stream = &this.registration.stream;
-        let is_first = matches!(this.lifetime, Lifetime::Limited { .. });
-        if is_detached && is_first && !stream.log.abandon() {
+        let is_first = !this.lifetime.is_flushing();
+        if is_detached && is_first && !stream.log.close_if_detached() {
             // A client has joined since the limit was checked.
             return;
         }
@@ -413,15 +320,13 @@ where
                     pull.as_mut().finish_now();
                 }
                 if was_waiting || is_complete {
-                    *this.lifetime = Lifetime::Flushing {
-                        since: Instant::now(),
-                    };
+                    this.lifetime.start_flushing();
                     return;
                 }
             }
             StageProjection::Draining { .. } => {
                 // No reader reads the last blocks in time, so that the log need not wait for one.
-                this.encoder.make_room(u64::MAX, u64::MAX);
+                this.encoder.set_room(u64::MAX, u64::MAX);
                 return self.write();
             }
             _ => {}
@@ -436,24 +341,19 @@ where
     /// Writes blocks of the encoder to the log: as many as there is room for, and at least one.
     fn write(self: Pin<&mut Self>) {
         let this = self.project();
-        if this.encoder.waiting() > 0 {
+        if this.encoder.pending() > 0 {
             let log = &this.registration.stream.log;
-            let blocks = this.encoder.take(log.next_position());
-            if let Lifetime::Limited { detached_bytes, .. } = this.lifetime {
-                let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
-                *detached_bytes = match log.without_readers_since() {
-                    Some(_) => *detached_bytes + bytes as u64,
-                    None => 0,
-                };
-            }
+            let blocks = this.encoder.encode(log.next_position());
+            let bytes = blocks.iter().map(|(block, _)| block.len()).sum();
+            this.lifetime.count(bytes, log.detached_since().is_some());
             let change = log.write(blocks, Instant::now());
-            if let Some(id) = this.encoder.last_id() {
+            if let Some(id) = this.encoder.take_last_id() {
                 this.registration.stream.progress.commit(id);
             }
             *this.over_quota = this.registration.account(change);
         }
         if let StageProjection::Reading { must_write, .. } = this.stage.project() {
-            *must_write = this.encoder.waiting() > 0;
+            *must_write = this.encoder.pending() > 0;
         }
     }
 
@@ -500,8 +400,8 @@ where
         progress.give_up();
         let (state, may_continue) = match &ending {
             Ending::Clean(_) => {
-                let was_waiting = matches!(this.lifetime, Lifetime::Flushing { .. });
-                (LogState::Complete, was_waiting || truncated)
+                let may_continue = this.lifetime.is_flushing() || truncated;
+                (LogState::Complete, may_continue)
             }
             // The upstream would continue after an event that an interceptor has blocked.
             Ending::Broken(error) => {
@@ -521,20 +421,7 @@ where
         this.registration.account(log.compact());
         progress.shrink();
         let overhead = ENDED_OVERHEAD + this.registration.stream.memory();
-        this.registration.account(log.count_rest(overhead));
+        this.registration.account(log.set_overhead(overhead));
         *this.lease = None;
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let RecordedStream { id, log, .. } = &*self.stream;
-        self.streams.registry.retire(*id, &self.stream);
-        self.streams.coalescer.remove(&self.stream);
-        // The readers of a stream whose task was dropped must not wait for more events.
-        let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        if matches!(log.state(), LogState::Live) {
-            log.end(LogState::Failed, Ending::Broken(aborted));
-        }
     }
 }

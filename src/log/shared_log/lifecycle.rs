@@ -6,66 +6,68 @@ use super::{Ending, SharedLog, wake};
 use crate::log::LogState;
 
 impl SharedLog {
-    /// If nobody reads, nobody can join any more.
-    pub(crate) fn abandon(&self) -> bool {
-        let mut shared = self.lock();
-        let alone = shared.readers.is_empty();
-        shared.closed |= alone;
-        alone
-    }
-
-    /// The upstream's answer is over. The stream goes on if there is another one.
-    pub(crate) fn suspend(&self, ending: Ending) {
-        self.end_as(LogState::Suspended, ending, false);
-    }
-
-    /// Nothing more will be written.
-    pub(crate) fn end(&self, state: LogState, ending: Ending) {
-        self.end_as(state, ending, true);
-    }
-
-    fn end_as(&self, state: LogState, ending: Ending, closed: bool) {
-        let mut shared = self.lock();
-        shared.closed |= closed;
-        shared.log.set_state(state);
-        shared.ending = ending;
-        let waiting = shared.waiting();
-        drop(shared);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// There is another answer to go on with. Whether it was waited for.
-    pub(crate) fn resume(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended && !shared.closed;
-        if waited {
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// No other answer is waited for. False if one has come. What interceptors hold is on its way then, up to the [end](Self::end).
-    pub(crate) fn stop_waiting(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended;
-        if waited {
-            shared.closed = true;
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// What the stream has come to.
+    /// The state of the stream.
     pub(crate) fn state(&self) -> LogState {
         self.lock().log.state()
     }
 
-    /// Makes the writer give up.
+    /// Suspends the stream: an answer of the upstream has ended, and another one may continue it.
+    pub(crate) fn suspend(&self, ending: Ending) {
+        self.set_state(LogState::Suspended, ending, false);
+    }
+
+    /// Ends the stream: nothing more is written.
+    pub(crate) fn end(&self, state: LogState, ending: Ending) {
+        self.set_state(state, ending, true);
+    }
+
+    fn set_state(&self, state: LogState, ending: Ending, closed: bool) {
+        let mut inner = self.lock();
+        inner.closed |= closed;
+        inner.log.set_state(state);
+        inner.ending = ending;
+        let readers = inner.take_wakers();
+        drop(inner);
+        readers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Continues a suspended stream. Returns false if the stream does not wait for another answer.
+    pub(crate) fn resume(&self) -> bool {
+        let mut inner = self.lock();
+        let was_waiting = inner.log.state() == LogState::Suspended && !inner.closed;
+        if was_waiting {
+            inner.log.set_state(LogState::Live);
+        }
+        was_waiting
+    }
+
+    /// Stops waiting for another answer. Returns false if the stream is not suspended: the answer has come.
+    ///
+    /// The stream is live again until its [end](Self::end), because interceptors may release events that they hold.
+    pub(crate) fn stop_waiting(&self) -> bool {
+        let mut inner = self.lock();
+        let was_waiting = inner.log.state() == LogState::Suspended;
+        if was_waiting {
+            inner.closed = true;
+            inner.log.set_state(LogState::Live);
+        }
+        was_waiting
+    }
+
+    /// Closes a stream that has no reader: no client can join it after this. Returns false if there is a reader.
+    pub(crate) fn close_if_detached(&self) -> bool {
+        let mut inner = self.lock();
+        let is_detached = inner.subscribers.is_empty();
+        inner.closed |= is_detached;
+        is_detached
+    }
+
+    /// Makes the writer stop. The stream cannot be resumed after this.
     pub(crate) fn abort(&self) {
-        let mut shared = self.lock();
-        (shared.aborted, shared.closed) = (true, true);
-        let writer = shared.writer.take();
-        drop(shared);
+        let mut inner = self.lock();
+        (inner.aborted, inner.closed) = (true, true);
+        let writer = inner.writer.take();
+        drop(inner);
         wake(writer);
     }
 
@@ -74,10 +76,10 @@ impl SharedLog {
         self.lock().aborted
     }
 
-    /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
+    /// Whether a client can resume the stream. The writer is woken when that changes, except when events expire.
     pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
-        let mut shared = self.lock();
-        shared.writer = Some(cx.waker().clone());
-        !shared.aborted && !shared.log.is_empty()
+        let mut inner = self.lock();
+        inner.writer = Some(cx.waker().clone());
+        !inner.aborted && !inner.log.is_empty()
     }
 }

@@ -1,102 +1,102 @@
-//! The memory of a shared log: what is counted, and what is evicted for other logs.
+//! The memory of a shared log: what counts, and what is evicted for other logs.
 
 use tokio::time::Instant;
 
-use super::{Shared, SharedLog, wake};
+use super::{Inner, SharedLog, wake};
 
-/// What is not evicted for others.
+/// Which blocks are not evicted for other streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spare {
-    /// All, if the stream has a client.
+pub(crate) enum Protected {
+    /// All blocks, if the stream has a client.
     Connected,
-    /// What any client has still to read.
+    /// The blocks that at least one client has not read yet.
     Unread,
-    /// What no client has read yet. Clients that are slower than the fastest may lose something.
+    /// The blocks that no client has read yet. Slower clients may have a gap.
     UnreadByAll,
 }
 
 impl SharedLog {
-    /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
+    /// Evicts expired events. Returns when to call this again, and the memory of the log, in bytes, after and before.
     pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        let unread = shared.unread().unwrap_or(0);
-        let next = shared.log.expire_but(now, unread);
-        (next, (shared.log.memory(), before))
+        let mut inner = self.lock();
+        let before = inner.log.memory();
+        let unread = inner.unread().unwrap_or(0);
+        let next = inner.log.expire(now, unread);
+        (next, (inner.log.memory(), before))
     }
 
-    /// Evicts so many bytes, of which others have more need. Returns how many that were.
-    pub(crate) fn shrink(&self, bytes: usize, spare: Spare) -> usize {
-        let mut shared = self.lock();
-        if shared.retired {
+    /// Evicts blocks for other streams, until so much memory, in bytes, is free. Returns the freed memory.
+    ///
+    /// If that leaves nothing to resume, a stream without a client ends, and the memory beside its log counts as free.
+    pub(crate) fn evict(&self, memory: usize, protected: Protected) -> usize {
+        let mut inner = self.lock();
+        if inner.retired {
             return 0;
         }
-        let Some(keep) = shared.spared(spare) else {
+        let Some(protected) = inner.protected_blocks(protected) else {
             return 0;
         };
-        let mut freed = shared.log.release(bytes, keep);
-        let is_empty = shared.log.is_empty();
-        // A stream that nobody reads and of which nothing is kept takes memory for nothing, even if its upstream goes on.
-        if is_empty && (shared.closed || (shared.readers.is_empty() && freed < bytes)) {
-            let rest = std::mem::take(&mut shared.rest);
-            shared.aborted |= rest > 0 && !shared.closed;
-            shared.closed |= rest > 0;
-            freed += rest;
+        let mut freed = inner.log.evict_memory(memory, protected);
+        let is_empty = inner.log.is_empty();
+        if is_empty && (inner.closed || (inner.subscribers.is_empty() && freed < memory)) {
+            let overhead = std::mem::take(&mut inner.overhead);
+            inner.aborted |= overhead > 0 && !inner.closed;
+            inner.closed |= overhead > 0;
+            freed += overhead;
         }
-        let writer = shared.writer.take_if(|_| is_empty && freed > 0);
-        drop(shared);
+        let writer = inner.writer.take_if(|_| is_empty && freed > 0);
+        drop(inner);
         wake(writer);
         freed
     }
 
-    /// Nothing more will be written, and nobody will find the log: no room can be made here from now on. Returns how many bytes
-    /// it keeps.
+    /// Closes the stream for good: nothing is written to it, no client finds it, and nothing is evicted from it. Returns the memory,
+    /// in bytes, that counted for it.
     pub(crate) fn retire(&self) -> usize {
-        let mut shared = self.lock();
-        (shared.retired, shared.closed) = (true, true);
-        shared.log.memory() + shared.rest
+        let mut inner = self.lock();
+        (inner.retired, inner.closed) = (true, true);
+        inner.log.memory() + inner.overhead
     }
 
-    /// The stream takes so many bytes beside its log. How many bytes it takes now and took before.
-    pub(crate) fn count_rest(&self, rest: usize) -> (usize, usize) {
-        let mut shared = self.lock();
-        if shared.aborted || shared.retired {
+    /// Sets the memory, in bytes, that the stream takes beside its log. Returns this memory after and before.
+    pub(crate) fn set_overhead(&self, overhead: usize) -> (usize, usize) {
+        let mut inner = self.lock();
+        if inner.aborted || inner.retired {
             return (0, 0);
         }
-        (rest, std::mem::replace(&mut shared.rest, rest))
+        (overhead, std::mem::replace(&mut inner.overhead, overhead))
     }
 
-    /// Nothing more will be written: the log gives back what it does not need for what it has. How many bytes it takes now and took
-    /// before.
+    /// Frees the spare capacity of a log to which nothing more is written. Returns the memory of the log, in bytes, after and before.
     pub(crate) fn compact(&self) -> (usize, usize) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        shared.log.compact();
-        (shared.log.memory(), before)
+        let mut inner = self.lock();
+        let before = inner.log.memory();
+        inner.log.compact();
+        (inner.log.memory(), before)
     }
 
-    /// How many bytes count as held by this stream.
-    pub(crate) fn held(&self) -> usize {
-        let shared = self.lock();
-        if shared.retired {
+    /// The memory, in bytes, that counts for the stream.
+    pub(crate) fn memory(&self) -> usize {
+        let inner = self.lock();
+        if inner.retired {
             return 0;
         }
-        shared.log.memory() + shared.rest
+        inner.log.memory() + inner.overhead
     }
 }
 
-impl Shared {
-    /// How many of the last blocks are spared, or `None` if all are.
-    fn spared(&self, spare: Spare) -> Option<usize> {
-        match spare {
-            Spare::Connected if !self.readers.is_empty() => None,
-            Spare::Connected => Some(0),
-            Spare::Unread => {
-                let slowest = self.readers.iter().map(|(_, seat)| seat.cursor).min();
-                let unread = slowest.map(|slowest| self.log.beyond(slowest).0);
+impl Inner {
+    /// The number of blocks at the end of the log that are protected. `None` if all are.
+    fn protected_blocks(&self, protected: Protected) -> Option<usize> {
+        match protected {
+            Protected::Connected if !self.subscribers.is_empty() => None,
+            Protected::Connected => Some(0),
+            Protected::Unread => {
+                let cursors = self.subscribers.iter().map(|(_, reader)| reader.cursor);
+                let unread = cursors.min().map(|slowest| self.log.size_from(slowest).0);
                 Some(unread.unwrap_or(0) as usize)
             }
-            Spare::UnreadByAll => Some(self.unread().unwrap_or(0)),
+            Protected::UnreadByAll => Some(self.unread().unwrap_or(0)),
         }
     }
 }

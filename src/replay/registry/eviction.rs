@@ -1,116 +1,122 @@
-//! Eviction from the logs of a layer, when there is no room for all.
+//! Eviction from the logs of a layer when they exceed a limit. [`LogRegistry`] documents the order.
 
 use std::{cmp::Reverse, sync::Arc};
 
-use super::{LogRegistry, Record, Shelf};
-use crate::{log::shared_log::Spare, replay::quota::Account};
+use super::{LogRegistry, Registered, Streams};
+use crate::{log::Protected, replay::quota::Account};
 
-impl<R: Record> LogRegistry<R> {
-    /// Evicts what goes first, for a stream that was written to.
-    pub(super) fn make_room(&self, record: &R) {
-        let own_excess = self.own_excess(record);
-        if own_excess > 0 {
-            self.make_room_of_own(record, own_excess);
+impl<S: Registered> LogRegistry<S> {
+    /// Evicts events because of a stream that was written to.
+    pub(super) fn make_room(&self, stream: &S) {
+        let owner_excess = self.owner_excess(stream);
+        if owner_excess > 0 {
+            self.evict_of_owner(stream, owner_excess);
         }
         if self.excess() > 0 {
-            for (owner, account) in self.larger_than(record.account().bytes()) {
-                let larger = account.bytes();
-                let larger = larger.saturating_sub(record.account().bytes());
-                self.evict_idle(&owner, self.excess().min(larger));
+            for (owner, account) in self.larger_owners(stream.account().bytes()) {
+                let difference = account.bytes().saturating_sub(stream.account().bytes());
+                self.evict_detached(&owner, self.excess().min(difference));
             }
         }
         let excess = self.excess();
         if excess > 0 {
-            self.make_room_of_own(record, excess);
+            self.evict_of_owner(stream, excess);
         }
     }
 
-    /// The owners that hold more than this, the largest first.
-    fn larger_than(&self, bytes: usize) -> Vec<(R::Owner, Arc<Account>)> {
-        let shelf = self.lock();
-        let larger = shelf.by_owner.iter();
+    /// The owners that hold more bytes than this, the largest first.
+    fn larger_owners(&self, bytes: usize) -> Vec<(S::Owner, Arc<Account>)> {
+        let streams = self.lock();
+        let larger = streams.by_owner.iter();
         let larger = larger.filter(|(_, owned)| owned.account.bytes() > bytes);
         let larger = larger.map(|(owner, owned)| (owner.clone(), Arc::clone(&owned.account)));
         let mut larger: Vec<_> = larger.collect();
-        drop(shelf);
+        drop(streams);
         larger.sort_by_cached_key(|(_, account)| Reverse(account.bytes()));
         larger
     }
 
-    fn make_room_of_own(&self, record: &R, excess: usize) {
-        let freed = self.evict_idle(record.owner(), excess);
-        if freed < excess {
-            self.evict_read(record, excess - freed);
+    /// Evicts so many bytes from the logs of the stream's owner, those without a client first.
+    fn evict_of_owner(&self, stream: &S, bytes: usize) {
+        let freed = self.evict_detached(stream.owner(), bytes);
+        if freed < bytes {
+            self.evict_read(stream, bytes - freed);
         }
     }
 
-    /// Evicts what was written the longest time ago, roughly, of the logs of an owner that have no client: logs that nothing has been
-    /// written to since they were last looked at go first. Returns how many bytes were freed.
-    fn evict_idle(&self, owner: &R::Owner, bytes: usize) -> usize {
+    /// Evicts so many bytes from the logs of an owner that have no client. Returns how many bytes are freed.
+    ///
+    /// The order approximates least recently written (the clock algorithm): a log that was written to since the last check goes to the
+    /// end of the queue once.
+    fn evict_detached(&self, owner: &S::Owner, bytes: usize) -> usize {
         let mut freed = 0;
-        let queued = |shelf: &Shelf<R>| shelf.by_owner.get(owner).map_or(0, |it| it.queue.len());
-        let mut spared = queued(&self.lock());
-        let mut looked_at = 2 * spared;
-        while looked_at > 0 && freed < bytes {
-            looked_at -= 1;
-            let mut shelf = self.lock();
-            let Shelf {
-                by_token, by_owner, ..
-            } = &mut *shelf;
+        let queued = |streams: &Streams<S>| {
+            let owned = streams.by_owner.get(owner);
+            owned.map_or(0, |owned| owned.eviction_queue.len())
+        };
+        let mut second_chances = queued(&self.lock());
+        let mut checks = 2 * second_chances;
+        while checks > 0 && freed < bytes {
+            checks -= 1;
+            let mut streams = self.lock();
+            let Streams {
+                by_id, by_owner, ..
+            } = &mut *streams;
             let Some(owned) = by_owner.get_mut(owner) else {
                 break;
             };
-            let Some((token, writes)) = owned.queue.pop_front() else {
+            let Some((id, last_writes)) = owned.eviction_queue.pop_front() else {
                 break;
             };
-            let Some(record) = by_token.get(&token) else {
+            let Some(entry) = by_id.get(&id) else {
                 continue;
             };
-            let record = Arc::clone(&record.record);
-            drop(shelf);
-            let now = record.channel().writes();
+            let stream = Arc::clone(&entry.stream);
+            drop(streams);
+            let writes = stream.log().write_count();
             if let Some(owned) = self.lock().by_owner.get_mut(owner) {
-                owned.queue.push_back((token, now));
+                owned.eviction_queue.push_back((id, writes));
             }
-            if now != writes && spared > 0 {
-                spared -= 1;
+            if writes != last_writes && second_chances > 0 {
+                second_chances -= 1;
                 continue;
             }
-            let evicted = record.channel().shrink(bytes - freed, Spare::Connected);
-            self.add(record.account(), -(evicted as i64));
+            let evicted = stream.log().evict(bytes - freed, Protected::Connected);
+            self.add(stream.account(), -(evicted as i64));
             freed += evicted;
         }
         freed
     }
 
-    /// Evicts what clients have read, of the streams of this one's owner that do not fit behind the older ones.
-    fn evict_read(&self, record: &R, bytes: usize) {
-        let shelf = self.lock();
-        let owned = shelf.by_owner.get(record.owner());
-        let records = owned.into_iter().flat_map(|owned| owned.by_number.values());
-        let records: Vec<_> = records.cloned().collect();
-        drop(shelf);
-        let most = record.account().bytes().saturating_sub(bytes);
-        let mut held = 0;
-        // How many bytes are too many when this stream and all older ones are counted.
-        let over = records.iter().map(|record| {
-            held += record.channel().held();
-            held.saturating_sub(most)
+    /// Evicts so many bytes of events that clients have read, from the newest streams of the stream's owner, which exceed the limit if
+    /// the older streams are counted first.
+    fn evict_read(&self, stream: &S, bytes: usize) {
+        let streams = self.lock();
+        let owned = streams.by_owner.get(stream.owner());
+        let owned = owned.into_iter().flat_map(|owned| owned.by_number.values());
+        let owned: Vec<_> = owned.cloned().collect();
+        drop(streams);
+        let limit = stream.account().bytes().saturating_sub(bytes);
+        let mut sum = 0;
+        // For each stream, by how many bytes it and all older ones exceed the limit.
+        let excesses = owned.iter().map(|other| {
+            sum += other.log().memory();
+            sum.saturating_sub(limit)
         });
-        let over: Vec<_> = over.collect();
+        let excesses: Vec<_> = excesses.collect();
         let mut freed = 0;
-        for (other, over) in records.iter().zip(over).rev() {
-            let excess = over.min(bytes.saturating_sub(freed));
+        for (other, excess) in owned.iter().zip(excesses).rev() {
+            let excess = excess.min(bytes.saturating_sub(freed));
             if excess == 0 {
                 break;
             }
-            // A slow reader of a shared stream is cut by what that stream writes, not by what others write.
-            let spare = if std::ptr::eq(&**other, record) {
-                Spare::UnreadByAll
+            // Slow readers of a shared stream lose events to writes of this stream only.
+            let protected = if std::ptr::eq(&**other, stream) {
+                Protected::UnreadByAll
             } else {
-                Spare::Unread
+                Protected::Unread
             };
-            let evicted = other.channel().shrink(excess, spare);
+            let evicted = other.log().evict(excess, protected);
             self.add(other.account(), -(evicted as i64));
             freed += evicted;
         }

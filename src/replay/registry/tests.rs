@@ -1,20 +1,20 @@
-//! Which events are evicted when there is no room for all.
+//! Which events are evicted when the logs exceed a limit.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::*;
-use crate::log::{Retention, event_log::OVERHEAD};
+use crate::log::{Retention, SINGLE_BLOCK_OVERHEAD};
 
-/// One that is written to at every look, if it is busy.
+/// A stream with a log. A busy stream is written to whenever the registry accesses its log.
 struct Stream {
-    channel: SharedLog,
+    log: SharedLog,
     is_busy: bool,
     account: Arc<Account>,
 }
 
-/// One owner may have it all.
-fn logs(bytes: usize) -> LogRegistry<Stream> {
+/// A registry in which one owner may hold all bytes.
+fn registry(bytes: usize) -> LogRegistry<Stream> {
     LogRegistry::new(Quota {
         bytes,
         bytes_per_owner: Some(bytes),
@@ -25,15 +25,15 @@ fn logs(bytes: usize) -> LogRegistry<Stream> {
 impl Stream {
     fn write(&self, bytes: usize) -> (usize, usize) {
         let event = Bytes::from(vec![b'x'; bytes]);
-        self.channel.write([(event.into(), true)], Instant::now())
+        self.log.write([(event.into(), true)], Instant::now())
     }
 }
 
-impl Record for Stream {
-    type Whose = ();
+impl Registered for Stream {
+    type StreamOwner = ();
     type Owner = ();
 
-    fn whose(&self) -> &() {
+    fn stream_owner(&self) -> &() {
         &()
     }
 
@@ -45,66 +45,66 @@ impl Record for Stream {
         &self.account
     }
 
-    fn channel(&self) -> &SharedLog {
+    fn log(&self) -> &SharedLog {
         if self.is_busy {
-            self.channel.write([], Instant::now());
+            self.log.write([], Instant::now());
         }
-        &self.channel
+        &self.log
     }
 }
 
-fn stream(logs: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
-    let channel = SharedLog::new(Retention::default(), Instant::now());
+fn stream(registry: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
+    let log = SharedLog::new(Retention::default(), Instant::now());
     let stream = Arc::new(Stream {
-        channel,
+        log,
         is_busy,
-        account: logs.account_of(&()),
+        account: registry.account_of(&()),
     });
-    logs.insert(StreamId::random(), Arc::clone(&stream));
+    registry.insert(StreamId::random(), Arc::clone(&stream));
     stream
 }
 
-/// How many bytes each of them kept up to now.
-fn kept<const N: usize>(streams: [&Arc<Stream>; N]) -> [usize; N] {
-    streams.map(|stream| stream.channel.retire())
+/// The bytes that these streams hold. Retires them.
+fn retired<const N: usize>(streams: [&Arc<Stream>; N]) -> [usize; N] {
+    streams.map(|stream| stream.log.retire())
 }
 
-const EVENT: usize = 100 + OVERHEAD;
+const EVENT: usize = 100 + SINGLE_BLOCK_OVERHEAD;
 
 #[test]
-fn what_nobody_writes_to_goes_first() {
-    let logs = logs(3 * EVENT);
+fn least_recently_written_log_is_evicted_first() {
+    let registry = registry(3 * EVENT);
     let written = || {
-        let stream = stream(&logs, false);
-        logs.account(&stream, stream.write(100));
+        let stream = stream(&registry, false);
+        registry.account(&stream, stream.write(100));
         stream
     };
     let (a, b, c) = (written(), written(), written());
-    assert_eq!(logs.bytes(), 3 * EVENT, "there is room for three");
+    assert_eq!(registry.bytes(), 3 * EVENT, "three registry fit");
     let d = written();
-    assert_eq!(logs.bytes(), 3 * EVENT);
-    // The first had to go, the oldest of those that were alike; and nobody has written to the third and the fourth since.
-    logs.account(&b, b.write(100));
-    assert_eq!(logs.bytes(), 3 * EVENT);
-    assert_eq!(kept([&a, &b, &c, &d]), [0, 2 * EVENT, 0, EVENT]);
+    assert_eq!(registry.bytes(), 3 * EVENT);
+    // The first was evicted as the oldest. The third and the fourth were not written to after that.
+    registry.account(&b, b.write(100));
+    assert_eq!(registry.bytes(), 3 * EVENT);
+    assert_eq!(retired([&a, &b, &c, &d]), [0, 2 * EVENT, 0, EVENT]);
 }
 
 #[test]
-fn room_is_made_although_all_are_written_to_all_the_time() {
-    let logs = logs(0);
-    let busy = [(); 5].map(|()| stream(&logs, true));
+fn busy_registry_are_evicted_too() {
+    let registry = registry(0);
+    let busy = [(); 5].map(|()| stream(&registry, true));
     for stream in &busy {
         stream.write(100);
     }
-    logs.account(&busy[0], (5 * EVENT, 0));
-    assert_eq!(logs.bytes(), 0);
-    assert_eq!(kept(busy.each_ref()), [0; 5]);
+    registry.account(&busy[0], (5 * EVENT, 0));
+    assert_eq!(registry.bytes(), 0);
+    assert_eq!(retired(busy.each_ref()), [0; 5]);
 }
 
 #[test]
-fn places_of_those_who_are_gone_go_when_they_are_most() {
-    // So many, of which so many go, leave so many places.
-    for (all, gone, places) in [
+fn queue_drops_removed_streams_when_they_are_most() {
+    // The number of streams, of removed ones, and of queue entries after that.
+    for (all, removed, queued) in [
         (100, 1, 100),
         (100, 50, 100),
         (100, 51, 49),
@@ -112,54 +112,54 @@ fn places_of_those_who_are_gone_go_when_they_are_most() {
         (65, 32, 65),
         (65, 33, 32),
     ] {
-        let logs = logs(0);
-        let tokens: Vec<_> = (0..all).map(|_| StreamId::random()).collect();
-        for &token in &tokens {
-            let channel = SharedLog::new(Retention::default(), Instant::now());
+        let registry = registry(0);
+        let ids: Vec<_> = (0..all).map(|_| StreamId::random()).collect();
+        for &id in &ids {
+            let log = SharedLog::new(Retention::default(), Instant::now());
             let stream = Stream {
-                channel,
+                log,
                 is_busy: false,
-                account: logs.account_of(&()),
+                account: registry.account_of(&()),
             };
-            logs.insert(token, Arc::new(stream));
+            registry.insert(id, Arc::new(stream));
         }
-        for &token in &tokens[..gone] {
-            logs.remove(token);
+        for &id in &ids[..removed] {
+            registry.remove(id);
         }
         assert_eq!(
-            logs.lock().by_owner[&()].queue.len(),
-            places,
-            "{all} without {gone}"
+            registry.lock().by_owner[&()].eviction_queue.len(),
+            queued,
+            "{removed} of {all}"
         );
-        assert_eq!(logs.len(), all - gone);
+        assert_eq!(registry.len(), all - removed);
     }
 }
 
 #[test]
-fn all_logs_show_how_many_there_are_and_how_much_they_keep() {
-    let logs = logs(1000);
-    let one = stream(&logs, false);
-    stream(&logs, false);
-    logs.account(&one, one.write(100));
-    let shown = format!("Logs {{ streams: 2, bytes: {EVENT} }}");
-    assert_eq!(format!("{logs:?}"), shown);
+fn debug_shows_the_number_of_streams_and_their_bytes() {
+    let registry = registry(1000);
+    let one = stream(&registry, false);
+    stream(&registry, false);
+    registry.account(&one, one.write(100));
+    let shown = format!("LogRegistry {{ streams: 2, bytes: {EVENT} }}");
+    assert_eq!(format!("{registry:?}"), shown);
 }
 
 #[test]
-fn what_is_let_go_of_before_it_was_counted_takes_nothing_else_along() {
-    let logs = logs(500);
+fn eviction_before_accounting_evicts_nothing_else() {
+    let registry = registry(500);
     let stream = |bytes| {
-        let stream = stream(&logs, false);
+        let stream = stream(&registry, false);
         let change = stream.write(bytes);
         (stream, change)
     };
     let (one, uncounted) = stream(1000);
-    // Others have need of room.
-    logs.account(&one, (600, 0));
+    // Another stream needs room.
+    registry.account(&one, (600, 0));
     let (other, change) = stream(100);
-    logs.account(&other, change);
-    assert_eq!(one.channel.retire(), 0);
-    assert_eq!(other.channel.retire(), change.0);
-    logs.account(&one, uncounted);
-    assert_eq!(logs.bytes(), 600 + change.0);
+    registry.account(&other, change);
+    assert_eq!(one.log.retire(), 0);
+    assert_eq!(other.log.retire(), change.0);
+    registry.account(&one, uncounted);
+    assert_eq!(registry.bytes(), 600 + change.0);
 }
