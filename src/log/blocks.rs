@@ -310,7 +310,7 @@ impl Blocks {
         self.segments[self.segment_of(sequence)].epoch
     }
 
-    /// The sequence number after the last block whose position is not later than this one.
+    /// The sequence number after the last block that is not later than this position.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn end_at(&self, position: Position) -> Option<u64> {
         let Position { epoch, sequence } = position;

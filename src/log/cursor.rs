@@ -1,4 +1,4 @@
-//! Positions in a log, and what a log tells about them.
+//! Positions in a log, and the results of operations at a position.
 
 use crate::codec::ChunkSlice;
 

@@ -7,7 +7,8 @@ use std::{error::Error, fmt, str::FromStr};
 /// It is the first part of the [`EventId`]s of the stream. Unless events [keep the ids of the
 /// upstream](crate::replay::Replay::preserve_upstream_ids), an id in a client's `Last-Event-ID` therefore names the stream. The
 /// layer puts the id of a recorded stream into the [extensions](http::Response::extensions) of every response that reads it, so
-/// that a middleware around the layer can name the stream, for example to [close](crate::SseProxyLayer::abort) it:
+/// that a middleware around the layer can name the stream, for example to [close](crate::SseProxyLayer::abort) it. If several nested
+/// layers record a response, the extensions name the stream of the outermost one.
 ///
 /// ```
 /// # use std::convert::Infallible;

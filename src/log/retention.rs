@@ -1,11 +1,11 @@
-//! How much of a stream its log keeps.
+//! The retention of a recorded stream.
 
 use std::time::Duration;
 
 /// How much of one recorded stream its log keeps. When a limit is exceeded, the oldest blocks are evicted first.
 ///
-/// A log keeps the last block whatever the limits of number and size are. While a stream has clients, it also keeps what the fastest
-/// of them has not read yet.
+/// The limits of number and size never evict the last block. While a stream has clients, no limit evicts a block that the fastest client
+/// has not read yet: the upstream has to wait instead.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Retention {
     /// The maximum size, in bytes, of events and comments, where each counts 40 bytes more for its entry in the log. The default is
     /// 1 MiB.
     ///
-    /// The last 4 KiB of a stream whose events come one by one take up to 16 KiB of memory. This memory counts in
+    /// If events come one by one, the last 4 KiB of them take up to 16 KiB of memory. This memory counts in
     /// [`max_replay_bytes`](crate::SseProxyLayer::max_replay_bytes), not here.
     pub bytes: usize,
     /// The maximum age. The default is 5 minutes. Events that no connected client has read yet stay longer.

@@ -79,7 +79,7 @@ pub(crate) enum Ending {
     Broken(Arc<Error>),
 }
 
-/// What the writer may do.
+/// The demand of the readers: whether the writer may write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WriteDemand {
     /// Write up to so many blocks and bytes.
@@ -90,7 +90,7 @@ pub(crate) enum WriteDemand {
     Stop,
 }
 
-/// What a reader gets.
+/// The result of a read.
 #[derive(Debug)]
 pub(crate) enum ReadOutcome {
     /// Blocks, which are in the buffer of the call.
@@ -296,7 +296,8 @@ impl SharedLog {
         }
     }
 
-    /// What the writer may do. `next_size` is the size, in bytes, of its next block, or 0. The writer is woken when the demand changes.
+    /// Returns the demand of the readers. `next_size` is the size, in bytes, of the writer's next block, or 0. The writer is woken when the
+    /// demand changes.
     pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next_size: u64) -> WriteDemand {
         let mut inner = self.lock();
         match &mut inner.writer {

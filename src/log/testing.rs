@@ -57,10 +57,10 @@ struct Model {
     ended: bool,
 }
 
-/// The memory that one call may evict beyond what it was asked for: half of a merged segment, and the overhead of one.
+/// The upper bound, in bytes, of memory that one call evicts beyond the requested memory: half of a merged segment, and its overhead.
 const EXCESS: usize = 8 << 10;
 
-/// The upper bound, in bytes, of what a block counts beside its text.
+/// The upper bound, in bytes, of the overhead of a block.
 const PER_BLOCK: usize = 100;
 
 /// Reads from a cursor to the end. Returns the blocks and the result that is not a block.

@@ -236,7 +236,7 @@ fn writer_is_woken_when_it_waits_for_a_reader_that_reads() {
     assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
     write(&log, &[b"d"]);
     assert_eq!(log.poll_demand(cx, 0), WriteDemand::Wait);
-    // Slower readers make no room by what they read.
+    // A slower reader makes no room.
     assert!(read(&log, two, 1).is_some());
     let beside = log.subscribe(log.oldest());
     assert_eq!(woken(), 0);

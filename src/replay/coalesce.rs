@@ -42,11 +42,11 @@ enum InFlight {
     Open(Arc<RecordedStream>),
 }
 
-/// What a request does.
+/// The role of a request in a shared call.
 pub(crate) enum Role {
     /// It joins a running stream.
     Join(Subscription),
-    /// It waits for the stream of another request. If the channel closes, there is no stream to share.
+    /// It waits for the stream of another request. If the channel closes, the call has opened no stream to share.
     Follow(oneshot::Receiver<Subscription>, Interest),
     /// There is a stream or a call to share, and the client is not known to be authorized.
     Unauthorized(Option<Interest>),
@@ -76,7 +76,7 @@ impl Coalescer {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides what a request does. A client that is not authorized joins nothing, so that it has no effect on a stream.
+    /// Assigns a role to a request. A client that is not authorized joins nothing, so that it has no effect on a stream.
     pub(crate) fn assign_role(
         self: &Arc<Self>,
         key: Key,

@@ -112,8 +112,8 @@ pub enum Gap {
     /// * `{"reason":"unknown"}`: the stream is unknown. The response ends.
     /// * `{"reason":"failed"}`: the stream broke, and the client has all its events. The response ends.
     ///
-    /// In the last two cases the event resets the client's last event id, so that the client begins anew. A client whose
-    /// [query parameter](Replay::query_param) names the event gets an id that means the same, because a URL is not reset. The response
+    /// In the last two cases the event resets the client's last event id, so that the client begins anew. A client that
+    /// names the event in the [query parameter](Replay::query_param) gets an id that means the same, because a URL is not reset. The response
     /// of an unknown stream has no header fields of an upstream. A layer outside of this one has to add what pages of other origins
     /// need (`Access-Control-Allow-Origin`).
     ///
@@ -141,7 +141,7 @@ pub(crate) struct PrimingEvent {
 }
 
 impl Replay {
-    /// Sets how much of each stream is kept. The default is 1 MiB for 5 minutes; see [`Retention`].
+    /// Sets how much of each stream its log keeps. The default is 1 MiB for 5 minutes; see [`Retention`].
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -323,8 +323,8 @@ impl Replay {
         self
     }
 
-    /// Lets requests with the same key share one stream, so that the upstream gets one request. Off by default, and for requests whose key is
-    /// `None`.
+    /// Lets requests with the same key share one stream, so that the upstream gets one request. Off by default. A request with the key
+    /// `None` shares no stream.
     ///
     /// Only requests of the same owner, session and host share a stream, whatever the key is. Clients with different tokens therefore have
     /// different streams, unless [`owner`](crate::SseProxyLayer::owner) says otherwise. Cookies count only if they are

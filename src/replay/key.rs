@@ -57,7 +57,7 @@ impl StreamKey {
     }
 }
 
-/// The host of a request, and then this text. A server may have several hosts, whose equal paths are different resources.
+/// The host of a request, and then this text. A server may have several hosts, and equal paths of two hosts are different resources.
 ///
 /// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
 /// because the service may use either.

@@ -1,4 +1,4 @@
-//! The continuation of a recorded stream by a client: the upstream is asked to continue when a client resumes.
+//! Continues a recorded stream when a client resumes: the layer forwards the request of the client to the upstream.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

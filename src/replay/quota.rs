@@ -1,4 +1,4 @@
-//! The limits for the recorded streams of a layer, in all and for each owner.
+//! The limits for the recorded streams of a layer: one for the layer and one for each owner.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -24,7 +24,7 @@ use crate::{
     upstream::{UpstreamProgress, body::DecodedBody},
 };
 
-/// A stream whose events are kept in a log, so that clients can resume it.
+/// A stream with a log of its last events, so that clients can resume it.
 pub(crate) struct RecordedStream {
     pub(crate) id: StreamId,
     /// Clients resume the latest of several streams with one key and one id of the upstream.
@@ -181,7 +181,7 @@ impl RecordedStream {
         }
     }
 
-    /// Whether the stream has changed since the upstream was asked to continue after this id for this reader: another answer came
+    /// Whether the stream has changed since this reader's request asked the upstream to continue after this id: another answer came
     /// first, or interceptors released or dropped the events that they held.
     pub(crate) fn has_advanced_past(&self, reader: &Reader, last_id: &str) -> bool {
         self.log.state() == LogState::Live

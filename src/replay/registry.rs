@@ -21,7 +21,7 @@ use crate::{
 pub(crate) trait Registered {
     /// The owner and the session of a stream.
     type StreamOwner: Clone + Eq + Hash;
-    /// The owner, to whom the memory of the stream counts.
+    /// The owner. The memory of the stream counts against the limit of this owner.
     type Owner: Clone + Eq + Hash;
 
     fn stream_owner(&self) -> &Self::StreamOwner;
@@ -190,7 +190,7 @@ impl<S: Registered> LogRegistry<S> {
         drop(streams);
     }
 
-    /// [Removes](Self::remove) a stream to whose log nothing more is written, and stops counting its memory.
+    /// [Removes](Self::remove) a stream and stops counting its memory. The writer must have stopped.
     pub(crate) fn retire(&self, id: StreamId, stream: &S) {
         self.remove(id);
         self.account(stream, (0, stream.log().retire()));

@@ -29,8 +29,8 @@ impl RecordedStreams {
         }
     }
 
-    /// Closes a stream with its predecessors and successors: they end now and cannot be resumed. Returns false if there is no such
-    /// stream.
+    /// Closes a stream with its predecessors and successors: they end now and cannot be resumed. Returns false if the stream is
+    /// unknown.
     pub(crate) fn close(&self, stream: StreamId) -> bool {
         let found = self.registry.find(stream);
         if let Some(stream) = &found {
@@ -82,7 +82,7 @@ impl Drop for Registration {
         let RecordedStream { id, log, .. } = &*self.stream;
         self.streams.registry.retire(*id, &self.stream);
         self.streams.coalescer.remove(&self.stream);
-        // The readers of a stream whose task was dropped must not wait for more events.
+        // If the task was dropped, the readers must not wait for more events.
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
         if matches!(log.state(), LogState::Live) {
             log.end(LogState::Failed, Ending::Broken(aborted));

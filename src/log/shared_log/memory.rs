@@ -1,4 +1,4 @@
-//! The memory of a shared log: what counts, and what is evicted for other logs.
+//! The memory of a shared log, and eviction from it for other logs.
 
 use tokio::time::Instant;
 
