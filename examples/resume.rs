@@ -57,7 +57,7 @@ async fn chat() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
 /// The body is an id of any event of the stream. Whoever knows one may stop it.
 async fn stop(State(layer): State<SseProxyLayer>, id: String) -> StatusCode {
     match id.parse::<EventId>() {
-        Ok(id) if layer.abort(id.stream) => StatusCode::NO_CONTENT,
+        Ok(id) if layer.abort(id.stream()) => StatusCode::NO_CONTENT,
         _ => StatusCode::NOT_FOUND,
     }
 }

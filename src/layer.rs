@@ -290,8 +290,10 @@ impl<R> SseProxyLayer<R> {
         self.state.streams.registry.bytes()
     }
 
-    /// Closes a recorded stream, named by the stream id in the [ids](crate::replay::EventId) of its events. Returns false if there
-    /// is no such stream.
+    /// Closes a recorded stream. Returns false if there is no such stream.
+    ///
+    /// The [`StreamId`] is in the [extensions](http::Response::extensions) of each response that reads the stream, and in the
+    /// [ids](crate::replay::EventId::stream) of its events, which its client knows.
     ///
     /// Cancels the upstream request, and fails the bodies of the stream's clients with [`Aborted`](crate::ErrorKind::Aborted). The
     /// stream can no longer be resumed, even if it has ended: a `GET` with one of its ids is answered with 204, at which an
@@ -312,7 +314,7 @@ impl<R> SseProxyLayer<R> {
     /// let layer = SseProxyLayer::default().replay(Replay::default());
     /// // A user presses "stop" in a client that has received this event id.
     /// let id: EventId = last_event_id.parse()?;
-    /// layer.abort(id.stream);
+    /// layer.abort(id.stream());
     /// # Ok(()) }
     /// ```
     pub fn abort(&self, stream: StreamId) -> bool {

@@ -1,23 +1,22 @@
-//! Whatever is done to a log, in whatever order: what it tells is what it was told, or that it cannot.
+//! A log returns the blocks that were appended to it or reports a gap, after any sequence of operations.
 
 #![no_main]
-
-#[path = "../../tests/replay/log/model.rs"]
-mod model;
 
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use model::{Op, check_all};
-use tower_sse_proxy::replay::{LogState, Retention};
+use tower_sse_proxy::replay::{
+    Retention,
+    log_testing::{Op, check_all},
+};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
     events: u8,
     bytes: u16,
     age: u8,
-    at_once: bool,
+    manual_commit: bool,
     steps: Vec<Step>,
 }
 
@@ -25,15 +24,15 @@ struct Input {
 enum Step {
     Event(u8),
     Comment(u8),
-    Shrink(u16, bool),
+    Evict(u16, bool),
     Commit(u8),
     Pass(u8),
     Expire,
-    TakeOver(u8),
+    BeginEpoch(u8),
     Live,
-    Suspended,
+    Suspend,
     Complete,
-    Failed,
+    Fail,
 }
 
 impl From<Step> for Op {
@@ -47,9 +46,9 @@ impl From<Step> for Op {
                 size: size.into(),
                 event: false,
             },
-            Step::Shrink(bytes, keep) => Op::Shrink {
-                bytes: bytes.into(),
-                keep: keep.into(),
+            Step::Evict(memory, protected) => Op::Evict {
+                memory: memory.into(),
+                protected: protected.into(),
             },
             Step::Commit(all_but) => Op::Commit {
                 all_but: all_but.into(),
@@ -58,21 +57,23 @@ impl From<Step> for Op {
                 seconds: seconds.into(),
             },
             Step::Expire => Op::Expire,
-            Step::TakeOver(by) => Op::TakeOver { by: by.into() },
-            Step::Live => Op::Set(LogState::Live),
-            Step::Suspended => Op::Set(LogState::Suspended),
-            Step::Complete => Op::Set(LogState::Complete),
-            Step::Failed => Op::Set(LogState::Failed),
+            Step::BeginEpoch(epoch) => Op::BeginEpoch {
+                epoch: epoch.into(),
+            },
+            Step::Live => Op::Live,
+            Step::Suspend => Op::Suspend,
+            Step::Complete => Op::Complete,
+            Step::Fail => Op::Fail,
         }
     }
 }
 
 fuzz_target!(|input: Input| {
-    let bounds = Retention::default()
+    let retention = Retention::default()
         .events(input.events.into())
         .bytes(input.bytes.into())
         .age(Duration::from_secs(input.age.into()));
-    // The model looks at everything after each step.
+    // The model compares the whole log after each step.
     let steps = input.steps.into_iter().take(200);
-    check_all(bounds, input.at_once, steps.map(Op::from));
+    check_all(retention, input.manual_commit, steps.map(Op::from));
 });

@@ -58,7 +58,7 @@ fn who_comes_back_in_the_middle_of_a_write_misses_nothing() {
                 stream.complete();
             })
         };
-        let (Found::At(at) | Found::Over(at)) = stream.after(0) else {
+        let (Found::At(at) | Found::Ended(at)) = stream.after(0) else {
             panic!("all is kept");
         };
         let mut reader = stream.read(at);
@@ -81,7 +81,7 @@ fn who_comes_back_to_what_is_let_go_has_it_all_or_is_told() {
             })
         };
         match stream.after(0) {
-            Found::At(at) | Found::Over(at) => match block_on(stream.read(at).rest()) {
+            Found::At(at) | Found::Ended(at) => match block_on(stream.read(at).rest()) {
                 (all, Read::End) => assert_eq!(all, [1, 2, 3]),
                 (some, over) => {
                     assert_eq!(over, Read::Lagged);
@@ -201,9 +201,9 @@ fn room_is_made_for_others_and_nobody_passes_over_it_in_silence() {
         let other = {
             let stream = stream.clone();
             thread::spawn(move || {
-                stream.shrink();
+                stream.evict();
                 stream.write(1);
-                stream.shrink();
+                stream.evict();
                 stream.complete();
             })
         };
@@ -227,7 +227,7 @@ fn of_two_who_have_the_stream_go_on_one_does_and_both_read_it() {
             move || match stream.after(0) {
                 Found::Suspended(at) => {
                     let mut reader = stream.read(at);
-                    let first = stream.go_on();
+                    let first = stream.resume();
                     if first {
                         stream.write(1);
                         stream.complete();
@@ -242,7 +242,7 @@ fn of_two_who_have_the_stream_go_on_one_does_and_both_read_it() {
                     }
                     first
                 }
-                Found::At(at) | Found::Over(at) => {
+                Found::At(at) | Found::Ended(at) => {
                     assert_eq!(block_on(stream.read(at).rest()), (vec![1], Read::End));
                     false
                 }

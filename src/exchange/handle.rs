@@ -1,6 +1,6 @@
 //! The order in which a request is handled: session, resume, coalescing, the service, the response.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -145,8 +145,10 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         {
             let status = response.as_ref().ok().map(Response::status);
             match pending.resolve_upstream_answer::<B>(status) {
-                Ok(subscription) => return Ok(Outcome::Subscribe(Box::new(subscription))),
-                Err(pending) => recording.pending = Some(pending),
+                ControlFlow::Break(subscription) => {
+                    return Ok(Outcome::Subscribe(Box::new(subscription)));
+                }
+                ControlFlow::Continue(pending) => recording.pending = Some(pending),
             }
         }
         let (mut parts, body) = response?.into_parts();
@@ -221,7 +223,7 @@ async fn assign_role<R>(
     let start = replay
         .share
         .as_ref()
-        .map_or(StartAt::Live, |share| share.join);
+        .map_or(StartAt::Live, |share| share.from);
     let coalescer = &context.state.streams.coalescer;
     let mut has_waited = false;
     let mut is_authorized = replay.authorize.is_none();

@@ -20,8 +20,9 @@ use crate::{
         Replay,
         coalesce::LeaderGuard,
         continuation_rules::ContinuationRules,
-        driver::{Limits, RecordDriver},
+        driver::RecordDriver,
         key::{StreamKey, StreamOwner},
+        lifetime::Limits,
         pending_resume::PendingResume,
         recorded_stream::{NewRecordedStream, RecordedStream},
         subscription::Subscription,
@@ -81,9 +82,9 @@ where
     let mut predecessor = None;
     if let Some(pending) = pending {
         match pending.resume_with(body) {
-            Ok(reader) => {
+            Ok((stream, reader)) => {
                 event_stream::rewrite_headers(&mut parts.headers);
-                return Ok(Subscription::new(parts, reader));
+                return Ok(Subscription::new(stream, parts, reader));
             }
             Err((answer, ended)) => {
                 body = answer;
@@ -102,7 +103,10 @@ where
     let progress = predecessor.as_ref();
     let progress = progress.map(|stream| stream.progress.followed());
     let progress = Arc::new(progress.unwrap_or_default());
-    let stage = ProgressStage::new(Arc::clone(&progress), Some(Arc::clone(&replay.completes)));
+    let stage = ProgressStage::new(
+        Arc::clone(&progress),
+        Some(Arc::clone(&replay.complete_when)),
+    );
     let (pull, lease) = request.open_stream(&mut parts, body, session, Some(stage))?;
     let pull = pull.with_drop_outcome(StreamOutcome::Shutdown);
 
@@ -112,7 +116,7 @@ where
     let sessions = request.policy.sessions.as_deref();
     let (stream, on_demand) = RecordedStream::new(NewRecordedStream {
         id: StreamId::random(),
-        log: SharedLog::new(replay.bounds, now),
+        log: SharedLog::new(replay.retention, now),
         account: streams.registry.account_of(&owner.owner),
         owner,
         key,
@@ -121,7 +125,7 @@ where
             replay.response_headers.contains(name)
                 || sessions.is_some_and(|sessions| sessions.has_header(name))
         }),
-        upstream_ids: replay.upstream_ids,
+        preserves_upstream_ids: replay.preserve_upstream_ids,
         continuation: ContinuationRules::new(&replay, &client.method, resumes_with_get),
     });
     let stream = Arc::new(stream);
@@ -136,20 +140,24 @@ where
         None => pull.continued_by(on_demand),
     };
 
-    if let Some(prime) = replay.prime.filter(|_| !replay.upstream_ids) {
+    if let Some(prime) = replay
+        .priming_event
+        .filter(|_| !replay.preserve_upstream_ids)
+    {
         let blocks = priming_event(&stream, prime.retry);
         let change = stream.log.write(blocks, now);
         streams.registry.account(&stream, change);
     }
     let reader = stream.subscribe(stream.log.oldest());
-    let detaches = replay.detach.as_ref();
+    let detaches = replay.detach_when.as_ref();
     let grace_period = if detaches.is_none_or(|detaches| detaches(client, &parts)) {
-        replay.linger
+        replay.grace_period
     } else {
         Duration::ZERO
     };
-    let limits = Limits::new(grace_period, replay.detached_bytes, replay.lifetime);
-    streams.registry.insert(stream.id, Arc::clone(&stream));
+    let limits = Limits::new(grace_period, replay.max_detached_bytes, replay.max_age);
+    let id = stream.id;
+    streams.registry.insert(id, Arc::clone(&stream));
     if predecessor.is_some_and(|predecessor| predecessor.is_closed()) {
         // The call that closed it may have come before this stream was its successor.
         streams.close_found(&stream);
@@ -166,7 +174,7 @@ where
         lease,
     );
     (replay.executor)(Box::pin(driver));
-    Ok(Subscription::new(parts, reader))
+    Ok(Subscription::new(id, parts, reader))
 }
 
 /// An event with an id and without data, by which clients can resume the stream before its first event.
@@ -176,7 +184,7 @@ fn priming_event(stream: &RecordedStream, retry: Option<Duration>) -> Vec<(Chunk
         event.set_retry(retry);
     }
     let mut encoder = LogEncoder::new(Some(stream.id));
-    encoder.make_room(1, 0);
+    encoder.set_room(1, 0);
     encoder.block(event.into());
-    encoder.take(stream.log.next_position())
+    encoder.encode(stream.log.next_position())
 }

@@ -146,13 +146,17 @@ fn unread<B: Body>(
     Response::from_parts(parts, body)
 }
 
-/// A recorded stream, as its client reads it.
+/// A recorded stream, as its client reads it. The id of the stream is in the response extensions.
 fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Response<SseBody<B>> {
     let Subscription {
-        head,
+        stream,
+        mut head,
         reader,
         first,
     } = subscription;
+    if let Some(stream) = stream {
+        head.extensions.insert(stream);
+    }
     let policy = &request.policy;
     let body = match reader {
         // The head of a `GET` response, and no body (RFC 9110 9.3.2).

@@ -59,12 +59,12 @@ pub(crate) fn names_an_event(request: &request::Parts, replay: &Replay) -> bool 
         let mut parameters = parameters(&request.uri);
         parameters.any(|parameter| parameter.is(name) && !parameter.value().is_empty())
     };
-    has_last_event_id(&request.headers) || replay.query.as_deref().is_some_and(in_query)
+    has_last_event_id(&request.headers) || replay.query_param.as_deref().is_some_and(in_query)
 }
 
 /// Whether a request has the parameter of [`Replay::query_param`], be it empty.
 fn has_parameter(request: &request::Parts, replay: &Replay) -> bool {
-    let name = replay.query.as_deref();
+    let name = replay.query_param.as_deref();
     name.is_some_and(|name| parameters(&request.uri).any(|parameter| parameter.is(name)))
 }
 
@@ -102,7 +102,7 @@ impl Resume<'_> {
             Ok(Some(id)) => Named::Own(id),
             Ok(None) => match self.upstream_id(upstream) {
                 Some(id) => Named::Upstream(id),
-                None if self.replay.only_own_ids && names_an_event(upstream, self.replay) => {
+                None if self.replay.reject_foreign_ids && names_an_event(upstream, self.replay) => {
                     Named::Foreign
                 }
                 None if !is_get && names_an_event(client, self.replay) => Named::Foreign,
@@ -128,7 +128,8 @@ impl Resume<'_> {
             Named::Foreign => None,
         };
         let Some((found, position)) = found else {
-            let may_be_known = matches!(named, Named::Upstream(_)) && !self.replay.only_own_ids;
+            let may_be_known =
+                matches!(named, Named::Upstream(_)) && !self.replay.reject_foreign_ids;
             // The upstream may know the events after it. With any other method it would repeat the action of the request.
             return if may_be_known && is_get {
                 Resumed::No
@@ -187,7 +188,7 @@ impl Resume<'_> {
             CursorLookup::Evicted => return self.gap(client, "evicted", Some(stream)),
             CursorLookup::Unknown => return self.gap(client, "unknown", None),
         };
-        let subscription = Subscription::new(stream.head(), stream.subscribe(cursor));
+        let subscription = Subscription::new(stream.id, stream.head(), stream.subscribe(cursor));
         Resumed::Subscribe(Box::new(subscription))
     }
 
@@ -212,7 +213,7 @@ impl Resume<'_> {
             stream,
             reader,
             last_id,
-            is_event_source: self.replay.gap == Gap::Event,
+            is_event_source: self.replay.on_gap == Gap::Event,
             permit,
         };
         if failed_meanwhile && pending.is_event_source {
@@ -240,7 +241,8 @@ impl Resume<'_> {
 
     /// The upstream's id that a request names, if streams are found by such ids.
     fn upstream_id(&self, request: &request::Parts) -> Option<String> {
-        let is_found_by_it = self.replay.upstream_ids && self.owner.owner != Owner::ANONYMOUS;
+        let is_found_by_it =
+            self.replay.preserve_upstream_ids && self.owner.owner != Owner::ANONYMOUS;
         let mut values = request.headers.get_all(LAST_EVENT_ID).iter();
         let (Some(id), None) = (values.next(), values.next()) else {
             return None;
@@ -259,7 +261,7 @@ impl Resume<'_> {
             [Some(id)] => {
                 request.headers.remove(LAST_EVENT_ID);
                 // The layer gives this id only to clients with an event id in their URL.
-                let begins_anew = self.replay.query.is_some() && id == EventId::NONE;
+                let begins_anew = self.replay.query_param.is_some() && id == EventId::NONE;
                 Ok(Some(id).filter(|_| !begins_anew))
             }
             _ if any_own => {
@@ -273,7 +275,7 @@ impl Resume<'_> {
     /// Takes the parameter of [`Replay::query_param`] out of the query. Returns its id if the layer gave it. Any other id moves to
     /// `Last-Event-ID`, unless the client sends that itself.
     fn take_id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
-        let Some(name) = self.replay.query.as_deref() else {
+        let Some(name) = self.replay.query_param.as_deref() else {
             return Ok(None);
         };
         let found = parameters(&request.uri).filter(|parameter| parameter.is(name));
@@ -311,7 +313,7 @@ impl Resume<'_> {
         reason: &str,
         rest: Option<Arc<RecordedStream>>,
     ) -> Resumed {
-        let status = match self.replay.gap {
+        let status = match self.replay.on_gap {
             Gap::Status(status) => Some(status),
             Gap::Event if client.method != Method::GET => Some(StatusCode::GONE),
             Gap::Event => None,
@@ -323,6 +325,7 @@ impl Resume<'_> {
         let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
         // These values have no line ends, so that they cannot fail.
         let _ = event.set_event("gap");
+        let stream = rest.as_ref().map(|rest| rest.id);
         let head = rest.as_ref().map(|rest| rest.head());
         let reader = rest.map(|rest| {
             let (oldest, last) = rest.log.oldest_or_last();
@@ -340,6 +343,7 @@ impl Resume<'_> {
             let _ = event.set_id(id.unwrap_or_default());
         }
         Resumed::Subscribe(Box::new(Subscription {
+            stream,
             head: head.unwrap_or_else(|| head_with(plain_headers())),
             reader,
             first: Some(event.into_block().into_raw()),

@@ -1,18 +1,44 @@
-//! Ids of events that tell where in which stream they stand.
+//! Ids of recorded streams and of their events.
 
 use std::{error::Error, fmt, str::FromStr};
 
-/// Names a stream: 128 random bits, so that nobody comes upon one who was not told.
+/// The id of a recorded stream: 128 random bits, so that no client can guess it.
 ///
-/// `Debug` does not show it.
+/// It is the first part of the [`EventId`]s of the stream. Unless events [keep the ids of the
+/// upstream](crate::replay::Replay::preserve_upstream_ids), an id in a client's `Last-Event-ID` therefore names the stream. The
+/// layer puts the id of a recorded stream into the [extensions](http::Response::extensions) of every response that reads it, so
+/// that a middleware around the layer can name the stream, for example to [close](crate::SseProxyLayer::abort) it. If several nested
+/// layers record a response, the extensions name the stream of the outermost one.
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use bytes::Bytes;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// use tower_sse_proxy::{SseProxyLayer, replay::{Replay, StreamId}};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let upstream = service_fn(|_: Request<()>| async {
+/// #     Response::builder().header("content-type", "text/event-stream").body(Full::<Bytes>::from("data: 1\n\n"))
+/// # });
+/// let layer = SseProxyLayer::default().replay(Replay::default());
+/// let response = layer.layer(upstream).oneshot(Request::get("/feed").body(())?).await?;
+///
+/// let stream = *response.extensions().get::<StreamId>().expect("the stream is recorded");
+/// assert!(layer.abort(stream));
+/// # Ok(()) }
+/// ```
+///
+/// `Debug` does not show the bits, because a client with the id may be able to resume the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamId(u128);
 
 impl StreamId {
-    /// A new one, of random bits from the operating system.
+    /// Returns a new id with random bits of the operating system.
     ///
     /// # Panics
-    /// If the operating system has no random numbers to give.
+    /// If the operating system has no random numbers.
     pub fn random() -> Self {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the operating system has random numbers");
@@ -20,43 +46,40 @@ impl StreamId {
     }
 }
 
-/// Where in its stream an event stands.
-///
-/// Of two positions the later one is greater. The epoch counts who writes the log: whoever takes over from another goes on in the
-/// next one, so that what a writer adds that does not know that it was replaced is told from what its successor adds. With one
-/// writer it is 0.
+/// The position of a block in its stream. A later position is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
-    /// Whose turn it was.
-    pub epoch: u64,
-    /// The how manieth block of the stream it is, from 0.
-    pub sequence: u64,
+pub(crate) struct Position {
+    /// The generation of the writer. Each takeover by another writer raises it, so that blocks of a writer that was replaced differ
+    /// from blocks of its successor. With one writer it is 0.
+    pub(crate) epoch: u64,
+    /// The sequence number of the block, starting at 0.
+    pub(crate) sequence: u64,
 }
 
-/// The id of an event in a stream that is kept: `<token>.<epoch>.<number>`.
+/// The id of an event in a recorded stream: `<stream>.<epoch>.<sequence>`.
 ///
-/// It is visible ASCII without blanks, as a client sends it back unchanged (WHATWG HTML 9.2.3: header values lose blanks at their
-/// ends), and there is one way to write it: what reads as an id and is not what [`Display`](fmt::Display) writes is none of ours.
+/// The stream is 32 lowercase hexadecimal digits, the others are decimal numbers. An id is visible ASCII, so that a client can return it
+/// unchanged in a header field (WHATWG HTML 9.2.3; RFC 9110 5.5). Each id has one spelling: [`FromStr`] accepts only what
+/// [`Display`](fmt::Display) writes.
 ///
 /// ```
-/// use tower_sse_proxy::replay::{EventId, Position, StreamId};
+/// use tower_sse_proxy::replay::EventId;
 ///
-/// let id = EventId { stream: StreamId::random(), position: Position { epoch: 0, sequence: 7 } };
-/// let text = id.to_string();
-/// assert!(text.ends_with(".0.7"));
-/// assert_eq!(text.parse(), Ok(id));
+/// let id: EventId = "0123456789abcdef0123456789abcdef.0.7".parse()?;
+/// assert_eq!((id.epoch(), id.sequence()), (0, 7));
+/// assert_eq!(id.to_string(), "0123456789abcdef0123456789abcdef.0.7");
+/// // An id of an upstream has another form.
 /// assert!("7".parse::<EventId>().is_err());
+/// # Ok::<(), tower_sse_proxy::replay::MalformedEventId>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId {
-    /// The stream.
-    pub stream: StreamId,
-    /// Where in it.
-    pub position: Position,
+    pub(crate) stream: StreamId,
+    pub(crate) position: Position,
 }
 
 impl EventId {
-    /// That of no event, for a client that is to begin anew. (No stream has this token: it is one of 2^128.)
+    /// The id of no event, for a client that has to begin anew. No stream has this id: it is one of 2^128.
     pub(crate) const NONE: Self = Self {
         stream: StreamId(0),
         position: Position {
@@ -64,15 +87,28 @@ impl EventId {
             sequence: 0,
         },
     };
+
+    /// Returns the stream of the event.
+    pub fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    /// Returns the generation of the stream's writer. It is 0 unless another writer has taken over.
+    pub fn epoch(&self) -> u64 {
+        self.position.epoch
+    }
+
+    /// Returns the sequence number of the event in its stream. Later events have greater numbers. Comments count too, so that numbers may
+    /// be missing between two events.
+    pub fn sequence(&self) -> u64 {
+        self.position.sequence
+    }
 }
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Position {
-            epoch,
-            sequence: number,
-        } = self.position;
-        write!(f, "{:032x}.{epoch}.{number}", self.stream.0)
+        let Position { epoch, sequence } = self.position;
+        write!(f, "{:032x}.{epoch}.{sequence}", self.stream.0)
     }
 }
 
@@ -80,25 +116,23 @@ impl FromStr for EventId {
     type Err = MalformedEventId;
 
     /// # Errors
-    /// It is not of this form: an upstream's own id, most likely.
+    /// If the text does not have the form of an [`EventId`]. It may be an id of the upstream.
     fn from_str(text: &str) -> Result<Self, MalformedEventId> {
         let mut parts = text.split('.');
-        let (Some(token), Some(epoch), Some(number), None) =
+        let (Some(stream), Some(epoch), Some(sequence), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(MalformedEventId(()));
         };
         let malformed = |_| MalformedEventId(());
-        let token = StreamId(u128::from_str_radix(token, 16).map_err(malformed)?);
-        let position = Position {
-            epoch: epoch.parse().map_err(malformed)?,
-            sequence: number.parse().map_err(malformed)?,
-        };
         let id = Self {
-            stream: token,
-            position,
+            stream: StreamId(u128::from_str_radix(stream, 16).map_err(malformed)?),
+            position: Position {
+                epoch: epoch.parse().map_err(malformed)?,
+                sequence: sequence.parse().map_err(malformed)?,
+            },
         };
-        // No signs, no leading zeros, no capitals.
+        // Rejects signs, leading zeros and capitals.
         if id.to_string() != text {
             return Err(MalformedEventId(()));
         }
@@ -108,17 +142,17 @@ impl FromStr for EventId {
 
 impl fmt::Debug for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(..)")
+        f.write_str("StreamId(..)")
     }
 }
 
-/// An id that no event of ours has.
+/// The error of a text that is not an [`EventId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedEventId(());
 
 impl fmt::Display for MalformedEventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an id of a kept event is `<token>.<epoch>.<number>`")
+        f.write_str("event id does not have the form `<stream>.<epoch>.<sequence>`")
     }
 }
 
@@ -131,15 +165,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_reads_as_it_was_written(token: u128, epoch: u64, number: u64) {
-            let id = EventId { stream: StreamId(token), position: Position { epoch, sequence: number } };
+        fn id_parses_as_it_was_written(stream: u128, epoch: u64, sequence: u64) {
+            let id = EventId { stream: StreamId(stream), position: Position { epoch, sequence } };
             let text = id.to_string();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert_eq!(text.parse(), Ok(id));
+            prop_assert_eq!((id.stream(), id.epoch(), id.sequence()), (StreamId(stream), epoch, sequence));
         }
 
         #[test]
-        fn nothing_else_reads_as_an_id(text in "[0-9a-fA-F+.-]{0,40}|\\PC{0,12}") {
+        fn parsed_text_is_the_text_of_its_id(text in "[0-9a-fA-F+.-]{0,40}|\\PC{0,12}") {
             if let Ok(id) = text.parse::<EventId>() {
                 prop_assert_eq!(id.to_string(), text);
             }
@@ -147,38 +182,35 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_of_an_id_are_none() {
-        let token = "0123456789abcdef0123456789abcdef";
-        assert!(format!("{token}.0.1").parse::<EventId>().is_ok());
+    fn other_spellings_of_an_id_are_rejected() {
+        let stream = "0123456789abcdef0123456789abcdef";
+        assert!(format!("{stream}.0.1").parse::<EventId>().is_ok());
         for wrong in [
-            format!("{token}.0"),
-            format!("{token}.0.1.2"),
-            format!("{token}.00.1"),
-            format!("{token}.0.+1"),
-            format!("{token}.0.18446744073709551616"),
-            format!("{}.0.1", token.to_uppercase()),
-            format!("0{token}.0.1"),
-            token[1..].to_owned() + ".0.1",
-            format!(" {token}.0.1"),
+            format!("{stream}.0"),
+            format!("{stream}.0.1.2"),
+            format!("{stream}.00.1"),
+            format!("{stream}.0.+1"),
+            format!("{stream}.0.18446744073709551616"),
+            format!("{}.0.1", stream.to_uppercase()),
+            format!("0{stream}.0.1"),
+            stream[1..].to_owned() + ".0.1",
+            format!(" {stream}.0.1"),
         ] {
             let error = wrong.parse::<EventId>().expect_err(&wrong);
-            assert!(error.to_string().contains("<token>.<epoch>.<number>"));
+            assert!(error.to_string().contains("<stream>.<epoch>.<sequence>"));
         }
     }
 
     #[test]
-    fn a_later_turn_is_later_whatever_its_numbers() {
-        let at = |epoch, number| Position {
-            epoch,
-            sequence: number,
-        };
+    fn position_of_a_later_epoch_is_greater() {
+        let at = |epoch, sequence| Position { epoch, sequence };
         assert!(at(0, 9) < at(1, 3) && at(1, 3) < at(1, 4));
     }
 
     #[test]
-    fn tokens_differ_and_are_not_shown() {
-        let token = StreamId::random();
-        assert_ne!(token, StreamId::random());
-        assert_eq!(format!("{token:?}"), "Token(..)");
+    fn stream_ids_differ_and_debug_does_not_show_them() {
+        let stream = StreamId::random();
+        assert_ne!(stream, StreamId::random());
+        assert_eq!(format!("{stream:?}"), "StreamId(..)");
     }
 }

@@ -1,6 +1,6 @@
-//! A recorded stream of numbers, for the model checker: compiled only with `--cfg loom`, and driven by the package `models`.
+//! A recorded stream of numbers for models of concurrency. Compiled with `--cfg loom` only; the package `models` uses it.
 //!
-//! The log, its writer and its readers are the crate's own, with loom's lock in place of the standard library's.
+//! It runs the [`SharedLog`] of the crate with the lock of loom.
 
 #![allow(missing_docs, reason = "only the package `models` sees this module")]
 
@@ -15,43 +15,44 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::log::{
-    Cursor, CursorLookup, Ending, LogState, Position, Retention, SharedLog, StartAt, WriteDemand,
-    shared_log::{ReadOutcome, Spare},
+    Cursor, CursorLookup, Ending, LogState, Position, Protected, Retention, SharedLog, StartAt,
+    WriteDemand, shared_log::ReadOutcome,
 };
 use crate::{
     codec::ChunkSlice,
     error::{Error, ErrorKind},
 };
 
-/// A stream of numbers: 0, 1, 2 ...
+/// A recorded stream of the numbers 0, 1, 2 and so on.
 #[derive(Clone)]
 pub struct Stream {
-    channel: Arc<SharedLog>,
-    /// There is no time here.
+    log: Arc<SharedLog>,
+    /// Time does not pass in a model.
     now: Instant,
 }
 
-/// Somebody who reads.
+/// A subscriber of the stream. Dropping it unsubscribes.
 pub struct Reader {
     stream: Stream,
-    seat: usize,
+    subscriber: usize,
 }
 
-/// A place to read on from.
+/// A cursor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct At(Cursor);
 
-/// What somebody who comes back is told.
+/// The position of a client that resumes.
 #[derive(Debug, PartialEq)]
 pub enum Found {
     At(At),
-    /// All that there is has been read, and another answer may follow.
+    /// At the end of a suspended stream.
     Suspended(At),
-    Over(At),
+    /// At the end of an ended stream.
+    Ended(At),
     Gap,
 }
 
-/// What a reader got.
+/// The result of a read.
 #[derive(Debug, PartialEq)]
 pub enum Read {
     Numbers(Vec<u64>),
@@ -61,37 +62,37 @@ pub enum Read {
 }
 
 impl Stream {
-    /// Keeps so many numbers.
+    /// A stream whose log keeps this many numbers.
     pub fn new(events: usize) -> Self {
-        let bounds = Retention::default().events(events).age(Duration::MAX);
+        let retention = Retention::default().events(events).age(Duration::MAX);
         let now = Instant::now();
-        let channel = Arc::new(SharedLog::new(bounds, now));
-        Self { channel, now }
+        let log = Arc::new(SharedLog::new(retention, now));
+        Self { log, now }
     }
 
-    /// As [`new`](Self::new), with so many numbers in it already.
+    /// A stream in which this many numbers are written.
     pub fn with(events: usize, numbers: u64) -> Self {
         let stream = Self::new(events);
         stream.write(numbers);
         stream
     }
 
-    /// The next so many numbers.
+    /// Writes this many numbers.
     pub fn write(&self, numbers: u64) {
-        let next = self.channel.next_position().sequence;
+        let next = self.log.next_position().sequence;
         let blocks = (next..next + numbers).map(|number| {
             (
                 ChunkSlice::from(Bytes::from(format!("data: {number}\n\n"))),
                 true,
             )
         });
-        self.channel.write(blocks, self.now);
+        self.log.write(blocks, self.now);
     }
 
-    /// Writes until there are so many, never more than is asked for. Whether it came to that.
+    /// Writes until this many numbers are written, within the demand. Returns false if the stream was aborted first.
     pub async fn write_until(&self, numbers: u64) -> bool {
         loop {
-            let written = self.channel.next_position().sequence;
+            let written = self.log.next_position().sequence;
             if written >= numbers {
                 return true;
             }
@@ -102,9 +103,9 @@ impl Stream {
         }
     }
 
-    /// How much may be written; none if the writer is to give up.
+    /// How many numbers the writer may write. `None` if the stream was aborted.
     pub fn poll_demand(&self, cx: &mut Context<'_>) -> Poll<Option<u64>> {
-        match self.channel.poll_demand(cx, 0) {
+        match self.log.poll_demand(cx, 0) {
             WriteDemand::Write { blocks, .. } => Poll::Ready(Some(blocks)),
             WriteDemand::Wait => Poll::Pending,
             WriteDemand::Stop => Poll::Ready(None),
@@ -112,58 +113,59 @@ impl Stream {
     }
 
     pub fn complete(&self) {
-        self.channel.end(LogState::Complete, Ending::Clean(None));
+        self.log.end(LogState::Complete, Ending::Clean(None));
     }
 
     pub fn suspend(&self) {
-        self.channel.suspend(Ending::Clean(None));
+        self.log.suspend(Ending::Clean(None));
     }
 
     pub fn fail(&self) {
         let aborted = Arc::new(Error::new(ErrorKind::Aborted));
-        self.channel.end(LogState::Failed, Ending::Broken(aborted));
+        self.log.end(LogState::Failed, Ending::Broken(aborted));
     }
 
-    pub fn go_on(&self) -> bool {
-        self.channel.resume()
+    /// Continues a suspended stream. Returns false if it is not suspended.
+    pub fn resume(&self) -> bool {
+        self.log.resume()
     }
 
     pub fn abort(&self) {
-        self.channel.abort();
+        self.log.abort();
     }
 
-    /// Makes room for others.
-    pub fn shrink(&self) {
-        self.channel.shrink(1, Spare::UnreadByAll);
+    /// Evicts a number for another stream.
+    pub fn evict(&self) {
+        self.log.evict(1, Protected::UnreadByAll);
     }
 
     pub fn oldest(&self) -> At {
-        At(self.channel.oldest())
+        At(self.log.oldest())
     }
 
-    /// Where somebody is who has this number.
+    /// The position of a client that has received this number.
     pub fn after(&self, number: u64) -> Found {
-        match self.channel.locate(Position {
+        match self.log.locate(Position {
             epoch: 0,
             sequence: number,
         }) {
             CursorLookup::At(cursor) => Found::At(At(cursor)),
             CursorLookup::Tail(LogState::Suspended, cursor) => Found::Suspended(At(cursor)),
-            CursorLookup::Tail(_, cursor) => Found::Over(At(cursor)),
+            CursorLookup::Tail(_, cursor) => Found::Ended(At(cursor)),
             CursorLookup::Evicted | CursorLookup::Unknown => Found::Gap,
         }
     }
 
-    /// From what is written next, if anything is.
+    /// Reads from the next number on. `None` if the stream is not live.
     pub fn read_live(&self) -> Option<Reader> {
-        let seat = self.channel.join_live(StartAt::Live)?;
+        let subscriber = self.log.join(StartAt::Live)?;
         let stream = self.clone();
-        Some(Reader { stream, seat })
+        Some(Reader { stream, subscriber })
     }
 
     pub fn read(&self, At(cursor): At) -> Reader {
         Reader {
-            seat: self.channel.join(cursor),
+            subscriber: self.log.subscribe(cursor),
             stream: self.clone(),
         }
     }
@@ -172,10 +174,9 @@ impl Stream {
 impl Reader {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
         let mut blocks = Vec::new();
-        let channel = &self.stream.channel;
-        channel
-            .poll_read(self.seat, cx, usize::MAX, &mut blocks)
-            .map(|got| match got {
+        let log = &self.stream.log;
+        log.poll_read(self.subscriber, cx, usize::MAX, &mut blocks)
+            .map(|read| match read {
                 ReadOutcome::Blocks => Read::Numbers(blocks.iter().flat_map(numbers).collect()),
                 ReadOutcome::End(_) => Read::End,
                 ReadOutcome::Failed(error) if error.kind() == ErrorKind::Lagged => Read::Lagged,
@@ -187,13 +188,13 @@ impl Reader {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// All numbers, and then what came in their place.
+    /// Reads all numbers up to the end or a failure.
     pub async fn rest(&mut self) -> (Vec<u64>, Read) {
         let mut all = Vec::new();
         loop {
             match self.next().await {
                 Read::Numbers(more) => all.extend(more),
-                over => return (all, over),
+                end => return (all, end),
             }
         }
     }
@@ -201,11 +202,13 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.stream.channel.leave(self.seat, self.stream.now);
+        self.stream
+            .log
+            .unsubscribe(self.subscriber, self.stream.now);
     }
 }
 
-/// What stands in blocks that lie side by side.
+/// The numbers in neighboring blocks.
 fn numbers(blocks: &ChunkSlice) -> Vec<u64> {
     let text = String::from_utf8(blocks.bytes().to_vec()).expect("numbers");
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));

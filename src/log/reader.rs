@@ -1,4 +1,4 @@
-//! One reader of a log: the source of what one client gets.
+//! The reader of a recorded stream: the source of one client's response body.
 
 use std::{
     pin::Pin,
@@ -9,43 +9,44 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::log::{
-    event_log::Cursor,
-    shared_log::{ReadOutcome, SharedLog},
-};
 use crate::{
     codec::ChunkSlice,
     downstream::{frame_buffer::FrameBuffer, source::Source},
     error::ErrorKind,
+    log::{
+        Cursor,
+        shared_log::{ReadOutcome, SharedLog},
+    },
     observe::report::{StreamOutcome, StreamReport},
     upstream::Step,
 };
 
-/// What is read in one go.
-const BYTES_A_READ: usize = 256 << 10;
+/// The maximum number of bytes that one poll reads.
+const BYTES_PER_READ: usize = 256 << 10;
 
-/// A seat at a log, given up when this is dropped.
+/// A subscriber of a log. Dropping it unsubscribes.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    channel: Arc<SharedLog>,
-    seat: usize,
-    /// What this reader alone is told, before anything else.
+    log: Arc<SharedLog>,
+    subscriber: usize,
+    /// A block that this reader gets before all others.
     first: Option<Bytes>,
     blocks: Vec<ChunkSlice>,
     route: Option<Arc<str>>,
 }
 
 impl Reader {
-    pub(crate) fn new(channel: Arc<SharedLog>, from: Cursor) -> Self {
-        let seat = channel.join(from);
-        Self::seated(channel, seat)
+    /// Subscribes at a cursor.
+    pub(crate) fn new(log: Arc<SharedLog>, from: Cursor) -> Self {
+        let subscriber = log.subscribe(from);
+        Self::from_subscriber(log, subscriber)
     }
 
-    /// On a seat that was taken.
-    pub(crate) fn seated(channel: Arc<SharedLog>, seat: usize) -> Self {
+    /// Reads as this subscriber.
+    pub(crate) fn from_subscriber(log: Arc<SharedLog>, subscriber: usize) -> Self {
         Self {
-            channel,
-            seat,
+            log,
+            subscriber,
             first: None,
             blocks: Vec::new(),
             route: None,
@@ -54,16 +55,16 @@ impl Reader {
 
     /// Whether there are events to read.
     pub(crate) fn has_events(&self) -> bool {
-        self.channel.has_events(self.seat)
+        self.log.has_events(self.subscriber)
     }
 
-    /// Sets the route that is named when this reader cannot keep up.
+    /// Sets the route label of the report that a reader makes if it cannot keep up.
     pub(crate) fn route(mut self, route: Option<Arc<str>>) -> Self {
         self.route = route;
         self
     }
 
-    /// Is told this before anything else.
+    /// Sets a block that this reader gets before all others.
     pub(crate) fn first(mut self, block: Option<Bytes>) -> Self {
         self.first = block;
         self
@@ -71,7 +72,7 @@ impl Reader {
 }
 
 impl Source for Reader {
-    /// What was written together is read together.
+    /// The writer has merged the blocks that were ready together.
     const PATIENCE: u8 = 0;
 
     fn poll_frames(
@@ -84,10 +85,10 @@ impl Source for Reader {
             frames.push_span(first.into());
             return Poll::Ready(Step::Full);
         }
-        let got = this
-            .channel
-            .poll_read(this.seat, cx, BYTES_A_READ, &mut this.blocks);
-        Poll::Ready(match ready!(got) {
+        let read = this
+            .log
+            .poll_read(this.subscriber, cx, BYTES_PER_READ, &mut this.blocks);
+        Poll::Ready(match ready!(read) {
             ReadOutcome::Blocks => {
                 this.blocks
                     .drain(..)
@@ -96,7 +97,7 @@ impl Source for Reader {
             }
             ReadOutcome::End(trailers) => Step::End(trailers),
             ReadOutcome::Failed(error) => {
-                // Other failures are those of the stream, which its writer reports once for all readers.
+                // The writer reports the other failures, once for all readers.
                 if error.kind() == ErrorKind::Lagged {
                     let outcome = StreamOutcome::Failed(ErrorKind::Lagged);
                     StreamReport::unread(this.route.take()).close(outcome);
@@ -113,6 +114,6 @@ impl Source for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.channel.leave(self.seat, Instant::now());
+        self.log.unsubscribe(self.subscriber, Instant::now());
     }
 }

@@ -1,4 +1,7 @@
-//! A log between the one who writes it and those who read it.
+//! The log of a recorded stream, shared by its writer and its readers.
+
+mod lifecycle;
+mod memory;
 
 use std::{
     sync::{Arc, PoisonError},
@@ -9,52 +12,57 @@ use http::HeaderMap;
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::log::{
-    LogState, Position,
-    event_log::{Cursor, Log, RawRead, ReadResult, ResumePoint, Retention},
-    sync::{Mutex, MutexGuard},
-};
 use crate::{
     codec::{ChunkSlice, id_of},
     error::{Error, ErrorKind},
+    log::{
+        Cursor, LogState, Position, ReadResult, ResumePoint, Retention,
+        event_log::Log,
+        sync::{Mutex, MutexGuard},
+    },
 };
 
-/// What a writer may be ahead of those who read, with nobody there to read: so much in one go.
-const BLOCKS_A_GO: u64 = 1024;
-const BYTES_A_GO: u64 = 256 << 10;
+pub(crate) use memory::Protected;
 
-/// A log, the readers that wait for what comes next, and the writer that waits for them.
+/// The number of blocks and bytes that a writer may write before it checks for readers again.
+const BLOCKS_PER_WRITE: u64 = 1024;
+const BYTES_PER_WRITE: u64 = 256 << 10;
+
+/// A [`Log`] with the readers that wait for blocks, and the writer that waits for readers.
 ///
-/// Nobody is woken while the lock is held, for who is woken may come for it at once.
+/// A stream with a single reader never drops unread events: the writer applies backpressure. With several readers, the fastest one
+/// sets the pace.
+///
+/// No waker is called while the lock is held, because a woken task may take the lock at once.
 #[derive(Debug)]
 pub(crate) struct SharedLog {
-    shared: Mutex<Shared>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     log: Log,
-    bounds: Retention,
-    readers: Slab<Subscriber>,
-    /// The place of the reader that has read the most.
-    furthest: Cursor,
+    retention: Retention,
+    subscribers: Slab<Subscriber>,
+    /// The cursor of the fastest reader.
+    fastest: Cursor,
     writer: Option<Waker>,
-    /// The writer waits for somebody to read.
+    /// The writer waits for a reader.
     writer_waits: bool,
-    /// Since when nobody reads.
-    alone_since: Instant,
-    /// How it ended, unless there is more to come.
+    /// When the last reader left. Valid while there is none.
+    detached_since: Instant,
+    /// How the last answer of the upstream ended. Valid unless the state is [`LogState::Live`].
     ending: Ending,
-    /// The writer is to give up, and there is nothing to come back to.
+    /// The writer has to stop, and the stream cannot be resumed.
     aborted: bool,
-    /// There will be no other answer to go on with, and nobody can join.
+    /// No other answer can continue the stream, and no client can join it.
     closed: bool,
-    /// What is kept is accounted for no longer.
+    /// The memory no longer counts.
     retired: bool,
-    /// What is counted beside the log.
-    rest: usize,
-    /// How many times something was written.
-    writes: u64,
+    /// The memory, in bytes, that the stream takes beside its log.
+    overhead: usize,
+    /// The number of calls of [`SharedLog::write`].
+    write_count: u64,
 }
 
 #[derive(Debug)]
@@ -66,103 +74,95 @@ struct Subscriber {
 /// How an answer of the upstream ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
+    /// With these trailers.
     Clean(Option<Box<HeaderMap>>),
     Broken(Arc<Error>),
 }
 
-/// What the writer is to do.
+/// The demand of the readers: whether the writer may write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WriteDemand {
-    /// Go on, with so much before it looks again.
+    /// Write up to so many blocks and bytes.
     Write { blocks: u64, bytes: u64 },
-    /// Wait until somebody has read.
+    /// Wait for a reader.
     Wait,
-    /// Give up the stream.
+    /// Stop: the stream was aborted.
     Stop,
 }
 
-/// What a reader gets.
+/// The result of a read.
 #[derive(Debug)]
 pub(crate) enum ReadOutcome {
-    /// What was put among the others.
+    /// Blocks, which are in the buffer of the call.
     Blocks,
     End(Option<Box<HeaderMap>>),
     Failed(Error),
 }
 
-/// Where somebody is who wants to read on.
+/// The position of a client that resumes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CursorLookup {
-    /// There is something to read, or it is on its way.
+    /// There are events to read, or they are still to come.
     At(Cursor),
-    /// All that there is has been read, and this is what the stream has come to.
+    /// The client has all events of a stream that is not live.
     Tail(LogState, Cursor),
     Evicted,
     Unknown,
 }
 
-/// What is not evicted for others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spare {
-    /// All, if the stream has a client.
-    Connected,
-    /// What any client has still to read.
-    Unread,
-    /// What no client has read yet. Clients that are slower than the fastest may lose something.
-    UnreadByAll,
-}
-
-/// Where a client begins that joins a stream.
+/// Where a client that joins a shared stream starts to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// With what comes next.
+    /// With the next event. The default.
     #[default]
     Live,
-    /// With the oldest that is kept.
+    /// With the oldest event in the log.
     Oldest,
 }
 
 impl SharedLog {
-    pub(crate) fn new(bounds: Retention, now: Instant) -> Self {
-        let log = Log::new(bounds);
-        let shared = Shared {
-            bounds,
-            readers: Slab::new(),
-            furthest: log.live_edge(),
+    /// `now` is the time since which the stream has no reader.
+    pub(crate) fn new(retention: Retention, now: Instant) -> Self {
+        let log = Log::new(retention);
+        let inner = Inner {
+            retention,
+            subscribers: Slab::new(),
+            fastest: log.live_edge(),
             log,
             writer: None,
             writer_waits: false,
-            alone_since: now,
+            detached_since: now,
             ending: Ending::Clean(None),
             aborted: false,
             closed: false,
             retired: false,
-            rest: 0,
-            writes: 0,
+            overhead: 0,
+            write_count: 0,
         };
         Self {
-            shared: Mutex::new(shared),
+            inner: Mutex::new(inner),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the one is who has this event.
+    /// The position of a client that has received this event.
     pub(crate) fn locate(&self, position: Position) -> CursorLookup {
-        let shared = self.lock();
-        shared.place(shared.log.locate(position))
+        let inner = self.lock();
+        inner.lookup(inner.log.locate(position))
     }
 
-    /// Where the one is who has nothing of it.
+    /// The position of a client that has no event of the stream.
     pub(crate) fn start(&self) -> CursorLookup {
-        let shared = self.lock();
-        shared.place(shared.log.start())
+        let inner = self.lock();
+        inner.lookup(inner.log.start())
     }
 
-    /// The last event with this id. Blanks around it are lost on the way to a client and back (RFC 9110 5.5).
+    /// The position of the last event with this id of the upstream. Blanks around an id do not count: header values lose them
+    /// (RFC 9110 5.5).
     pub(crate) fn position_of(&self, id: &str) -> Option<Position> {
         let id = id.as_bytes().trim_ascii();
         self.lock()
@@ -170,351 +170,205 @@ impl SharedLog {
             .find(|event| id_of(event).is_some_and(|other| other.trim_ascii() == id))
     }
 
-    /// The place before all that is kept.
+    /// The cursor before the oldest block.
     pub(crate) fn oldest(&self) -> Cursor {
         self.lock().log.oldest()
     }
 
-    /// The same, and the last event there was if none is kept.
+    /// The cursor before the oldest block, and the last event of the stream if the log has no event left.
     pub(crate) fn oldest_or_last(&self) -> (Cursor, Option<Position>) {
-        let shared = self.lock();
-        (shared.log.oldest(), shared.log.last_if_evicted())
+        let inner = self.lock();
+        (inner.log.oldest(), inner.log.last_if_evicted())
     }
 
-    /// Takes a seat for somebody who reads on from there.
-    pub(crate) fn join(&self, cursor: Cursor) -> usize {
-        let mut shared = self.lock();
-        let (seat, writer) = shared.join(cursor);
-        drop(shared);
+    /// Adds a subscriber at this cursor. [`unsubscribe`](Self::unsubscribe) has to remove it.
+    pub(crate) fn subscribe(&self, cursor: Cursor) -> usize {
+        let mut inner = self.lock();
+        let (subscriber, writer) = inner.subscribe(cursor);
+        drop(inner);
         wake(writer);
-        seat
+        subscriber
     }
 
-    /// Whether a client can join now. Joining may fail all the same, if the stream ends first.
+    /// Whether a client can join now. Joining can fail after that, if the stream ends first.
     pub(crate) fn is_joinable(&self) -> bool {
-        let shared = self.lock();
-        !shared.closed && shared.log.state() == LogState::Live
+        let inner = self.lock();
+        !inner.closed && inner.log.state() == LogState::Live
     }
 
-    /// Takes a seat for somebody who joins a stream that goes on. There is none if it does not.
-    pub(crate) fn join_live(&self, join: StartAt) -> Option<usize> {
-        let mut shared = self.lock();
-        if shared.closed || shared.log.state() != LogState::Live {
+    /// Adds a subscriber to a live stream. Returns `None` if the stream is not live.
+    pub(crate) fn join(&self, start: StartAt) -> Option<usize> {
+        let mut inner = self.lock();
+        if inner.closed || inner.log.state() != LogState::Live {
             return None;
         }
-        let cursor = match join {
-            StartAt::Live => shared.log.live_edge(),
-            StartAt::Oldest => shared.log.oldest(),
+        let cursor = match start {
+            StartAt::Live => inner.log.live_edge(),
+            StartAt::Oldest => inner.log.oldest(),
         };
-        let (seat, writer) = shared.join(cursor);
-        drop(shared);
+        let (subscriber, writer) = inner.subscribe(cursor);
+        drop(inner);
         wake(writer);
-        Some(seat)
+        Some(subscriber)
     }
 
-    /// If nobody reads, nobody can join any more.
-    pub(crate) fn abandon(&self) -> bool {
-        let mut shared = self.lock();
-        let alone = shared.readers.is_empty();
-        shared.closed |= alone;
-        alone
-    }
-
-    /// Gives up a seat.
-    pub(crate) fn leave(&self, seat: usize, now: Instant) {
-        let mut shared = self.lock();
-        let left = shared.readers.remove(seat).cursor;
-        if shared.readers.is_empty() {
-            shared.readers = Slab::new();
-            shared.alone_since = now;
-        } else if left == shared.furthest {
-            // When many leave, there is mostly another one who is as far.
-            let mut others = shared.readers.iter().map(|(_, seat)| seat.cursor);
-            if !others.any(|other| other == left) {
-                let others = shared.readers.iter().map(|(_, seat)| seat.cursor);
-                shared.furthest = others.max().unwrap_or(left);
+    /// Removes a subscriber.
+    pub(crate) fn unsubscribe(&self, subscriber: usize, now: Instant) {
+        let mut inner = self.lock();
+        let cursor = inner.subscribers.remove(subscriber).cursor;
+        if inner.subscribers.is_empty() {
+            inner.subscribers = Slab::new();
+            inner.detached_since = now;
+        } else if cursor == inner.fastest {
+            // If many leave at once, another one has mostly the same cursor.
+            let mut others = inner.subscribers.iter().map(|(_, other)| other.cursor);
+            if !others.any(|other| other == cursor) {
+                let others = inner.subscribers.iter().map(|(_, other)| other.cursor);
+                inner.fastest = others.max().unwrap_or(cursor);
             }
         }
-        let writer = shared.writer.take();
-        drop(shared);
+        let writer = inner.writer.take();
+        drop(inner);
         wake(writer);
     }
 
-    /// Whether there are events to read, or were.
-    pub(crate) fn has_events(&self, seat: usize) -> bool {
-        let shared = self.lock();
-        let reader = shared.readers.get(seat);
-        reader.is_some_and(|reader| {
-            let lost = matches!(
-                shared.log.read_raw(reader.cursor, 0, true),
-                RawRead::Nothing(ReadResult::Evicted)
-            );
-            lost || shared.log.has_events_from(reader.cursor)
+    /// Whether there is an event after the subscriber's cursor, in the log or evicted.
+    pub(crate) fn has_events(&self, subscriber: usize) -> bool {
+        let inner = self.lock();
+        let subscriber = inner.subscribers.get(subscriber);
+        subscriber.is_some_and(|Subscriber { cursor, .. }| {
+            let read = inner.log.read(*cursor, 0, true);
+            matches!(read, ReadResult::Evicted) || inner.log.has_events_from(*cursor)
         })
     }
 
-    /// Reads on, at most so many bytes.
+    /// Reads blocks of at most `max_bytes`, or one block that is larger, and adds them to `blocks`.
+    ///
+    /// A subscriber that has missed an evicted event gets [`ErrorKind::Lagged`].
     pub(crate) fn poll_read(
         &self,
-        seat: usize,
+        subscriber: usize,
         cx: &mut Context<'_>,
-        most: usize,
+        max_bytes: usize,
         blocks: &mut Vec<ChunkSlice>,
     ) -> Poll<ReadOutcome> {
-        let mut shared = self.lock();
-        let Shared { log, readers, .. } = &mut *shared;
-        let Some(reader) = readers.get_mut(seat) else {
+        let mut inner = self.lock();
+        let Inner {
+            log, subscribers, ..
+        } = &mut *inner;
+        let Some(Subscriber { cursor, waker }) = subscribers.get_mut(subscriber) else {
             return Poll::Ready(ReadOutcome::End(None));
         };
         let mut bytes = 0;
-        let nothing = loop {
-            match log.read_raw(reader.cursor, most.saturating_sub(bytes), bytes == 0) {
-                RawRead::Blocks(run, next) => {
-                    bytes += run.len();
-                    reader.cursor = next;
-                    blocks.push(run);
+        let stop = loop {
+            match log.read(*cursor, max_bytes.saturating_sub(bytes), bytes == 0) {
+                ReadResult::Blocks(span, next) => {
+                    bytes += span.len();
+                    *cursor = next;
+                    blocks.push(span);
                 }
-                RawRead::NoRoom => break None,
-                RawRead::Nothing(nothing) => break Some(nothing),
+                stop => break stop,
             }
         };
         if bytes > 0 {
-            let cursor = reader.cursor;
-            let moved = cursor > shared.furthest;
-            shared.furthest = shared.furthest.max(cursor);
-            let waits = moved && shared.writer_waits;
-            let writer = waits.then(|| shared.writer.take()).flatten();
-            drop(shared);
+            let cursor = *cursor;
+            let is_fastest = cursor > inner.fastest;
+            inner.fastest = inner.fastest.max(cursor);
+            let wakes = is_fastest && inner.writer_waits;
+            let writer = wakes.then(|| inner.writer.take()).flatten();
+            drop(inner);
             wake(writer);
             return Poll::Ready(ReadOutcome::Blocks);
         }
-        match nothing {
-            Some(ReadResult::Evicted) => {
-                Poll::Ready(ReadOutcome::Failed(Error::new(ErrorKind::Lagged)))
-            }
-            Some(ReadResult::Wait) if shared.log.state() != LogState::Suspended => {
-                let waker = &mut shared.readers[seat].waker;
+        match stop {
+            ReadResult::Evicted => Poll::Ready(ReadOutcome::Failed(Error::new(ErrorKind::Lagged))),
+            ReadResult::Wait if log.state() != LogState::Suspended => {
                 match waker {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => *waker = Some(cx.waker().clone()),
                 }
                 Poll::Pending
             }
-            _ => Poll::Ready(match &shared.ending {
+            _ => Poll::Ready(match &inner.ending {
                 Ending::Clean(trailers) => ReadOutcome::End(trailers.clone()),
                 Ending::Broken(error) => ReadOutcome::Failed(Error::shared(error)),
             }),
         }
     }
 
-    /// What the writer is to do, that has a block of so many bytes to write next, or none yet. It is woken when that changes.
-    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next: u64) -> WriteDemand {
-        let mut shared = self.lock();
-        match &mut shared.writer {
+    /// Returns the demand of the readers. `next_size` is the size, in bytes, of the writer's next block, or 0. The writer is woken when the
+    /// demand changes.
+    pub(crate) fn poll_demand(&self, cx: &mut Context<'_>, next_size: u64) -> WriteDemand {
+        let mut inner = self.lock();
+        match &mut inner.writer {
             Some(writer) => writer.clone_from(cx.waker()),
             writer => *writer = Some(cx.waker().clone()),
         }
-        let demand = shared.demand(next);
-        shared.writer_waits = demand == WriteDemand::Wait;
+        let demand = inner.demand(next_size);
+        inner.writer_waits = demand == WriteDemand::Wait;
         demand
     }
 
-    /// Since when nobody reads.
-    pub(crate) fn without_readers_since(&self) -> Option<Instant> {
-        let shared = self.lock();
-        shared.readers.is_empty().then_some(shared.alone_since)
+    /// When the last reader left. `None` if there is a reader.
+    pub(crate) fn detached_since(&self) -> Option<Instant> {
+        let inner = self.lock();
+        inner.subscribers.is_empty().then_some(inner.detached_since)
     }
 
-    /// The position of what is written next.
+    /// The position of the next block.
     pub(crate) fn next_position(&self) -> Position {
         self.lock().log.next_position()
     }
 
-    /// Writes blocks, each an event or not. Returns how many bytes are kept now, and how many were before.
+    /// Appends blocks, each with whether it is an event. Returns the memory of the log, in bytes, after and before.
     pub(crate) fn write(
         &self,
         blocks: impl IntoIterator<Item = (ChunkSlice, bool)>,
         now: Instant,
     ) -> (usize, usize) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        let mut unread = shared.unread();
+        let mut inner = self.lock();
+        let before = inner.log.memory();
+        let mut unread = inner.unread();
         for (block, is_event) in blocks {
             unread = unread.map(|unread| unread + 1);
-            shared.log.keep(block, is_event, now, unread.unwrap_or(1));
+            inner.log.append(block, is_event, now, unread.unwrap_or(1));
         }
-        shared.writes += 1;
-        let after = shared.log.memory();
-        let waiting = shared.waiting();
-        drop(shared);
-        waiting.into_iter().for_each(Waker::wake);
+        inner.write_count += 1;
+        let after = inner.log.memory();
+        let readers = inner.take_wakers();
+        drop(inner);
+        readers.into_iter().for_each(Waker::wake);
         (after, before)
     }
 
-    /// The upstream's answer is over. The stream goes on if there is another one.
-    pub(crate) fn suspend(&self, ending: Ending) {
-        self.end_as(LogState::Suspended, ending, false);
-    }
-
-    /// Nothing more will be written.
-    pub(crate) fn end(&self, state: LogState, ending: Ending) {
-        self.end_as(state, ending, true);
-    }
-
-    fn end_as(&self, state: LogState, ending: Ending, closed: bool) {
-        let mut shared = self.lock();
-        shared.closed |= closed;
-        shared.log.set_state(state);
-        shared.ending = ending;
-        let waiting = shared.waiting();
-        drop(shared);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// There is another answer to go on with. Whether it was waited for.
-    pub(crate) fn resume(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended && !shared.closed;
-        if waited {
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// No other answer is waited for. False if one has come. What interceptors hold is on its way then, up to the [end](Self::end).
-    pub(crate) fn stop_waiting(&self) -> bool {
-        let mut shared = self.lock();
-        let waited = shared.log.state() == LogState::Suspended;
-        if waited {
-            shared.closed = true;
-            shared.log.set_state(LogState::Live);
-        }
-        waited
-    }
-
-    /// What the stream has come to.
-    pub(crate) fn state(&self) -> LogState {
-        self.lock().log.state()
-    }
-
-    /// Makes the writer give up.
-    pub(crate) fn abort(&self) {
-        let mut shared = self.lock();
-        (shared.aborted, shared.closed) = (true, true);
-        let writer = shared.writer.take();
-        drop(shared);
-        wake(writer);
-    }
-
-    /// Whether the stream was [aborted](Self::abort).
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.lock().aborted
-    }
-
-    /// Lets go of what is too old by now. When there is more of it, and how many bytes are kept now and were before.
-    pub(crate) fn expire(&self, now: Instant) -> (Option<Instant>, (usize, usize)) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        let unread = shared.unread().unwrap_or(0);
-        let next = shared.log.expire_but(now, unread);
-        (next, (shared.log.memory(), before))
-    }
-
-    /// Whether there is anything for somebody to come back to. The writer is woken when that changes but for age.
-    pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
-        let mut shared = self.lock();
-        shared.writer = Some(cx.waker().clone());
-        !shared.aborted && !shared.log.is_empty()
-    }
-
-    /// Evicts so many bytes, of which others have more need. Returns how many that were.
-    pub(crate) fn shrink(&self, bytes: usize, spare: Spare) -> usize {
-        let mut shared = self.lock();
-        if shared.retired {
-            return 0;
-        }
-        let Some(keep) = shared.spared(spare) else {
-            return 0;
-        };
-        let mut freed = shared.log.release(bytes, keep);
-        let is_empty = shared.log.is_empty();
-        // A stream that nobody reads and of which nothing is kept takes memory for nothing, even if its upstream goes on.
-        if is_empty && (shared.closed || (shared.readers.is_empty() && freed < bytes)) {
-            let rest = std::mem::take(&mut shared.rest);
-            shared.aborted |= rest > 0 && !shared.closed;
-            shared.closed |= rest > 0;
-            freed += rest;
-        }
-        let writer = shared.writer.take_if(|_| is_empty && freed > 0);
-        drop(shared);
-        wake(writer);
-        freed
-    }
-
-    /// Nothing more will be written, and nobody will find the log: no room can be made here from now on. Returns how many bytes
-    /// it keeps.
-    pub(crate) fn retire(&self) -> usize {
-        let mut shared = self.lock();
-        (shared.retired, shared.closed) = (true, true);
-        shared.log.memory() + shared.rest
-    }
-
-    /// The stream takes so many bytes beside its log. How many bytes it takes now and took before.
-    pub(crate) fn count_rest(&self, rest: usize) -> (usize, usize) {
-        let mut shared = self.lock();
-        if shared.aborted || shared.retired {
-            return (0, 0);
-        }
-        (rest, std::mem::replace(&mut shared.rest, rest))
-    }
-
-    /// Nothing more will be written: the log gives back what it does not need for what it has. How many bytes it takes now and took
-    /// before.
-    pub(crate) fn compact(&self) -> (usize, usize) {
-        let mut shared = self.lock();
-        let before = shared.log.memory();
-        shared.log.compact();
-        (shared.log.memory(), before)
-    }
-
-    /// How many bytes count as held by this stream.
-    pub(crate) fn held(&self) -> usize {
-        let shared = self.lock();
-        if shared.retired {
-            return 0;
-        }
-        shared.log.memory() + shared.rest
-    }
-
-    /// Whether the reader that is ahead of all others has read everything, or there is none. If not, the writer is woken when
-    /// that changes.
+    /// Whether the fastest reader has read everything, or there is no reader. If not, the writer is woken when that changes.
     pub(crate) fn poll_caught_up(&self, cx: &mut Context<'_>) -> bool {
-        let mut shared = self.lock();
-        let caught_up = shared.unread().unwrap_or(0) == 0;
+        let mut inner = self.lock();
+        let caught_up = inner.unread().unwrap_or(0) == 0;
         if !caught_up {
-            shared.writer = Some(cx.waker().clone());
-            shared.writer_waits = true;
+            inner.writer = Some(cx.waker().clone());
+            inner.writer_waits = true;
         }
         caught_up
     }
 
-    /// Has the writer look again.
+    /// Makes the writer check its limits again.
     pub(crate) fn wake_writer(&self) {
         let writer = self.lock().writer.take();
         wake(writer);
     }
 
-    /// How many times something was written.
-    pub(crate) fn writes(&self) -> u64 {
-        self.lock().writes
+    /// The number of calls of [`write`](Self::write).
+    pub(crate) fn write_count(&self) -> u64 {
+        self.lock().write_count
     }
 }
 
-impl Shared {
-    fn place(&self, located: ResumePoint) -> CursorLookup {
-        match located {
+impl Inner {
+    fn lookup(&self, point: ResumePoint) -> CursorLookup {
+        match point {
             ResumePoint::After(cursor) => match self.log.state() {
-                // Who is sent comments alone comes back for ever, as it learns of no other place by them.
+                // Comments carry no id: a client that got only comments would resume at the same event again and again.
                 state if state != LogState::Live && !self.log.has_events_from(cursor) => {
                     CursorLookup::Tail(state, cursor)
                 }
@@ -525,64 +379,52 @@ impl Shared {
         }
     }
 
-    /// Also the writer, to be woken, if it waits for somebody who is behind this one.
-    fn join(&mut self, cursor: Cursor) -> (usize, Option<Waker>) {
-        if self.readers.is_empty() {
-            self.furthest = cursor;
+    /// Adds a subscriber. Also returns the waker of the writer, if it waits for slower readers than this one.
+    fn subscribe(&mut self, cursor: Cursor) -> (usize, Option<Waker>) {
+        if self.subscribers.is_empty() {
+            self.fastest = cursor;
         }
-        let ahead = cursor > self.furthest && self.writer_waits;
-        let writer = ahead.then(|| self.writer.take()).flatten();
-        self.furthest = self.furthest.max(cursor);
+        let wakes = cursor > self.fastest && self.writer_waits;
+        let writer = wakes.then(|| self.writer.take()).flatten();
+        self.fastest = self.fastest.max(cursor);
         let waker = None;
-        (self.readers.insert(Subscriber { cursor, waker }), writer)
+        let subscriber = self.subscribers.insert(Subscriber { cursor, waker });
+        (subscriber, writer)
     }
 
-    /// How many blocks those who read have not read, none of them.
+    /// The number of blocks that no reader has read. `None` if there is no reader.
     fn unread(&self) -> Option<usize> {
-        let reads = !self.readers.is_empty();
-        reads.then(|| self.log.beyond(self.furthest).0 as usize)
+        let is_read = !self.subscribers.is_empty();
+        is_read.then(|| self.log.size_from(self.fastest).0 as usize)
     }
 
-    /// How many of the last blocks are spared, or `None` if all are.
-    fn spared(&self, spare: Spare) -> Option<usize> {
-        match spare {
-            Spare::Connected if !self.readers.is_empty() => None,
-            Spare::Connected => Some(0),
-            Spare::Unread => {
-                let slowest = self.readers.iter().map(|(_, seat)| seat.cursor).min();
-                let unread = slowest.map(|slowest| self.log.beyond(slowest).0);
-                Some(unread.unwrap_or(0) as usize)
-            }
-            Spare::UnreadByAll => Some(self.unread().unwrap_or(0)),
-        }
-    }
-
-    fn demand(&self, next: u64) -> WriteDemand {
+    fn demand(&self, next_size: u64) -> WriteDemand {
         if self.aborted {
             return WriteDemand::Stop;
         }
-        if self.readers.is_empty() {
-            let (blocks, bytes) = (BLOCKS_A_GO, BYTES_A_GO);
+        if self.subscribers.is_empty() {
+            let (blocks, bytes) = (BLOCKS_PER_WRITE, BYTES_PER_WRITE);
             return WriteDemand::Write { blocks, bytes };
         }
-        // Of what the one who is ahead of all others has not read nothing may be let go of: it would have a gap without having
-        // been slow.
-        let (blocks, bytes) = self.log.beyond(self.furthest);
-        let room = (self.bounds.events as u64).max(1).saturating_sub(blocks);
-        let room_bytes = (self.bounds.bytes as u64).saturating_sub(bytes);
-        if blocks > 0 && (room == 0 || room_bytes < next.max(1)) {
+        // Blocks that the fastest reader has not read are not evicted: it would have a gap without being slow.
+        let (blocks, bytes) = self.log.size_from(self.fastest);
+        let free_blocks = (self.retention.events as u64).max(1).saturating_sub(blocks);
+        let free_bytes = (self.retention.bytes as u64).saturating_sub(bytes);
+        if blocks > 0 && (free_blocks == 0 || free_bytes < next_size.max(1)) {
             return WriteDemand::Wait;
         }
         WriteDemand::Write {
-            blocks: room.min(BLOCKS_A_GO),
-            bytes: room_bytes.clamp(1, BYTES_A_GO),
+            blocks: free_blocks.min(BLOCKS_PER_WRITE),
+            bytes: free_bytes.clamp(1, BYTES_PER_WRITE),
         }
     }
 
-    /// Those who wait to read, to be woken once the lock is given back.
-    fn waiting(&mut self) -> Vec<Waker> {
-        let readers = self.readers.iter_mut();
-        readers.filter_map(|(_, seat)| seat.waker.take()).collect()
+    /// The wakers of all waiting readers, to be called after the lock is released.
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let subscribers = self.subscribers.iter_mut();
+        subscribers
+            .filter_map(|(_, subscriber)| subscriber.waker.take())
+            .collect()
     }
 }
 

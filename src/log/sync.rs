@@ -1,4 +1,4 @@
-//! The lock of a recorded stream: the standard library's, or loom's where a model checker runs the code (`--cfg loom`).
+//! The lock of a [`SharedLog`](super::SharedLog): the lock of the standard library, or of loom in models (`--cfg loom`).
 
 #[cfg(loom)]
 pub(super) use loom::sync::{Mutex, MutexGuard};

@@ -1,6 +1,7 @@
-//! What of a channel no stream shows from outside. (The models of its locking are a package of their own.)
+//! The parts of a log that no response shows. (The package `models` has the models of its lock.)
 
 mod boundaries;
+mod properties;
 
 use std::{
     sync::{
@@ -14,29 +15,36 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::codec::ChunkSlice;
-use crate::log::{
-    Ending, Log, LogState, Retention, SharedLog, StartAt, WriteDemand,
-    event_log::BLOCK,
-    shared_log::{ReadOutcome, Spare},
+use crate::{
+    codec::ChunkSlice,
+    log::{
+        Ending, LogState, Position, Protected, ResumePoint, Retention, SharedLog, StartAt,
+        WriteDemand, blocks::BLOCK_OVERHEAD, event_log::Log, shared_log::ReadOutcome,
+    },
 };
 
-fn channel(bounds: Retention) -> SharedLog {
-    SharedLog::new(bounds, Instant::now())
+/// Appends an event.
+fn append(log: &mut Log, event: &'static str, now: Instant) -> Position {
+    let event = Bytes::from_static(event.as_bytes());
+    log.append(event.into(), true, now, 1)
 }
 
-fn write(channel: &SharedLog, blocks: &[&'static [u8]]) {
+fn shared_log(retention: Retention) -> SharedLog {
+    SharedLog::new(retention, Instant::now())
+}
+
+fn write(log: &SharedLog, blocks: &[&'static [u8]]) {
     let blocks = blocks
         .iter()
         .map(|block| (ChunkSlice::from(Bytes::from_static(block)), true));
-    channel.write(blocks, Instant::now());
+    log.write(blocks, Instant::now());
 }
 
-/// What comes of one read.
-fn read(channel: &SharedLog, seat: usize, most: usize) -> Option<Vec<u8>> {
+/// The bytes of one read. `None` if there is no block.
+fn read(log: &SharedLog, subscriber: usize, max_bytes: usize) -> Option<Vec<u8>> {
     let mut blocks = Vec::new();
     let cx = &mut Context::from_waker(Waker::noop());
-    match channel.poll_read(seat, cx, most, &mut blocks) {
+    match log.poll_read(subscriber, cx, max_bytes, &mut blocks) {
         Poll::Ready(ReadOutcome::Blocks) => {
             Some(blocks.iter().flat_map(ChunkSlice::bytes).copied().collect())
         }
@@ -45,169 +53,159 @@ fn read(channel: &SharedLog, seat: usize, most: usize) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_read_is_so_much_and_at_least_a_block() {
-    let channel = channel(Retention::default());
-    let seat = channel.join(channel.oldest());
-    write(&channel, &[b"aaaa", b"bb", b"cc", b"dd"]);
-    assert_eq!(read(&channel, seat, 3).as_deref(), Some(&b"aaaa"[..]));
-    assert_eq!(read(&channel, seat, 4).as_deref(), Some(&b"bbcc"[..]));
-    assert_eq!(read(&channel, seat, 4).as_deref(), Some(&b"dd"[..]));
-    assert_eq!(read(&channel, seat, 4), None);
+fn read_returns_at_most_the_limit_and_at_least_one_block() {
+    let log = shared_log(Retention::default());
+    let subscriber = log.subscribe(log.oldest());
+    write(&log, &[b"aaaa", b"bb", b"cc", b"dd"]);
+    assert_eq!(read(&log, subscriber, 3).as_deref(), Some(&b"aaaa"[..]));
+    assert_eq!(read(&log, subscriber, 4).as_deref(), Some(&b"bbcc"[..]));
+    assert_eq!(read(&log, subscriber, 4).as_deref(), Some(&b"dd"[..]));
+    assert_eq!(read(&log, subscriber, 4), None);
 }
 
 #[test]
-fn nobody_joins_what_does_not_go_on() {
+fn join_fails_unless_the_stream_is_live() {
     for ends in [
-        |channel: &SharedLog| channel.abort(),
-        |channel: &SharedLog| assert!(channel.retire() == 0),
-        |channel: &SharedLog| assert!(channel.abandon()),
-        |channel: &SharedLog| channel.suspend(Ending::Clean(None)),
-        |channel: &SharedLog| channel.end(LogState::Complete, Ending::Clean(None)),
+        |log: &SharedLog| log.abort(),
+        |log: &SharedLog| assert!(log.retire() == 0),
+        |log: &SharedLog| assert!(log.close_if_detached()),
+        |log: &SharedLog| log.suspend(Ending::Clean(None)),
+        |log: &SharedLog| log.end(LogState::Complete, Ending::Clean(None)),
     ] {
-        let channel = channel(Retention::default());
-        let seat = channel.join_live(StartAt::Live).expect("it goes on");
-        assert!(!channel.abandon(), "somebody reads");
-        channel.leave(seat, Instant::now());
-        assert!(channel.join_live(StartAt::Oldest).is_some());
-        channel.leave(0, Instant::now());
-        ends(&channel);
-        assert_eq!(channel.join_live(StartAt::Live), None);
-        assert_eq!(channel.join_live(StartAt::Oldest), None);
+        let log = shared_log(Retention::default());
+        let subscriber = log.join(StartAt::Live).expect("the stream is live");
+        assert!(!log.close_if_detached(), "there is a reader");
+        log.unsubscribe(subscriber, Instant::now());
+        assert!(log.join(StartAt::Oldest).is_some());
+        log.unsubscribe(0, Instant::now());
+        ends(&log);
+        assert_eq!(log.join(StartAt::Live), None);
+        assert_eq!(log.join(StartAt::Oldest), None);
     }
 }
 
 #[test]
-fn the_writer_heeds_the_one_who_has_read_the_most() {
-    let channel = channel(Retention::default().events(2));
+fn fastest_reader_sets_the_pace_of_the_writer() {
+    let log = shared_log(Retention::default().events(2));
     let cx = &mut Context::from_waker(Waker::noop());
-    let (one, two) = (
-        channel.join(channel.oldest()),
-        channel.join(channel.oldest()),
-    );
-    let room = |channel: &SharedLog, cx: &mut Context<'_>| match channel.poll_demand(cx, 0) {
+    let (one, two) = (log.subscribe(log.oldest()), log.subscribe(log.oldest()));
+    let room = |log: &SharedLog, cx: &mut Context<'_>| match log.poll_demand(cx, 0) {
         WriteDemand::Write { blocks, .. } => blocks,
         _ => 0,
     };
-    assert_eq!(room(&channel, cx), 2);
-    write(&channel, &[b"a", b"b"]);
-    assert_eq!(room(&channel, cx), 0);
-    assert!(read(&channel, one, 1).is_some());
-    assert_eq!(room(&channel, cx), 1);
-    assert!(read(&channel, one, 1).is_some());
-    assert_eq!(room(&channel, cx), 2);
-    // With it goes what it had read.
-    channel.leave(one, Instant::now());
-    assert_eq!(room(&channel, cx), 0);
-    assert!(read(&channel, two, 2).is_some());
-    assert_eq!(room(&channel, cx), 2);
-    channel.leave(two, Instant::now());
+    assert_eq!(room(&log, cx), 2);
+    write(&log, &[b"a", b"b"]);
+    assert_eq!(room(&log, cx), 0);
+    assert!(read(&log, one, 1).is_some());
+    assert_eq!(room(&log, cx), 1);
+    assert!(read(&log, one, 1).is_some());
+    assert_eq!(room(&log, cx), 2);
+    // The fastest reader leaves, and the slower one sets the pace.
+    log.unsubscribe(one, Instant::now());
+    assert_eq!(room(&log, cx), 0);
+    assert!(read(&log, two, 2).is_some());
+    assert_eq!(room(&log, cx), 2);
+    log.unsubscribe(two, Instant::now());
     assert!(
-        room(&channel, cx) > 2,
-        "for nobody there is no need to wait"
+        room(&log, cx) > 2,
+        "without a reader there is no backpressure"
     );
 }
 
 #[test]
-fn who_is_alone_is_so_since_the_last_one_left() {
-    let channel = channel(Retention::default());
-    let begun = channel.without_readers_since().expect("nobody is there");
-    let (one, two) = (
-        channel.join(channel.oldest()),
-        channel.join(channel.oldest()),
-    );
-    assert_eq!(channel.without_readers_since(), None);
-    channel.leave(one, begun + Duration::from_secs(1));
-    assert_eq!(channel.without_readers_since(), None);
-    channel.leave(two, begun + Duration::from_secs(2));
-    assert_eq!(
-        channel.without_readers_since(),
-        Some(begun + Duration::from_secs(2))
-    );
+fn stream_is_detached_since_its_last_reader_left() {
+    let log = shared_log(Retention::default());
+    let begun = log.detached_since().expect("there is no reader");
+    let (one, two) = (log.subscribe(log.oldest()), log.subscribe(log.oldest()));
+    assert_eq!(log.detached_since(), None);
+    log.unsubscribe(one, begun + Duration::from_secs(1));
+    assert_eq!(log.detached_since(), None);
+    log.unsubscribe(two, begun + Duration::from_secs(2));
+    assert_eq!(log.detached_since(), Some(begun + Duration::from_secs(2)));
 }
 
 #[test]
-fn the_writer_heeds_what_the_next_block_takes() {
-    let channel = channel(Retention::default().bytes(200));
+fn demand_depends_on_the_size_of_the_next_block() {
+    let log = shared_log(Retention::default().bytes(200));
     let cx = &mut Context::from_waker(Waker::noop());
-    let seat = channel.join(channel.oldest());
-    let mut demand = |next| channel.poll_demand(cx, next);
-    // With nothing unread one is written, however large.
+    let subscriber = log.subscribe(log.oldest());
+    let mut demand = |next| log.poll_demand(cx, next);
+    // If nothing is unread, a block of any size is written.
     assert!(matches!(
         demand(1000),
         WriteDemand::Write { bytes: 200, .. }
     ));
-    write(&channel, &[b"a"]);
+    write(&log, &[b"a"]);
     let WriteDemand::Write { bytes: room, .. } = demand(0) else {
         panic!("there is room");
     };
-    assert!(room < 199, "what it takes to keep a block counts");
+    assert!(room < 199, "the overhead of a block counts");
     assert!(matches!(demand(room), WriteDemand::Write { .. }));
     assert_eq!(demand(room + 1), WriteDemand::Wait);
-    write(&channel, &[b"b", b"c", b"d", b"e"]);
-    assert_eq!(demand(0), WriteDemand::Wait, "there is no room at all");
-    assert!(read(&channel, seat, 5).is_some());
+    write(&log, &[b"b", b"c", b"d", b"e"]);
+    assert_eq!(demand(0), WriteDemand::Wait, "the log is full");
+    assert!(read(&log, subscriber, 5).is_some());
     assert!(matches!(
         demand(1000),
         WriteDemand::Write { bytes: 200, .. }
     ));
-    channel.abort();
+    log.abort();
     assert_eq!(demand(0), WriteDemand::Stop);
 }
 
 #[test]
-fn another_answer_is_taken_once_and_only_while_it_is_waited_for() {
+fn stream_resumes_once_and_only_while_it_is_suspended() {
     let suspended = || {
-        let channel = channel(Retention::default());
-        assert!(!channel.resume(), "the first goes on");
-        assert!(!channel.stop_waiting());
-        channel.suspend(Ending::Clean(None));
-        channel
+        let log = shared_log(Retention::default());
+        assert!(!log.resume(), "the first answer has not ended");
+        assert!(!log.stop_waiting());
+        log.suspend(Ending::Clean(None));
+        log
     };
-    let channel = suspended();
-    assert!(channel.resume());
-    assert!(!channel.resume());
-    assert!(!channel.stop_waiting(), "one has come");
+    let log = suspended();
+    assert!(log.resume());
+    assert!(!log.resume());
+    assert!(!log.stop_waiting(), "the answer has come");
     for stops in [
-        |channel: &SharedLog| assert!(channel.stop_waiting()),
-        |channel: &SharedLog| channel.abort(),
-        |channel: &SharedLog| assert_eq!(channel.retire(), 0),
-        |channel: &SharedLog| channel.end(LogState::Suspended, Ending::Clean(None)),
+        |log: &SharedLog| assert!(log.stop_waiting()),
+        |log: &SharedLog| log.abort(),
+        |log: &SharedLog| assert_eq!(log.retire(), 0),
+        |log: &SharedLog| log.end(LogState::Suspended, Ending::Clean(None)),
     ] {
-        let channel = suspended();
-        stops(&channel);
-        assert!(!channel.resume());
+        let log = suspended();
+        stops(&log);
+        assert!(!log.resume());
     }
 }
 
 #[test]
-fn what_is_over_counts_with_all_that_it_takes() {
-    let channel = channel(Retention::default());
-    write(&channel, &[b"a"]);
-    let kept = channel.shrink(0, Spare::Connected);
-    assert_eq!(kept, 0);
-    assert_eq!(channel.count_rest(500), (500, 0));
-    assert_eq!(channel.count_rest(700), (700, 500));
-    channel.end(LogState::Complete, Ending::Clean(None));
-    let all = channel.shrink(usize::MAX, Spare::Connected);
-    assert!(all > 700, "the block, and what the stream takes");
-    write(&channel, &[b"b"]);
-    assert_eq!(channel.retire(), 0, "nothing is written after the end");
+fn memory_of_an_ended_stream_includes_its_overhead() {
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    assert_eq!(log.evict(0, Protected::Connected), 0);
+    assert_eq!(log.set_overhead(500), (500, 0));
+    assert_eq!(log.set_overhead(700), (700, 500));
+    log.end(LogState::Complete, Ending::Clean(None));
+    let all = log.evict(usize::MAX, Protected::Connected);
+    assert!(all > 700, "the block and the overhead");
+    write(&log, &[b"b"]);
+    assert_eq!(log.retire(), 0, "no block is appended after the end");
     assert_eq!(
-        channel.shrink(usize::MAX, Spare::Connected),
+        log.evict(usize::MAX, Protected::Connected),
         0,
-        "it is accounted for elsewhere"
+        "nothing is evicted from a retired log"
     );
 }
 
 #[test]
-fn writes_are_counted() {
-    let channel = channel(Retention::default());
-    write(&channel, &[b"a", b"b"]);
-    write(&channel, &[b"c"]);
-    assert_eq!(channel.writes(), 2);
+fn write_count_counts_calls_of_write() {
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a", b"b"]);
+    write(&log, &[b"c"]);
+    assert_eq!(log.write_count(), 2);
 }
 
-/// Counts how often it is woken.
+/// Counts its wakes.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -218,77 +216,72 @@ impl Wake for Wakes {
 }
 
 #[test]
-fn the_writer_is_woken_when_it_waits_for_what_is_read_and_not_otherwise() {
+fn writer_is_woken_when_it_waits_for_a_reader_that_reads() {
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let cx = &mut Context::from_waker(&waker);
     let woken = || wakes.0.swap(0, Ordering::Relaxed);
-    let channel = channel(Retention::default().events(4));
-    let (one, two) = (
-        channel.join(channel.oldest()),
-        channel.join(channel.oldest()),
-    );
-    // It takes room while it is unread, and is no event.
-    channel.write(
+    let log = shared_log(Retention::default().events(4));
+    let (one, two) = (log.subscribe(log.oldest()), log.subscribe(log.oldest()));
+    // An unread comment takes space in the log, too.
+    log.write(
         [(ChunkSlice::from(Bytes::from_static(b":")), false)],
         Instant::now(),
     );
-    write(&channel, &[b"a", b"b", b"c"]);
-    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
-    assert!(read(&channel, one, 1).is_some());
+    write(&log, &[b"a", b"b", b"c"]);
+    assert_eq!(log.poll_demand(cx, 0), WriteDemand::Wait);
+    assert!(read(&log, one, 1).is_some());
     assert_eq!(woken(), 1);
-    // It does not wait: there is room.
-    assert!(matches!(
-        channel.poll_demand(cx, 0),
-        WriteDemand::Write { .. }
-    ));
-    write(&channel, &[b"d"]);
-    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
-    // Those who are behind make no room, and come no farther by what they read.
-    assert!(read(&channel, two, 1).is_some());
-    let beside = channel.join(channel.oldest());
+    // The writer does not wait: there is room.
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    write(&log, &[b"d"]);
+    assert_eq!(log.poll_demand(cx, 0), WriteDemand::Wait);
+    // A slower reader makes no room.
+    assert!(read(&log, two, 1).is_some());
+    let beside = log.subscribe(log.oldest());
     assert_eq!(woken(), 0);
-    channel.leave(beside, Instant::now());
-    assert_eq!(woken(), 1, "who leaves may have been the last");
-    assert_eq!(channel.poll_demand(cx, 0), WriteDemand::Wait);
-    channel.join_live(StartAt::Live).expect("it goes on");
-    assert_eq!(woken(), 1, "who joins ahead has read all, as it were");
-    assert!(matches!(
-        channel.poll_demand(cx, 0),
-        WriteDemand::Write { .. }
-    ));
-    channel.join_live(StartAt::Live).expect("it goes on");
-    write(&channel, &[b"e"]);
-    channel.join_live(StartAt::Live).expect("it goes on");
-    assert_eq!(woken(), 0, "it does not wait");
+    log.unsubscribe(beside, Instant::now());
+    assert_eq!(woken(), 1, "the reader that leaves may be the last");
+    assert_eq!(log.poll_demand(cx, 0), WriteDemand::Wait);
+    log.join(StartAt::Live).expect("the stream is live");
+    assert_eq!(
+        woken(),
+        1,
+        "a reader that joins at the live edge is the fastest"
+    );
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    log.join(StartAt::Live).expect("the stream is live");
+    write(&log, &[b"e"]);
+    log.join(StartAt::Live).expect("the stream is live");
+    assert_eq!(woken(), 0, "the writer does not wait");
 }
 
 #[test]
-fn what_is_found_is_the_last_that_was_sent() {
+fn find_returns_the_last_committed_event() {
     let now = Instant::now();
     let mut log = Log::new(Retention::default().events(3)).manual_commit();
     let positions: Vec<_> = (0..4)
         .map(|_| {
-            let position = log.append("data: same\n\n".into(), now);
+            let position = append(&mut log, "data: same\n\n", now);
             log.commit(position);
             position
         })
         .collect();
     assert_eq!(log.find(|_| true), Some(positions[3]));
-    // Of two that nobody has yet, and one that was let go of.
-    log.append("data: same\n\n".into(), now);
-    log.append("data: same\n\n".into(), now);
+    // Two of these events are not committed, and one is evicted.
+    append(&mut log, "data: same\n\n", now);
+    append(&mut log, "data: same\n\n", now);
     assert_eq!(log.find(|_| true), Some(positions[3]));
 }
 
 #[test]
-fn bytes_are_let_go_of_when_they_are_more_than_there_is_room_for() {
-    let event = |log: &mut Log| log.append("data: 1\n\n".into(), Instant::now());
-    let size = "data: 1\n\n".len() + BLOCK;
-    for (bytes, left) in [(2 * size, 2), (2 * size - 1, 1)] {
+fn blocks_are_evicted_above_the_maximum_size() {
+    let event = |log: &mut Log| append(log, "data: 1\n\n", Instant::now());
+    let size = "data: 1\n\n".len() + BLOCK_OVERHEAD;
+    for (bytes, count) in [(2 * size, 2), (2 * size - 1, 1)] {
         let mut log = Log::new(Retention::default().bytes(bytes));
         event(&mut log);
         event(&mut log);
-        assert_eq!(log.bytes(), left * size);
+        assert_eq!(log.bytes(), count * size);
     }
 }

@@ -114,12 +114,12 @@ impl Mcp {
             let gap = Gap::Status(StatusCode::BAD_REQUEST);
             // A client only has event ids of the layer. The upstream must not receive an invented id: a server that looks up event
             // ids over all sessions would answer with the events of another session.
-            let only_own = replay.only_own_ids || !replay.upstream_ids;
+            let only_own = replay.reject_foreign_ids || !replay.preserve_upstream_ids;
             replay
                 .on_gap(gap)
                 .complete_when(is_json_rpc_response)
                 .reject_foreign_ids(only_own)
-                .continues_by_get()
+                .continue_by_get()
                 .continue_after_end(true)
         });
         Self {

@@ -1,4 +1,4 @@
-//! Streams that were closed: their clients are told so when they resume.
+//! Closed streams: a client that resumes one gets another answer than for an unknown stream.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
@@ -7,14 +7,14 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How many closed streams a layer remembers. With the tables that hold them they take 2 MiB at the most.
+/// The number of closed streams that a layer remembers. They take at most 2 MiB with their tables.
 pub(crate) const CLOSED_STREAMS: usize = 16_384;
 
 /// A bounded memory of closed streams.
 ///
-/// It holds hashes, keyed at random, of a stream's owner, target and name together: with any other owner or target the name is
-/// one that was never given. When it is full, the oldest entry of the owner that has the most makes room, so that no owner can
-/// make the layer forget the closed streams of the others.
+/// An entry is a hash, with a random key, of the owner, the session, the key and the id of a stream. For another owner or key the id is
+/// unknown, as if it had never existed. When the memory is full, it forgets the oldest entry of the owner with the most entries, so
+/// that no owner can make it forget the closed streams of others.
 #[derive(Default)]
 pub(crate) struct ClosedStreams {
     hasher: RandomState,
@@ -24,7 +24,7 @@ pub(crate) struct ClosedStreams {
 #[derive(Default)]
 struct Entries {
     all: HashSet<u64>,
-    /// Those of each owner, the oldest first.
+    /// The entries of each owner, the oldest first.
     by_owner: HashMap<u64, VecDeque<u64>>,
 }
 
@@ -37,7 +37,7 @@ impl ClosedStreams {
         self.insert_within(CLOSED_STREAMS, owner, name);
     }
 
-    fn insert_within(&self, most: usize, owner: &impl Hash, name: &impl Hash) {
+    fn insert_within(&self, max: usize, owner: &impl Hash, name: &impl Hash) {
         let owner = self.hasher.hash_one(owner);
         let entry = self.hasher.hash_one((owner, name));
         let mut entries = self.lock();
@@ -45,8 +45,8 @@ impl ClosedStreams {
             return;
         }
         entries.by_owner.entry(owner).or_default().push_back(entry);
-        if entries.all.len() > most {
-            entries.forget_one();
+        if entries.all.len() > max {
+            entries.forget_oldest();
         }
     }
 
@@ -58,8 +58,9 @@ impl ClosedStreams {
 }
 
 impl Entries {
-    /// Looks at all owners. It happens once for each stream that is closed while the memory is full.
-    fn forget_one(&mut self) {
+    /// Forgets the oldest entry of the owner with the most. It iterates over all owners, once for each stream that is closed while the
+    /// memory is full.
+    fn forget_oldest(&mut self) {
         let owners = self.by_owner.iter();
         let Some(owner) = owners.max_by_key(|(_, entries)| entries.len()) else {
             return;
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_with_the_most_makes_room_with_its_oldest() {
+    fn full_memory_forgets_the_oldest_entry_of_the_owner_with_the_most() {
         let closed = ClosedStreams::default();
         let close = |owner: &str, name: u32| closed.insert_within(10, &owner, &name);
         for name in 0..3 {
@@ -107,7 +108,7 @@ mod tests {
         }
         for name in 0..1000 {
             close("bob", name);
-            // To close a stream twice makes no difference.
+            // Closing a stream twice has no effect.
             close("bob", name);
         }
         let known = |owner: &str, names: std::ops::Range<u32>| {
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(known("ann", 0..3), [0, 1, 2]);
         assert_eq!(known("bob", 0..1000), (993..1000).collect::<Vec<_>>());
         assert_eq!(format!("{closed:?}"), "ClosedStreams { streams: 10 }");
-        // Many owners with one stream each push out one of somebody's, and not more than there is room for.
+        // Owners with one entry each: the memory stays within its limit.
         for owner in 0..100 {
             close(&owner.to_string(), 0);
         }

@@ -1,4 +1,4 @@
-//! Requests that ride on one stream: who asks the service, and who waits for what comes of it.
+//! Single flight: concurrent equal requests share one call of the service, and later ones join the running stream.
 
 use std::{
     collections::HashMap,
@@ -19,155 +19,162 @@ use crate::{
 
 type Key = (StreamOwner, StreamKey);
 
-/// All streams of a layer that others may join, and all calls that may become one.
+/// The shared streams of a layer, and the calls that may open one.
 #[derive(Default)]
 pub(crate) struct Coalescer {
-    flights: Mutex<Table>,
+    table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
     by_key: HashMap<Key, InFlight>,
-    /// How many calls there were.
+    /// The number of calls so far.
     calls: u64,
 }
 
 enum InFlight {
-    /// The service has been asked, and these wait for its answer. It is to be asked for as long as anybody has an interest in it.
-    Asking {
+    /// The service was called. The call is cancelled when no request has an [`Interest`] in it any more.
+    Calling {
         call: u64,
-        waiting: Vec<oneshot::Sender<Subscription>>,
+        followers: Vec<oneshot::Sender<Subscription>>,
         interest: mpsc::WeakSender<()>,
     },
     Open(Arc<RecordedStream>),
 }
 
-/// What a request does.
+/// The role of a request in a shared call.
 pub(crate) enum Role {
-    /// It joins a stream that is there.
+    /// It joins a running stream.
     Join(Subscription),
-    /// It waits for one. If it gets none, there is nothing that it could share.
+    /// It waits for the stream of another request. If the channel closes, the call has opened no stream to share.
     Follow(oneshot::Receiver<Subscription>, Interest),
-    /// There is something to join, but it is not known whether the client may.
+    /// There is a stream or a call to share, and the client is not known to be authorized.
     Unauthorized(Option<Interest>),
-    /// It asks the service.
+    /// It calls the service.
     Lead(LeaderGuard, Interest, Abandoned),
 }
 
-/// Somebody wants to have what the service was asked for.
+/// A request waits for the answer of a call. Dropping it ends the interest.
 #[derive(Clone)]
 pub(crate) struct Interest {
     _sender: mpsc::Sender<()>,
 }
 
-/// Resolves when nobody wants it any more.
+/// Resolves when no request waits for the answer of a call any more.
 pub(crate) struct Abandoned(mpsc::Receiver<()>);
 
-/// To tell those who wait what came of it, if only by dropping this.
+/// The call of the service. Dropping it releases the followers without a stream.
 pub(crate) struct LeaderGuard {
-    shared: Arc<Coalescer>,
+    coalescer: Arc<Coalescer>,
     call: u64,
     key: Option<Key>,
-    join: StartAt,
+    start: StartAt,
 }
 
 impl Coalescer {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client that is not authorized joins nothing and takes no seat, so that it has no effect on a stream.
-    pub(crate) fn assign_role(self: &Arc<Self>, key: Key, join: StartAt, authorized: bool) -> Role {
+    /// Assigns a role to a request. A client that is not authorized joins nothing, so that it has no effect on a stream.
+    pub(crate) fn assign_role(
+        self: &Arc<Self>,
+        key: Key,
+        start: StartAt,
+        is_authorized: bool,
+    ) -> Role {
         loop {
-            let open = match self.open_or_ask(&key, join, authorized) {
-                Ok(boarding) => return boarding,
+            let open = match self.find_or_call(&key, start, is_authorized) {
+                Ok(role) => return role,
                 Err(open) => open,
             };
-            if !authorized {
+            if !is_authorized {
                 if open.log.is_joinable() {
                     return Role::Unauthorized(None);
                 }
-            } else if let Some(rejoin) = joined(&open, join) {
-                return Role::Join(rejoin);
+            } else if let Some(subscription) = join(&open, start) {
+                return Role::Join(subscription);
             }
             self.remove(&open);
         }
     }
 
-    /// Waits with others for a call, or makes it; or gives the stream that is there already.
-    fn open_or_ask(
+    /// Follows the call of another request, or begins one. If there is a stream, returns it as the error.
+    fn find_or_call(
         self: &Arc<Self>,
         key: &Key,
-        join: StartAt,
-        authorized: bool,
+        start: StartAt,
+        is_authorized: bool,
     ) -> Result<Role, Arc<RecordedStream>> {
-        let mut flights = self.lock();
-        match flights.by_key.get_mut(key) {
-            Some(InFlight::Open(recording)) => return Err(Arc::clone(recording)),
-            Some(InFlight::Asking {
-                waiting, interest, ..
+        let mut table = self.lock();
+        match table.by_key.get_mut(key) {
+            Some(InFlight::Open(stream)) => return Err(Arc::clone(stream)),
+            Some(InFlight::Calling {
+                followers,
+                interest,
+                ..
             }) => {
                 if let Some(sender) = interest.upgrade() {
-                    if !authorized {
-                        // Dropped by the caller: that may wake the call's task, and a lock is held here.
-                        let interest = Interest { _sender: sender };
+                    let interest = Interest { _sender: sender };
+                    if !is_authorized {
+                        // The caller drops the interest: that may wake the task of the call, and the lock is held here.
                         return Ok(Role::Unauthorized(Some(interest)));
                     }
-                    let (told, wait) = oneshot::channel();
-                    waiting.retain(|waiting| !waiting.is_closed());
-                    waiting.push(told);
-                    return Ok(Role::Follow(wait, Interest { _sender: sender }));
+                    let (follower, stream) = oneshot::channel();
+                    followers.retain(|follower| !follower.is_closed());
+                    followers.push(follower);
+                    return Ok(Role::Follow(stream, interest));
                 }
             }
             None => {}
         }
-        let (sender, nobody) = mpsc::channel(1);
-        flights.calls += 1;
-        let call = flights.calls;
-        let flight = InFlight::Asking {
+        let (sender, abandoned) = mpsc::channel(1);
+        table.calls += 1;
+        let call = table.calls;
+        let in_flight = InFlight::Calling {
             call,
-            waiting: Vec::new(),
+            followers: Vec::new(),
             interest: sender.downgrade(),
         };
-        flights.by_key.insert(key.clone(), flight);
-        let ticket = LeaderGuard {
-            shared: Arc::clone(self),
+        table.by_key.insert(key.clone(), in_flight);
+        let leader = LeaderGuard {
+            coalescer: Arc::clone(self),
             call,
             key: Some(key.clone()),
-            join,
+            start,
         };
         let interest = Interest { _sender: sender };
-        Ok(Role::Lead(ticket, interest, Abandoned(nobody)))
+        Ok(Role::Lead(leader, interest, Abandoned(abandoned)))
     }
 
-    /// The stream is over: nobody can join it.
-    pub(crate) fn remove(&self, recording: &Arc<RecordedStream>) {
-        let key = (recording.owner.clone(), recording.key.clone());
-        let mut flights = self.lock();
-        let open = flights.by_key.get(&key);
-        if matches!(open, Some(InFlight::Open(open)) if Arc::ptr_eq(open, recording)) {
-            flights.by_key.remove(&key);
+    /// Removes a stream that has ended.
+    pub(crate) fn remove(&self, stream: &Arc<RecordedStream>) {
+        let key = (stream.owner.clone(), stream.key.clone());
+        let mut table = self.lock();
+        let open = table.by_key.get(&key);
+        if matches!(open, Some(InFlight::Open(open)) if Arc::ptr_eq(open, stream)) {
+            table.by_key.remove(&key);
         }
     }
 }
 
-fn joined(stream: &RecordedStream, start: StartAt) -> Option<Subscription> {
+fn join(stream: &RecordedStream, start: StartAt) -> Option<Subscription> {
     let reader = stream.join(start)?;
-    Some(Subscription::new(stream.head(), reader))
+    Some(Subscription::new(stream.id, stream.head(), reader))
 }
 
 impl Table {
-    /// Those who wait for this call; there are none if it was given up and somebody else has called since.
+    /// Removes a call, and returns its followers. Returns `None` if the call was abandoned and another one has begun.
     fn take(&mut self, key: &Key, call: u64) -> Option<Vec<oneshot::Sender<Subscription>>> {
         match self.by_key.get_mut(key) {
-            Some(InFlight::Asking {
-                call: asking,
-                waiting,
+            Some(InFlight::Calling {
+                call: current,
+                followers,
                 ..
-            }) if *asking == call => {
-                let waiting = std::mem::take(waiting);
+            }) if *current == call => {
+                let followers = std::mem::take(followers);
                 self.by_key.remove(key);
-                Some(waiting)
+                Some(followers)
             }
             _ => None,
         }
@@ -175,22 +182,22 @@ impl Table {
 }
 
 impl LeaderGuard {
-    /// The service has answered with a stream, for those who wait and those who come later.
-    pub(crate) fn complete(mut self, recording: &Arc<RecordedStream>) {
+    /// Subscribes the followers to the stream with which the service has answered, and opens it for later requests.
+    pub(crate) fn complete(mut self, stream: &Arc<RecordedStream>) {
         let Some(key) = self.key.take() else { return };
-        // What opened a session of its own is nobody else's.
-        let is_it = (&recording.owner, &recording.key) == (&key.0, &key.1);
-        let mut flights = self.shared.lock();
-        let waiting = flights.take(&key, self.call);
-        if waiting.is_some() && is_it {
-            let open = InFlight::Open(Arc::clone(recording));
-            flights.by_key.insert(key, open);
+        // A stream that opened a session belongs to that session alone.
+        let is_shared = (&stream.owner, &stream.key) == (&key.0, &key.1);
+        let mut table = self.coalescer.lock();
+        let followers = table.take(&key, self.call);
+        if followers.is_some() && is_shared {
+            let open = InFlight::Open(Arc::clone(stream));
+            table.by_key.insert(key, open);
         }
-        drop(flights);
-        // Those who are told nothing learn of it by the end of their channel.
-        for waiting in waiting.into_iter().flatten().filter(|_| is_it) {
-            if let Some(rejoin) = joined(recording, self.join) {
-                let _ = waiting.send(rejoin);
+        drop(table);
+        // A follower without a subscription sees its channel close.
+        for follower in followers.into_iter().flatten().filter(|_| is_shared) {
+            if let Some(subscription) = join(stream, self.start) {
+                let _ = follower.send(subscription);
             }
         }
     }
@@ -199,23 +206,23 @@ impl LeaderGuard {
 impl Drop for LeaderGuard {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            // Those who wait are woken once the lock is given back.
-            let waiting = self.shared.lock().take(&key, self.call);
-            drop(waiting);
+            // The followers wake after the lock is released.
+            let followers = self.coalescer.lock().take(&key, self.call);
+            drop(followers);
         }
     }
 }
 
 impl Abandoned {
     pub(crate) async fn wait(mut self) {
-        // Nothing is ever sent.
+        // No value is ever sent: this waits for the last sender to drop.
         self.0.recv().await;
     }
 }
 
 impl fmt::Debug for Coalescer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("Coalescer").finish_non_exhaustive()
     }
 }
 
@@ -233,60 +240,64 @@ mod tests {
     use crate::session::Owner;
 
     fn key() -> Key {
-        let whose = StreamOwner {
+        let owner = StreamOwner {
             owner: Owner::ANONYMOUS,
             session: None,
         };
-        (whose, StreamKey::Shared("".into(), "all".into()))
+        (owner, StreamKey::Shared("".into(), "all".into()))
     }
 
-    /// Asks in the middle of being woken, as an executor may.
-    struct Asks(Arc<Coalescer>);
+    /// Requests the stream inside of its waker, as an executor may.
+    struct RequestOnWake(Arc<Coalescer>);
 
-    impl Wake for Asks {
+    impl Wake for RequestOnWake {
         fn wake(self: Arc<Self>) {
-            let boarding = self.0.assign_role(key(), StartAt::Live, true);
-            assert!(matches!(boarding, Role::Lead(..)));
+            let role = self.0.assign_role(key(), StartAt::Live, true);
+            assert!(matches!(role, Role::Lead(..)));
         }
     }
 
     #[test]
-    fn who_is_told_that_there_is_nothing_may_ask_at_once() {
-        let shared = Arc::<Coalescer>::default();
-        let Role::Lead(ticket, _interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
+    fn follower_may_request_the_stream_inside_of_its_waker() {
+        let coalescer = Arc::<Coalescer>::default();
+        let Role::Lead(leader, _interest, _abandoned) =
+            coalescer.assign_role(key(), StartAt::Live, true)
         else {
-            panic!("nobody has asked before");
+            panic!("there is no call yet");
         };
-        let Role::Follow(wait, _interest) = shared.assign_role(key(), StartAt::Live, true) else {
-            panic!("somebody has");
+        let Role::Follow(stream, _interest) = coalescer.assign_role(key(), StartAt::Live, true)
+        else {
+            panic!("the call is in flight");
         };
-        let mut wait = pin!(wait);
-        let waker = Waker::from(Arc::new(Asks(Arc::clone(&shared))));
+        let mut stream = pin!(stream);
+        let waker = Waker::from(Arc::new(RequestOnWake(Arc::clone(&coalescer))));
         let cx = &mut Context::from_waker(&waker);
-        assert!(wait.as_mut().poll(cx).is_pending());
-        drop(ticket);
-        assert!(matches!(wait.as_mut().poll(cx), Poll::Ready(Err(_))));
+        assert!(stream.as_mut().poll(cx).is_pending());
+        drop(leader);
+        assert!(matches!(stream.as_mut().poll(cx), Poll::Ready(Err(_))));
     }
 
     #[test]
-    fn abandoned_call_leaves_the_waiters_of_the_next_call_alone() {
-        let shared = Arc::<Coalescer>::default();
-        let Role::Lead(first, interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
+    fn abandoned_call_does_not_release_the_followers_of_the_next_call() {
+        let coalescer = Arc::<Coalescer>::default();
+        let Role::Lead(first, interest, _abandoned) =
+            coalescer.assign_role(key(), StartAt::Live, true)
         else {
             panic!("there is no call yet");
         };
         drop(interest);
-        let Role::Lead(second, _interest, _nobody) = shared.assign_role(key(), StartAt::Live, true)
+        let Role::Lead(second, _interest, _abandoned) =
+            coalescer.assign_role(key(), StartAt::Live, true)
         else {
-            panic!("no request waits for the first call");
+            panic!("the first call is abandoned");
         };
-        let Role::Follow(mut wait, _interest) = shared.assign_role(key(), StartAt::Live, true)
+        let Role::Follow(mut stream, _interest) = coalescer.assign_role(key(), StartAt::Live, true)
         else {
-            panic!("the second call is on its way");
+            panic!("the second call is in flight");
         };
         drop(first);
-        assert_eq!(wait.try_recv().err(), Some(TryRecvError::Empty));
+        assert_eq!(stream.try_recv().err(), Some(TryRecvError::Empty));
         drop(second);
-        assert_eq!(wait.try_recv().err(), Some(TryRecvError::Closed));
+        assert_eq!(stream.try_recv().err(), Some(TryRecvError::Closed));
     }
 }

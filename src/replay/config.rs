@@ -1,8 +1,7 @@
-//! What is kept of streams, for whom, and for how long.
+//! The configuration of recorded streams.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use http::{HeaderName, Request, StatusCode, request, response};
 use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
@@ -10,7 +9,7 @@ use tower_service::Service;
 use crate::log::{Retention, StartAt};
 use crate::{codec::Event, upstream::terminal::completes};
 
-/// Keeps what a stream has sent, so that a client which comes back with `Last-Event-ID` misses nothing.
+/// Records event streams, so that a client that reconnects with `Last-Event-ID` misses no event.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,166 +22,199 @@ use crate::{codec::Event, upstream::terminal::completes};
 /// );
 /// ```
 ///
-/// * **Ids.** Each event gets an id of the layer's own, in the place of the upstream's. It names the stream, unguessably, and the
-///   event in it. The upstream never gets to see one. (Or events [keep](Self::preserve_upstream_ids) the ids that they have.)
-/// * **Resuming.** A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) is answered with what came after that
-///   event, and then with what is still to come, without a call to the service. Only to the same
-///   [owner](crate::SseProxyLayer::owner), in the same session, at the same host, path and query: else the id
-///   is answered like one that does not exist. (A `GET` with an id that does not have the form of our ids goes to the service as it came,
-///   [unless](Self::reject_foreign_ids) there are no others.) The service that would have checked who asks is not asked: a layer
-///   further out has to, or [`authorize`](Self::authorize) does. The body of such a request is not read, and what interceptors
-///   made of the stream is what they made of it for the request that it began with, whatever
-///   [policy](crate::SseProxyLayer::policy) this one has.
-/// * **Nothing is sent twice.** Only a `GET` is ever forwarded to continue a stream. A request with `Last-Event-ID` and another
-///   method (`POST`, `PUT`, `DELETE` ..) is answered from the log, as far as it goes, and then ends as the stream ended. If nothing
-///   is left of the stream, or it broke and the client has all of it, the answer is the status of a [gap](Self::on_gap), 410 unless
-///   set. It is never forwarded, also with an id that the layer does not know: the service would do again what was asked for and
-///   charge for it again. A stream that was opened by another method than `GET` is not continued by the service either, except
-///   with the [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::resume_with_get`](crate::reconnect::Reconnect::resume_with_get). (A
-///   preflight, an `OPTIONS` request without `Last-Event-ID`, is forwarded.)
-/// * **Closing.** A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: 204 to a `GET`, 410 otherwise.
-/// * **Gaps.** What is no longer kept is never passed over in silence; see [`Gap`].
-/// * **Leaving.** The upstream goes on sending when its client has left, for as long as [`linger`](Self::grace_period) says.
-/// * **Ending.** A clean end is an end. A `GET` that resumes such a stream with nothing missed is answered with 204, at which an
-///   `EventSource` stops (WHATWG HTML 9.2.3), and a request with another method with 200 and an empty body; the upstream is not
-///   asked again, unless [`continue_after_end`](Self::continue_after_end) says so. If the connection broke, or the answer ended
-///   inside an event, and the upstream gave ids, a `GET` with nothing missed is forwarded with the last of them, and the answer
-///   continues the stream. What the upstream sends again then, the same id with the same bytes, is not sent on.
+/// Only responses with status 200 are recorded. Each recorded stream has a task, which runs on tokio unless an
+/// [`executor`](Self::executor) is set.
 ///
-/// Only answers of status 200 are kept. Its task runs on tokio, unless there is an [executor](Self::executor).
+/// # Event ids
+///
+/// The layer replaces the id of each event by an [`EventId`](crate::replay::EventId), which names the stream and the event. No client can
+/// guess one. The upstream never gets one. The [`StreamId`](crate::replay::StreamId) of a recorded stream is also in the extensions of its
+/// responses. With [`preserve_upstream_ids`](Self::preserve_upstream_ids), events keep their ids.
+///
+/// # Resuming
+///
+/// A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) gets the events after that event, and then the events to come. The
+/// service is not called. The request must have the same [owner](crate::SseProxyLayer::owner), session, host, path and query as the
+/// request that opened the stream; for any other request the id is unknown. A `GET` with an id of another form goes to the service,
+/// unless [`reject_foreign_ids`](Self::reject_foreign_ids) is set.
+///
+/// * **Authorization.** The service, which may check credentials, is not called. Check them in a layer outside of this one, or with
+///   [`authorize`](Self::authorize).
+/// * **Interceptors** ran when the events were recorded, with the request that opened the stream. The
+///   [policy](crate::SseProxyLayer::policy) of the request that resumes has no effect on them.
+/// * The body of the request is not read.
+///
+/// # Methods other than `GET`
+///
+/// Only a `GET` is ever forwarded to continue a stream. A request with `Last-Event-ID` and another method gets the recorded events, and its
+/// response ends as the stream ended. If the stream is unknown, or broke and the client has all of it, the response has the status
+/// of a [gap](Self::on_gap), 410 by default. The request is never forwarded, because the service would repeat the action and its cost. A
+/// stream that another method opened is not continued by the upstream, except with the [`Mcp`](crate::profile::Mcp) profile and with
+/// [`Reconnect::resume_with_get`](crate::reconnect::Reconnect::resume_with_get). An `OPTIONS` request without `Last-Event-ID` is
+/// forwarded.
+///
+/// # Gaps
+///
+/// If an event after `Last-Event-ID` was evicted, or the stream is unknown, the client gets a report; see [`Gap`].
+///
+/// # Without a client
+///
+/// The upstream continues for the [`grace_period`](Self::grace_period) after its last client has left.
+///
+/// # The end of a stream
+///
+/// A clean end is final. A `GET` that resumes an ended stream, and has all its events, gets 204, at which an `EventSource` stops
+/// (WHATWG HTML 9.2.3). Another method gets 200 and an empty body. The upstream is not called, unless
+/// [`continue_after_end`](Self::continue_after_end) is set.
+///
+/// If the connection broke, or the response ended inside an event, and the upstream gave ids, then a `GET` with nothing missed is forwarded
+/// with the last of these ids, and the response continues the stream. Events that the upstream repeats, with the same id and the same
+/// bytes, are dropped.
+///
+/// A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: a `GET` gets 204, another method gets 410.
 #[derive(Clone)]
 pub struct Replay {
-    pub(crate) bounds: Retention,
-    pub(crate) scope: Arc<str>,
-    pub(crate) query: Option<Arc<str>>,
-    pub(crate) upstream_ids: bool,
-    pub(crate) only_own_ids: bool,
-    pub(crate) continues_by_get: bool,
-    pub(crate) continues_after_end: bool,
+    pub(crate) retention: Retention,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) query_param: Option<Arc<str>>,
+    pub(crate) preserve_upstream_ids: bool,
+    pub(crate) reject_foreign_ids: bool,
+    pub(crate) continue_by_get: bool,
+    pub(crate) continue_after_end: bool,
     pub(crate) authorize: Option<Authorize>,
     pub(crate) authorize_timeout: Duration,
     pub(crate) response_headers: Vec<HeaderName>,
-    pub(crate) gap: Gap,
-    pub(crate) detach: Option<Detach>,
-    pub(crate) linger: Duration,
-    pub(crate) lifetime: Option<Duration>,
-    pub(crate) detached_bytes: u64,
-    pub(crate) completes: Completes,
-    pub(crate) prime: Option<Prime>,
+    pub(crate) on_gap: Gap,
+    pub(crate) detach_when: Option<DetachWhen>,
+    pub(crate) grace_period: Duration,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) max_detached_bytes: u64,
+    pub(crate) complete_when: CompleteWhen,
+    pub(crate) priming_event: Option<PrimingEvent>,
     pub(crate) share: Option<Share>,
     pub(crate) executor: Executor,
 }
 
 pub(crate) type Authorize = BoxCloneSyncService<Request<()>, StatusCode, BoxError>;
-pub(crate) type Detach = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
-pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+pub(crate) type DetachWhen = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
+pub(crate) type CompleteWhen = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 pub(crate) type ShareKey = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
-pub(crate) type Executor = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Executor = Arc<dyn Fn(Task) + Send + Sync>;
 
-/// What a client is told that cannot have all it missed.
+/// How a client learns that it cannot get all events it missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Gap {
-    /// A `GET` is answered with an event of the type `gap`, since an `EventSource` cannot read headers and gives up for good on
-    /// any status but 200 (WHATWG HTML 9.2.3). Its data is `{"reason":"evicted"}` where some events are no longer kept: then those
-    /// follow that are. It is `{"reason":"unknown"}` where nothing is known of the stream, and `{"reason":"failed"}` where the
-    /// stream broke and all of it was sent: then the id is reset and the answer ends, so that the client begins anew. (Where the
-    /// [address](Replay::query_param) names the event, and not the header, the id becomes one that means so: an address is not reset.)
+    /// A `GET` gets an event of type `gap`, with one of these values as its data. The default.
     ///
-    /// Such an answer has no headers of the upstream's, where nothing is known of its stream: what pages of other origins need
-    /// (`Access-Control-Allow-Origin`) is for a layer further out to add.
+    /// * `{"reason":"evicted"}`: events were evicted. The remaining events follow.
+    /// * `{"reason":"unknown"}`: the stream is unknown. The response ends.
+    /// * `{"reason":"failed"}`: the stream broke, and the client has all its events. The response ends.
     ///
-    /// Any other method is answered with 410: who sent it can read that, and may take what is left of a stream for all of it.
+    /// In the last two cases the event resets the client's last event id, so that the client begins anew. A client that
+    /// names the event in the [query parameter](Replay::query_param) gets an id that means the same, because a URL is not reset. The response
+    /// of an unknown stream has no header fields of an upstream. A layer outside of this one has to add what pages of other origins
+    /// need (`Access-Control-Allow-Origin`).
+    ///
+    /// An event is the only report that an `EventSource` can read: it cannot read header fields, and it stops for good at any status
+    /// but 200 (WHATWG HTML 9.2.3).
+    ///
+    /// Another method gets status 410. Its client can read a status, and could take the remaining events for all of them.
     #[default]
     Event,
-    /// This status.
+    /// A request of any method gets this status.
     Status(StatusCode),
 }
 
-/// Which requests ride on one stream.
+/// Which requests share a stream.
 #[derive(Clone)]
 pub(crate) struct Share {
     pub(crate) by: ShareKey,
-    pub(crate) join: StartAt,
+    pub(crate) from: StartAt,
 }
 
-/// What a stream begins with.
+/// The event with which a stream begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Prime {
+pub(crate) struct PrimingEvent {
     pub(crate) retry: Option<Duration>,
 }
 
 impl Replay {
-    /// How much is kept of each stream.
-    pub fn retention(mut self, bounds: Retention) -> Self {
-        self.bounds = bounds;
+    /// Sets how much of each stream its log keeps. The default is 1 MiB for 5 minutes; see [`Retention`].
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
-    /// Names the place that the paths of requests are in; none unless set. A router that nests others takes away the beginning of
-    /// a path: with a name for each, streams of the same rest are told apart.
+    /// Sets a prefix for the paths of streams. Empty by default.
+    ///
+    /// A router that nests other routers strips a part of the path. With a namespace for each nested router, streams with the same
+    /// remaining path differ.
     pub fn namespace(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.scope = name.into();
+        self.namespace = name.into();
         self
     }
 
-    /// Takes the last id from this parameter of the query, too, if there is no `Last-Event-ID`: for clients that cannot set a
-    /// header. None unless set. The name and the value are decoded once, as forms are (WHATWG URL 5.1), and the name is compared
-    /// without case.
+    /// Reads the last event id from this query parameter if a request has no `Last-Event-ID`. Off by default. For clients that cannot set
+    /// header fields.
     ///
-    /// The service never sees the parameter. An id that is not one of the layer's reaches it in `Last-Event-ID`. Several
-    /// different ids, and a value that no header can hold, are answered with 400.
+    /// Name and value are decoded once, as in forms (WHATWG URL 5.1), and the name is compared without case. The service never gets the
+    /// parameter; it gets an id of another form in `Last-Event-ID`. Several different ids, and a value that is no valid header value, get
+    /// status 400.
     pub fn query_param(mut self, parameter: impl Into<Arc<str>>) -> Self {
-        self.query = Some(parameter.into());
+        self.query_param = Some(parameter.into());
         self
     }
 
-    /// Leaves events the ids that the upstream gave them, and finds a stream by those; off unless set.
+    /// Keeps the ids that the upstream gave to its events, and finds streams by these ids. Off by default.
     ///
-    /// Such an id is looked for only among the streams of the same owner, who has to be somebody, in the same session, at the same
-    /// host, path and query; among several it is that of the stream which began last. One that is not found, or no longer kept, is in
-    /// a `GET` for the upstream, which knows what came after it or does not: nobody is told of a [gap](Gap). Events without an id come
-    /// again to a client that has seen them since the last id. For clients that make something of ids, or share them with others;
-    /// else the layer's own are safer.
-    pub fn preserve_upstream_ids(mut self, keep: bool) -> Self {
-        self.upstream_ids = keep;
-        self
-    }
-
-    /// Takes an id that is not found for one of ours that is lost, whatever its form, and tells of a [gap](Gap). Off unless set: in
-    /// a `GET` it goes to the service, which may have given it to a client that came around the layer. For services that make nothing of
-    /// ids: what they begin anew would pass for what follows on an id that was cut off or made up.
-    pub fn reject_foreign_ids(mut self, only: bool) -> Self {
-        self.only_own_ids = only;
-        self
-    }
-
-    /// Streams that another method than `GET` opened are continued by `GET`, as the protocol says.
-    pub(crate) fn continues_by_get(mut self) -> Self {
-        self.continues_by_get = true;
-        self
-    }
-
-    /// Asks the upstream again after a clean end. Off unless set: a clean end is the end of the stream, and a `GET` that resumes it
-    /// with nothing missed is answered with 204.
+    /// Such an id finds streams of the same owner, session, host, path and query only. The owner must not be anonymous. Of several streams
+    /// with the id, the latest is resumed. A `GET` with an id that is unknown or evicted is forwarded, without a report of a
+    /// [gap](Gap), because the upstream may know the id. After a reconnect, a client gets events without an id again if they came
+    /// after the last id it has.
     ///
-    /// For an upstream that ends each answer after a while and expects its clients to come back. A `GET` of a client that has all
-    /// events is then forwarded, with the last id that the upstream gave, and its answer continues the same stream. If the upstream
-    /// gave no id, the request is forwarded as one that comes for the first time, and its answer is a new stream: whatever the
-    /// upstream sends again then, the client gets again. Neither happens once the stream is [complete](Self::complete_when).
-    /// Only a stream that was opened by `GET` is continued. (The [`Mcp`](crate::profile::Mcp) profile sets this,
-    /// for streams of `POST` too.)
+    /// For clients that interpret ids, or share them with other clients. Otherwise the ids of the layer are safer.
+    pub fn preserve_upstream_ids(mut self, preserve: bool) -> Self {
+        self.preserve_upstream_ids = preserve;
+        self
+    }
+
+    /// Treats every unknown `Last-Event-ID` as evicted and reports a [gap](Gap), instead of forwarding a `GET`. Off by default.
+    ///
+    /// By default, a `GET` with an id of another form than the layer's goes to the service, which may have given the id to a client that
+    /// bypassed the layer. Set this for services that ignore ids: their response would begin anew, and the client would take it for
+    /// the continuation.
+    pub fn reject_foreign_ids(mut self, reject: bool) -> Self {
+        self.reject_foreign_ids = reject;
+        self
+    }
+
+    /// Continues streams that another method opened by `GET`, as MCP does.
+    pub(crate) fn continue_by_get(mut self) -> Self {
+        self.continue_by_get = true;
+        self
+    }
+
+    /// Calls the upstream again after a clean end, when a client resumes. Off by default: a clean end is final, and a `GET` with nothing
+    /// missed gets 204.
+    ///
+    /// For an upstream that ends each response after a while and expects its clients to reconnect. The `GET` of a client that has all
+    /// events is then forwarded with the last id of the upstream, and the response continues the same stream. If the upstream gave no id,
+    /// the request is forwarded without one, and the response is a new stream: the client may get events again. Neither happens to a
+    /// stream that is [complete](Self::complete_when), or that another method than `GET` opened. The
+    /// [`Mcp`](crate::profile::Mcp) profile sets this, for streams of `POST` too.
     pub fn continue_after_end(mut self, again: bool) -> Self {
-        self.continues_after_end = again;
+        self.continue_after_end = again;
         self
     }
 
-    /// Asks this service about each request that would resume a stream, before anything is looked up, and about each that would
-    /// [join](Self::share_by) one: a success (2xx) lets it, any other status is the answer. The request is the client's, with its
-    /// extensions and without its body. Requests that the service inside answers are for that service to decide about.
+    /// Authorizes each request that would resume a stream or [join](Self::share_by) one. None by default.
     ///
-    /// The answer is 503 if this service fails, panics, answers with an informational status (1xx), or takes longer than
-    /// [`authorize_timeout`](Self::authorize_timeout). A client that is refused has no effect on the stream.
+    /// The service gets the client's request with its extensions and without its body, before a stream is looked up. A success (2xx) admits
+    /// the request. Any other status is the response. The status is 503 if the service fails, panics, returns an informational
+    /// status (1xx), or takes longer than [`authorize_timeout`](Self::authorize_timeout). A rejected client has no effect on the stream.
+    /// Requests that go to the service inside are not checked here.
     ///
     /// ```
     /// use http::{Request, StatusCode};
@@ -205,18 +237,18 @@ impl Replay {
         self
     }
 
-    /// How long [`authorize`](Self::authorize) may take; 2 s unless set.
+    /// Sets the time limit of [`authorize`](Self::authorize). The default is 2 seconds.
     pub fn authorize_timeout(mut self, limit: Duration) -> Self {
         self.authorize_timeout = limit;
         self
     }
 
-    /// Adds a header of the first response to the responses of clients that resume or join its stream.
+    /// Adds a header field of the first response to the responses of clients that resume or join its stream.
     ///
-    /// The others get `Content-Type`, `Content-Language` and the header of the [session](crate::session::SessionMapping::header), if there
-    /// are any, and nothing else of what the upstream said to the first client: its CORS headers name another origin, its rate
-    /// limits count other requests. Add a header only if its value is right for all clients of a stream; a layer further out
-    /// can compute the ones that are not.
+    /// Without this, such responses have `Content-Type`, `Content-Language` and the header of the
+    /// [session](crate::session::SessionMapping::header) only. Other fields of the first response are about its client: CORS fields name its
+    /// origin, rate limits count its requests. Add a field only if its value is right for all clients of a stream. A layer outside of this
+    /// one can compute the others.
     ///
     /// ```
     /// use http::HeaderName;
@@ -229,110 +261,128 @@ impl Replay {
         self
     }
 
-    /// What a client is told that cannot have all it missed; [`Gap::Event`] unless set.
+    /// Sets how a client learns that it cannot get all events it missed. The default is [`Gap::Event`].
     pub fn on_gap(mut self, gap: Gap) -> Self {
-        self.gap = gap;
+        self.on_gap = gap;
         self
     }
 
-    /// Which streams outlive their client, by the head of the request and that of the answer; all that are kept unless set.
-    /// With the others the upstream is let go of when the last client leaves, and what was sent until then can be resumed.
+    /// Chooses the streams that continue without a client, by the heads of request and response. All recorded streams by default.
+    ///
+    /// The upstream of any other stream is cancelled when its last client leaves. Its recorded events can still be resumed.
     pub fn detach_when(
         mut self,
         outlives: impl Fn(&request::Parts, &response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.detach = Some(Arc::new(outlives));
+        self.detach_when = Some(Arc::new(outlives));
         self
     }
 
-    /// How long the upstream goes on without a client; a minute unless set. It ends sooner if the
-    /// [owner](crate::SseProxyLayer::max_detached_per_owner) or the [layer](crate::SseProxyLayer::max_detached) has too many
-    /// such streams.
+    /// Sets how long the upstream continues without a client. The default is one minute.
+    ///
+    /// The upstream is cancelled earlier if the [owner](crate::SseProxyLayer::max_detached_per_owner) or the
+    /// [layer](crate::SseProxyLayer::max_detached) has too many such streams.
     pub fn grace_period(mut self, time: Duration) -> Self {
-        self.linger = time;
+        self.grace_period = time;
         self
     }
 
-    /// How long a stream may last in all, with clients or without, however often clients resume it; without end unless set. Then
-    /// it is cut.
+    /// Sets the maximum duration of a stream, with clients or without, however often it is resumed. Unlimited by default. The stream is cut
+    /// after that.
     pub fn max_age(mut self, time: Duration) -> Self {
-        self.lifetime = Some(time);
+        self.max_age = Some(time);
         self
     }
 
-    /// How many bytes an upstream may send without a client before it is let go of; 64 MiB unless set.
+    /// Sets how many bytes an upstream may send while the stream has no client. The default is 64 MiB. The upstream is cancelled after
+    /// that.
     pub fn max_detached_bytes(mut self, bytes: u64) -> Self {
-        self.detached_bytes = bytes;
+        self.max_detached_bytes = bytes;
         self
     }
 
-    /// Tells by an event that all of the stream was sent, whatever comes after it: then a broken connection is a clean end too, and
-    /// the upstream is never asked to continue. Unless set, by the terminal events of model APIs: the data `[DONE]`, Anthropic's
-    /// `message_stop`, and `response.completed`, `response.incomplete` and `response.failed` of OpenAI's Responses.
+    /// Recognizes the event after which a stream is complete. A broken connection is then a clean end, and the upstream is never asked to
+    /// continue.
+    ///
+    /// The default recognizes the terminal events of model APIs: the data `[DONE]`, `message_stop` of Anthropic, and `response.completed`,
+    /// `response.incomplete` and `response.failed` of OpenAI's Responses.
     pub fn complete_when(
         mut self,
         completes: impl Fn(&Event) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.completes = Arc::new(completes);
+        self.complete_when = Arc::new(completes);
         self
     }
 
-    /// Begins each stream with an event that has an id and no data, so that it can be resumed before the first event of the
-    /// upstream has come; with a `retry` of this many milliseconds, if there is one. Off unless set.
+    /// Begins each stream with an event that has an id and no data, so that a client can resume before the first event of the upstream. With
+    /// `Some`, the event also has a `retry` field with this duration. Off by default.
     ///
-    /// It is what MCP 2025-11-25 does. Clients of other kinds may not expect an event without data.
+    /// This is the priming event of MCP 2025-11-25. Other clients may not expect an event without data.
     pub fn priming_event(mut self, retry: Option<Duration>) -> Self {
-        self.prime = Some(Prime { retry });
+        self.priming_event = Some(PrimingEvent { retry });
         self
     }
 
-    /// Lets requests with the same key ride on one stream of the upstream, which is asked once. None do unless set, and none for
-    /// which the key is `None`. Only those of the same owner, session and host do, whatever the key, and only a `GET` or a `POST`
-    /// that names no event of the upstream's: what came after that is for the upstream to send.
+    /// Lets requests with the same key share one stream, so that the upstream gets one request. Off by default. A request with the key
+    /// `None` shares no stream.
     ///
-    /// So, unless [`owner`](crate::SseProxyLayer::owner) says otherwise, clients with different tokens have different streams.
-    /// Cookies count only if they are [credentials](crate::SseProxyLayer::credentials) or part of the key. Where all clients may
-    /// see the same stream, make them one owner, and check them in a layer further out, because only the first request of a
-    /// stream gets to the service.
+    /// Only requests of the same owner, session and host share a stream, whatever the key is. Clients with different tokens therefore have
+    /// different streams, unless [`owner`](crate::SseProxyLayer::owner) says otherwise. Cookies count only if they are
+    /// [credentials](crate::SseProxyLayer::credentials) or part of the key. If all clients may read the same stream, make them one owner,
+    /// and check them in a layer outside of this one, because only the first request reaches the service.
     ///
-    /// Whoever comes later gets what [other clients may have](Self::response_header) of the first head, and begins as [`share_from`](Self::share_from) says. What the first one
-    /// leaves behind is the others' to use. A reader that is too slow for what is kept is cut, with
-    /// [`Lagged`](crate::ErrorKind::Lagged), and can resume; it holds nobody up. The interceptors run once, and see the head of
-    /// the request that opened the stream: what differs from client to client is for a second layer outside.
+    /// Only a `GET` or `POST` without an id of the upstream shares a stream. A client that joins gets the [header
+    /// fields](Self::response_header) of the first response that all clients may have, and starts as [`share_from`](Self::share_from)
+    /// says. The stream continues when the client that opened it leaves.
+    ///
+    /// The fastest reader sets the pace. A slower reader that misses an evicted event is cut with
+    /// [`Lagged`](crate::ErrorKind::Lagged), and can resume. The interceptors run once, with the request that opened the stream. Use a
+    /// second layer outside of this one for what differs between clients.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, replay::Replay};
     ///
     /// let layer = SseProxyLayer::default()
-    ///     .owner(|_| Some("everybody")) // one feed for all, whatever they prove themselves by
+    ///     .owner(|_| Some("everybody")) // all clients read one feed, whatever their credentials are
     ///     .replay(Replay::default().share_by(|request| Some(request.uri.path().to_owned())));
     /// ```
     pub fn share_by(
         mut self,
         key: impl Fn(&request::Parts) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        let join = self.share.map_or(StartAt::Live, |share| share.join);
+        let from = self.share.map_or(StartAt::Live, |share| share.from);
         let by = Arc::new(key);
-        self.share = Some(Share { by, join });
+        self.share = Some(Share { by, from });
         self
     }
 
-    /// Where a client begins that joins a [shared](Self::share_by) stream; [`StartAt::Live`] unless set.
-    pub fn share_from(mut self, join: StartAt) -> Self {
+    /// Sets where a client starts to read that joins a [shared](Self::share_by) stream. The default is [`StartAt::Live`].
+    pub fn share_from(mut self, start: StartAt) -> Self {
         match &mut self.share {
-            Some(share) => share.join = join,
+            Some(share) => share.from = start,
             None => {
                 let by = Arc::new(|_: &request::Parts| None);
-                self.share = Some(Share { by, join });
+                self.share = Some(Share { by, from: start });
             }
         }
         self
     }
 
-    /// Runs the tasks of streams by this; by `tokio::spawn` unless set, which panics outside of a runtime.
+    /// Sets the function that spawns the tasks of streams. The default is `tokio::spawn`, which panics outside of a runtime.
+    ///
+    /// A task uses the timers of tokio. A dropped task ends its stream.
+    ///
+    /// ```
+    /// use tower_sse_proxy::replay::Replay;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let runtime = tokio::runtime::Handle::current();
+    /// let replay = Replay::default().executor(move |task| drop(runtime.spawn(task)));
+    /// # }
+    /// ```
     pub fn executor(
         mut self,
-        spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static,
+        spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
     ) -> Self {
         self.executor = Arc::new(spawn);
         self
@@ -342,23 +392,23 @@ impl Replay {
 impl Default for Replay {
     fn default() -> Self {
         Self {
-            bounds: Retention::default(),
-            scope: "".into(),
-            query: None,
-            upstream_ids: false,
-            only_own_ids: false,
-            continues_by_get: false,
-            continues_after_end: false,
+            retention: Retention::default(),
+            namespace: "".into(),
+            query_param: None,
+            preserve_upstream_ids: false,
+            reject_foreign_ids: false,
+            continue_by_get: false,
+            continue_after_end: false,
             authorize: None,
             authorize_timeout: Duration::from_secs(2),
             response_headers: Vec::new(),
-            gap: Gap::default(),
-            detach: None,
-            linger: Duration::from_secs(60),
-            lifetime: None,
-            detached_bytes: 64 << 20,
-            completes: Arc::new(completes),
-            prime: None,
+            on_gap: Gap::default(),
+            detach_when: None,
+            grace_period: Duration::from_secs(60),
+            max_age: None,
+            max_detached_bytes: 64 << 20,
+            complete_when: Arc::new(completes),
+            priming_event: None,
             share: None,
             executor: Arc::new(|task| drop(tokio::spawn(task))),
         }
@@ -368,11 +418,11 @@ impl Default for Replay {
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay")
-            .field("bounds", &self.bounds)
-            .field("scope", &self.scope)
-            .field("gap", &self.gap)
-            .field("linger", &self.linger)
-            .field("lifetime", &self.lifetime)
+            .field("retention", &self.retention)
+            .field("namespace", &self.namespace)
+            .field("on_gap", &self.on_gap)
+            .field("grace_period", &self.grace_period)
+            .field("max_age", &self.max_age)
             .field("shared", &self.share.is_some())
             .finish_non_exhaustive()
     }

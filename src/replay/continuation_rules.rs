@@ -23,8 +23,8 @@ impl ContinuationRules {
     /// `reconnects_by_get`: the reconnect policy continues this stream by `GET`.
     pub(crate) fn new(replay: &Replay, opened_by: &Method, reconnects_by_get: bool) -> Self {
         let is_get = opened_by == Method::GET;
-        let by_get = is_get || reconnects_by_get || replay.continues_by_get;
-        let after_end = by_get && replay.continues_after_end;
+        let by_get = is_get || reconnects_by_get || replay.continue_by_get;
+        let after_end = by_get && replay.continue_after_end;
         Self {
             after_break: by_get,
             after_end,

@@ -1,4 +1,4 @@
-//! Streams that live on without a client.
+//! The number of streams that continue without a client, limited for each owner and for the layer.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,27 +15,28 @@ use tokio::time::Instant;
 use super::quota::Quota;
 use crate::log::SharedLog;
 
-/// All detached streams of a layer. Above a limit the oldest one of the owner ends whose stream came last.
+/// The slots of all detached streams of a layer. When a limit is exceeded, the owner of the newest detached stream loses its oldest
+/// one.
 pub(crate) struct Detached<K> {
     streams: Mutex<Streams<K>>,
-    most: usize,
-    most_per_owner: usize,
+    max: usize,
+    max_per_owner: usize,
 }
 
 struct Streams<K> {
-    /// Those of each owner, the one that was detached first first.
+    /// The slots of each owner, the oldest first.
     by_owner: HashMap<K, BTreeMap<u64, Entry>>,
     total: usize,
-    /// How many there were.
-    so_far: u64,
+    /// The number of slots that were ever taken.
+    entered: u64,
 }
 
 struct Entry {
-    channel: Arc<SharedLog>,
+    log: Arc<SharedLog>,
     is_ended: Arc<AtomicBool>,
 }
 
-/// The place of one detached stream, given up when this is dropped.
+/// The slot of one detached stream. Dropping it releases the slot.
 pub(crate) struct DetachedSlot<K: Eq + Hash> {
     detached: Arc<Detached<K>>,
     owner: K,
@@ -49,12 +50,12 @@ impl<K: Clone + Eq + Hash> Detached<K> {
         let streams = Streams {
             by_owner: HashMap::new(),
             total: 0,
-            so_far: 0,
+            entered: 0,
         };
         Self {
             streams: Mutex::new(streams),
-            most: quota.detached,
-            most_per_owner: quota.detached_per_owner,
+            max: quota.detached,
+            max_per_owner: quota.detached_per_owner,
         }
     }
 
@@ -62,26 +63,27 @@ impl<K: Clone + Eq + Hash> Detached<K> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a stream that has been without a client since then.
+    /// Takes a slot for a stream that has no client since then. If that exceeds a limit, the oldest stream of the owner has to end: its
+    /// writer is woken.
     pub(crate) fn enter(
         self: &Arc<Self>,
         owner: K,
-        channel: &Arc<SharedLog>,
+        log: &Arc<SharedLog>,
         since: Instant,
     ) -> DetachedSlot<K> {
         let is_ended = Arc::<AtomicBool>::default();
         let entry = Entry {
-            channel: Arc::clone(channel),
+            log: Arc::clone(log),
             is_ended: Arc::clone(&is_ended),
         };
         let mut ended = Vec::new();
         let mut streams = self.lock();
-        streams.so_far += 1;
-        let number = streams.so_far;
+        streams.entered += 1;
+        let number = streams.entered;
         let mut total = streams.total + 1;
         let own = streams.by_owner.entry(owner.clone()).or_default();
         own.insert(number, entry);
-        while own.len() > self.most_per_owner || total > self.most {
+        while own.len() > self.max_per_owner || total > self.max {
             let Some((_, oldest)) = own.pop_first() else {
                 break;
             };
@@ -95,7 +97,7 @@ impl<K: Clone + Eq + Hash> Detached<K> {
         drop(streams);
         for entry in ended {
             entry.is_ended.store(true, Ordering::Relaxed);
-            entry.channel.wake_writer();
+            entry.log.wake_writer();
         }
         DetachedSlot {
             detached: Arc::clone(self),
@@ -108,12 +110,12 @@ impl<K: Clone + Eq + Hash> Detached<K> {
 }
 
 impl<K: Eq + Hash> DetachedSlot<K> {
-    /// Whether the stream has been without a client since then, and not only before.
+    /// Whether the slot was taken for the time without a client that began then.
     pub(crate) fn is_since(&self, since: Instant) -> bool {
         self.since == since
     }
 
-    /// Whether the stream is to end: there was no room for it and newer ones.
+    /// Whether the stream has to end: a newer stream has taken the slot.
     pub(crate) fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Relaxed)
     }

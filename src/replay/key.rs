@@ -1,4 +1,4 @@
-//! What a recorded stream is found by: its owner and session, and the request that opened it.
+//! The key of a recorded stream: its owner and session, and the request that opened it.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -38,13 +38,13 @@ pub(crate) enum StreamKey {
 
 impl StreamKey {
     pub(crate) fn of(request: &request::Parts, replay: &Replay) -> Self {
-        let namespace = Arc::clone(&replay.scope);
+        let namespace = Arc::clone(&replay.namespace);
         if let Some(share) = &replay.share
             && let Some(key) = (share.by)(request)
         {
             return Self::Shared(namespace, with_host(request, &key));
         }
-        let query = without_parameter(&request.uri, replay.query.as_deref());
+        let query = without_parameter(&request.uri, replay.query_param.as_deref());
         // A path contains no question mark, so that the two together are unambiguous.
         let target = with_host(request, &format!("{}{query}", request.uri.path()));
         Self::Path(namespace, target)
@@ -57,7 +57,7 @@ impl StreamKey {
     }
 }
 
-/// The host of a request, and then this text. A server may have several hosts, whose equal paths are different resources.
+/// The host of a request, and then this text. A server may have several hosts, and equal paths of two hosts are different resources.
 ///
 /// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
 /// because the service may use either.

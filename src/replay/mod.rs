@@ -1,6 +1,7 @@
-//! Replay: what a stream has sent, for clients that come back.
+//! Recorded streams: a client that reconnects with `Last-Event-ID` misses no event.
 //!
-//! [`Replay`] says what is kept, for whom and for how long; [`SseProxyLayer::replay`](crate::SseProxyLayer::replay) installs it.
+//! [`Replay`] configures which streams are recorded, which clients can resume them, and for how long.
+//! [`SseProxyLayer::replay`](crate::SseProxyLayer::replay) installs it.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -11,7 +12,7 @@
 //! use tower_sse_proxy::{SseProxyLayer, replay::Replay};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Asked once, whatever becomes of the connection to its client.
+//! // The upstream gets one request, although the connection to the client breaks.
 //! let upstream = service_fn(|_: Request<()>| async {
 //!     let answer = Full::<Bytes>::from("data: to be\n\ndata: or not\n\ndata: to be\n\ndata: [DONE]\n\n");
 //!     Response::builder().header("content-type", "text/event-stream").body(answer)
@@ -32,29 +33,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Below it, for those who want no more than that, is the part without I/O: the [log](Log) of one stream, which is the only owner of
-//! "which event was last", and the [ids](EventId) by which clients name where they are in it. A live tail, a replay, a slow client
-//! and one of many are the same read of it at another place.
-//!
-//! ```
-//! use tokio::time::Instant;
-//! use tower_sse_proxy::replay::{Retention, ResumePoint, Log, ReadResult};
-//!
-//! let now = Instant::now();
-//! let mut log = Log::new(Retention::default().events(2));
-//! let one = log.append("id: a\ndata: 1\n\n".into(), now);
-//! let two = log.append("id: b\ndata: 2\n\n".into(), now);
-//! log.append("id: c\ndata: 3\n\n".into(), now);
-//!
-//! // There is room for two, and after the one that had to go comes the second.
-//! let ResumePoint::After(cursor) = log.locate(one) else { panic!() };
-//! let ReadResult::Block(block, cursor) = log.read(cursor) else { panic!() };
-//! assert_eq!(block, "id: b\ndata: 2\n\n");
-//!
-//! log.append("id: d\ndata: 4\n\n".into(), now);
-//! assert_eq!(log.locate(one), ResumePoint::Evicted);
-//! assert!(matches!(log.locate(two), ResumePoint::After(again) if again == cursor));
-//! ```
+//! A recorded stream has a log of its last events, bounded by a [`Retention`], and one task that writes it, also while no client is
+//! connected. Clients read the log from a cursor: live reading, catching up, resuming and sharing are one operation. An
+//! [`EventId`] names the stream and the position in it, so that a client needs nothing but its `Last-Event-ID` to resume.
 
 pub(crate) mod closed_streams;
 pub(crate) mod coalesce;
@@ -63,6 +44,7 @@ pub(crate) mod continuation_rules;
 mod detached;
 pub(crate) mod driver;
 pub(crate) mod key;
+pub(crate) mod lifetime;
 pub(crate) mod on_demand;
 pub(crate) mod pending_resume;
 mod quota;
@@ -71,18 +53,19 @@ mod registry;
 pub(crate) mod resume_gate;
 mod streams;
 pub(crate) mod subscription;
+mod writer;
 
 #[cfg(loom)]
 #[doc(hidden)]
 pub use crate::log::model;
-pub use crate::log::{
-    Cursor, EventId, Log, LogState, MalformedEventId, Position, ReadResult, ResumePoint, Retention,
-    StartAt, StreamId,
-};
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub use crate::log::testing as log_testing;
+pub use crate::log::{EventId, MalformedEventId, Retention, StartAt, StreamId};
 pub use config::{Gap, Replay};
 
 pub(crate) use closed_streams::ClosedStreams;
-pub(crate) use detached::{Detached, DetachedSlot};
+pub(crate) use detached::Detached;
 pub(crate) use quota::{Account, Quota};
-pub(crate) use registry::{LogRegistry, Record};
+pub(crate) use registry::{LogRegistry, Registered};
 pub(crate) use streams::RecordedStreams;

@@ -1,4 +1,4 @@
-//! What follows on the last answer of an upstream, where that depends on a client that comes back.
+//! Continues a recorded stream when a client resumes: the layer forwards the request of the client to the upstream.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,58 +12,61 @@ use crate::{
     upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
-/// Waits for a client to come back, by whose request the upstream is asked to go on.
+/// Waits for a client that resumes at the end of the stream. Its request asks the upstream to continue, and the answer continues the
+/// stream.
 pub(crate) struct ResumeOnDemand<B> {
-    channel: Arc<SharedLog>,
+    log: Arc<SharedLog>,
     progress: Arc<UpstreamProgress>,
     rules: ContinuationRules,
-    next: Arc<BodyMailbox<B>>,
-    over: Option<UpstreamEnd>,
-    /// What readers are to be told of it.
-    untold: Option<Ending>,
+    mailbox: Arc<BodyMailbox<B>>,
+    /// How the last answer ended, while the stream waits for the next one.
+    last_end: Option<UpstreamEnd>,
+    /// The same for the readers, until the log has it.
+    unreported: Option<Ending>,
 }
 
 impl<B> ResumeOnDemand<B> {
-    /// And the place for what it waits for.
+    /// Also returns the mailbox for the next answer.
     pub(crate) fn new(
-        channel: Arc<SharedLog>,
+        log: Arc<SharedLog>,
         progress: Arc<UpstreamProgress>,
         rules: ContinuationRules,
     ) -> (Arc<BodyMailbox<B>>, Self) {
-        let next = Arc::<BodyMailbox<B>>::default();
-        let waiting = Self {
-            channel,
+        let mailbox = Arc::<BodyMailbox<B>>::default();
+        let on_demand = Self {
+            log,
             progress,
             rules,
-            next: Arc::clone(&next),
-            over: None,
-            untold: None,
+            mailbox: Arc::clone(&mailbox),
+            last_end: None,
+            unreported: None,
         };
-        (next, waiting)
+        (mailbox, on_demand)
     }
 
-    fn tell(&mut self) {
-        if let Some(ending) = self.untold.take() {
-            self.channel.suspend(ending);
+    /// Suspends the log if that has not happened yet.
+    fn suspend_log(&mut self) {
+        if let Some(ending) = self.unreported.take() {
+            self.log.suspend(ending);
         }
     }
 }
 
 impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
-    fn handle_end(&mut self, over: UpstreamEnd) -> Result<(), UpstreamEnd> {
-        let may_continue = match over {
+    fn handle_end(&mut self, end: UpstreamEnd) -> Result<(), UpstreamEnd> {
+        let may_continue = match end {
             UpstreamEnd::Clean(_) => self.rules.after_end,
             UpstreamEnd::Broken(_) => self.rules.after_break,
         };
         if !(may_continue && self.progress.wait()) {
             self.progress.give_up();
-            return Err(match over {
-                // All was sent before, and an end is an end.
+            return Err(match end {
+                // The event that completes the stream came before the connection broke.
                 UpstreamEnd::Broken(_) if self.progress.is_complete() => UpstreamEnd::Clean(None),
-                over => over,
+                end => end,
             });
         }
-        let (over, ending) = match over {
+        let (end, ending) = match end {
             UpstreamEnd::Clean(trailers) => (
                 UpstreamEnd::Clean(trailers.clone()),
                 Ending::Clean(trailers),
@@ -76,57 +79,58 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
                 )
             }
         };
-        self.over = Some(over);
-        self.untold = Some(ending);
+        self.last_end = Some(end);
+        self.unreported = Some(ending);
         Ok(())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
-        self.tell();
-        let Some(answer) = ready!(self.next.poll_take(cx)) else {
+        self.suspend_log();
+        let Some(answer) = ready!(self.mailbox.poll_take(cx)) else {
             self.progress.give_up();
-            // However its last answer ended: that was all.
-            return Poll::Ready(Err(match self.over.take() {
+            // The upstream has no more, so that the end is clean, also if the last answer broke.
+            return Poll::Ready(Err(match self.last_end.take() {
                 Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
                 _ => UpstreamEnd::Clean(None),
             }));
         };
         self.progress.begin_again();
-        self.over = None;
+        self.last_end = None;
         Poll::Ready(Ok(answer))
     }
 
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
-        self.tell();
-        if !self.channel.stop_waiting() {
-            // An answer is on its way.
+        self.suspend_log();
+        if !self.log.stop_waiting() {
+            // The answer has come.
             return None;
         }
         self.progress.give_up();
-        self.over.take()
+        self.last_end.take()
     }
 }
 
-/// A place for what follows, and who waits for it. (A channel would take more room than the rest of a stream.)
-pub(crate) struct BodyMailbox<B>(Mutex<(Option<Follows<B>>, Option<Waker>)>);
+/// A slot for the next answer of the upstream. A channel would take more memory than the rest of an idle stream.
+pub(crate) struct BodyMailbox<B>(Mutex<(Option<NextBody<B>>, Option<Waker>)>);
 
-/// Another answer, or the news that there is none.
-type Follows<B> = Option<DecodedBody<B>>;
+/// The next answer. `None` if the upstream has no more.
+type NextBody<B> = Option<DecodedBody<B>>;
 
 impl<B> BodyMailbox<B> {
-    pub(crate) fn put(&self, answer: Follows<B>) {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        place.0 = Some(answer);
-        let waker = place.1.take();
-        drop(place);
+    /// Delivers the next answer, and wakes the writer.
+    pub(crate) fn put(&self, answer: NextBody<B>) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.0 = Some(answer);
+        let waker = slot.1.take();
+        drop(slot);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Follows<B>> {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answer, waker) = &mut *place;
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<NextBody<B>> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answer, waker) = &mut *slot;
         if let Some(answer) = answer.take() {
             return Poll::Ready(answer);
         }

@@ -1,21 +1,21 @@
-//! A resume request that has read all that is recorded, while the upstream is asked to continue the stream.
+//! A resume request of a client that has all recorded events, while the upstream decides whether to continue the stream.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use http::StatusCode;
 
 use crate::{
-    log::{CursorLookup, Reader},
+    log::{CursorLookup, Reader, StreamId},
     replay::{
         recorded_stream::RecordedStream, resume_gate::ResumePermit, subscription::Subscription,
     },
     upstream::body::DecodedBody,
 };
 
-/// A client at the end of a recorded stream whose upstream is asked to continue.
+/// A client at the end of a recorded stream. Its request goes to the upstream, and the answer may continue the stream.
 pub(crate) struct PendingResume {
     pub(crate) stream: Arc<RecordedStream>,
-    /// Subscribed before the upstream is asked, so that the client misses nothing that is written meanwhile.
+    /// Subscribed before the call of the upstream, so that the client misses no event that is written meanwhile.
     pub(crate) reader: Reader,
     /// The `Last-Event-ID` that the upstream gets.
     pub(crate) last_id: String,
@@ -28,12 +28,12 @@ pub(crate) struct PendingResume {
 impl PendingResume {
     /// Handles the status of the upstream's answer, or its failure (`None`).
     ///
-    /// Returns a subscription if the client should get an empty stream instead of the answer, and reconnect later. Returns the
-    /// resume itself if the client gets the answer.
+    /// Breaks with a subscription if the client should get an empty stream instead of the answer, and reconnect later. Continues if the
+    /// client gets the answer.
     pub(crate) fn resolve_upstream_answer<B: 'static>(
         self,
         answer: Option<StatusCode>,
-    ) -> Result<Subscription, Self> {
+    ) -> ControlFlow<Subscription, Self> {
         let gets_stream = match answer {
             // A client does not reconnect after 204, and would miss the events that interceptors hold.
             Some(StatusCode::NO_CONTENT) => self
@@ -52,35 +52,35 @@ impl PendingResume {
             }
         };
         if gets_stream {
-            Ok(self.into_empty_subscription())
+            ControlFlow::Break(self.into_empty_subscription())
         } else {
-            Err(self)
+            ControlFlow::Continue(self)
         }
     }
 
-    /// Subscribes the client where it is: it gets what comes next, which is nothing for now.
+    /// Subscribes the client at the end of the stream. It gets the events that are written later.
     pub(crate) fn into_empty_subscription(self) -> Subscription {
-        Subscription::new(self.stream.head(), self.reader)
+        Subscription::new(self.stream.id, self.stream.head(), self.reader)
     }
 
-    /// Continues the stream with this answer of the upstream. Returns the reader of the client, which may be in a stream that
-    /// another answer has opened meanwhile.
+    /// Continues the stream with this answer of the upstream. Returns the reader of the client and its stream: another answer may have
+    /// opened a successor meanwhile.
     ///
     /// If the stream has ended, returns the answer and the stream.
     pub(crate) fn resume_with<B: Send + 'static>(
         self,
         answer: DecodedBody<B>,
-    ) -> Result<Reader, (DecodedBody<B>, Arc<RecordedStream>)> {
+    ) -> Result<(StreamId, Reader), (DecodedBody<B>, Arc<RecordedStream>)> {
         let Err(answer) = self.stream.resume_with(answer) else {
-            return Ok(self.reader);
+            return Ok((self.stream.id, self.reader));
         };
         if self.has_advanced() {
-            return Ok(self.reader);
+            return Ok((self.stream.id, self.reader));
         }
         if let Some(next) = self.stream.successor()
             && let CursorLookup::At(start) = next.log.start()
         {
-            return Ok(next.subscribe(start));
+            return Ok((next.id, next.subscribe(start)));
         }
         Err((answer, self.stream))
     }

@@ -1,17 +1,17 @@
-//! How much the recorded streams of a layer may take, in all and for each owner.
+//! The limits for the recorded streams of a layer: one for the layer and one for each owner.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The limits of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
-    /// What all logs hold together, in bytes.
+    /// The memory, in bytes, of all logs.
     pub(crate) bytes: usize,
-    /// What the logs of one owner hold. Unless set, half of it.
+    /// The memory, in bytes, of the logs of one owner. `None` is half of `bytes`.
     pub(crate) bytes_per_owner: Option<usize>,
-    /// How many streams live on without a client.
+    /// The number of streams that continue without a client.
     pub(crate) detached: usize,
-    /// Of one owner.
+    /// The number of such streams of one owner.
     pub(crate) detached_per_owner: usize,
 }
 
@@ -32,19 +32,19 @@ impl Default for Quota {
     }
 }
 
-/// What the logs of one owner hold.
+/// The memory of the logs of one owner.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Below 0 for a moment, where what was written is evicted before it is counted.
+    /// Below 0 for a moment if written events are evicted before they are counted.
     bytes: AtomicI64,
 }
 
 impl Account {
-    /// Counts so many bytes more. Returns by how much that changes what the owner holds within its limit.
-    pub(super) fn add(&self, bytes: i64, most: usize) -> i64 {
+    /// Adds bytes. Returns the change of the part that is within the limit of the owner.
+    pub(super) fn add(&self, bytes: i64, limit: usize) -> i64 {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        (before + bytes).clamp(0, most) - before.clamp(0, most)
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        (before + bytes).clamp(0, limit) - before.clamp(0, limit)
     }
 
     pub(super) fn bytes(&self) -> usize {

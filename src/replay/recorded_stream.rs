@@ -1,4 +1,4 @@
-//! A recorded stream: its log, and all that is known of it beside its events.
+//! A recorded stream: its log, and everything else that resume requests need.
 
 use std::{
     any::Any,
@@ -14,7 +14,7 @@ use crate::{
     headers::{event_stream::head_with, stored::StoredHeaders},
     log::{Cursor, LogState, Reader, SharedLog, StartAt, StreamId},
     replay::{
-        Account, Record,
+        Account, Registered,
         continuation_rules::ContinuationRules,
         key::{StreamKey, StreamOwner, closed_key},
         on_demand::{BodyMailbox, ResumeOnDemand},
@@ -24,17 +24,17 @@ use crate::{
     upstream::{UpstreamProgress, body::DecodedBody},
 };
 
-/// A stream whose events are kept in a log, so that clients can resume it.
+/// A stream with a log of its last events, so that clients can resume it.
 pub(crate) struct RecordedStream {
     pub(crate) id: StreamId,
-    /// Of two streams with one key, the later one is the one that clients resume.
+    /// Clients resume the latest of several streams with one key and one id of the upstream.
     pub(crate) since: Instant,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
-    /// The fields of the first response that other clients get, too.
+    /// The header fields of the first response that other clients also get.
     fields: StoredHeaders,
     /// Events keep the ids that the upstream gave them.
-    upstream_ids: bool,
+    preserves_upstream_ids: bool,
     pub(crate) continuation: ContinuationRules,
     pub(crate) log: Arc<SharedLog>,
     account: Arc<Account>,
@@ -58,7 +58,8 @@ pub(crate) struct NewRecordedStream<'a> {
     pub(crate) progress: Arc<UpstreamProgress>,
     /// The fields that other clients get.
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) upstream_ids: bool,
+    /// Events keep the ids that the upstream gave them.
+    pub(crate) preserves_upstream_ids: bool,
     pub(crate) continuation: ContinuationRules,
 }
 
@@ -78,7 +79,7 @@ impl RecordedStream {
             owner: new.owner,
             key: new.key,
             fields: StoredHeaders::new(new.headers.iter()),
-            upstream_ids: new.upstream_ids,
+            preserves_upstream_ids: new.preserves_upstream_ids,
             continuation: new.continuation,
             log,
             account: new.account,
@@ -102,8 +103,8 @@ impl RecordedStream {
 
     /// Subscribes a client to a stream that is still written. Returns `None` if the stream has ended.
     pub(crate) fn join(&self, start: StartAt) -> Option<Reader> {
-        let subscriber = self.log.join_live(start)?;
-        Some(Reader::seated(Arc::clone(&self.log), subscriber))
+        let subscriber = self.log.join(start)?;
+        Some(Reader::from_subscriber(Arc::clone(&self.log), subscriber))
     }
 
     /// The name of the stream among the closed streams of its owner.
@@ -123,7 +124,7 @@ impl RecordedStream {
 
     /// The stream id that event ids begin with. `None` if events keep the ids of the upstream.
     pub(crate) fn id_prefix(&self) -> Option<StreamId> {
-        (!self.upstream_ids).then_some(self.id)
+        (!self.preserves_upstream_ids).then_some(self.id)
     }
 
     /// The stream that replaced this one after its end, if it is still recorded.
@@ -180,7 +181,7 @@ impl RecordedStream {
         }
     }
 
-    /// Whether the stream has changed since the upstream was asked to continue after this id for this reader: another answer came
+    /// Whether the stream has changed since this reader's request asked the upstream to continue after this id: another answer came
     /// first, or interceptors released or dropped the events that they held.
     pub(crate) fn has_advanced_past(&self, reader: &Reader, last_id: &str) -> bool {
         self.log.state() == LogState::Live
@@ -195,11 +196,11 @@ impl RecordedStream {
     }
 }
 
-impl Record for RecordedStream {
-    type Whose = StreamOwner;
+impl Registered for RecordedStream {
+    type StreamOwner = StreamOwner;
     type Owner = Owner;
 
-    fn whose(&self) -> &StreamOwner {
+    fn stream_owner(&self) -> &StreamOwner {
         &self.owner
     }
 
@@ -211,7 +212,7 @@ impl Record for RecordedStream {
         &self.account
     }
 
-    fn channel(&self) -> &SharedLog {
+    fn log(&self) -> &SharedLog {
         &self.log
     }
 }

@@ -1,7 +1,8 @@
-//! All logs of a layer: which there are, and how much they keep together.
+//! The recorded streams of a layer by their id, and the memory of their logs.
+
+mod eviction;
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     hash::Hash,
@@ -12,350 +13,246 @@ use std::{
 };
 
 use crate::{
-    log::{SharedLog, StreamId, shared_log::Spare},
+    log::{SharedLog, StreamId},
     replay::{Detached, Quota, quota::Account},
 };
 
-/// What is known of a stream beside its log.
-pub(crate) trait Record {
-    /// Whose it is.
-    type Whose: Clone + Eq + Hash;
-    /// Whose share of the memory it takes.
+/// A stream in the registry.
+pub(crate) trait Registered {
+    /// The owner and the session of a stream.
+    type StreamOwner: Clone + Eq + Hash;
+    /// The owner. The memory of the stream counts against the limit of this owner.
     type Owner: Clone + Eq + Hash;
 
-    fn whose(&self) -> &Self::Whose;
+    fn stream_owner(&self) -> &Self::StreamOwner;
     fn owner(&self) -> &Self::Owner;
-    /// The [account](LogRegistry::account_of) of its owner.
+    /// The [account](LogRegistry::account_of) of the owner.
     fn account(&self) -> &Arc<Account>;
-    fn channel(&self) -> &SharedLog;
+    fn log(&self) -> &SharedLog;
 }
 
-/// Finds streams by their token, and evicts events when there is no room for all.
+/// Finds streams by their id, and evicts events when the logs exceed their limits.
 ///
-/// Whose events go when a stream is written to and there is no room:
+/// When a stream is written to and a limit is exceeded, events are evicted in this order:
 ///
-/// 1. If its owner is above the owner's limit, or no larger owner has anything to evict: logs of the owner without a client, those
-///    first that nothing was written to for the longest time.
-/// 2. If all logs together are above the limit: the same logs of owners that hold more than this one, the largest first, and only
-///    as much as they hold more. An owner that holds no more than its even part of the limit thus loses nothing to others.
-/// 3. Of the owner's logs with clients, what the clients have read, the newest stream first, and only of streams that did not fit
-///    when the older ones are counted first. So the log of a connected client makes no room for a new stream.
+/// 1. If the owner of the stream is above the limit of one owner: from logs of the owner without a client, the least recently written
+///    first.
+/// 2. If all logs together are above the limit: from such logs of owners that hold more than this one, the largest owner first, and at
+///    most the difference. An owner that holds no more than an equal share therefore loses nothing to others.
+/// 3. From logs of the owner without a client again, if that was not enough.
+/// 4. From the owner's logs with clients, events that the clients have read: the newest stream first, and only from streams that exceed
+///    the limit if the older ones are counted first. The log of a connected client therefore never makes room for a newer stream.
 ///
-/// If that is not enough, [`account`](Self::account) says so, and the writer waits until its clients have read everything.
-pub(crate) struct LogRegistry<R: Record> {
-    shelf: Mutex<Shelf<R>>,
-    /// Below 0 for a moment, where what was written is let go of before it was counted.
+/// If that is not enough, [`account`](Self::account) returns true, and the writer waits until its clients have read everything.
+pub(crate) struct LogRegistry<S: Registered> {
+    streams: Mutex<Streams<S>>,
+    /// The memory, in bytes, of all logs. Below 0 for a moment if written events are evicted before they are counted.
     bytes: AtomicI64,
-    /// The same without what owners hold above their limit: clients that do not read take nothing from other owners by it.
-    within_limits: AtomicI64,
+    /// The same without the memory of owners above their limit: clients that do not read take no memory from other owners.
+    bytes_within_limits: AtomicI64,
     quota: Quota,
-    detached: Arc<Detached<R::Owner>>,
+    detached: Arc<Detached<S::Owner>>,
 }
 
-struct Shelf<R: Record> {
-    by_token: HashMap<StreamId, Placed<R>>,
-    by_whose: HashMap<R::Whose, HashSet<StreamId>>,
-    by_owner: HashMap<R::Owner, Owned<R>>,
-    /// How many streams there were.
-    so_far: u64,
+struct Streams<S: Registered> {
+    by_id: HashMap<StreamId, Entry<S>>,
+    by_stream_owner: HashMap<S::StreamOwner, HashSet<StreamId>>,
+    by_owner: HashMap<S::Owner, OwnerStreams<S>>,
+    /// The number of streams that were ever added.
+    added: u64,
 }
 
-struct Placed<R> {
-    record: Arc<R>,
-    /// Its number among all streams.
+struct Entry<S> {
+    stream: Arc<S>,
+    /// The sequence number of the stream in the registry.
     number: u64,
 }
 
-/// The logs of one owner.
-struct Owned<R> {
+/// The streams of one owner.
+struct OwnerStreams<S> {
     account: Arc<Account>,
-    /// All, each with how often it had been written to when it was put here.
-    queue: VecDeque<(StreamId, u64)>,
-    /// All, the oldest stream first.
-    by_number: BTreeMap<u64, Arc<R>>,
+    /// All streams in the order in which eviction checks them, each with its number of writes at the last check. Some may be removed
+    /// from the registry.
+    eviction_queue: VecDeque<(StreamId, u64)>,
+    /// All streams, the oldest first.
+    by_number: BTreeMap<u64, Arc<S>>,
 }
 
-impl<R> Owned<R> {
+impl<S> OwnerStreams<S> {
     fn new(account: Arc<Account>) -> Self {
         Self {
             account,
-            queue: VecDeque::new(),
+            eviction_queue: VecDeque::new(),
             by_number: BTreeMap::new(),
         }
     }
 }
 
-impl<R: Record> LogRegistry<R> {
-    /// Logs within these limits.
+impl<S: Registered> LogRegistry<S> {
     pub(crate) fn new(quota: Quota) -> Self {
-        let shelf = Shelf {
-            by_token: HashMap::new(),
-            by_whose: HashMap::new(),
+        let streams = Streams {
+            by_id: HashMap::new(),
+            by_stream_owner: HashMap::new(),
             by_owner: HashMap::new(),
-            so_far: 0,
+            added: 0,
         };
         Self {
-            shelf: Mutex::new(shelf),
+            streams: Mutex::new(streams),
             bytes: AtomicI64::new(0),
-            within_limits: AtomicI64::new(0),
+            bytes_within_limits: AtomicI64::new(0),
             quota,
             detached: Arc::new(Detached::new(&quota)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelf<R>> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Streams<S>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The streams that live on without a client.
-    pub(crate) fn detached(&self) -> &Arc<Detached<R::Owner>> {
+    /// The streams that continue without a client.
+    pub(crate) fn detached(&self) -> &Arc<Detached<S::Owner>> {
         &self.detached
     }
 
-    /// The account of an owner, for a stream of theirs.
-    pub(crate) fn account_of(&self, owner: &R::Owner) -> Arc<Account> {
-        let mut shelf = self.lock();
-        if let Some(owned) = shelf.by_owner.get(owner) {
+    /// The account of an owner, for a new stream.
+    pub(crate) fn account_of(&self, owner: &S::Owner) -> Arc<Account> {
+        let mut streams = self.lock();
+        if let Some(owned) = streams.by_owner.get(owner) {
             return Arc::clone(&owned.account);
         }
-        if shelf.by_owner.len() > 64 && shelf.by_owner.len() > 2 * shelf.by_token.len() {
-            // Most of them have no stream any more. Where one is still read, its account is still held.
-            let used = |owned: &Owned<R>| {
+        if streams.by_owner.len() > 64 && streams.by_owner.len() > 2 * streams.by_id.len() {
+            // Most owners have no stream any more. An account that a reader or a new stream still holds stays.
+            let is_used = |owned: &OwnerStreams<S>| {
                 !owned.by_number.is_empty() || Arc::strong_count(&owned.account) > 1
             };
-            shelf.by_owner.retain(|_, owned| used(owned));
+            streams.by_owner.retain(|_, owned| is_used(owned));
         }
         let account = Arc::<Account>::default();
-        let owned = Owned::new(Arc::clone(&account));
-        shelf.by_owner.insert(owner.clone(), owned);
+        let owned = OwnerStreams::new(Arc::clone(&account));
+        streams.by_owner.insert(owner.clone(), owned);
         account
     }
 
-    pub(crate) fn insert(&self, token: StreamId, record: Arc<R>) {
-        let mut shelf = self.lock();
-        shelf.so_far += 1;
-        let number = shelf.so_far;
-        let whose = record.whose().clone();
-        shelf.by_whose.entry(whose).or_default().insert(token);
-        let owned = shelf.by_owner.entry(record.owner().clone());
-        let owned = owned.or_insert_with(|| Owned::new(Arc::clone(record.account())));
-        owned.queue.push_back((token, 0));
-        owned.by_number.insert(number, Arc::clone(&record));
-        shelf.by_token.insert(token, Placed { record, number });
+    pub(crate) fn insert(&self, id: StreamId, stream: Arc<S>) {
+        let mut streams = self.lock();
+        streams.added += 1;
+        let number = streams.added;
+        let stream_owner = stream.stream_owner().clone();
+        let ids = streams.by_stream_owner.entry(stream_owner).or_default();
+        ids.insert(id);
+        let owned = streams.by_owner.entry(stream.owner().clone());
+        let owned = owned.or_insert_with(|| OwnerStreams::new(Arc::clone(stream.account())));
+        owned.eviction_queue.push_back((id, 0));
+        owned.by_number.insert(number, Arc::clone(&stream));
+        streams.by_id.insert(id, Entry { stream, number });
     }
 
-    pub(crate) fn find(&self, token: StreamId) -> Option<Arc<R>> {
-        let shelf = self.lock();
-        let placed = shelf.by_token.get(&token)?;
-        Some(Arc::clone(&placed.record))
+    pub(crate) fn find(&self, id: StreamId) -> Option<Arc<S>> {
+        let streams = self.lock();
+        let entry = streams.by_id.get(&id)?;
+        Some(Arc::clone(&entry.stream))
     }
 
-    /// All streams of somebody.
-    pub(crate) fn all_of(&self, whose: &R::Whose) -> Vec<Arc<R>> {
-        let shelf = self.lock();
-        let tokens = shelf.by_whose.get(whose).into_iter().flatten();
-        let records = tokens.filter_map(|token| shelf.by_token.get(token));
-        records.map(|placed| Arc::clone(&placed.record)).collect()
+    /// All streams of an owner and session.
+    pub(crate) fn all_of(&self, stream_owner: &S::StreamOwner) -> Vec<Arc<S>> {
+        let streams = self.lock();
+        let ids = streams.by_stream_owner.get(stream_owner);
+        let entries = ids
+            .into_iter()
+            .flatten()
+            .filter_map(|id| streams.by_id.get(id));
+        entries.map(|entry| Arc::clone(&entry.stream)).collect()
     }
 
-    /// The stream is known no more.
-    pub(crate) fn remove(&self, token: StreamId) {
-        let mut shelf = self.lock();
-        let Some(Placed { record, number }) = shelf.by_token.remove(&token) else {
+    /// Removes a stream. No client finds it after this.
+    pub(crate) fn remove(&self, id: StreamId) {
+        let mut streams = self.lock();
+        let Some(Entry { stream, number }) = streams.by_id.remove(&id) else {
             return;
         };
-        if let Some(tokens) = shelf.by_whose.get_mut(record.whose()) {
-            tokens.remove(&token);
-            if tokens.is_empty() {
-                shelf.by_whose.remove(record.whose());
+        if let Some(ids) = streams.by_stream_owner.get_mut(stream.stream_owner()) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                streams.by_stream_owner.remove(stream.stream_owner());
             }
         }
-        let Shelf {
-            by_token, by_owner, ..
-        } = &mut *shelf;
-        if let Some(owned) = by_owner.get_mut(record.owner()) {
+        let Streams {
+            by_id, by_owner, ..
+        } = &mut *streams;
+        if let Some(owned) = by_owner.get_mut(stream.owner()) {
             owned.by_number.remove(&number);
-            // Its place in the queue goes when it comes to it, or when most of the queue is such places.
-            let Owned {
-                queue, by_number, ..
-            } = owned;
-            if queue.len() > 64 && queue.len() > 2 * by_number.len() {
-                queue.retain(|(token, _)| by_token.contains_key(token));
+            // The stream leaves the queue at its next check, or when most of the queue is such streams.
+            let queue = &mut owned.eviction_queue;
+            if queue.len() > 64 && queue.len() > 2 * owned.by_number.len() {
+                queue.retain(|(id, _)| by_id.contains_key(id));
             }
         }
-        drop(shelf);
+        drop(streams);
     }
 
-    /// As [`remove`](Self::remove), and nothing more will be written to its log.
-    pub(crate) fn retire(&self, token: StreamId, record: &R) {
-        self.remove(token);
-        self.account(record, (0, record.channel().retire()));
+    /// [Removes](Self::remove) a stream and stops counting its memory. The writer must have stopped.
+    pub(crate) fn retire(&self, id: StreamId, stream: &S) {
+        self.remove(id);
+        self.account(stream, (0, stream.log().retire()));
     }
 
-    /// All streams of somebody are over, and known no more.
-    pub(crate) fn remove_all_of(&self, whose: &R::Whose) {
-        let tokens = self.lock().by_whose.get(whose).cloned();
-        for token in tokens.unwrap_or_default() {
-            if let Some(record) = self.find(token) {
-                record.channel().abort();
+    /// Aborts and removes all streams of an owner and session.
+    pub(crate) fn remove_all_of(&self, stream_owner: &S::StreamOwner) {
+        let ids = self.lock().by_stream_owner.get(stream_owner).cloned();
+        for id in ids.unwrap_or_default() {
+            if let Some(stream) = self.find(id) {
+                stream.log().abort();
             }
-            self.remove(token);
+            self.remove(id);
         }
     }
 
-    /// A log keeps so many bytes now, and kept so many before. Returns whether there is still too much after everything was
-    /// evicted that could be.
-    pub(crate) fn account(&self, record: &R, (now, before): (usize, usize)) -> bool {
-        self.add(record.account(), now as i64 - before as i64);
-        if self.excess() == 0 && self.own_excess(record) == 0 {
+    /// Counts the memory of a log, in bytes, after and before a change, and evicts events if a limit is exceeded. Returns whether one
+    /// is still exceeded after that.
+    pub(crate) fn account(&self, stream: &S, (after, before): (usize, usize)) -> bool {
+        self.add(stream.account(), after as i64 - before as i64);
+        if self.excess() == 0 && self.owner_excess(stream) == 0 {
             return false;
         }
-        self.make_room(record);
-        self.excess() > 0 || self.own_excess(record) > 0
+        self.make_room(stream);
+        self.excess() > 0 || self.owner_excess(stream) > 0
     }
 
     fn add(&self, account: &Account, bytes: i64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let within = account.add(bytes, self.quota.bytes_per_owner());
-        self.within_limits.fetch_add(within, Ordering::Relaxed);
+        let within_limit = account.add(bytes, self.quota.bytes_per_owner());
+        self.bytes_within_limits
+            .fetch_add(within_limit, Ordering::Relaxed);
     }
 
-    /// How many bytes all logs keep.
+    /// The memory, in bytes, of all logs.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 
+    /// How many bytes all logs are above the limit of the layer.
     fn excess(&self) -> usize {
-        let within_limits = self.within_limits.load(Ordering::Relaxed);
-        usize::try_from(within_limits)
+        let bytes = self.bytes_within_limits.load(Ordering::Relaxed);
+        usize::try_from(bytes)
             .unwrap_or(0)
             .saturating_sub(self.quota.bytes)
     }
 
-    fn own_excess(&self, record: &R) -> usize {
+    /// How many bytes the logs of the stream's owner are above the limit of one owner.
+    fn owner_excess(&self, stream: &S) -> usize {
         let most = self.quota.bytes_per_owner();
-        record.account().bytes().saturating_sub(most)
+        stream.account().bytes().saturating_sub(most)
     }
 
-    /// How many streams there are.
+    /// The number of streams.
     pub(crate) fn len(&self) -> usize {
-        self.lock().by_token.len()
-    }
-
-    /// Evicts what goes first, for a stream that was written to.
-    fn make_room(&self, record: &R) {
-        let own_excess = self.own_excess(record);
-        if own_excess > 0 {
-            self.make_room_of_own(record, own_excess);
-        }
-        if self.excess() > 0 {
-            for (owner, account) in self.larger_than(record.account().bytes()) {
-                let larger = account.bytes();
-                let larger = larger.saturating_sub(record.account().bytes());
-                self.evict_idle(&owner, self.excess().min(larger));
-            }
-        }
-        let excess = self.excess();
-        if excess > 0 {
-            self.make_room_of_own(record, excess);
-        }
-    }
-
-    /// The owners that hold more than this, the largest first.
-    fn larger_than(&self, bytes: usize) -> Vec<(R::Owner, Arc<Account>)> {
-        let shelf = self.lock();
-        let larger = shelf.by_owner.iter();
-        let larger = larger.filter(|(_, owned)| owned.account.bytes() > bytes);
-        let larger = larger.map(|(owner, owned)| (owner.clone(), Arc::clone(&owned.account)));
-        let mut larger: Vec<_> = larger.collect();
-        drop(shelf);
-        larger.sort_by_cached_key(|(_, account)| Reverse(account.bytes()));
-        larger
-    }
-
-    fn make_room_of_own(&self, record: &R, excess: usize) {
-        let freed = self.evict_idle(record.owner(), excess);
-        if freed < excess {
-            self.evict_read(record, excess - freed);
-        }
-    }
-
-    /// Evicts what was written the longest time ago, roughly, of the logs of an owner that have no client: logs that nothing has been
-    /// written to since they were last looked at go first. Returns how many bytes were freed.
-    fn evict_idle(&self, owner: &R::Owner, bytes: usize) -> usize {
-        let mut freed = 0;
-        let queued = |shelf: &Shelf<R>| shelf.by_owner.get(owner).map_or(0, |it| it.queue.len());
-        let mut spared = queued(&self.lock());
-        let mut looked_at = 2 * spared;
-        while looked_at > 0 && freed < bytes {
-            looked_at -= 1;
-            let mut shelf = self.lock();
-            let Shelf {
-                by_token, by_owner, ..
-            } = &mut *shelf;
-            let Some(owned) = by_owner.get_mut(owner) else {
-                break;
-            };
-            let Some((token, writes)) = owned.queue.pop_front() else {
-                break;
-            };
-            let Some(record) = by_token.get(&token) else {
-                continue;
-            };
-            let record = Arc::clone(&record.record);
-            drop(shelf);
-            let now = record.channel().writes();
-            if let Some(owned) = self.lock().by_owner.get_mut(owner) {
-                owned.queue.push_back((token, now));
-            }
-            if now != writes && spared > 0 {
-                spared -= 1;
-                continue;
-            }
-            let evicted = record.channel().shrink(bytes - freed, Spare::Connected);
-            self.add(record.account(), -(evicted as i64));
-            freed += evicted;
-        }
-        freed
-    }
-
-    /// Evicts what clients have read, of the streams of this one's owner that do not fit behind the older ones.
-    fn evict_read(&self, record: &R, bytes: usize) {
-        let shelf = self.lock();
-        let owned = shelf.by_owner.get(record.owner());
-        let records = owned.into_iter().flat_map(|owned| owned.by_number.values());
-        let records: Vec<_> = records.cloned().collect();
-        drop(shelf);
-        let most = record.account().bytes().saturating_sub(bytes);
-        let mut held = 0;
-        // How many bytes are too many when this stream and all older ones are counted.
-        let over = records.iter().map(|record| {
-            held += record.channel().held();
-            held.saturating_sub(most)
-        });
-        let over: Vec<_> = over.collect();
-        let mut freed = 0;
-        for (other, over) in records.iter().zip(over).rev() {
-            let excess = over.min(bytes.saturating_sub(freed));
-            if excess == 0 {
-                break;
-            }
-            // A slow reader of a shared stream is cut by what that stream writes, not by what others write.
-            let spare = if std::ptr::eq(&**other, record) {
-                Spare::UnreadByAll
-            } else {
-                Spare::Unread
-            };
-            let evicted = other.channel().shrink(excess, spare);
-            self.add(other.account(), -(evicted as i64));
-            freed += evicted;
-        }
+        self.lock().by_id.len()
     }
 }
 
-impl<R: Record> fmt::Debug for LogRegistry<R> {
+impl<S: Registered> fmt::Debug for LogRegistry<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logs")
+        f.debug_struct("LogRegistry")
             .field("streams", &self.len())
             .field("bytes", &self.bytes())
             .finish()
@@ -363,168 +260,4 @@ impl<R: Record> fmt::Debug for LogRegistry<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::log::{Retention, event_log::OVERHEAD};
-
-    /// One that is written to at every look, if it is busy.
-    struct Stream {
-        channel: SharedLog,
-        is_busy: bool,
-        account: Arc<Account>,
-    }
-
-    /// One owner may have it all.
-    fn logs(bytes: usize) -> LogRegistry<Stream> {
-        LogRegistry::new(Quota {
-            bytes,
-            bytes_per_owner: Some(bytes),
-            ..Quota::default()
-        })
-    }
-
-    impl Stream {
-        fn write(&self, bytes: usize) -> (usize, usize) {
-            let event = Bytes::from(vec![b'x'; bytes]);
-            self.channel.write([(event.into(), true)], Instant::now())
-        }
-    }
-
-    impl Record for Stream {
-        type Whose = ();
-        type Owner = ();
-
-        fn whose(&self) -> &() {
-            &()
-        }
-
-        fn owner(&self) -> &() {
-            &()
-        }
-
-        fn account(&self) -> &Arc<Account> {
-            &self.account
-        }
-
-        fn channel(&self) -> &SharedLog {
-            if self.is_busy {
-                self.channel.write([], Instant::now());
-            }
-            &self.channel
-        }
-    }
-
-    fn stream(logs: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
-        let channel = SharedLog::new(Retention::default(), Instant::now());
-        let stream = Arc::new(Stream {
-            channel,
-            is_busy,
-            account: logs.account_of(&()),
-        });
-        logs.insert(StreamId::random(), Arc::clone(&stream));
-        stream
-    }
-
-    /// How many bytes each of them kept up to now.
-    fn kept<const N: usize>(streams: [&Arc<Stream>; N]) -> [usize; N] {
-        streams.map(|stream| stream.channel.retire())
-    }
-
-    const EVENT: usize = 100 + OVERHEAD;
-
-    #[test]
-    fn what_nobody_writes_to_goes_first() {
-        let logs = logs(3 * EVENT);
-        let written = || {
-            let stream = stream(&logs, false);
-            logs.account(&stream, stream.write(100));
-            stream
-        };
-        let (a, b, c) = (written(), written(), written());
-        assert_eq!(logs.bytes(), 3 * EVENT, "there is room for three");
-        let d = written();
-        assert_eq!(logs.bytes(), 3 * EVENT);
-        // The first had to go, the oldest of those that were alike; and nobody has written to the third and the fourth since.
-        logs.account(&b, b.write(100));
-        assert_eq!(logs.bytes(), 3 * EVENT);
-        assert_eq!(kept([&a, &b, &c, &d]), [0, 2 * EVENT, 0, EVENT]);
-    }
-
-    #[test]
-    fn room_is_made_although_all_are_written_to_all_the_time() {
-        let logs = logs(0);
-        let busy = [(); 5].map(|()| stream(&logs, true));
-        for stream in &busy {
-            stream.write(100);
-        }
-        logs.account(&busy[0], (5 * EVENT, 0));
-        assert_eq!(logs.bytes(), 0);
-        assert_eq!(kept(busy.each_ref()), [0; 5]);
-    }
-
-    #[test]
-    fn places_of_those_who_are_gone_go_when_they_are_most() {
-        // So many, of which so many go, leave so many places.
-        for (all, gone, places) in [
-            (100, 1, 100),
-            (100, 50, 100),
-            (100, 51, 49),
-            (64, 64, 64),
-            (65, 32, 65),
-            (65, 33, 32),
-        ] {
-            let logs = logs(0);
-            let tokens: Vec<_> = (0..all).map(|_| StreamId::random()).collect();
-            for &token in &tokens {
-                let channel = SharedLog::new(Retention::default(), Instant::now());
-                let stream = Stream {
-                    channel,
-                    is_busy: false,
-                    account: logs.account_of(&()),
-                };
-                logs.insert(token, Arc::new(stream));
-            }
-            for &token in &tokens[..gone] {
-                logs.remove(token);
-            }
-            assert_eq!(
-                logs.lock().by_owner[&()].queue.len(),
-                places,
-                "{all} without {gone}"
-            );
-            assert_eq!(logs.len(), all - gone);
-        }
-    }
-
-    #[test]
-    fn all_logs_show_how_many_there_are_and_how_much_they_keep() {
-        let logs = logs(1000);
-        let one = stream(&logs, false);
-        stream(&logs, false);
-        logs.account(&one, one.write(100));
-        let shown = format!("Logs {{ streams: 2, bytes: {EVENT} }}");
-        assert_eq!(format!("{logs:?}"), shown);
-    }
-
-    #[test]
-    fn what_is_let_go_of_before_it_was_counted_takes_nothing_else_along() {
-        let logs = logs(500);
-        let stream = |bytes| {
-            let stream = stream(&logs, false);
-            let change = stream.write(bytes);
-            (stream, change)
-        };
-        let (one, uncounted) = stream(1000);
-        // Others have need of room.
-        logs.account(&one, (600, 0));
-        let (other, change) = stream(100);
-        logs.account(&other, change);
-        assert_eq!(one.channel.retire(), 0);
-        assert_eq!(other.channel.retire(), change.0);
-        logs.account(&one, uncounted);
-        assert_eq!(logs.bytes(), 600 + change.0);
-    }
-}
+mod tests;

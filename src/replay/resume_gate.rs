@@ -1,4 +1,4 @@
-//! Turns: of those who share a stream, one asks the upstream to go on, for all.
+//! The gate of a shared stream: one client at a time asks the upstream to continue it, for all.
 
 use std::sync::{
     Arc,
@@ -7,50 +7,50 @@ use std::sync::{
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Who asks the upstream to go on, of those who share a stream.
+/// Lets one client at a time ask the upstream to continue a shared stream.
 #[derive(Default)]
 pub(crate) struct ResumeGate {
-    one: Arc<tokio::sync::Mutex<()>>,
-    /// How often the upstream was asked in vain.
-    failed: AtomicU64,
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// The number of requests that failed.
+    failures: AtomicU64,
 }
 
 impl ResumeGate {
-    /// Waits until nobody else has a turn.
+    /// Waits until no other client holds a permit.
     pub(crate) async fn acquire(self: &Arc<Self>) -> ResumePermit {
-        if let Ok(held) = Arc::clone(&self.one).try_lock_owned() {
-            return ResumePermit::new(self, held, false, false);
+        if let Ok(guard) = Arc::clone(&self.lock).try_lock_owned() {
+            return ResumePermit::new(self, guard, false, false);
         }
-        let before = self.failed.load(Ordering::Relaxed);
-        let held = Arc::clone(&self.one).lock_owned().await;
-        let failed = self.failed.load(Ordering::Relaxed) != before;
-        ResumePermit::new(self, held, true, failed)
+        let before = self.failures.load(Ordering::Relaxed);
+        let guard = Arc::clone(&self.lock).lock_owned().await;
+        let failed = self.failures.load(Ordering::Relaxed) != before;
+        ResumePermit::new(self, guard, true, failed)
     }
 }
 
-/// It is its holder's turn to ask the upstream to go on, until this is dropped.
+/// The permit to ask the upstream. Dropping it admits the next client. The default permit belongs to no gate.
 #[derive(Default)]
 pub(crate) struct ResumePermit {
-    turns: Option<(Arc<ResumeGate>, OwnedMutexGuard<()>)>,
-    /// Somebody else has had a turn before.
+    gate: Option<(Arc<ResumeGate>, OwnedMutexGuard<()>)>,
+    /// Another client held a permit before.
     pub(crate) waited: bool,
-    /// In vain.
+    /// The request of that client failed.
     pub(crate) failed: bool,
 }
 
 impl ResumePermit {
-    fn new(turns: &Arc<ResumeGate>, held: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
+    fn new(gate: &Arc<ResumeGate>, guard: OwnedMutexGuard<()>, waited: bool, failed: bool) -> Self {
         Self {
-            turns: Some((Arc::clone(turns), held)),
+            gate: Some((Arc::clone(gate), guard)),
             waited,
             failed,
         }
     }
 
-    /// The upstream was asked in vain: those who have waited need not ask it again at once.
+    /// Records that the request failed: clients that have waited need not repeat it at once.
     pub(crate) fn record_failure(&self) {
-        if let Some((turns, _)) = &self.turns {
-            turns.failed.fetch_add(1, Ordering::Relaxed);
+        if let Some((gate, _)) = &self.gate {
+            gate.failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! All recorded streams of one layer.
+//! The recorded streams of one layer.
 
 use std::{iter, sync::Arc};
 
 use crate::{
-    log::StreamId,
+    error::{Error, ErrorKind},
+    log::{Ending, LogState, StreamId},
     replay::{
         ClosedStreams, LogRegistry, Quota,
         coalesce::Coalescer,
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 
-/// The registry that finds streams, the calls that requests share, and the streams that were closed.
+/// The registry of streams, the upstream calls that requests share, and the closed streams.
 pub(crate) struct RecordedStreams {
     pub(crate) registry: LogRegistry<RecordedStream>,
     pub(crate) coalescer: Arc<Coalescer>,
@@ -28,8 +29,8 @@ impl RecordedStreams {
         }
     }
 
-    /// Closes a stream: it ends now and can be resumed no more, and so do its predecessors and successors. Returns false if there is
-    /// no such stream.
+    /// Closes a stream with its predecessors and successors: they end now and cannot be resumed. Returns false if the stream is
+    /// unknown.
     pub(crate) fn close(&self, stream: StreamId) -> bool {
         let found = self.registry.find(stream);
         if let Some(stream) = &found {
@@ -38,6 +39,7 @@ impl RecordedStreams {
         found.is_some()
     }
 
+    /// Closes this stream with its predecessors and successors.
     pub(crate) fn close_found(&self, closed: &Arc<RecordedStream>) {
         let leads_here = |stream: &Arc<RecordedStream>| {
             let mut streams = iter::successors(Some(Arc::clone(stream)), |next| next.successor());
@@ -59,5 +61,31 @@ impl RecordedStreams {
     pub(crate) fn is_closed(&self, owner: &StreamOwner, key: &StreamKey, stream: StreamId) -> bool {
         let name = closed_key(owner, key, stream);
         self.closed.contains(&owner.owner, &name)
+    }
+}
+
+/// The entry of a stream in the registry. Dropping it removes the stream, and ends it if it is live.
+pub(super) struct Registration {
+    pub(super) stream: Arc<RecordedStream>,
+    pub(super) streams: Arc<RecordedStreams>,
+}
+
+impl Registration {
+    /// Counts memory, in bytes, after and before a change. Returns whether a limit is exceeded after all possible evictions.
+    pub(super) fn account(&self, change: (usize, usize)) -> bool {
+        self.streams.registry.account(&self.stream, change)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let RecordedStream { id, log, .. } = &*self.stream;
+        self.streams.registry.retire(*id, &self.stream);
+        self.streams.coalescer.remove(&self.stream);
+        // If the task was dropped, the readers must not wait for more events.
+        let aborted = Arc::new(Error::new(ErrorKind::Aborted));
+        if matches!(log.state(), LogState::Live) {
+            log.end(LogState::Failed, Ending::Broken(aborted));
+        }
     }
 }

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use http::response;
 
-use crate::log::Reader;
+use crate::log::{Reader, StreamId};
 
 /// The head and the reader of a response that reads a recorded stream.
 pub(crate) struct Subscription {
+    /// `None` if the stream is unknown.
+    pub(crate) stream: Option<StreamId>,
     pub(crate) head: response::Parts,
     /// `None` if nothing of the stream is left: the response then has only the block in `first`.
     pub(crate) reader: Option<Reader>,
@@ -15,9 +17,10 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// Reads from the position of the reader on.
-    pub(crate) fn new(head: response::Parts, reader: Reader) -> Self {
+    /// Reads this stream from the position of the reader on.
+    pub(crate) fn new(stream: StreamId, head: response::Parts, reader: Reader) -> Self {
         Self {
+            stream: Some(stream),
             head,
             reader: Some(reader),
             first: None,

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 fn token(id: &str) -> StreamId {
-    id.parse::<EventId>().unwrap().stream
+    id.parse::<EventId>().unwrap().stream()
 }
 
 fn mine(request: http::request::Builder) -> http::request::Builder {

@@ -124,7 +124,7 @@ async fn a_stream_can_be_ended_by_its_token() {
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let token = id.parse::<EventId>().unwrap().stream;
+    let token = id.parse::<EventId>().unwrap().stream();
     assert!(layer.abort(token));
     assert!(feed.is_let_go().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));

@@ -2,11 +2,15 @@
 
 use crate::support::{
     Call, Client, Fed, Origin, event_stream,
-    origin::{get, settle, with},
+    origin::{after, get, settle, with},
     staged,
 };
 use http::{HeaderMap, HeaderName, header};
-use tower_sse_proxy::{SseProxyLayer, replay::Replay, session::SessionMapping};
+use tower_sse_proxy::{
+    SseProxyLayer,
+    replay::{EventId, Replay},
+    session::SessionMapping,
+};
 
 /// What an upstream may say to the client that opened the stream, and to no other.
 const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
@@ -146,4 +150,32 @@ async fn the_session_and_what_the_user_adds_are_replayed() {
     expected.extend(["access-control-allow-origin", "x-anything", "x-session"]);
     expected.sort_unstable();
     assert_eq!(names(&resumed.headers), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_extensions_name_the_recorded_stream() {
+    let layer = with(sharing());
+    let (front, mut origin) = staged(&layer);
+    let (first, id) = open(&front, &mut origin).await;
+    let stream = id.parse::<EventId>().unwrap().stream();
+    assert_eq!(first.stream, Some(stream));
+    let joined = front.send(get("/a")).await;
+    assert_eq!(joined.stream, Some(stream));
+    for method in ["GET", "POST", "HEAD"] {
+        let resumed = front.send(after(&id).uri("/a").method(method)).await;
+        assert_eq!(resumed.status, 200);
+        assert_eq!(resumed.stream, Some(stream), "{method}");
+    }
+    // A gap report of an unknown stream reads no stream.
+    let unknown = "0123456789abcdef0123456789abcdef.0.0";
+    assert_eq!(front.send(after(unknown).uri("/a")).await.stream, None);
+    assert!(layer.abort(first.stream.unwrap()));
+    assert_eq!(front.send(after(&id).uri("/a")).await.stream, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_extensions_of_a_stream_that_is_not_recorded_name_none() {
+    let (front, mut origin) = staged(&SseProxyLayer::default());
+    let (client, _feed) = front.open(&mut origin, get("/a")).await;
+    assert_eq!(client.stream, None);
 }

@@ -14,7 +14,6 @@ mod event_ids;
 mod fairness;
 mod gap;
 mod heads;
-mod log;
 mod mcp;
 mod memory;
 mod query;

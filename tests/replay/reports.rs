@@ -136,7 +136,7 @@ async fn a_stream_that_is_aborted_leaves_one() {
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
     let id: EventId = id.parse().unwrap();
-    assert!(layer.abort(id.stream));
+    assert!(layer.abort(id.stream()));
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     only(&reports, "cancelled", "1");
 }

@@ -17,7 +17,7 @@ use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_sse_proxy::{
     ErrorKind, SseBody, SseProxyLayer,
     reconnect::ReconnectPolicy,
-    replay::{Replay, Retention},
+    replay::{Replay, Retention, StreamId},
 };
 
 use super::{event_stream, soon};
@@ -46,6 +46,8 @@ pub struct Feed(Option<Sender<Bytes, BoxError>>);
 pub struct Client {
     pub status: u16,
     pub headers: HeaderMap,
+    /// The recorded stream that the response extensions name.
+    pub stream: Option<StreamId>,
     body: SseBody<Fed>,
     read: String,
 }
@@ -87,6 +89,7 @@ impl Front {
         let (parts, body) = soon(answer).await.unwrap().into_parts();
         Client {
             status: parts.status.as_u16(),
+            stream: parts.extensions.get().copied(),
             headers: parts.headers,
             body,
             read: String::new(),

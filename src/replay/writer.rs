@@ -1,0 +1,427 @@
+//! Moves the blocks of an upstream into the log of a recorded stream.
+
+use std::{
+    cmp::{max, min},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use crate::{
+    downstream::{flush_policy::FlushPolicy, source::Source},
+    error::{Error, ErrorKind},
+    log::{Ending, LogEncoder, LogState, WriteDemand},
+    observe::report::{StreamOutcome, StreamReport},
+    replay::{
+        lifetime::{Lifetime, Limits},
+        recorded_stream::RecordedStream,
+        streams::Registration,
+    },
+    session::SessionLease,
+    timer::Timer,
+    upstream::{Pull, Step},
+};
+
+/// The number of steps in one poll, before other tasks run.
+const STEPS_PER_POLL: usize = 16;
+
+/// The number of bytes that are read from the upstream at once while the logs of the layer or of the owner are over their limit. One
+/// event is read in any case.
+const BYTES_OVER_QUOTA: u64 = 16 << 10;
+
+/// The memory, in bytes, of an ended stream without its log: the task, the entries in the registry, the response head and the key.
+/// These are about 1.5 KiB in 15 allocations; the rest is the overhead of an allocator.
+const ENDED_OVERHEAD: usize = 1792;
+
+/// The memory, in bytes, of a running stream without a client and without its log: its task.
+const DETACHED_OVERHEAD: usize = 6 << 10;
+
+/// The memory, in bytes, of a hyper connection to an upstream, without its read buffer: two tasks, their channels and the heads.
+const CONNECTION_OVERHEAD: usize = 16 << 10;
+
+pin_project! {
+    /// Moves the blocks of the upstream into the log.
+    pub(super) struct Writer<B> {
+        #[pin]
+        stage: Stage<B>,
+        lifetime: Lifetime,
+        encoder: LogEncoder,
+        flush_policy: FlushPolicy,
+        // The logs of the layer or of the owner are over their limit, and nothing more can be evicted.
+        over_quota: bool,
+        // The bytes that the upstream has sent since its last pause, and the most between two pauses.
+        burst: usize,
+        largest_burst: usize,
+        // The upper bound of the read buffer of a connection to the upstream.
+        read_buffer: usize,
+        registration: Arc<Registration>,
+        timer: Timer,
+        // Keeps the session alive.
+        lease: Option<SessionLease>,
+    }
+}
+
+pin_project! {
+    /// The stages of a stream that is written. [`Writer::transition`] alone changes the stage.
+    #[project = StageProjection]
+    #[project_replace = StageReplaced]
+    enum Stage<B> {
+        /// The upstream is read.
+        Reading {
+            #[pin]
+            pull: Pull<B>,
+            // The encoder has blocks for the log. The upstream is read again after they are written.
+            must_write: bool,
+        },
+        /// The upstream has ended. The encoder may have blocks left for which the log had no room.
+        Draining {
+            end: UpstreamEnded,
+        },
+        Ended,
+    }
+}
+
+/// How the upstream of a stream ended.
+struct UpstreamEnded {
+    ending: Ending,
+    /// The upstream ended inside an event.
+    truncated: bool,
+    /// The report of a clean end. It closes when all events are written.
+    report: Option<StreamReport>,
+}
+
+/// What changes the stage of a writer.
+enum Transition {
+    UpstreamEnded(UpstreamEnded),
+    /// All blocks are in the log.
+    Drained,
+    /// The stream ends before its upstream has ended, or before all blocks are in the log.
+    Cut(StreamOutcome),
+}
+
+impl<B> Writer<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// `read_buffer` is the upper bound, in bytes, of the read buffer of a connection to the upstream.
+    pub(super) fn new(
+        pull: Pull<B>,
+        registration: Arc<Registration>,
+        read_buffer: usize,
+        limits: Limits,
+        lease: Option<SessionLease>,
+    ) -> Self {
+        Self {
+            stage: Stage::Reading {
+                pull,
+                must_write: false,
+            },
+            lifetime: Lifetime::new(limits),
+            encoder: LogEncoder::new(registration.stream.id_prefix()),
+            flush_policy: FlushPolicy::default(),
+            over_quota: registration.account((0, 0)),
+            burst: 0,
+            largest_burst: 0,
+            read_buffer,
+            registration,
+            timer: Timer::default(),
+            lease,
+        }
+    }
+
+    /// Writes the stream. Ready when it has ended.
+    pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..STEPS_PER_POLL {
+            ready!(self.as_mut().poll_step(cx));
+            if matches!(self.stage, Stage::Ended) {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Checks the limits and the readers, and then reads or writes once. Ready when another step may be possible.
+    fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.as_mut().project();
+        let must_write = match this.stage.project() {
+            StageProjection::Reading { must_write, .. } => *must_write,
+            StageProjection::Draining { .. } => {
+                if this.encoder.pending() == 0 {
+                    self.transition(Transition::Drained);
+                    return Poll::Ready(());
+                }
+                true
+            }
+            StageProjection::Ended => return Poll::Ready(()),
+        };
+        let Registration { stream, streams } = &**this.registration;
+        let next_size = if must_write {
+            this.encoder.next_size()
+        } else {
+            0
+        };
+        let demand = stream.log.poll_demand(cx, next_size);
+        let detached_since = stream.log.detached_since();
+        let deadline = this.lifetime.deadline(detached_since);
+        if this.lifetime.is_exceeded(
+            deadline,
+            detached_since,
+            streams.registry.detached(),
+            stream.owner.owner,
+            &stream.log,
+        ) {
+            self.handle_limit(detached_since.is_some());
+            return Poll::Ready(());
+        }
+        match demand {
+            WriteDemand::Stop => {
+                self.transition(Transition::Cut(StreamOutcome::Failed(ErrorKind::Aborted)));
+                return Poll::Ready(());
+            }
+            WriteDemand::Write { blocks, bytes } if !*this.over_quota => {
+                this.encoder.set_room(blocks, bytes);
+            }
+            WriteDemand::Write { blocks, bytes } if stream.log.poll_caught_up(cx) => {
+                this.encoder.set_room(blocks, bytes.min(BYTES_OVER_QUOTA));
+            }
+            WriteDemand::Write { .. } | WriteDemand::Wait => {
+                return match deadline {
+                    Some(deadline) => this.timer.poll(cx, deadline),
+                    None => Poll::Pending,
+                };
+            }
+        }
+        if must_write {
+            self.write();
+            Poll::Ready(())
+        } else {
+            self.poll_read(cx, deadline)
+        }
+    }
+
+    /// Reads from the upstream. Ready when another step may be possible.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        let this = self.as_mut().project();
+        let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
+            return Poll::Ready(());
+        };
+        let before = this.encoder.pending();
+        match pull.as_mut().poll(cx, this.encoder) {
+            Poll::Ready(Step::Full) => {}
+            Poll::Ready(Step::End(trailers)) => {
+                if pull.is_ended_by_interceptor() {
+                    // The end is final: no resume request asks the upstream to continue.
+                    this.registration.stream.progress.complete();
+                }
+                this.encoder.finish();
+                let end = UpstreamEnded {
+                    ending: Ending::Clean(trailers),
+                    truncated: pull.is_truncated(),
+                    report: pull.take_report(),
+                };
+                self.as_mut().transition(Transition::UpstreamEnded(end));
+            }
+            Poll::Ready(Step::Failed(error)) => {
+                let end = UpstreamEnded {
+                    ending: Ending::Broken(Arc::new(error)),
+                    truncated: false,
+                    report: None,
+                };
+                self.as_mut().transition(Transition::UpstreamEnded(end));
+            }
+            Poll::Pending => {
+                let ready = this.encoder.pending();
+                if ready > 0 {
+                    if this.flush_policy.waits(before, ready, Pull::<B>::PATIENCE) {
+                        // More blocks may be ready in a moment, as in a body that its client polls.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    self.as_mut().write();
+                    if self.encoder.pending() > 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                return self.poll_idle(cx, deadline);
+            }
+        }
+        self.write();
+        Poll::Ready(())
+    }
+
+    /// Waits for the upstream: frees and counts memory, and evicts expired events. Ready when the deadline has passed or events
+    /// expire.
+    fn poll_idle(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        self.as_mut().release_burst_memory();
+        let this = self.project();
+        let (expires, change) = this.registration.stream.log.expire(Instant::now());
+        this.registration.account(change);
+        match [deadline, expires].into_iter().flatten().min() {
+            Some(at) => this.timer.poll(cx, at),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Frees the memory of the last burst of events, and counts the memory that the stream takes beside its log.
+    fn release_burst_memory(self: Pin<&mut Self>) {
+        let this = self.project();
+        this.encoder.shrink();
+        let StageProjection::Reading { mut pull, .. } = this.stage.project() else {
+            return;
+        };
+        // The read buffer of a connection grows with the largest burst, and does not shrink.
+        *this.burst += pull.as_mut().take_received();
+        *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
+        let stream = &this.registration.stream;
+        let overhead = if stream.log.detached_since().is_none() {
+            // A stream with a client is bounded by the number of clients.
+            0
+        } else {
+            let connection = if pull.has_upstream() {
+                CONNECTION_OVERHEAD + min(*this.largest_burst, *this.read_buffer)
+            } else {
+                0
+            };
+            DETACHED_OVERHEAD + stream.memory() + pull.unfinished_bytes() + connection
+        };
+        this.registration.account(stream.log.set_overhead(overhead));
+    }
+
+    /// Ends the stream because of a limit: lets the interceptors finish if the upstream has no more, and cuts the stream otherwise.
+    fn handle_limit(mut self: Pin<&mut Self>, is_detached: bool) {
+        let this = self.as_mut().project();
+        let stream = &this.registration.stream;
+        let is_first = !this.lifetime.is_flushing();
+        if is_detached && is_first && !stream.log.close_if_detached() {
+            // A client has joined since the limit was checked.
+            return;
+        }
+        match this.stage.project() {
+            StageProjection::Reading { mut pull, .. } if is_first => {
+                let is_complete = stream.progress.is_complete();
+                let was_waiting = pull.as_mut().stop_waiting();
+                if !was_waiting && is_complete {
+                    pull.as_mut().finish_now();
+                }
+                if was_waiting || is_complete {
+                    this.lifetime.start_flushing();
+                    return;
+                }
+            }
+            StageProjection::Draining { .. } => {
+                // No reader reads the last blocks in time, so that the log need not wait for one.
+                this.encoder.set_room(u64::MAX, u64::MAX);
+                return self.write();
+            }
+            _ => {}
+        }
+        self.transition(Transition::Cut(if is_detached {
+            StreamOutcome::ClientLeft
+        } else {
+            StreamOutcome::Expired
+        }));
+    }
+
+    /// Writes blocks of the encoder to the log: as many as there is room for, and at least one.
+    fn write(self: Pin<&mut Self>) {
+        let this = self.project();
+        if this.encoder.pending() > 0 {
+            let log = &this.registration.stream.log;
+            let blocks = this.encoder.encode(log.next_position());
+            let bytes = blocks.iter().map(|(block, _)| block.len()).sum();
+            this.lifetime.count(bytes, log.detached_since().is_some());
+            let change = log.write(blocks, Instant::now());
+            if let Some(id) = this.encoder.take_last_id() {
+                this.registration.stream.progress.commit(id);
+            }
+            *this.over_quota = this.registration.account(change);
+        }
+        if let StageProjection::Reading { must_write, .. } = this.stage.project() {
+            *must_write = this.encoder.pending() > 0;
+        }
+    }
+
+    /// Changes the stage. A stream that has ended stays so.
+    fn transition(mut self: Pin<&mut Self>, transition: Transition) {
+        let mut this = self.as_mut().project();
+        match transition {
+            Transition::UpstreamEnded(end) => this.stage.set(Stage::Draining { end }),
+            Transition::Drained => {
+                let stage = this.stage.project_replace(Stage::Ended);
+                if let StageReplaced::Draining { mut end } = stage {
+                    if let Some(report) = &mut end.report {
+                        report.close(StreamOutcome::Completed);
+                    }
+                    self.close_log(end.truncated, end.ending);
+                }
+            }
+            Transition::Cut(outcome) => {
+                match this.stage.as_mut().project() {
+                    StageProjection::Reading { pull, .. } => pull.close(outcome),
+                    StageProjection::Draining { end } => {
+                        if let Some(report) = &mut end.report {
+                            report.close(outcome);
+                        }
+                    }
+                    StageProjection::Ended => return,
+                }
+                this.stage.set(Stage::Ended);
+                let aborted = Arc::new(Error::new(ErrorKind::Aborted));
+                self.close_log(false, Ending::Broken(aborted));
+            }
+        }
+    }
+
+    /// Ends the log, and gives it the state that decides whether a resume request asks the upstream to continue.
+    fn close_log(self: Pin<&mut Self>, truncated: bool, ending: Ending) {
+        let this = self.project();
+        let RecordedStream {
+            log,
+            progress,
+            continuation,
+            ..
+        } = &*this.registration.stream;
+        progress.give_up();
+        let (state, may_continue) = match &ending {
+            Ending::Clean(_) => {
+                let may_continue = this.lifetime.is_flushing() || truncated;
+                (LogState::Complete, may_continue)
+            }
+            // The upstream would continue after an event that an interceptor has blocked.
+            Ending::Broken(error) => {
+                let kind = error.kind();
+                let is_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);
+                (LogState::Failed, is_network)
+            }
+        };
+        let can_continue = may_continue && continuation.after_break && progress.last_id().is_some();
+        let state = match state {
+            _ if can_continue => LogState::Suspended,
+            // The rest of the last event is missing, and no request can get it.
+            LogState::Complete if truncated && !progress.is_complete() => LogState::Failed,
+            state => state,
+        };
+        log.end(state, ending);
+        this.registration.account(log.compact());
+        progress.shrink();
+        let overhead = ENDED_OVERHEAD + this.registration.stream.memory();
+        this.registration.account(log.set_overhead(overhead));
+        *this.lease = None;
+    }
+}
