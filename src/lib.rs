@@ -56,6 +56,13 @@
 //! | Proxy MCP servers | [`profile::Mcp`] |
 //! | Parse or write events without HTTP | [`codec`] |
 //!
+//! # Guides
+//!
+//! * [Guardrails](guide::guardrails): mask or block text in the streamed answers of model APIs.
+//! * [MCP gateway](guide::mcp_gateway): sessions, origin check and interceptors for MCP servers.
+//! * [Resumable answers](guide::resumable_answers): answers that are paid for once, whatever happens to the connection.
+//! * [Operating a gateway](guide::operating): logs, limits, memory, shutdown, and several nodes.
+//!
 //! # Promises
 //!
 //! 1. An event that no interceptor edits is forwarded byte-identical, and the way in which the upstream cuts the stream into chunks
@@ -91,6 +98,8 @@
 #![warn(unreachable_pub)]
 
 pub mod codec;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod intercept;
 pub mod profile;
 pub mod reconnect;
