@@ -100,7 +100,7 @@ where
         ..
     } = recording;
     let progress = predecessor.as_ref();
-    let progress = progress.map(|stream| stream.progress.followed());
+    let progress = progress.map(|stream| stream.progress.successor());
     let progress = Arc::new(progress.unwrap_or_default());
     let stage = ProgressStage::new(Arc::clone(&progress), Some(Arc::clone(&replay.completes)));
     let (pull, lease) = request.open_stream(&mut parts, body, session, Some(stage))?;

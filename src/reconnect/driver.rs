@@ -157,13 +157,13 @@ where
             let cause = root_cause(error);
             tracing::warn!(cause, "an event stream of the upstream broke");
         }
-        if self.progress.is_healthy() {
+        if self.progress.has_new_events() {
             self.failed = 0;
         } else {
             self.failed += 1;
         }
         self.over = Some(over);
-        if broken && self.progress.wait() && self.wait(Duration::ZERO) {
+        if broken && self.progress.suspend() && self.wait(Duration::ZERO) {
             return Ok(());
         }
         self.hand_over()
@@ -196,7 +196,7 @@ where
                             {
                                 self.state = State::Reading;
                                 self.over = None;
-                                self.progress.begin_again();
+                                self.progress.begin_continuation();
                                 return Poll::Ready(Ok(DecodedBody::new(&coding, body)));
                             }
                             if parts.status == StatusCode::NO_CONTENT {
@@ -245,7 +245,7 @@ where
     }
 
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
-        self.progress.give_up();
+        self.progress.stop_waiting();
         match self.state {
             State::GivenUp => self.or_else.as_mut()?.stop_waiting(),
             _ => self.over.take(),

@@ -407,7 +407,7 @@ where
             progress,
             ..
         } = &*this.kept.recording;
-        progress.give_up();
+        progress.stop_waiting();
         let (state, may_go_on) = match &ending {
             Ending::Clean(_) => {
                 let waited = this.limits.given_up.is_some();

@@ -55,8 +55,8 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
             UpstreamEnd::Clean(_) => self.rules.after_end,
             UpstreamEnd::Broken(_) => self.rules.after_break,
         };
-        if !(may_continue && self.progress.wait()) {
-            self.progress.give_up();
+        if !(may_continue && self.progress.suspend()) {
+            self.progress.stop_waiting();
             return Err(match over {
                 // All was sent before, and an end is an end.
                 UpstreamEnd::Broken(_) if self.progress.is_complete() => UpstreamEnd::Clean(None),
@@ -84,14 +84,14 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
         self.tell();
         let Some(answer) = ready!(self.next.poll_take(cx)) else {
-            self.progress.give_up();
+            self.progress.stop_waiting();
             // However its last answer ended: that was all.
             return Poll::Ready(Err(match self.over.take() {
                 Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
                 _ => UpstreamEnd::Clean(None),
             }));
         };
-        self.progress.begin_again();
+        self.progress.begin_continuation();
         self.over = None;
         Poll::Ready(Ok(answer))
     }
@@ -102,7 +102,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
             // An answer is on its way.
             return None;
         }
-        self.progress.give_up();
+        self.progress.stop_waiting();
         self.over.take()
     }
 }

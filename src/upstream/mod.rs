@@ -5,6 +5,7 @@ pub(crate) mod byte_order_mark;
 mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]
 mod decompression;
+mod phase;
 mod pipeline;
 mod progress;
 mod pull;
