@@ -1,6 +1,7 @@
 //! The upstream's side of a stream: its body, decoded, cut into blocks and sent through the interceptors.
 
 pub(crate) mod body;
+mod budget;
 pub(crate) mod byte_order_mark;
 mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]

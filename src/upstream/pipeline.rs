@@ -4,7 +4,6 @@ use std::{
     error::Error as _,
     ops::ControlFlow,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -14,36 +13,8 @@ use crate::{
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
     observe::report::{StreamOutcome, StreamReport},
-    upstream::{sink::Sink, terminal::TerminalWatch},
+    upstream::{budget::WorkBudget, sink::Sink, terminal::TerminalWatch},
 };
-
-/// So many blocks are taken in between two looks at the clock.
-const BLOCKS_A_LOOK: usize = 32;
-
-/// Interceptors that take their time have this much of it in one poll, from the first look on.
-const TIME_A_POLL: Duration = Duration::from_millis(1);
-
-/// What is done in one poll, after which other tasks have theirs and what was let through leaves.
-#[derive(Debug, Default)]
-pub(crate) struct WorkBudget {
-    blocks: usize,
-    until: Option<Instant>,
-}
-
-impl WorkBudget {
-    /// Whether there is no time for one more block.
-    #[inline(always)]
-    fn is_over(&mut self) -> bool {
-        self.blocks += 1;
-        self.blocks.is_multiple_of(BLOCKS_A_LOOK) && self.look()
-    }
-
-    #[inline(never)]
-    fn look(&mut self) -> bool {
-        let now = Instant::now();
-        now >= *self.until.get_or_insert(now + TIME_A_POLL)
-    }
-}
 
 /// Turns pieces of the wire into what the client gets.
 #[derive(Debug)]
@@ -91,12 +62,12 @@ impl Pipeline {
     }
 
     /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive). Breaks off when the turn is over. Only while [idle](Self::is_idle).
-    pub(crate) fn feed(
+    /// [`drive`](Self::drive). Breaks when the time of the budget is used up. Only while [idle](Self::is_idle).
+    pub(super) fn feed(
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl Sink,
-        turn: &mut WorkBudget,
+        budget: &mut WorkBudget,
     ) -> ControlFlow<()> {
         // Caught once for many blocks.
         let fed = catch(|| {
@@ -104,7 +75,7 @@ impl Pipeline {
                 if sink.is_full() {
                     return ControlFlow::Continue(());
                 }
-                if turn.is_over() {
+                if budget.charge_block() {
                     return ControlFlow::Break(());
                 }
                 if let Some(block) = decoder.next_event_block() {

@@ -15,8 +15,9 @@ use tower::BoxError;
 
 use super::{
     body::DecodedBody,
+    budget::WorkBudget,
     continuation::{Continuation, UpstreamEnd},
-    pipeline::{Pipeline, WorkBudget},
+    pipeline::Pipeline,
 };
 use crate::{
     codec::Decoder,
@@ -26,11 +27,6 @@ use crate::{
     timer::Timer,
     upstream::{byte_order_mark::FirstBytes, sink::Sink},
 };
-
-/// The work of one poll: so many bytes of input, or so many frames, even if nothing comes of them. Then other
-/// tasks have their turn.
-const BYTES_A_POLL: usize = 256 << 10;
-const FRAMES_A_POLL: usize = 64;
 
 /// The result of a poll that moves blocks.
 #[derive(Debug)]
@@ -227,8 +223,7 @@ where
         sink: &mut impl Sink,
     ) -> Poll<Step> {
         let mut this = self.as_mut().project();
-        let (mut bytes, mut frames) = (0, 0);
-        let mut turn = WorkBudget::default();
+        let mut budget = WorkBudget::default();
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -248,7 +243,7 @@ where
                 return Poll::Ready(Step::Full);
             }
             if this.decoder.has_input() {
-                let fed = this.pipeline.feed(this.decoder, sink, &mut turn);
+                let fed = this.pipeline.feed(this.decoder, sink, &mut budget);
                 if fed.is_break() {
                     return Poll::Ready(Step::Full);
                 }
@@ -256,7 +251,7 @@ where
             if !this.pipeline.is_idle() || sink.is_full() {
                 continue;
             }
-            if bytes >= BYTES_A_POLL || frames >= FRAMES_A_POLL {
+            if budget.is_input_exhausted() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -292,9 +287,8 @@ where
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => {
-                        bytes += chunk.len();
                         *this.received += chunk.len();
-                        frames += 1;
+                        budget.charge_frame(chunk.len());
                         let mark = this
                             .first_bytes
                             .as_mut()
