@@ -131,9 +131,9 @@ where
     let pull = match retry {
         Some(retry) => {
             let check = request.content_check();
-            pull.continued_by(Reconnecting::new(*retry, progress, check, Some(on_demand)))
+            pull.with_continuation(Reconnecting::new(*retry, progress, check, Some(on_demand)))
         }
-        None => pull.continued_by(on_demand),
+        None => pull.with_continuation(on_demand),
     };
 
     if let Some(prime) = replay.prime.filter(|_| !replay.upstream_ids) {

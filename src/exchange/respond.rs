@@ -117,7 +117,7 @@ where
         .map(|(_, progress)| ProgressStage::new(Arc::clone(progress), None));
     let (mut pull, lease) = request.open_stream(&mut parts, body, context.session, stage)?;
     if let Some((retry, progress)) = retry {
-        pull = pull.continued_by(reconnecting(request, retry, progress));
+        pull = pull.with_continuation(reconnecting(request, retry, progress));
     }
     let body = SseBody::stream(pull, request.policy.keep_alive.clone(), lease);
     Ok(Response::from_parts(parts, body))

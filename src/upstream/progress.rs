@@ -168,8 +168,8 @@ impl UpstreamProgress {
 }
 
 impl State {
-    /// Handles the next block of the upstream. Returns whether it is new: duplicates are dropped, except comments and fields without
-    /// an event.
+    /// Handles the next block of the upstream. Returns whether it is new: duplicates are dropped, except comments and fields
+    /// without an event.
     fn handle_block(&mut self, block: &Block) -> bool {
         if let Some(retry) = block.retry() {
             self.retry = Some(retry);
