@@ -72,7 +72,7 @@ impl Reader {
 
 impl Source for Reader {
     /// What was written together is read together.
-    const PATIENCE: u8 = 0;
+    const MAX_EMPTY_POLLS: u8 = 0;
 
     fn poll_frames(
         mut self: Pin<&mut Self>,

@@ -168,7 +168,7 @@ where
             return ready(Ok(SseBody::rejection(refusal))).left_future();
         }
         let passed: fn(Response<B>) -> Response<SseBody<B>> =
-            |response| response.map(SseBody::passed);
+            |response| response.map(SseBody::pass_through);
         let response = self.inner.call(Request::from_parts(parts, body));
         response.map_ok(passed).right_future()
     }

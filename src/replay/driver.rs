@@ -105,7 +105,7 @@ pin_project! {
         over: Option<(bool, Ending)>,
         // Of an upstream that ended cleanly, until all is written.
         report: Option<StreamReport>,
-        patience: FlushPolicy,
+        flush_policy: FlushPolicy,
         // There is no room for more than its clients have still to read.
         full: bool,
         // Held while there is no client.
@@ -158,7 +158,7 @@ where
             due: false,
             over: None,
             report: None,
-            patience: FlushPolicy::default(),
+            flush_policy: FlushPolicy::default(),
             full: kept.account((0, 0)),
             detached: None,
             alone: 0,
@@ -290,7 +290,10 @@ where
             Poll::Pending => {
                 let now = this.stamp.waiting();
                 if now > 0 {
-                    if this.patience.waits(before, now, Pull::<B>::PATIENCE) {
+                    if this
+                        .flush_policy
+                        .waits(before, now, Pull::<B>::MAX_EMPTY_POLLS)
+                    {
                         // As a body does that is pulled by its client: there may be more in a moment.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
