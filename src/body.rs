@@ -31,11 +31,15 @@ pin_project! {
     /// same frames, trailers, size hint and errors (by [`source`](std::error::Error::source)). The only change is that session
     /// ids are removed from trailers if sessions are mapped.
     ///
-    /// If the layer reads the event stream, polling this body polls the upstream. There is no task and no channel:
+    /// If the layer reads the event stream, polling this body polls the upstream, without a task or a channel:
+    ///
     /// * A client that does not read applies backpressure to the upstream.
-    /// * Dropping the body cancels the upstream request, unless the stream is [recorded](crate::replay).
+    /// * Dropping the body cancels the upstream request.
     /// * Events that are ready are merged into one frame. To collect them, the body wakes its own task, until two polls in a row
     ///   bring no new event. After single events it skips this for a while.
+    ///
+    /// The body of a [recorded](crate::replay) stream reads the log of the stream instead. A task reads the upstream, and
+    /// [`Replay`](crate::replay::Replay) says how long it continues without a client.
     ///
     /// # Errors
     ///
