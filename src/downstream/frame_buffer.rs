@@ -118,7 +118,7 @@ impl FrameBuffer {
     /// Makes the copied blocks a frame.
     fn flush_copy(&mut self) {
         if !self.copy.is_empty() {
-            // Without `split`: the spare capacity would stay allocated as long as the stream is idle.
+            // Takes the whole allocation. With `BytesMut::split` the spare capacity would stay allocated while the stream is idle.
             self.ready
                 .push_back(std::mem::take(&mut self.copy).freeze());
         }

@@ -119,8 +119,8 @@ impl Reconnect {
     /// Sets which responses count as failures of an attempt, so that another attempt follows. Default: the statuses 408, 429 and
     /// 500 to 504.
     ///
-    /// Errors of the service always count as failures. (Services of axum return a response with status 502 if the upstream cannot
-    /// be reached.)
+    /// Errors of the service always count as failures. (In axum, where services have no errors, an unreachable upstream usually
+    /// is a response with status 502.)
     pub fn is_failure(
         mut self,
         is_failure: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
