@@ -1,4 +1,4 @@
-//! The body of a response: passed through, or an event stream written anew.
+//! The response body of the layer: [`SseBody`].
 
 use std::{
     fmt,
@@ -27,18 +27,35 @@ use crate::{
 pin_project! {
     /// The body of a response that went through [`SseProxy`](crate::SseProxy).
     ///
-    /// Of a response that is not an event stream, or with which the layer does nothing, it is the upstream's body and nothing else: the same frames,
-    /// trailers, size hint and errors (by [`source`](std::error::Error::source)). Only session ids are taken out of trailers.
+    /// If the response is not an event stream, or if no setting of the layer applies to it, this is the body of the upstream: the
+    /// same frames, trailers, size hint and errors (by [`source`](std::error::Error::source)). The only change is that session
+    /// ids are removed from trailers if sessions are mapped.
     ///
-    /// Of an event stream it pulls the upstream when it is polled: there is no task and no channel, so a client
-    /// that does not read holds the upstream back, and dropping the body cancels it. It wakes itself to
-    /// collect what is ready, until two polls in a row bring nothing new, or not at all where that has brought nothing for a
-    /// while. It needs tokio's timer for keep-alive, for interceptors with deadlines, and after an error. An error is preceded by
-    /// a pause in which a server sends what it has buffered, since an HTTP/1 server closes and an HTTP/2 server resets without
-    /// doing so. It lasts until the frames before it have been let go of, but at most 5 s: a reader that keeps them, as one that
-    /// collects a body does, waits that long.
+    /// If the layer reads the event stream, polling this body polls the upstream, without a task or a channel:
     ///
-    /// It can be named, boxed and wrapped like any body:
+    /// * A client that does not read applies backpressure to the upstream.
+    /// * Dropping the body cancels the upstream request.
+    /// * Events that are ready are merged into one frame. To collect them, the body wakes its own task, until two polls in a row
+    ///   bring no new event. After single events it skips this for a while.
+    ///
+    /// The body of a [recorded](crate::replay) stream reads the log of the stream instead. A task reads the upstream, and
+    /// [`Replay`](crate::replay::Replay) says how long it continues without a client.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`](crate::Error). An HTTP/1 server closes the connection and an HTTP/2 server resets the stream as soon as a
+    /// body fails, without sending the frames that it has buffered. So the body delays an error until the server has dropped the
+    /// frames before it and 100 ms have passed, but for at most 5 s. A reader that keeps all frames, such as one that collects
+    /// the body, waits for these 5 s.
+    ///
+    /// # Panics
+    ///
+    /// Polling panics outside of a tokio runtime with a timer if there is a [`KeepAlive`](crate::KeepAlive), if an interceptor
+    /// has a deadline, or if the stream fails.
+    ///
+    /// # Example
+    ///
+    /// The type can be named, boxed and wrapped like any body:
     ///
     /// ```
     /// use axum::body::Body;
@@ -66,6 +83,7 @@ pin_project! {
     pub struct SseBody<B> {
         #[pin]
         kind: Kind<B>,
+        // Removes session ids from trailers.
         sessions: Option<Arc<SessionMapping>>,
     }
 }
@@ -73,25 +91,29 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<B> {
-        Passed { #[pin] body: B },
-        // An event stream that the layer does not read.
+        // A body that is not an event stream, unchanged.
+        PassThrough { #[pin] body: B },
+        // An event stream that the layer passes through unread.
         Unread { #[pin] stream: Unread<B> },
-        // Boxed: most responses are not streams and should not carry the room for one.
-        Stream { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<SessionLease> },
-        Kept { stream: Pin<Box<Stream<Reader>>> },
-        Own { body: Full<Bytes> },
+        // An event stream that the client pulls through the interceptors. Boxed, so that the bodies of other responses stay small.
+        Inspected { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<SessionLease> },
+        // The reader of a recorded stream.
+        Recorded { stream: Pin<Box<Stream<Reader>>> },
+        // A text of the layer.
+        Fixed { body: Full<Bytes> },
     }
 }
 
 impl<B> SseBody<B> {
-    pub(crate) fn passed(body: B) -> Self {
+    /// A body that is not an event stream, unchanged.
+    pub(crate) fn pass_through(body: B) -> Self {
         Self {
-            kind: Kind::Passed { body },
+            kind: Kind::PassThrough { body },
             sessions: None,
         }
     }
 
-    /// An event stream that is passed on as it is.
+    /// An event stream that the layer passes through unread.
     pub(crate) fn unread(body: B, report: StreamReport) -> Self {
         let stream = Unread::new(body, report);
         Self {
@@ -100,9 +122,10 @@ impl<B> SseBody<B> {
         }
     }
 
-    pub(crate) fn own(text: impl Into<Bytes>) -> Self {
+    /// A body with a text of the layer.
+    pub(crate) fn fixed(text: impl Into<Bytes>) -> Self {
         Self {
-            kind: Kind::Own {
+            kind: Kind::Fixed {
                 body: Full::new(text.into()),
             },
             sessions: None,
@@ -112,17 +135,18 @@ impl<B> SseBody<B> {
     /// The response for a request that the layer rejects.
     pub(crate) fn rejection(rejection: Rejection) -> Response<Self> {
         let (head, body) = rejection.into_parts();
-        Response::from_parts(head, Self::own(body))
+        Response::from_parts(head, Self::fixed(body))
     }
 
-    pub(crate) fn stream(
+    /// An event stream that the client pulls through the interceptors. The lease of its session ends with the body.
+    pub(crate) fn inspected(
         pull: Pull<B>,
         keep_alive: Option<KeepAlive>,
         lease: Option<SessionLease>,
     ) -> Self {
         let stream = Box::pin(Stream::new(pull, keep_alive));
         Self {
-            kind: Kind::Stream {
+            kind: Kind::Inspected {
                 stream,
                 _lease: lease,
             },
@@ -130,26 +154,26 @@ impl<B> SseBody<B> {
         }
     }
 
-    /// What is kept of a stream, and what is still to come.
-    pub(crate) fn kept(reader: Reader, keep_alive: Option<KeepAlive>) -> Self {
+    /// A recorded stream from the position of `reader`: its stored events, then its new ones.
+    pub(crate) fn recorded(reader: Reader, keep_alive: Option<KeepAlive>) -> Self {
         let stream = Box::pin(Stream::new(reader, keep_alive));
         Self {
-            kind: Kind::Kept { stream },
+            kind: Kind::Recorded { stream },
             sessions: None,
         }
     }
 
-    /// Lets no id out in the trailers.
-    pub(crate) fn in_sessions(mut self, sessions: Option<Arc<SessionMapping>>) -> Self {
+    /// Removes the session ids of this mapping from trailers.
+    pub(crate) fn with_session_mapping(mut self, sessions: Option<Arc<SessionMapping>>) -> Self {
         self.sessions = sessions;
         self
     }
 }
 
-/// The body of a response that some middleware makes up, as `tower_http::timeout` does: that of the default of `B`.
+/// Passes the default of `B` through. Middlewares such as `tower_http::timeout` create responses with such a body.
 impl<B: Default> Default for SseBody<B> {
     fn default() -> Self {
-        Self::passed(B::default())
+        Self::pass_through(B::default())
     }
 }
 
@@ -167,13 +191,13 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
         let frame = match this.kind.project() {
-            KindProj::Passed { body } => body
+            KindProj::PassThrough { body } => body
                 .poll_frame(cx)
                 .map_err(|error| Error::with_source(ErrorKind::Upstream, error)),
             KindProj::Unread { stream } => stream.poll_frame(cx),
-            KindProj::Stream { stream, .. } => stream.as_mut().poll_frame(cx),
-            KindProj::Kept { stream } => stream.as_mut().poll_frame(cx),
-            KindProj::Own { body } => Pin::new(body)
+            KindProj::Inspected { stream, .. } => stream.as_mut().poll_frame(cx),
+            KindProj::Recorded { stream } => stream.as_mut().poll_frame(cx),
+            KindProj::Fixed { body } => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
         };
@@ -187,32 +211,32 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Passed { body } => body.is_end_stream(),
+            Kind::PassThrough { body } => body.is_end_stream(),
             Kind::Unread { stream } => stream.is_end_stream(),
-            Kind::Stream { stream, .. } => stream.is_done(),
-            Kind::Kept { stream } => stream.is_done(),
-            Kind::Own { body } => body.is_end_stream(),
+            Kind::Inspected { stream, .. } => stream.is_done(),
+            Kind::Recorded { stream } => stream.is_done(),
+            Kind::Fixed { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Passed { body } => body.size_hint(),
+            Kind::PassThrough { body } => body.size_hint(),
             Kind::Unread { stream } => stream.body.size_hint(),
-            Kind::Stream { .. } | Kind::Kept { .. } => SizeHint::default(),
-            Kind::Own { body } => body.size_hint(),
+            Kind::Inspected { .. } | Kind::Recorded { .. } => SizeHint::default(),
+            Kind::Fixed { body } => body.size_hint(),
         }
     }
 }
 
-/// Names what the body is, and shows nothing of what is in it.
+/// Shows the kind of the body, not its contents.
 impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
-            Kind::Passed { .. } | Kind::Unread { .. } => "passed through",
-            Kind::Stream { .. } => "event stream",
-            Kind::Kept { .. } => "event stream that is kept",
-            Kind::Own { .. } => "own",
+            Kind::PassThrough { .. } | Kind::Unread { .. } => "passed through",
+            Kind::Inspected { .. } => "event stream",
+            Kind::Recorded { .. } => "recorded event stream",
+            Kind::Fixed { .. } => "text of the layer",
         };
         f.debug_tuple("SseBody").field(&kind).finish()
     }

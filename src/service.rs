@@ -95,7 +95,7 @@ where
         }
         let context = RequestContext::new(&self.state, policy, &parts);
         let policy = &context.policy;
-        let retry = self.reconnect.again(&self.inner, &parts);
+        let retry = self.reconnect.retry_request(&self.inner, &parts);
         if policy.inspects() || retry.is_some() {
             narrow_accept_encoding(&mut parts);
         }

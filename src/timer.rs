@@ -1,4 +1,4 @@
-//! A timer that allocates nothing until it is first needed.
+//! A timer that registers with the runtime when it is first needed.
 
 use std::{
     future::Future,
@@ -11,32 +11,31 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Waits for a deadline that may change at each call.
+/// Waits for a deadline that may change at each poll.
 ///
-/// A later deadline does not change the runtime's timer until the old deadline has passed. So traffic that moves a deadline with
-/// each event is cheap.
+/// A later deadline costs nothing until the old one has passed. So a deadline that moves with each event does not access the timer
+/// of the runtime for each event.
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// The deadline of `sleep`, and the waker that it wakes. The deadline is stored twice so that a poll need not read the boxed
-    /// `sleep`.
-    set: Option<(Instant, Waker)>,
+    /// The deadline that is registered with the runtime, and the task that it wakes. The deadline is a copy of the one in `sleep`,
+    /// which saves an access to the memory of `sleep`.
+    registered: Option<(Instant, Waker)>,
 }
 
 impl Timer {
-    /// Ready when the time is `at` or later. A poll before that time needs a tokio runtime with a timer, and wakes the task of
-    /// `cx` then.
+    /// Ready at the time `at`. If that is in the future, panics outside of a tokio runtime with a timer.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         self.poll_at(cx, Instant::now(), at)
     }
 
-    /// The same with the current time `now`, for a caller that has read the clock already.
+    /// As [`poll`](Self::poll), for a caller that has read the clock.
     pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, now: Instant, at: Instant) -> Poll<()> {
         if at <= now {
             return Poll::Ready(());
         }
-        if let Some((set, waker)) = &self.set
-            && (now < *set && *set <= at)
+        if let Some((registered, waker)) = &self.registered
+            && (now < *registered && *registered <= at)
             && waker.will_wake(cx.waker())
         {
             return Poll::Pending;
@@ -46,13 +45,13 @@ impl Timer {
             sleep.as_mut().reset(at);
         }
         loop {
-            // Without `unconstrained`, tokio returns `Pending` for a task without coop budget before it has set the timer.
+            // A task without tokio's coop budget would get `Pending`, and the deadline would not be registered.
             let sleeping = pin!(unconstrained(sleep.as_mut()));
             if sleeping.poll(cx).is_pending() {
-                self.set = Some((sleep.deadline(), cx.waker().clone()));
+                self.registered = Some((sleep.deadline(), cx.waker().clone()));
                 return Poll::Pending;
             }
-            self.set = None;
+            self.registered = None;
             if at <= Instant::now() {
                 return Poll::Ready(());
             }

@@ -1,48 +1,53 @@
-//! Whether what is ready waits a moment for more.
+//! Decides whether blocks that are ready leave now, or wait for one more poll of the source.
 
-/// Asks again before what is there is handed out, as long as that is worth it.
+/// Merges the events of a burst into one frame, at the cost of one or two more polls of the source.
 ///
-/// Where an upstream sends a burst, the task that feeds it has the next chunk in a moment, and one frame with all of it costs
-/// a server a fraction of many. Where it sends an event now and then, to ask again costs time and brings nothing: then the
-/// next ones are handed out at once, the more of them the longer that goes on.
+/// If the upstream sends a burst, the task that reads it has the next chunk a moment later, and one large frame costs a server much
+/// less than many small ones. If the upstream sends single events, another poll only costs time. So each flush that waited in vain
+/// makes the policy skip the wait of the next flushes: 1, 2, 4, 8 and at most 16 of them. A flush that waited with success resets
+/// this.
 #[derive(Debug, Default)]
 pub(crate) struct FlushPolicy {
-    /// Polls in a row that brought nothing new.
+    /// Polls in a row that added no block.
     empty_polls: u8,
-    /// Whether more has come since there was something to hand out.
-    rewarded: bool,
-    /// How many times nothing is waited for, and how many times it was when that was last decided.
+    /// Whether a poll has added blocks since the first one of this frame.
+    has_merged: bool,
+    /// Flushes that still skip the wait.
     skips_left: u8,
-    sparing: u8,
+    /// The last number of flushes that skip the wait.
+    skips: u8,
 }
 
 impl FlushPolicy {
-    /// A burst that comes when nobody waits for more leaves in so many frames more than it needs.
-    const MOST_SPARED: u8 = 16;
+    /// The largest number of flushes in a row that skip the wait: a burst that begins there leaves in up to this many extra frames.
+    const MAX_SKIPS: u8 = 16;
 
-    /// Whether to ask again, after a poll after which something is there to hand out: how much there was before, and is
-    /// `now`. Only after so many `polls` without anything new is there none to be expected.
-    pub(crate) fn waits(&mut self, before: usize, now: usize, polls: u8) -> bool {
+    /// Whether the source should be polled again before the blocks leave. Called after each poll of the source, while blocks are
+    /// ready.
+    ///
+    /// `before` and `now` are the amounts of data that were ready before and after the poll. `max_empty_polls` is the number of
+    /// polls in a row without a new block after which the blocks leave; 0 for never waiting.
+    pub(crate) fn waits(&mut self, before: usize, now: usize, max_empty_polls: u8) -> bool {
         if before == 0 {
-            (self.empty_polls, self.rewarded) = (0, false);
+            (self.empty_polls, self.has_merged) = (0, false);
             if self.skips_left > 0 {
                 self.skips_left -= 1;
                 return false;
             }
         } else if now > before {
-            (self.empty_polls, self.rewarded) = (0, true);
+            (self.empty_polls, self.has_merged) = (0, true);
         } else {
             self.empty_polls += 1;
         }
-        if self.empty_polls < polls {
+        if self.empty_polls < max_empty_polls {
             return true;
         }
-        self.sparing = match self.sparing {
-            _ if self.rewarded => 0,
+        self.skips = match self.skips {
+            _ if self.has_merged => 0,
             0 => 1,
-            sparing => Self::MOST_SPARED.min(2 * sparing),
+            skips => Self::MAX_SKIPS.min(2 * skips),
         };
-        self.skips_left = self.sparing;
+        self.skips_left = self.skips;
         false
     }
 }
@@ -51,21 +56,21 @@ impl FlushPolicy {
 mod tests {
     use super::*;
 
-    /// Hands out an event that comes alone; how often more was asked for.
-    fn lonely(patience: &mut FlushPolicy) -> usize {
+    /// Flushes a single event. Returns the number of additional polls.
+    fn flush_single(policy: &mut FlushPolicy) -> usize {
         let mut before = 0;
-        let asked =
-            std::iter::repeat_with(|| patience.waits(std::mem::replace(&mut before, 1), 1, 2));
-        asked.take_while(|waits| *waits).count()
+        let waits =
+            std::iter::repeat_with(|| policy.waits(std::mem::replace(&mut before, 1), 1, 2));
+        waits.take_while(|waits| *waits).count()
     }
 
-    /// Hands out a burst, of which each poll brings one more as long as there is any; in how many frames.
-    fn burst(patience: &mut FlushPolicy, events: usize) -> usize {
+    /// Flushes a burst of which each poll adds one event. Returns the number of frames.
+    fn flush_burst(policy: &mut FlushPolicy, events: usize) -> usize {
         let (mut frames, mut before, mut left) = (0, 0, events);
         while left > 0 || before > 0 {
             let now = before + usize::from(left > 0);
             left = left.saturating_sub(1);
-            before = if patience.waits(before, now, 2) {
+            before = if policy.waits(before, now, 2) {
                 now
             } else {
                 frames += 1;
@@ -76,31 +81,31 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_leaves_at_once_and_after_lonely_events_soon_again() {
-        let mut patience = FlushPolicy::default();
-        assert_eq!(burst(&mut patience, 64), 1);
-        assert_eq!(burst(&mut patience, 64), 1);
+    fn burst_leaves_in_one_frame_soon_after_single_events() {
+        let mut policy = FlushPolicy::default();
+        assert_eq!(flush_burst(&mut policy, 64), 1);
+        assert_eq!(flush_burst(&mut policy, 64), 1);
         for _ in 0..100 {
-            lonely(&mut patience);
+            flush_single(&mut policy);
         }
-        assert!(burst(&mut patience, 64) <= 17);
-        assert_eq!(burst(&mut patience, 64), 1);
+        assert!(flush_burst(&mut policy, 64) <= 17);
+        assert_eq!(flush_burst(&mut policy, 64), 1);
     }
 
     #[test]
-    fn lonely_events_wait_the_less_the_more_there_are() {
-        let mut patience = FlushPolicy::default();
-        let asked: Vec<_> = (0..50).map(|_| lonely(&mut patience)).collect();
-        let waited: Vec<_> = (0..50).filter(|n| asked[*n] > 0).collect();
+    fn single_events_wait_less_and_less() {
+        let mut policy = FlushPolicy::default();
+        let polls: Vec<_> = (0..50).map(|_| flush_single(&mut policy)).collect();
+        let waited: Vec<_> = (0..50).filter(|n| polls[*n] > 0).collect();
         assert_eq!(waited, [0, 2, 5, 10, 19, 36]);
-        assert!(waited.iter().all(|n| asked[*n] == 2));
+        assert!(waited.iter().all(|n| polls[*n] == 2));
     }
 
     #[test]
-    fn who_has_no_patience_never_waits() {
-        let mut patience = FlushPolicy::default();
+    fn policy_without_empty_polls_never_waits() {
+        let mut policy = FlushPolicy::default();
         for _ in 0..9 {
-            assert!(!patience.waits(0, 1, 0));
+            assert!(!policy.waits(0, 1, 0));
         }
     }
 }

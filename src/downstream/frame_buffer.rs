@@ -1,4 +1,4 @@
-//! Blocks to frames: what is ready leaves together, and what nobody touched is not copied.
+//! Merges blocks into frames, and copies as few bytes as possible.
 
 use std::{cmp::max, collections::VecDeque};
 
@@ -9,136 +9,142 @@ use crate::{
     upstream::{byte_order_mark, sink::Sink},
 };
 
-/// What is handed out at once, at the most: so many bytes, in blocks that count for so many each at the least.
-const MOST: usize = 256 << 10;
-const LEAST: usize = 512;
+/// The amount of data at which the buffer is full, in bytes. The bench `proxy` explains the value.
+const MAX_BYTES: usize = 256 << 10;
 
-/// A block of this size is worth a frame of its own rather than a copy.
+/// The smallest amount that a block counts for, in bytes.
+const MIN_BLOCK_COST: usize = 512;
+
+/// The size from which bytes get a frame of their own instead of a copy.
 const LARGE: usize = 8 << 10;
 
-/// Collects blocks and hands them out in as few frames as it can.
+/// Collects blocks, and returns them in as few frames as possible.
 ///
-/// Blocks that stood side by side in the upstream's buffer are one slice of it; others are copied together. A
-/// server writes each frame by itself, so this is what makes a burst cheap.
+/// Blocks that are neighbours in a chunk of the upstream become one slice of it, without a copy. Other small blocks are copied into
+/// one frame. A server makes a write of each frame, so few frames make a burst cheap.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
     /// Complete frames, in order.
     ready: VecDeque<Bytes>,
-    /// The frame in the making: a copy of blocks that stood apart ...
+    /// The next frame: copies of blocks from different chunks.
     copy: BytesMut,
-    /// ... and behind it neighbouring blocks, as a part of the chunk they stand in.
-    run: Option<ChunkSlice>,
-    /// The unfinished rest of the stream. It can only be the last thing sent: whatever came after it would
-    /// be read as part of it.
+    /// The span after `copy`: neighbouring blocks, as a slice of their chunk.
+    span: Option<ChunkSlice>,
+    /// An unterminated block at the end of the stream. Nothing can follow it, because clients would read that as a part of it.
     tail: Option<Bytes>,
-    /// How much waits to be handed out. (One number: two would be two to keep.)
+    /// The amount of data that waits, in bytes, with at least [`MIN_BLOCK_COST`] for each block.
     waiting: usize,
-    /// Something has been sent or is about to be.
-    begun: bool,
+    /// Whether bytes were added, so that the next block is not the start of the client's stream.
+    has_begun: bool,
 }
 
 impl FrameBuffer {
-    /// How much waits; the number grows with each block, until [`next`](Self::next) hands them out.
+    /// The amount of data that waits, in bytes. Grows with each block until [`next`](Self::next) has returned all frames; then 0.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The next frame, if anything waits.
+    /// Takes the next frame, if data waits.
     pub(crate) fn next(&mut self) -> Option<Bytes> {
         if self.ready.is_empty() && !self.copy.is_empty() {
             self.flush_span();
             self.flush_copy();
         }
-        // Mostly there are neighbours and nothing else, which need no queue.
+        // The usual case is one span and nothing else, which needs no queue.
         let next = self.ready.pop_front();
-        let next = next.or_else(|| self.run.take().map(alone));
-        if self.ready.is_empty() && self.run.is_none() && self.copy.is_empty() {
+        let next = next.or_else(|| self.span.take().map(into_frame));
+        if self.ready.is_empty() && self.span.is_none() && self.copy.is_empty() {
             self.waiting = 0;
         }
         next
     }
 
-    /// The stream has ended: the unfinished rest may leave.
+    /// Handles the end of the stream: adds the unterminated block, if the stream ended with one.
     pub(crate) fn finish(&mut self) {
         if let Some(tail) = self.tail.take() {
             self.push_separate(tail.into());
         }
     }
 
-    /// Adds a comment of our own.
+    /// Adds a keep-alive comment.
     pub(crate) fn keep_alive(&mut self, comment: Bytes) {
         self.push_separate(comment.into());
     }
 
-    /// Adds blocks that are to leave as they are.
+    /// Adds the bytes of one or more complete blocks, unchanged.
     pub(crate) fn push_span(&mut self, blocks: ChunkSlice) {
         self.push_separate(blocks);
     }
 
-    /// Adds bytes that do not follow on the last ones in their chunk.
+    /// Adds bytes that are not neighbours of the last ones.
     fn push_separate(&mut self, raw: ChunkSlice) {
-        self.waiting += max(raw.len(), LEAST);
-        if !std::mem::replace(&mut self.begun, true)
+        self.waiting += max(raw.len(), MIN_BLOCK_COST);
+        if !std::mem::replace(&mut self.has_begun, true)
             && (raw.bytes().starts_with(&BOM) || byte_order_mark::is_utf7(raw.bytes()))
         {
-            // In the middle of the stream this was text; as a client's first bytes it would be a byte order
-            // mark, and what the interceptors took for an unknown field would be another one.
+            // The upstream sent these bytes in the middle of its stream, where they are text. As the first bytes of a client's
+            // stream they would be a byte order mark, and the client would read another field name than the interceptors did. An
+            // empty comment before them prevents that.
             self.copy.extend_from_slice(b":\n\n");
         }
         self.flush_span();
         if !self.copy.is_empty() && raw.len() < LARGE && raw.is_whole() {
-            // Nothing can follow on it in its chunk.
+            // No neighbour can follow: these bytes are all of their chunk.
             self.copy.extend_from_slice(raw.bytes());
         } else {
-            self.run = Some(raw);
+            self.span = Some(raw);
         }
     }
 
-    /// Puts the run where another one may follow it: into the copy, or, where it is worth it, into a frame of its own.
+    /// Ends the span, so that another one can begin: makes it a frame if it is large, or copies it.
     fn flush_span(&mut self) {
-        let Some(run) = self.run.take() else { return };
-        // A server may keep a frame for long, and a small part of a chunk would keep all of it.
-        if run.len() >= LARGE && !run.is_small_part() {
+        let Some(span) = self.span.take() else {
+            return;
+        };
+        // A server holds a frame as long as its client does not read, and a slice holds its whole chunk. So small parts are copied.
+        if span.len() >= LARGE && !span.is_small_part() {
             self.flush_copy();
-            self.ready.push_back(run.into_bytes());
+            self.ready.push_back(span.into_bytes());
             return;
         }
         if self.copy.is_empty() {
-            // More will follow: room for a few, rather than to grow with each.
-            self.copy.reserve(max(run.len(), LARGE.min(4 * run.len())));
+            // Other spans follow. Room for a few of them avoids a reallocation for each.
+            self.copy
+                .reserve(max(span.len(), LARGE.min(4 * span.len())));
         }
-        self.copy.extend_from_slice(run.bytes());
+        self.copy.extend_from_slice(span.bytes());
     }
 
+    /// Makes the copied blocks a frame.
     fn flush_copy(&mut self) {
         if !self.copy.is_empty() {
-            // All of it: what is left of its buffer would keep the whole, and the stream may be idle for long.
+            // Takes the whole allocation. With `BytesMut::split` the spare capacity would stay allocated while the stream is idle.
             self.ready
                 .push_back(std::mem::take(&mut self.copy).freeze());
         }
     }
 }
 
-/// A run in a frame of its own.
-fn alone(run: ChunkSlice) -> Bytes {
-    if run.is_small_part() {
-        Bytes::copy_from_slice(run.bytes())
+/// Makes a span a frame: a copy if it is a small part of its chunk.
+fn into_frame(span: ChunkSlice) -> Bytes {
+    if span.is_small_part() {
+        Bytes::copy_from_slice(span.bytes())
     } else {
-        run.into_bytes()
+        span.into_bytes()
     }
 }
 
 impl Sink for FrameBuffer {
     fn byte_order_mark(&mut self) {
-        if !self.begun {
-            self.begun = true;
+        if !self.has_begun {
+            self.has_begun = true;
             self.push_separate(Bytes::from_static(&BOM).into());
         }
     }
 
     fn block(&mut self, block: Block) {
-        // An unfinished block that something follows is dropped, as a client that reads on would do at the
-        // end of the stream. It must not run into what follows.
+        // Drops an unterminated block before this one: clients discard such a block at the end of the stream (WHATWG HTML 9.2.6),
+        // and here they would join it with this block.
         self.tail = None;
         if block.is_terminated() {
             self.push_separate(block.into_slice());
@@ -147,17 +153,16 @@ impl Sink for FrameBuffer {
         }
     }
 
-    /// Where it follows on the last one in their chunk.
     #[inline(always)]
     fn extend(&mut self, block: &Block) -> bool {
         let follows = block.is_terminated()
             && self.tail.is_none()
             && self
-                .run
+                .span
                 .as_mut()
-                .is_some_and(|run| run.extend(block.slice()));
+                .is_some_and(|span| span.extend(block.slice()));
         if follows {
-            self.waiting += max(block.slice().len(), LEAST);
+            self.waiting += max(block.slice().len(), MIN_BLOCK_COST);
         }
         follows
     }
@@ -167,7 +172,7 @@ impl Sink for FrameBuffer {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting >= MOST
+        self.waiting >= MAX_BYTES
     }
 }
 
@@ -180,8 +185,8 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(chunk.clone());
         let mut blocks = Vec::new();
-        while let Some(piece) = decoder.next_item().unwrap().or_else(|| decoder.finish()) {
-            match piece {
+        while let Some(item) = decoder.next_item().unwrap().or_else(|| decoder.finish()) {
+            match item {
                 Item::Event(event) => blocks.push(event.into_block()),
                 Item::Block(block) => blocks.push(block),
                 _ => {}
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_leave_as_one_slice_of_their_buffer() {
+    fn neighbours_leave_as_one_slice_of_their_chunk() {
         let whole = "data: 1\n\ndata: 2\n\n: c\ndata: 3\n\n".repeat(200);
         let chunk = Bytes::from(format!("{whole}data: half"));
         let mut sink = FrameBuffer::default();
@@ -216,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_several_buffers_leave_as_one_copy_and_large_ones_uncopied() {
+    fn small_blocks_of_several_chunks_are_copied_and_large_ones_are_not() {
         let mut sink = FrameBuffer::default();
         let large = Bytes::from(format!("data: {}\n\n", "x".repeat(LARGE)));
         for chunk in [
@@ -232,11 +237,15 @@ mod tests {
         assert_eq!(out[1].as_ptr(), large.as_ptr());
         assert_eq!(out[2], "data: 3\n\n");
         assert_eq!(out.len(), 3);
-        assert_eq!(sink.copy.capacity(), 0, "is kept while nothing is sent");
+        assert_eq!(
+            sink.copy.capacity(),
+            0,
+            "an idle buffer has no spare capacity"
+        );
     }
 
     #[test]
-    fn a_block_that_stands_apart_does_not_make_its_neighbours_be_copied() {
+    fn large_span_between_single_blocks_is_not_copied() {
         let mut sink = FrameBuffer::default();
         let many = Bytes::from("data: 2\n\n".repeat(LARGE / 8));
         for chunk in ["data: 1\n\n".into(), many.clone(), "data: 3\n\n".into()] {
@@ -248,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_frame_does_not_keep_a_large_buffer() {
+    fn small_part_of_a_large_chunk_is_copied() {
         for (allowed, denied) in [(1, 1 << 20), (1, 16), (16 << 10, 1 << 20)] {
             let (allowed, denied) = ("a".repeat(allowed), "d".repeat(denied));
             let chunk = Bytes::from(format!("data: {allowed}\n\ndata: {denied}\n\n"));
@@ -261,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_block_is_dropped_if_anything_follows_it() {
+    fn unterminated_block_is_dropped_if_a_block_follows() {
         let tail = Bytes::from_static(b"data: half");
         let mut sink = FrameBuffer::default();
         blocks(&tail).into_iter().for_each(|b| add(&mut sink, b));
@@ -271,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn text_never_becomes_a_byte_order_mark() {
+    fn text_at_the_start_does_not_become_a_byte_order_mark() {
         let chunk = Bytes::from("data: 1\n\n\u{feff}data: unknown field\n\n");
         let mut sink = FrameBuffer::default();
         add(&mut sink, blocks(&chunk).pop().unwrap());

@@ -1,4 +1,4 @@
-//! Comments that keep an idle connection open.
+//! Keep-alive comments on idle streams.
 
 use std::time::Duration;
 
@@ -7,12 +7,14 @@ use tokio::time::Instant;
 
 use crate::codec::Block;
 
-/// Sends a comment when nothing has been sent to the client for a while, so that no proxy, load balancer or
-/// NAT on the way takes the stream for dead (WHATWG HTML 9.2.7 advises one every 15 seconds or so).
+/// Sends a comment to the client when nothing was sent for an interval, so that proxies, load balancers and NATs do not close the
+/// connection as idle. WHATWG HTML 9.2.7 advises a comment about every 15 seconds.
 ///
-/// Comments go only between two blocks, and every event sent puts the next one off. After each comment the interval is
-/// shortened anew by up to a tenth at random, so that many streams opened at once do not speak at once. The first
-/// comment is sent with the head: some CDNs hold a response back until its body begins.
+/// Comments are sent only between two blocks, and each event restarts the interval. Each interval is shortened by a random part of
+/// up to 10 %, so that streams that were opened together do not send their comments together. By default the first comment is sent
+/// at once, because some CDNs hold back a response until its body begins.
+///
+/// Needs a tokio runtime with its timer enabled; without one, polling an idle stream panics.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,51 +27,53 @@ use crate::codec::Block;
 pub struct KeepAlive {
     interval: Duration,
     comment: Bytes,
-    at_once: bool,
+    immediate: bool,
 }
 
 impl KeepAlive {
-    /// A comment after each `interval` of silence towards the client; at least a millisecond.
+    /// Sends a comment after each `interval` without data for the client. An interval below 1 ms counts as 1 ms, and one above a
+    /// year as a year.
     pub fn new(interval: Duration) -> Self {
         Self {
-            interval: interval.clamp(Duration::from_millis(1), LONGEST),
+            interval: interval.clamp(Duration::from_millis(1), MAX_INTERVAL),
             comment: Bytes::from_static(b":\n\n"),
-            at_once: true,
+            immediate: true,
         }
     }
 
-    /// The text of the comment; empty unless set. Line ends make several comment lines.
+    /// Sets the text of the comment. Default: empty. A text of several lines becomes several comment lines.
     pub fn text(mut self, text: &str) -> Self {
         self.comment = Block::comment(text).into_raw();
         self
     }
 
-    /// Whether the first comment goes out with the head. It does unless set.
-    pub fn immediate(mut self, at_once: bool) -> Self {
-        self.at_once = at_once;
+    /// Sets whether the first comment is sent at once, with the response head, or after the first interval. Default: at once.
+    pub fn immediate(mut self, immediate: bool) -> Self {
+        self.immediate = immediate;
         self
     }
 }
 
-/// A year: more than any stream lasts, and little enough to reckon with.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// One year. Larger intervals could overflow an `Instant`.
+const MAX_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The keep-alive of one stream.
+/// The keep-alive timer of one stream.
 #[derive(Debug)]
-#[repr(C)] // See `Stream`.
-pub(crate) struct Idle {
+#[repr(C)] // For the order of the fields; see `downstream::stream::Stream`.
+pub(crate) struct KeepAliveTimer {
     next: Instant,
-    /// Something has been sent since that was last decided.
-    traffic: bool,
-    /// The present interval, shortened at random.
+    /// Whether data was sent since `next` was set.
+    has_traffic: bool,
+    /// The present interval, shortened by the random part.
     interval: Duration,
     keep_alive: KeepAlive,
 }
 
-impl Idle {
+impl KeepAliveTimer {
+    /// Starts the timer of a stream.
     pub(crate) fn new(keep_alive: KeepAlive, now: Instant) -> Self {
         let interval = jittered(keep_alive.interval);
-        let next = if keep_alive.at_once {
+        let next = if keep_alive.immediate {
             now
         } else {
             now + interval
@@ -78,24 +82,24 @@ impl Idle {
             keep_alive,
             interval,
             next,
-            traffic: false,
+            has_traffic: false,
         }
     }
 
-    /// When a comment is due.
+    /// The time of the next comment, unless data is sent before.
     pub(crate) fn deadline(&mut self, now: Instant) -> Instant {
-        if std::mem::take(&mut self.traffic) {
+        if std::mem::take(&mut self.has_traffic) {
             self.next = now + self.interval;
         }
         self.next
     }
 
-    /// Something was sent.
+    /// Handles data that was sent to the client: the interval starts again at the next call of [`deadline`](Self::deadline).
     pub(crate) fn handle_traffic(&mut self) {
-        self.traffic = true;
+        self.has_traffic = true;
     }
 
-    /// The comment to send now.
+    /// The comment that is due now. Chooses the next interval.
     pub(crate) fn comment(&mut self) -> Bytes {
         self.interval = jittered(self.keep_alive.interval);
         self.keep_alive.comment.clone()

@@ -1,5 +1,11 @@
-//! Blocks on their way to one client.
+//! The downstream side of a stream: blocks become frames for one client.
+//!
+//! [`Stream`](stream::Stream) polls a [`Source`](source::Source), which is an upstream or the reader of a recorded stream. It
+//! collects blocks in a [`FrameBuffer`](frame_buffer::FrameBuffer), merges those that are ready into few frames
+//! ([`FlushPolicy`](flush_policy::FlushPolicy)), sends keep-alive comments, and delays an error until the server has sent the
+//! frames before it. [`Unread`](unread::Unread) is the body of an event stream that the layer passes through.
 
+mod delayed_error;
 pub(crate) mod flush_policy;
 pub(crate) mod frame_buffer;
 pub(crate) mod keep_alive;

@@ -17,9 +17,9 @@ use crate::{
 
 /// The source of the frames of one client.
 pub(crate) trait Source {
-    /// The number of polls without a new block after which the blocks that are ready leave; see
+    /// The number of polls in a row without a new block after which the blocks that are ready leave; see
     /// [`FlushPolicy`](crate::downstream::flush_policy::FlushPolicy).
-    const PATIENCE: u8;
+    const MAX_EMPTY_POLLS: u8;
 
     /// Moves blocks to the frames until the frames are full, no block is ready, or the stream is over. Must not be polled after
     /// that.
@@ -29,7 +29,7 @@ pub(crate) trait Source {
         frames: &mut FrameBuffer,
     ) -> Poll<Step>;
 
-    /// Takes the report of a stream that has ended cleanly, and whose end is still to be sent.
+    /// Takes the report of a stream that has ended cleanly. The caller closes it when the client has received the end.
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport>;
 }
 
@@ -38,8 +38,9 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// A server polls a pending body a second time before it waits, so that one poll is not enough to let the upstream's side run.
-    const PATIENCE: u8 = 2;
+    /// Two, because a server polls a pending body a second time before it yields. The task that reads the upstream's connection
+    /// runs only after that.
+    const MAX_EMPTY_POLLS: u8 = 2;
 
     fn poll_frames(
         self: Pin<&mut Self>,

@@ -1,10 +1,9 @@
-//! An event stream on its way to one client: frames, keep-alive, and an end that looks like what it is.
+//! The event stream of one client: frames, keep-alive comments, and an end that shows whether the stream is complete.
 
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,9 +14,10 @@ use tokio::time::Instant;
 
 use crate::{
     downstream::{
+        delayed_error::{DelayedError, InFlightFrame},
         flush_policy::FlushPolicy,
         frame_buffer::FrameBuffer,
-        keep_alive::{Idle, KeepAlive},
+        keep_alive::{KeepAlive, KeepAliveTimer},
         source::Source,
     },
     error::Error,
@@ -26,169 +26,107 @@ use crate::{
     upstream::Step,
 };
 
-/// How long a server gets to send what it has before it learns of an error: so long after it has let go of the last
-/// frame and last asked, since it asks when its client has taken something, and in all.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-const LAST_WORDS_IN_ALL: Duration = Duration::from_secs(5);
-
-/// A frame that tells by its end that it has been sent.
-pub(crate) struct InFlightFrame {
-    bytes: Bytes,
-    _counted: Arc<()>,
-}
-
-impl InFlightFrame {
-    pub(crate) fn frame(bytes: Bytes, counted: &Arc<()>) -> Bytes {
-        Bytes::from_owner(Self {
-            bytes,
-            _counted: Arc::clone(counted),
-        })
-    }
-}
-
-impl AsRef<[u8]> for InFlightFrame {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 pin_project! {
-    /// An event stream on its way to one client, pulled by that client.
+    /// The event stream of one client, which drives it by polling the body.
     ///
-    /// This, and what it is made of, has what each event needs first and together. When the next one comes the stream's memory is
-    /// cold, and to fetch it is much of what an event costs that comes alone.
+    /// The fields are ordered by how early an event needs them, here and in [`Pull`](crate::upstream::Pull) and
+    /// [`Pipeline`](crate::upstream::Pipeline): the bench `proxy` shows the effect in its paced streams.
     #[repr(C)]
     pub(crate) struct Stream<S> {
-        // What is collected leaves, before anything else is looked at.
-        handing_out: bool,
-        patience: FlushPolicy,
+        // Whether the collected frames are leaving. No other work is done until all have left.
+        is_flushing: bool,
+        flush_policy: FlushPolicy,
         // Shared with the frames that the server has not sent yet.
-        on_the_way: Arc<()>,
+        in_flight: Arc<()>,
         frames: FrameBuffer,
-        over: Option<Closing>,
+        closing: Option<Closing>,
         timer: Timer,
-        idle: Option<Idle>,
+        keep_alive: Option<KeepAliveTimer>,
+        // `None` after the end of the stream.
         #[pin]
         source: Option<S>,
-        // Of a stream that has ended cleanly, until its end has been handed out.
+        // The report of a stream that has ended cleanly, until the client has received the end.
         report: Option<StreamReport>,
     }
 }
 
-/// What is left to do once the last block is known.
+/// The end of a stream, after its last block.
 #[derive(Debug)]
 enum Closing {
+    /// A clean end, with these trailers.
     End(Option<Box<HeaderMap>>),
+    /// An error, before the delay.
     Failed(Error),
-    Failing(Failing),
+    /// An error that waits until the server has sent the frames before it.
+    Delayed(DelayedError),
+    /// The client has received the end.
     Done,
 }
 
-/// An error that waits for the bytes before it to be on their way.
-#[derive(Debug)]
-pub(crate) struct Failing {
-    error: Error,
-    /// Since when the server last asked.
-    asked: Instant,
-    /// Until when the error waits at the longest.
-    at_last: Instant,
-}
-
-impl Failing {
-    pub(crate) fn new(error: Error) -> Self {
-        let now = Instant::now();
-        Self {
-            error,
-            asked: now,
-            at_last: now + LAST_WORDS_IN_ALL,
-        }
-    }
-
-    /// Ready when the error is to be handed out.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        timer: &mut Timer,
-        on_the_way: &Arc<()>,
-    ) -> Poll<()> {
-        let now = Instant::now();
-        let waits = Arc::strong_count(on_the_way) > 1;
-        let asked = if waits { now } else { self.asked };
-        if now >= self.at_last.min(asked + LAST_WORDS) {
-            return Poll::Ready(());
-        }
-        self.asked = now;
-        timer.poll(cx, self.at_last.min(now + LAST_WORDS))
-    }
-
-    pub(crate) fn into_error(self) -> Error {
-        self.error
-    }
-}
-
 impl<S> Stream<S> {
+    /// A stream of the blocks of `source`.
     pub(crate) fn new(source: S, keep_alive: Option<KeepAlive>) -> Self {
         Self {
             source: Some(source),
             frames: FrameBuffer::default(),
-            on_the_way: Arc::default(),
-            idle: keep_alive.map(|keep_alive| Idle::new(keep_alive, Instant::now())),
+            in_flight: Arc::default(),
+            keep_alive: keep_alive
+                .map(|keep_alive| KeepAliveTimer::new(keep_alive, Instant::now())),
             timer: Timer::default(),
-            patience: FlushPolicy::default(),
-            handing_out: false,
-            over: None,
+            flush_policy: FlushPolicy::default(),
+            is_flushing: false,
+            closing: None,
             report: None,
         }
     }
 
-    /// Whether all of it, its end too, has been handed out.
+    /// Whether the client has received the end of the stream.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.over, Some(Closing::Done))
+        matches!(self.closing, Some(Closing::Done))
     }
 }
 
 impl<S: Source> Stream<S> {
-    // Inlined into the server's own function all of this would be one that no cache holds, and where events come one by one
-    // that is most of what they cost.
-    #[inline(never)]
+    /// Polls the next frame, as [`http_body::Body::poll_frame`] does.
+    #[inline(never)] // Inlined, it would not fit into the instruction cache with the code of the server. See the bench `proxy`.
     pub(crate) fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         loop {
             let this = self.as_mut().project();
-            if *this.handing_out {
+            if *this.is_flushing {
                 if let Some(frame) = this.frames.next() {
                     let more_follows = this.frames.waiting() > 0;
                     let frame = if more_follows {
                         frame
                     } else {
-                        // When this has been sent, so have those before it.
-                        InFlightFrame::frame(frame, this.on_the_way)
+                        // The last frame is enough: a server sends frames in order.
+                        InFlightFrame::frame(frame, this.in_flight)
                     };
                     return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
-                *this.handing_out = false;
-                if let Some(idle) = this.idle {
-                    idle.handle_traffic();
+                *this.is_flushing = false;
+                if let Some(keep_alive) = this.keep_alive {
+                    keep_alive.handle_traffic();
                 }
             }
-            if this.over.is_some() {
-                return self.poll_over(cx);
+            if this.closing.is_some() {
+                return self.poll_closing(cx);
             }
             ready!(self.as_mut().poll_source(cx));
             let this = self.as_mut().project();
-            *this.handing_out = true;
+            *this.is_flushing = true;
         }
     }
 
-    /// What comes after the last block: trailers, nothing, or the error.
-    fn poll_over(
+    /// Polls the end of the stream, after the last block: trailers, nothing, or the error.
+    fn poll_closing(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.project();
-        match this.over.replace(Closing::Done) {
+        match this.closing.replace(Closing::Done) {
             Some(Closing::End(trailers)) => {
                 if let Some(mut report) = this.report.take() {
                     report.close(StreamOutcome::Completed);
@@ -196,31 +134,31 @@ impl<S: Source> Stream<S> {
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
             Some(Closing::Failed(error)) => {
-                // First a wake, for a server that flushes when a body is pending, then a pause, for one whose
-                // connection is a task of its own.
-                *this.over = Some(Closing::Failing(Failing::new(error)));
+                // Pending once with a wake, for a server that flushes when a body is pending. Then the delay, for a server whose
+                // connection is another task.
+                *this.closing = Some(Closing::Delayed(DelayedError::new(error)));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Some(Closing::Failing(mut failing)) => {
-                if failing.poll(cx, this.timer, this.on_the_way).is_ready() {
-                    return Poll::Ready(Some(Err(failing.into_error())));
+            Some(Closing::Delayed(mut delayed)) => {
+                if delayed.poll(cx, this.timer, this.in_flight).is_ready() {
+                    return Poll::Ready(Some(Err(delayed.into_error())));
                 }
-                *this.over = Some(Closing::Failing(failing));
+                *this.closing = Some(Closing::Delayed(delayed));
                 Poll::Pending
             }
             Some(Closing::Done) | None => Poll::Ready(None),
         }
     }
 
-    /// Collects blocks. Ready when there is a frame to hand out or the stream is over.
+    /// Collects blocks. Ready when there is a frame to send, or when the stream is over.
     fn poll_source(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(source) = this.source.as_mut().as_pin_mut() else {
             return Poll::Ready(());
         };
         let before = this.frames.waiting();
-        let over = match source.poll_frames(cx, this.frames) {
+        let closing = match source.poll_frames(cx, this.frames) {
             Poll::Pending => None,
             Poll::Ready(Step::Full) if this.frames.waiting() > 0 => return Poll::Ready(()),
             Poll::Ready(Step::Full) => {
@@ -230,29 +168,29 @@ impl<S: Source> Stream<S> {
             Poll::Ready(Step::End(trailers)) => Some(Closing::End(trailers)),
             Poll::Ready(Step::Failed(error)) => Some(Closing::Failed(error)),
         };
-        if over.is_some() {
+        if closing.is_some() {
             if let Some(source) = this.source.as_mut().as_pin_mut() {
                 *this.report = source.take_report();
             }
             this.frames.finish();
             this.source.set(None);
-            *this.over = over;
+            *this.closing = closing;
             return Poll::Ready(());
         }
         if this.frames.waiting() == 0
-            && let Some(idle) = this.idle
+            && let Some(keep_alive) = this.keep_alive
         {
             let now = Instant::now();
-            ready!(this.timer.poll_at(cx, now, idle.deadline(now)));
-            this.frames.keep_alive(idle.comment());
+            ready!(this.timer.poll_at(cx, now, keep_alive.deadline(now)));
+            this.frames.keep_alive(keep_alive.comment());
             return Poll::Ready(());
         }
         match this.frames.waiting() {
             0 => return Poll::Pending,
-            now if this.patience.waits(before, now, S::PATIENCE) => {}
+            now if this.flush_policy.waits(before, now, S::MAX_EMPTY_POLLS) => {}
             _ => return Poll::Ready(()),
         }
-        // A body wakes itself here for more, where others would wait for it. What is ready waits for nothing else.
+        // The source registered its waker, but may stay pending for long. The wake bounds the wait of the ready blocks to one poll.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! An event stream with which the layer does nothing: the upstream's frames, and a report of how they ended.
+//! The body of an event stream that the layer passes through unread, with a report of its end.
 
 use std::{
     pin::Pin,
@@ -12,19 +12,19 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use crate::{
-    downstream::stream::{Failing, InFlightFrame},
+    downstream::delayed_error::{DelayedError, InFlightFrame},
     error::{Error, ErrorKind},
     observe::report::{StreamOutcome, StreamReport},
     timer::Timer,
 };
 
 pin_project! {
-    /// The body of an event stream that is passed on as it is: same frames, trailers and hints. Only its error comes later, as that
-    /// of [a stream that is read](crate::downstream::stream::Stream), so that the server has sent the frames before it.
+    /// The body of an event stream that the layer passes through unread: the same frames, trailers and size hint. Only an error is
+    /// delayed until the server has sent the frames before it, as in a [stream that is read](crate::downstream::stream::Stream).
     pub(crate) struct Unread<B> {
         #[pin]
         pub(crate) body: B,
-        // Boxed: responses that are not streams should not carry the room for it.
+        // Boxed, so that the bodies of other responses stay small.
         state: Box<State>,
     }
 }
@@ -32,20 +32,22 @@ pin_project! {
 struct State {
     report: StreamReport,
     // Shared with the frames that the server has not sent yet.
-    on_the_way: Arc<()>,
-    failing: Option<Failing>,
+    in_flight: Arc<()>,
+    error: Option<DelayedError>,
     timer: Timer,
-    over: bool,
+    /// The upstream's body has ended or failed.
+    has_ended: bool,
 }
 
 impl<B> Unread<B> {
+    /// Passes `body` through, and closes `report` at its end.
     pub(crate) fn new(body: B, report: StreamReport) -> Self {
         let state = Box::new(State {
             report,
-            on_the_way: Arc::default(),
-            failing: None,
+            in_flight: Arc::default(),
+            error: None,
             timer: Timer::default(),
-            over: false,
+            has_ended: false,
         });
         Self { body, state }
     }
@@ -56,49 +58,51 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    /// Polls the next frame, as [`Body::poll_frame`] does.
     pub(crate) fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut this = self.project();
         let state = &mut **this.state;
-        if let Some(failing) = &mut state.failing {
-            ready!(failing.poll(cx, &mut state.timer, &state.on_the_way));
-            let error = state.failing.take().map(Failing::into_error);
+        if let Some(error) = &mut state.error {
+            ready!(error.poll(cx, &mut state.timer, &state.in_flight));
+            let error = state.error.take().map(DelayedError::into_error);
             return Poll::Ready(error.map(Err));
         }
-        if state.over {
+        if state.has_ended {
             return Poll::Ready(None);
         }
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let frame = match frame {
             Some(Ok(frame)) => {
-                frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.on_the_way))
+                frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.in_flight))
             }
             Some(Err(error)) => {
-                state.over = true;
+                state.has_ended = true;
                 state
                     .report
                     .close(StreamOutcome::Failed(ErrorKind::Upstream));
                 let error = Error::with_source(ErrorKind::Upstream, error);
-                state.failing = Some(Failing::new(error));
+                state.error = Some(DelayedError::new(error));
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             None => {
-                state.over = true;
+                state.has_ended = true;
                 state.report.close(StreamOutcome::Completed);
                 return Poll::Ready(None);
             }
         };
         if this.body.is_end_stream() {
-            // A server that knows from this that no more comes does not ask again.
+            // A server does not poll a body again that has ended by this hint.
             state.report.close(StreamOutcome::Completed);
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
+    /// Whether the stream has ended, as [`Body::is_end_stream`] returns it. `false` while an error is delayed.
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.state.failing.is_none() && (self.state.over || self.body.is_end_stream())
+        self.state.error.is_none() && (self.state.has_ended || self.body.is_end_stream())
     }
 }

@@ -138,7 +138,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         B: 'static,
     {
         let (parts, body) = self.request.into_parts();
-        let retry = self.reconnect.again(&service, &parts);
+        let retry = self.reconnect.retry_request(&service, &parts);
         let response = service.oneshot(Request::from_parts(parts, body)).await;
         if let Some(recording) = &mut self.recording
             && let Some(pending) = recording.pending.take()

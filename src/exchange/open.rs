@@ -55,9 +55,10 @@ impl RequestContext {
         }
         event_stream::rewrite_headers(&mut parts.headers);
         let report = StreamReport::new(policy.route.clone());
-        let pipeline =
-            Pipeline::new(chain, policy.strip_comments, report).watched(self.terminal_watch());
-        let pull = Pull::new(body, policy.decoder(), pipeline).only_utf8(policy.inspects());
+        let pipeline = Pipeline::new(chain, policy.strip_comments, report)
+            .with_terminal_watch(self.terminal_watch());
+        let pull =
+            Pull::new(body, policy.decoder(), pipeline).reject_foreign_encodings(policy.inspects());
         Ok((pull, lease))
     }
 

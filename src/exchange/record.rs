@@ -101,7 +101,7 @@ where
         ..
     } = recording;
     let progress = predecessor.as_ref();
-    let progress = progress.map(|stream| stream.progress.followed());
+    let progress = progress.map(|stream| stream.progress.successor());
     let progress = Arc::new(progress.unwrap_or_default());
     let stage = ProgressStage::new(
         Arc::clone(&progress),
@@ -135,9 +135,9 @@ where
     let pull = match retry {
         Some(retry) => {
             let check = request.content_check();
-            pull.continued_by(Reconnecting::new(*retry, progress, check, Some(on_demand)))
+            pull.with_continuation(Reconnecting::new(*retry, progress, check, Some(on_demand)))
         }
-        None => pull.continued_by(on_demand),
+        None => pull.with_continuation(on_demand),
     };
 
     if let Some(prime) = replay

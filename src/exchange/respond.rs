@@ -44,7 +44,7 @@ where
         Outcome::Subscribe(subscription) => subscribe(request, *subscription),
         Outcome::Reject(rejection) => SseBody::rejection(rejection),
     };
-    response.map(|body| body.in_sessions(request.policy.sessions.clone()))
+    response.map(|body| body.with_session_mapping(request.policy.sessions.clone()))
 }
 
 /// A response of the service.
@@ -67,7 +67,7 @@ where
         {
             return Err(MALFORMED_CONTENT_TYPE.reject(policy.route.clone()));
         }
-        return Ok(Response::from_parts(parts, SseBody::passed(body)));
+        return Ok(Response::from_parts(parts, SseBody::pass_through(body)));
     }
     // Clients resume, and upstreams continue, nothing but a success (WHATWG HTML 9.2.3).
     if let (Some(recording), Some(client)) = (context.recording.take(), &request.client)
@@ -107,7 +107,7 @@ where
     if request.is_head {
         // A body that the service sends all the same was not inspected, and may not leave (RFC 9110 9.3.2).
         event_stream::rewrite_headers(&mut parts.headers);
-        return Ok(Response::from_parts(parts, SseBody::own(Bytes::new())));
+        return Ok(Response::from_parts(parts, SseBody::fixed(Bytes::new())));
     }
     // Upstreams continue nothing but a success (WHATWG HTML 9.2.3).
     let retry = context.retry.filter(|_| parts.status == StatusCode::OK);
@@ -117,9 +117,9 @@ where
         .map(|(_, progress)| ProgressStage::new(Arc::clone(progress), None));
     let (mut pull, lease) = request.open_stream(&mut parts, body, context.session, stage)?;
     if let Some((retry, progress)) = retry {
-        pull = pull.continued_by(reconnecting(request, retry, progress));
+        pull = pull.with_continuation(reconnecting(request, retry, progress));
     }
-    let body = SseBody::stream(pull, request.policy.keep_alive.clone(), lease);
+    let body = SseBody::inspected(pull, request.policy.keep_alive.clone(), lease);
     Ok(Response::from_parts(parts, body))
 }
 
@@ -139,7 +139,7 @@ fn unread<B: Body>(
 ) -> Response<SseBody<B>> {
     // A server does not poll a body that has ended, so that such a body cannot report its end.
     let body = if request.is_head || body.is_end_stream() {
-        SseBody::passed(body)
+        SseBody::pass_through(body)
     } else {
         SseBody::unread(body, StreamReport::unread(request.policy.route.clone()))
     };
@@ -160,12 +160,12 @@ fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Respons
     let policy = &request.policy;
     let body = match reader {
         // The head of a `GET` response, and no body (RFC 9110 9.3.2).
-        _ if request.is_head => SseBody::own(Bytes::new()),
+        _ if request.is_head => SseBody::fixed(Bytes::new()),
         Some(reader) => {
             let reader = reader.first(first).route(policy.route.clone());
-            SseBody::kept(reader, policy.keep_alive.clone())
+            SseBody::recorded(reader, policy.keep_alive.clone())
         }
-        None => SseBody::own(first.unwrap_or_default()),
+        None => SseBody::fixed(first.unwrap_or_default()),
     };
     Response::from_parts(head, body)
 }

@@ -73,7 +73,7 @@ impl Reader {
 
 impl Source for Reader {
     /// The writer has merged the blocks that were ready together.
-    const PATIENCE: u8 = 0;
+    const MAX_EMPTY_POLLS: u8 = 0;
 
     fn poll_frames(
         mut self: Pin<&mut Self>,

@@ -1,3 +1,3 @@
-//! Reports of how streams ended.
+//! Reports of the outcome of streams, for operators.
 
 pub(crate) mod report;

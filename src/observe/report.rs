@@ -6,23 +6,25 @@ use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 
-/// How an event stream ended.
+/// The outcome of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamOutcome {
-    /// The upstream ended it between two blocks, or an interceptor did by its verdict.
+    /// The upstream ended the stream between two blocks, or an interceptor ended it by its verdict.
     Completed,
-    /// The upstream ended it inside a block.
+    /// The upstream ended the stream inside a block or without the terminal event of its API.
     Truncated,
+    /// The stream failed with an error of this kind.
     Failed(ErrorKind),
-    /// The response body was dropped before its end, or a recorded stream has outlived its grace period without a client.
+    /// The response body was dropped before its end, or the grace period of a recorded stream without a client has expired.
     ClientLeft,
     /// A recorded stream has reached its maximum age.
     Expired,
-    /// The task that moves a recorded stream was dropped: its runtime shuts down.
+    /// The driver of a recorded stream was dropped, because its runtime shuts down.
     Shutdown,
 }
 
 impl StreamOutcome {
+    /// The field `reason` of the report. `None` for an outcome that is not reported.
     fn reason(self) -> Option<&'static str> {
         Some(match self {
             StreamOutcome::Completed => return None,
@@ -45,52 +47,53 @@ impl StreamOutcome {
     }
 }
 
-/// Reports the end of one event stream, once. Dropped before that, it reports that the client left.
+/// Reports the outcome of one event stream exactly once: when it is closed, or when it is dropped before that.
 ///
-/// It says nothing of what flowed: an event's data, ids, header values, the path and the texts of errors can hold secrets.
+/// The report contains no data of events, no ids, no header values, no path and no text of an error, because these may hold
+/// secrets.
 #[derive(Debug)]
 pub(crate) struct StreamReport {
-    /// The events that went through the whole chain; `None` where the stream is passed on unread.
+    /// The number of events that the interceptors have forwarded. `None` for a stream that is passed through unread.
     pub(crate) events: Option<u64>,
-    closed: bool,
-    /// The outcome that is reported if this is dropped before the stream is closed.
+    is_reported: bool,
+    /// The outcome that is reported if this is dropped before it is closed. Default: [`StreamOutcome::ClientLeft`].
     pub(crate) drop_outcome: StreamOutcome,
     opened: Instant,
     route: Option<Arc<str>>,
 }
 
 impl StreamReport {
-    /// Of a stream that opens now and is read.
+    /// The report of a stream that opens now and that the layer reads. `route` is the label of the route.
     pub(crate) fn new(route: Option<Arc<str>>) -> Self {
         Self {
             events: Some(0),
-            closed: false,
+            is_reported: false,
             drop_outcome: StreamOutcome::ClientLeft,
             opened: Instant::now(),
             route,
         }
     }
 
-    /// The same for a stream that is passed on unread.
+    /// The report of a stream that opens now and is passed through unread.
     pub(crate) fn unread(route: Option<Arc<str>>) -> Self {
         let mut report = Self::new(route);
         report.events = None;
         report
     }
 
-    /// Reports how the stream ended, unless that has been reported.
+    /// Reports the outcome, unless one has been reported.
     pub(crate) fn close(&mut self, outcome: StreamOutcome) {
-        self.close_because(outcome, None);
+        self.close_with_cause(outcome, None);
     }
 
-    /// The same with a cause, which is a text of the crate's own.
-    pub(crate) fn close_because(&mut self, outcome: StreamOutcome, cause: Option<&str>) {
-        if std::mem::replace(&mut self.closed, true) {
+    /// As [`close`](Self::close), with a cause. The cause must be a text of this crate, because others may hold secrets.
+    pub(crate) fn close_with_cause(&mut self, outcome: StreamOutcome, cause: Option<&str>) {
+        if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
         if let Some(reason) = outcome.reason() {
-            let quiet = outcome == StreamOutcome::ClientLeft;
-            emit(quiet, reason, cause, self);
+            let is_usual = outcome == StreamOutcome::ClientLeft;
+            emit(is_usual, reason, cause, self);
         }
     }
 }
@@ -101,14 +104,15 @@ impl Drop for StreamReport {
     }
 }
 
-/// Reports a stream that was answered with an error instead, because interceptors could not read it.
+/// Reports a stream that the layer rejected with an error status, because the interceptors cannot read it.
 pub(crate) fn rejected(cause: &'static str, route: Option<Arc<str>>) {
     let mut report = StreamReport::new(route);
-    report.closed = true;
+    report.is_reported = true;
     emit(false, "rejected", Some(cause), &report);
 }
 
-fn emit(quiet: bool, reason: &'static str, cause: Option<&str>, report: &StreamReport) {
+/// Emits the `tracing` event: at the level `debug` for a usual outcome, otherwise at `warn`.
+fn emit(is_usual: bool, reason: &'static str, cause: Option<&str>, report: &StreamReport) {
     let duration = report.opened.elapsed();
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (route, events) = (report.route.as_deref(), report.events);
@@ -125,5 +129,9 @@ fn emit(quiet: bool, reason: &'static str, cause: Option<&str>, report: &StreamR
             )
         };
     }
-    if quiet { event!(debug) } else { event!(warn) }
+    if is_usual {
+        event!(debug)
+    } else {
+        event!(warn)
+    }
 }

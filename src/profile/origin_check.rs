@@ -170,7 +170,7 @@ where
         match self.project().state.project() {
             StateProjection::Allowed { response } => {
                 let response = ready!(response.poll(cx))?;
-                Poll::Ready(Ok(response.map(SseBody::passed)))
+                Poll::Ready(Ok(response.map(SseBody::pass_through)))
             }
             StateProjection::Rejected { foreign } => {
                 let rejection = Rejection::new(StatusCode::FORBIDDEN, foreign.text());

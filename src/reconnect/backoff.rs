@@ -1,19 +1,23 @@
-//! How long to wait before the next attempt.
+//! The delay before each attempt, and the number of attempts.
 
 use std::time::Duration;
 
-/// No attempt is made sooner than this after a stream broke or an attempt failed.
+/// The shortest delay between a broken stream or a failed attempt and the next attempt.
 const MIN_DELAY: Duration = Duration::from_millis(100);
 
-/// Waiting times that grow, at random, and how many attempts there are.
+/// Exponential backoff with full jitter, and limits of the number of attempts.
 ///
-/// Before the `n`-th attempt in a row the wait is anything up to twice as long as before the one before it, from a first time on and
-/// up to a longest: streams that broke together do not come back together. Where the upstream has named a time by `retry` (WHATWG
-/// HTML 9.2.6), that comes first, in the place of the first time and as the least there is. After so many attempts in a row without
-/// an event it is over, and after so many attempts [in total](Self::max_total_attempts).
+/// The attempt after `n` failures in a row waits a random time between 0 and `initial * 2^n`, at most `max_delay`. The jitter
+/// keeps streams that broke together from reconnecting together.
 ///
-/// Two attempts are at least 100 ms apart, whatever `retry` and these settings say: an upstream cannot make the layer call it in a
+/// If the upstream has sent a reconnection time (`retry`, WHATWG HTML 9.2.6), that time replaces `initial`, and it is added to the
+/// random time. The sum is cut to `max_delay`.
+///
+/// The delay is at least 100 ms, whatever `retry` and the settings say, so that an upstream cannot make the layer call it in a
 /// loop.
+///
+/// The stream ends with an error after [`max_attempts`](Self::max_attempts) failures in a row, or after
+/// [`max_total_attempts`](Self::max_total_attempts) attempts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,67 +30,73 @@ const MIN_DELAY: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    first: Duration,
-    longest: Duration,
-    attempts: u32,
+    initial: Duration,
+    max_delay: Duration,
+    max_attempts: u32,
     max_total_attempts: u32,
 }
 
 impl Backoff {
-    /// The most there is to wait before the first attempt; 3 s unless set.
-    pub fn initial(mut self, time: Duration) -> Self {
-        self.first = time;
+    /// Sets the longest delay before the first attempt. Default: 3 s.
+    pub fn initial(mut self, delay: Duration) -> Self {
+        self.initial = delay;
         self
     }
 
-    /// The most there is to wait before any; 30 s unless set. A longer `retry` of the upstream's is cut to this.
-    pub fn max_delay(mut self, time: Duration) -> Self {
-        self.longest = time;
+    /// Sets the longest delay before any attempt. Default: 30 s. A longer `retry` of the upstream is cut to this.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
         self
     }
 
-    /// So many attempts in a row, before the stream is given up; 10 unless set.
-    pub fn max_attempts(mut self, number: u32) -> Self {
-        self.attempts = number;
-        self
-    }
-
-    /// How many attempts a stream has over its life, in which events may have come or not; 1,000 unless set. Then it is cut.
+    /// Sets the number of failures in a row after which the layer stops reconnecting. Default: 10.
     ///
-    /// An upstream that breaks after each event is asked this often for one request of a client. Clients that come back after the
-    /// cut, as an `EventSource` does, have as many again. With 0 a stream that breaks is cut at once.
-    pub fn max_total_attempts(mut self, number: u32) -> Self {
-        self.max_total_attempts = number;
+    /// A failure is an attempt without an event stream as the response, or a response that broke before a new event. A new event
+    /// starts the count again.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
         self
     }
 
-    /// Whether a stream for which so many attempts were made has another one.
-    pub(crate) fn has_another(&self, made: u32) -> bool {
-        made < self.max_total_attempts
+    /// Sets the number of attempts in the lifetime of one stream, successful or not. Default: 1,000. With 0 the layer never
+    /// reconnects.
+    ///
+    /// This limits the requests that one client request can cause if the upstream breaks after each event. A client that resumes
+    /// with a new request, as an `EventSource` does, starts a new count.
+    pub fn max_total_attempts(mut self, attempts: u32) -> Self {
+        self.max_total_attempts = attempts;
+        self
     }
 
-    /// The wait before an attempt, of which so many have failed in a row; none if it is over. `random` is from 0 to 1. Never less
-    /// than 100 ms.
-    pub fn delay(&self, failed: u32, retry: Option<Duration>, random: f64) -> Option<Duration> {
-        if failed >= self.attempts {
+    /// Whether a stream has another attempt after this number of attempts.
+    pub(crate) fn has_another(&self, attempts: u32) -> bool {
+        attempts < self.max_total_attempts
+    }
+
+    /// The delay before the next attempt, at least 100 ms. `None` if there is no further attempt.
+    ///
+    /// `failures` is the number of failures in a row, `retry` the reconnection time of the upstream, and `random` a number from 0
+    /// to 1 that chooses the jitter.
+    pub fn delay(&self, failures: u32, retry: Option<Duration>, random: f64) -> Option<Duration> {
+        if failures >= self.max_attempts {
             return None;
         }
-        let least = retry.unwrap_or_default().min(self.longest);
-        // From nothing no time grows.
-        let first = retry.unwrap_or(self.first).max(MIN_DELAY);
-        let times = 2_u32.saturating_pow(failed);
-        let window = first.saturating_mul(times).min(self.longest);
-        let wait = least.saturating_add(window.mul_f64(random.clamp(0.0, 1.0)));
-        Some(wait.min(self.longest).max(MIN_DELAY))
+        let min_delay = retry.unwrap_or_default().min(self.max_delay);
+        // An initial delay of zero would never grow.
+        let initial = retry.unwrap_or(self.initial).max(MIN_DELAY);
+        let factor = 2_u32.saturating_pow(failures);
+        let window = initial.saturating_mul(factor).min(self.max_delay);
+        let delay = min_delay.saturating_add(window.mul_f64(random.clamp(0.0, 1.0)));
+        Some(delay.min(self.max_delay).max(MIN_DELAY))
     }
 }
 
 impl Default for Backoff {
     fn default() -> Self {
         Self {
-            first: Duration::from_secs(3),
-            longest: Duration::from_secs(30),
-            attempts: 10,
+            initial: Duration::from_secs(3),
+            max_delay: Duration::from_secs(30),
+            max_attempts: 10,
             max_total_attempts: 1000,
         }
     }
@@ -102,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_doubles_up_to_the_longest() {
+    fn window_doubles_up_to_the_maximum() {
         let backoff = Backoff::default()
             .initial(millis(100))
             .max_delay(millis(500));
@@ -114,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upstreams_time_is_the_least() {
+    fn retry_of_the_upstream_is_the_minimum() {
         let backoff = Backoff::default().max_delay(millis(500));
         assert_eq!(backoff.delay(0, Some(millis(150)), 0.0), Some(millis(150)));
         assert_eq!(backoff.delay(0, Some(millis(150)), 1.0), Some(millis(300)));
@@ -137,16 +147,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_within_its_bounds(
-            first: u64, longest: u64, failed: u32, retry: Option<u64>, random: f64,
+        fn delay_is_within_its_bounds(
+            initial: u64, max_delay: u64, failures: u32, retry: Option<u64>, random: f64,
         ) {
-            let backoff = Backoff::default().initial(millis(first)).max_delay(millis(longest)).max_attempts(u32::MAX);
+            let backoff = Backoff::default().initial(millis(initial)).max_delay(millis(max_delay)).max_attempts(u32::MAX);
             let retry = retry.map(millis);
-            let wait = backoff.delay(failed, retry, if random.is_nan() { 0.5 } else { random });
-            if let Some(wait) = wait {
-                prop_assert!(wait >= MIN_DELAY);
-                prop_assert!(wait <= millis(longest).max(MIN_DELAY));
-                prop_assert!(wait >= retry.unwrap_or_default().min(millis(longest)));
+            let delay = backoff.delay(failures, retry, if random.is_nan() { 0.5 } else { random });
+            if let Some(delay) = delay {
+                prop_assert!(delay >= MIN_DELAY);
+                prop_assert!(delay <= millis(max_delay).max(MIN_DELAY));
+                prop_assert!(delay >= retry.unwrap_or_default().min(millis(max_delay)));
             }
         }
     }

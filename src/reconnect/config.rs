@@ -1,34 +1,37 @@
-//! What is asked again.
+//! Which requests are sent again.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use futures_util::{FutureExt, TryFutureExt, future::BoxFuture};
+use futures_util::TryFutureExt;
 use http::{Method, Request, StatusCode, header, request, response};
 use tower::{BoxError, ServiceExt};
 use tower_service::Service;
 
 use crate::reconnect::Backoff;
 
-/// Asks an upstream that has broken off to go on, behind its client's back.
+/// Reconnects when the upstream connection breaks. The client and the interceptors see one stream.
 ///
-/// It is asked by the same request once more, with `Last-Event-ID`: the last id that it sent, in the place of any that the client
-/// sent (WHATWG HTML 9.2.4). So the upstream has to give its events ids, and a stream in which it gave none is not asked for again
-/// but cut. The interceptors see one stream; what was unfinished is dropped; what comes again is not sent on again.
+/// The layer sends the request again, with the last event id of the upstream in `Last-Event-ID` (WHATWG HTML 9.2.4). An id that
+/// the client sent is replaced. So the upstream has to give its events ids: a stream without ids is not continued and ends with
+/// an error. Unfinished events are dropped, and events that the upstream repeats are not sent again.
 ///
-/// * **Only what is safe to repeat:** a `GET` without a body, unless [`retry_if`](Self::retry_if) says otherwise.
-/// * **Only what has broken:** the end of an answer is passed on, and so is one that an interceptor has cut.
-/// * **Only once there is a stream:** a request of the client's own that fails, or is answered by anything else, is not repeated.
-/// * **Not for ever:** after so many failures in a row as the [`Backoff`] says the stream is cut. Attempts are counted anew once an
-///   event has come, but for the limit of all [attempts of the stream](Backoff::max_total_attempts). An answer of 204 ends the stream, as it does for an `EventSource` (WHATWG HTML 9.2.3), and one that is neither
-///   a stream nor a [failure](Self::is_failure) cuts it.
+/// * **Only safe requests:** the layer repeats `GET` requests without a body, unless [`retry_if`](Self::retry_if) says otherwise.
+/// * **Only broken streams:** a response that ends cleanly is complete, and so is a stream that an interceptor ends.
+/// * **Only streams that have begun:** the first request of a client is never repeated, whatever its response or error.
+/// * **Bounded:** the [`Backoff`] limits the failures in a row and the attempts of a stream. A response of 204 ends the stream
+///   cleanly, as it does for an `EventSource` (WHATWG HTML 9.2.3). A response that is neither a matching event stream nor a
+///   [failure](Self::is_failure) ends the stream with an error.
 ///
-/// Attempts are at least 100 ms apart. A stream that breaks, an attempt that fails and the end of all attempts are logged as
-/// warnings, by `tracing`: with the status of the answer, or with the text of the error's innermost
-/// [source](std::error::Error::source), which is the cause (`connection refused`, say). Errors around it are not shown, as they may
-/// contain addresses with credentials. The service's errors are [`Into<BoxError>`](tower::BoxError) for that.
+/// Attempts are at least 100 ms apart. While the layer reconnects, the client receives keep-alive comments if there is a
+/// [`KeepAlive`](crate::KeepAlive). Each attempt has an [`Attempt`] in its request extensions, by which the service can choose
+/// another upstream.
 ///
-/// In the meantime the client gets comments, if there is a [`KeepAlive`](crate::KeepAlive). The request's extensions tell by an
-/// [`Attempt`] which one this is, for a service inside that has another upstream to ask.
+/// The layer logs a `tracing` warning for a broken stream, for a failed attempt, and when it stops reconnecting. The warning has
+/// the status of the response, or the text of the innermost [source](std::error::Error::source) of the error, such as `connection
+/// refused`. The errors around it are not logged, because they may contain addresses with credentials. For this the errors of the
+/// service have to be [`Into<BoxError>`](tower::BoxError).
+///
+/// # Example
 ///
 /// ```
 /// use http::Method;
@@ -41,8 +44,10 @@ use crate::reconnect::Backoff;
 /// );
 /// ```
 ///
-/// Such a request has no body, and is made with `Default::default()` for one: axum's `Body`, `String` and the boxed bodies of
-/// `http-body-util` have that, hyper's `Incoming` has not. Put what boxes it around the layer:
+/// # Request bodies
+///
+/// A repeated request has the `Default` of its body type as its body. The `Body` of axum, `String` and the boxed bodies of
+/// `http-body-util` implement `Default`; `Incoming` of hyper does not. Box such bodies before the layer:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -52,7 +57,7 @@ use crate::reconnect::Backoff;
 /// use tower::{Layer, service_fn, util::MapRequestLayer};
 /// use tower_sse_proxy::{SseProxyLayer, reconnect::Backoff};
 ///
-/// // In real life: a client that asks an upstream.
+/// // In a real proxy: a service that forwards the request with an HTTP client.
 /// let forward = service_fn(|_: Request<BoxBody<Bytes, hyper::Error>>| async {
 ///     Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
 /// });
@@ -64,71 +69,78 @@ use crate::reconnect::Backoff;
 #[derive(Clone)]
 pub struct Reconnect {
     pub(crate) backoff: Backoff,
-    only: Requests,
-    by_get: Requests,
-    failure: Answers,
+    retry_if: RequestPredicate,
+    resume_with_get: RequestPredicate,
+    is_failure: ResponsePredicate,
 }
 
-type Requests = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
-type Answers = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
+type RequestPredicate = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+type ResponsePredicate = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 
-/// Asks a broken upstream no more: the stream is cut.
+/// Never reconnects: a stream whose upstream connection breaks ends with an error. The default of a layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoReconnect;
 
-/// Which attempt a request is to go on with a stream, in its extensions: 1 for the first after the stream has broken, and 1 again
-/// for the first after it went on. It is not there with the request of a client's own.
+/// The number of an attempt to reconnect, in the extensions of its request.
+///
+/// The first attempt after a new event is number 1. The request of the client itself has no `Attempt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub u32);
 
 impl Reconnect {
-    /// How long to wait, and how often.
+    /// Sets the delays and the number of attempts. Default: [`Backoff::default`].
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Which requests may be repeated, by their heads as the service gets them. They are repeated without a body.
+    /// Sets which requests the layer may repeat, by the head that the service receives. Default: `GET` requests without a body.
+    ///
+    /// Requests are repeated without their body. Allow only requests that are safe to send twice.
     pub fn retry_if(
         mut self,
-        repeatable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+        is_repeatable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.only = Arc::new(repeatable);
+        self.retry_if = Arc::new(is_repeatable);
         self
     }
 
-    /// For which other requests the upstream is asked to go on by a `GET`, as MCP does with the stream that answers a `POST`. None
-    /// unless set.
+    /// Sets for which other requests the layer resumes the stream with a `GET` request to the same URI. Default: none.
+    ///
+    /// MCP resumes the stream of a `POST` this way.
     pub fn resume_with_get(
         mut self,
-        resumable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+        is_resumable: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.by_get = Arc::new(resumable);
+        self.resume_with_get = Arc::new(is_resumable);
         self
     }
 
-    /// Which answers are failures, after which there may be another attempt, as there may be after an error of the service: 408,
-    /// 429 and 500 to 504 unless set. (In axum, an upstream that cannot be reached is an answer of 502.)
+    /// Sets which responses count as failures of an attempt, so that another attempt follows. Default: the statuses 408, 429 and
+    /// 500 to 504.
+    ///
+    /// Errors of the service always count as failures. (In axum, where services have no errors, an unreachable upstream usually
+    /// is a response with status 502.)
     pub fn is_failure(
         mut self,
-        failed: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
+        is_failure: impl Fn(&response::Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.failure = Arc::new(failed);
+        self.is_failure = Arc::new(is_failure);
         self
     }
 
-    /// The request by which an upstream is asked to go on, if it may be.
-    pub(crate) fn request(&self, request: &request::Parts) -> Option<request::Parts> {
-        let mut again = if (self.only)(request) {
+    /// The head of the request that resumes the stream of `request`. `None` if the request may not be repeated.
+    pub(crate) fn retry_head(&self, request: &request::Parts) -> Option<request::Parts> {
+        let mut head = if (self.retry_if)(request) {
             request.clone()
-        } else if (self.by_get)(request) {
-            let mut again = request.clone();
-            again.method = Method::GET;
-            again
+        } else if (self.resume_with_get)(request) {
+            let mut head = request.clone();
+            head.method = Method::GET;
+            head
         } else {
             return None;
         };
-        // There is no body.
+        // The request is sent without a body.
         for name in [
             header::CONTENT_LENGTH,
             header::CONTENT_TYPE,
@@ -136,13 +148,14 @@ impl Reconnect {
             header::TRANSFER_ENCODING,
             header::EXPECT,
         ] {
-            again.headers.remove(name);
+            head.headers.remove(name);
         }
-        Some(again)
+        Some(head)
     }
 
-    pub(crate) fn counts_as_failure(&self, answer: &response::Parts) -> bool {
-        (self.failure)(answer)
+    /// Whether a response counts as a failure of an attempt.
+    pub(crate) fn counts_as_failure(&self, response: &response::Parts) -> bool {
+        (self.is_failure)(response)
     }
 }
 
@@ -150,20 +163,20 @@ impl Default for Reconnect {
     fn default() -> Self {
         Self {
             backoff: Backoff::default(),
-            only: Arc::new(has_no_body),
-            by_get: Arc::new(|_| false),
-            failure: Arc::new(|answer| {
+            retry_if: Arc::new(is_get_without_body),
+            resume_with_get: Arc::new(|_| false),
+            is_failure: Arc::new(|response| {
                 matches!(
-                    answer.status,
+                    response.status,
                     StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-                ) || (500..=504).contains(&answer.status.as_u16())
+                ) || (500..=504).contains(&response.status.as_u16())
             }),
         }
     }
 }
 
-/// A `GET` that says nothing of a body.
-fn has_no_body(request: &request::Parts) -> bool {
+/// Whether this is a `GET` request whose headers announce no body.
+fn is_get_without_body(request: &request::Parts) -> bool {
     let length = request.headers.get(header::CONTENT_LENGTH);
     request.method == Method::GET
         && length.is_none_or(|length| length == "0")
@@ -176,38 +189,42 @@ impl From<Backoff> for Reconnect {
     }
 }
 
-/// Whether a layer [asks again](Reconnect) or [once](NoReconnect). Only who asks again has to have requests without a body.
+/// Whether a layer [reconnects](Reconnect) or [not](NoReconnect). Sealed.
+///
+/// A type parameter of the layer, because only a layer that reconnects requires `Default` of request bodies.
 #[diagnostic::on_unimplemented(
-    message = "a service that is asked again takes requests whose bodies are `Default`, as `{ReqB}` should be, and has errors \
-               that are `Into<BoxError>`",
-    label = "requests with this body cannot be made anew, or the service's errors cannot be logged",
+    message = "reconnecting requires a request body `{ReqB}` that implements `Default`, and a service error that implements \
+               `Into<BoxError>`",
+    label = "requests with this body cannot be sent again, or the service's errors cannot be logged",
     note = "box the bodies before the layer: `request.map(http_body_util::BodyExt::boxed)`, or `request.map(axum::body::Body::new)`; \
             see the documentation of `Reconnect`"
 )]
 pub trait ReconnectPolicy<S, ReqB>: sealed::Sealed {
-    /// How the service is asked again, and for what.
+    /// The request that resumes the stream of `request`, and a function that sends it. `None` if the request may not be repeated.
     #[doc(hidden)]
-    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Resend<R>>
+    fn retry_request<R>(&self, service: &S, request: &request::Parts) -> Option<RetryParts<R>>
     where
         S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
         S::Future: Send,
         R: 'static;
 }
 
-/// A request, and how it is sent.
-pub(crate) type Resend<R> = (request::Parts, Reconnect, Ask<R>);
+/// The parts of a [`RetryRequest`](crate::reconnect::RetryRequest).
+pub(crate) type RetryParts<R> = (request::Parts, Reconnect, Resend<R>);
 
-/// Sends a request without a body.
-pub(crate) type Ask<R> =
-    Box<dyn FnMut(request::Parts) -> BoxFuture<'static, Result<R, BoxError>> + Send>;
+/// Sends a request with this head and without a body.
+pub(crate) type Resend<R> = Box<dyn FnMut(request::Parts) -> AttemptFuture<R> + Send>;
+
+/// The future of one attempt.
+pub(crate) type AttemptFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
 
 impl<S, ReqB> ReconnectPolicy<S, ReqB> for NoReconnect {
-    fn again<R>(&self, _: &S, _: &request::Parts) -> Option<Resend<R>> {
+    fn retry_request<R>(&self, _: &S, _: &request::Parts) -> Option<RetryParts<R>> {
         None
     }
 }
 
-// Else the compiler says that the body is not `Default`, and not why it should be.
+// Without this the compiler reports only that the body is not `Default`, instead of the message above.
 #[diagnostic::do_not_recommend]
 impl<S, ReqB> ReconnectPolicy<S, ReqB> for Reconnect
 where
@@ -215,20 +232,20 @@ where
     S::Error: Into<BoxError>,
     ReqB: Default + Send + 'static,
 {
-    fn again<R>(&self, service: &S, request: &request::Parts) -> Option<Resend<R>>
+    fn retry_request<R>(&self, service: &S, request: &request::Parts) -> Option<RetryParts<R>>
     where
         S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
         S::Future: Send,
         R: 'static,
     {
-        let request = self.request(request)?;
-        // A clone of a service that is ready is not.
+        let head = self.retry_head(request)?;
+        // The clone of a ready service is not ready, so each attempt waits for its own clone.
         let service = service.clone();
-        let ask = move |request| {
-            let request = Request::from_parts(request, ReqB::default());
-            service.clone().oneshot(request).map_err(Into::into).boxed()
+        let resend = move |head| -> AttemptFuture<R> {
+            let request = Request::from_parts(head, ReqB::default());
+            Box::pin(service.clone().oneshot(request).map_err(Into::into))
         };
-        Some((request, self.clone(), Box::new(ask)))
+        Some((head, self.clone(), Box::new(resend)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! An upstream that is asked again: waiting, asking, and giving up.
+//! The driver of a reconnect: waits, sends the request again, and checks the response.
 
 use std::{
     error::Error,
@@ -9,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
 use http_body::Body;
 use sync_wrapper::SyncWrapper;
@@ -18,7 +17,7 @@ use tower::BoxError;
 
 use crate::reconnect::{
     Attempt, Reconnect,
-    config::{Ask, Resend},
+    config::{AttemptFuture, Resend, RetryParts},
 };
 use crate::{
     headers::{content_encoding::ContentCoding, event_stream::LAST_EVENT_ID, stored::leave_buffer},
@@ -26,144 +25,205 @@ use crate::{
     upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
-/// How a service is asked again.
+/// A request that can be sent to the upstream again.
 pub(crate) struct RetryRequest<R> {
-    request: request::Parts,
-    rules: Reconnect,
-    ask: SyncWrapper<Ask<R>>,
+    head: request::Parts,
+    config: Reconnect,
+    resend: SyncWrapper<Resend<R>>,
 }
 
 impl<R> RetryRequest<R> {
-    pub(crate) fn new((request, rules, ask): Resend<R>) -> Self {
+    pub(crate) fn new((head, config, resend): RetryParts<R>) -> Self {
         Self {
-            request,
-            rules,
-            ask: SyncWrapper::new(ask),
+            head,
+            config,
+            resend: SyncWrapper::new(resend),
         }
     }
 
-    /// Whether the service is asked again by `GET`.
+    /// Whether the method of the request is `GET`.
     pub(crate) fn is_get(&self) -> bool {
-        self.request.method == Method::GET
+        self.head.method == Method::GET
     }
 }
 
-/// Tells what coding a stream is in, if the answer is one that can be read.
+/// Returns the content coding of a response if its event stream can continue the broken one, and `None` otherwise.
 pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<ContentCoding> + Send>;
 
-/// Other answers of an upstream, for which it is asked when one has broken off.
-pub(crate) struct Reconnecting<B, P> {
-    repeat: RetryRequest<Response<B>>,
+/// Continues a stream by sending its request again after the upstream connection broke.
+///
+/// When it stops reconnecting, the fallback `F` provides the next response, if there is one.
+pub(crate) struct Reconnecting<B, F> {
+    retry: RetryRequest<Response<B>>,
     progress: Arc<UpstreamProgress>,
-    readable: ContentCheck,
+    content_check: ContentCheck,
     state: State<B>,
     timer: Timer,
-    /// How the answer before ended.
-    over: Option<UpstreamEnd>,
-    /// Attempts that came to nothing, in a row.
-    failed: u32,
-    /// Attempts over the life of the stream.
-    made: u32,
-    /// What follows if the upstream is asked no more.
-    or_else: Option<P>,
+    /// The end of the last response, until the next one begins.
+    last_end: Option<UpstreamEnd>,
+    /// Failures in a row: responses without a new event, and failed attempts.
+    failures: u32,
+    /// Attempts since the stream began.
+    attempts: u32,
+    fallback: Option<F>,
 }
 
 enum State<B> {
-    /// An answer is being read.
+    /// The stream reads a response.
     Reading,
-    Waiting(Instant),
-    Asking(BoxFuture<'static, Result<Response<B>, BoxError>>),
-    /// It is up to what follows.
-    GivenUp,
+    /// The next attempt starts at this time.
+    BackingOff(Instant),
+    /// The request was sent.
+    Requesting(AttemptFuture<Response<B>>),
+    /// There is no further attempt: the fallback provides the next response.
+    HandedOver,
 }
 
-impl<B, P> Reconnecting<B, P> {
+impl<B, F> Reconnecting<B, F> {
     pub(crate) fn new(
-        mut repeat: RetryRequest<Response<B>>,
+        mut retry: RetryRequest<Response<B>>,
         progress: Arc<UpstreamProgress>,
-        readable: ContentCheck,
-        or_else: Option<P>,
+        content_check: ContentCheck,
+        fallback: Option<F>,
     ) -> Self {
-        // It lasts as long as the stream.
-        leave_buffer(&mut repeat.request);
+        // The head lives as long as the stream, and its fields are slices of the server's read buffer.
+        leave_buffer(&mut retry.head);
         Self {
-            repeat,
+            retry,
             progress,
-            readable,
+            content_check,
             state: State::Reading,
             timer: Timer::default(),
-            over: None,
-            failed: 0,
-            made: 0,
-            or_else,
+            last_end: None,
+            failures: 0,
+            attempts: 0,
+            fallback,
         }
     }
 
-    /// Waits before the next attempt. False if there is none.
-    fn wait(&mut self, at_least: Duration) -> bool {
-        let backoff = self.repeat.rules.backoff;
-        if !backoff.has_another(self.made) {
+    /// Schedules the next attempt, after at least `min_delay`. Returns `false` if there is none.
+    fn schedule_attempt(&mut self, min_delay: Duration) -> bool {
+        let backoff = self.retry.config.backoff;
+        if !backoff.has_another(self.attempts) {
             tracing::warn!(
-                attempts = self.made,
+                attempts = self.attempts,
                 "stopped reconnecting to the upstream: the stream has no attempts left"
             );
             return false;
         }
-        let wait = backoff.delay(self.failed, self.progress.retry(), fastrand::f64());
-        let until = wait.and_then(|wait| Instant::now().checked_add(wait.max(at_least)));
-        match until {
-            Some(until) => self.state = State::Waiting(until),
+        let delay = backoff.delay(self.failures, self.progress.retry(), fastrand::f64());
+        let at = delay.and_then(|delay| Instant::now().checked_add(delay.max(min_delay)));
+        match at {
+            Some(at) => self.state = State::BackingOff(at),
             None => tracing::warn!(
-                attempts = self.failed,
-                "stopped reconnecting to the upstream: too many attempts in a row failed, or the last answer forbids another one"
+                failures = self.failures,
+                "stopped reconnecting to the upstream: too many failures in a row"
             ),
         }
-        until.is_some()
+        at.is_some()
     }
 
-    fn request(&self) -> Option<request::Parts> {
+    /// The head of the next attempt. `None` if the progress of the stream has no id to resume after, or none that a header can
+    /// hold.
+    fn next_request(&self) -> Option<request::Parts> {
         let last_id = self.progress.last_id()?;
         let last_id = HeaderValue::from_bytes(last_id.as_bytes()).ok()?;
-        let mut request = self.repeat.request.clone();
-        request.headers.insert(LAST_EVENT_ID, last_id);
-        request.extensions.insert(Attempt(self.failed + 1));
-        Some(request)
+        let mut head = self.retry.head.clone();
+        head.headers.insert(LAST_EVENT_ID, last_id);
+        head.extensions.insert(Attempt(self.failures + 1));
+        Some(head)
     }
 }
 
-impl<B, P: Continuation<B>> Reconnecting<B, P> {
-    /// The upstream is asked no more.
-    fn hand_over(&mut self) -> Result<(), UpstreamEnd> {
-        self.state = State::GivenUp;
-        let over = self.over.take().unwrap_or(UpstreamEnd::Clean(None));
-        match &mut self.or_else {
-            Some(next) => next.handle_end(over),
-            None => Err(over),
-        }
-    }
-}
-
-impl<B, P> Continuation<B> for Reconnecting<B, P>
+impl<B, F> Reconnecting<B, F>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
-    P: Continuation<B>,
+    F: Continuation<B>,
 {
-    fn handle_end(&mut self, over: UpstreamEnd) -> Result<(), UpstreamEnd> {
-        let broken = matches!(over, UpstreamEnd::Broken(_));
-        if let UpstreamEnd::Broken(error) = &over
+    /// Stops reconnecting. Returns the end of the stream if there is no fallback.
+    fn hand_over(&mut self) -> Result<(), UpstreamEnd> {
+        self.state = State::HandedOver;
+        let end = self.last_end.take().unwrap_or(UpstreamEnd::Clean(None));
+        match &mut self.fallback {
+            Some(fallback) => fallback.handle_end(end),
+            None => Err(end),
+        }
+    }
+
+    /// Handles the result of an attempt. Returns the body that continues the stream, or the end of the stream. `None` if another
+    /// attempt or the fallback follows.
+    fn handle_result(
+        &mut self,
+        result: Result<Response<B>, BoxError>,
+    ) -> Option<Result<DecodedBody<B>, UpstreamEnd>> {
+        let attempt = self.failures + 1;
+        let mut min_delay = Duration::ZERO;
+        let mut may_retry = true;
+        match result {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                if head.status == StatusCode::OK
+                    && let Some(coding) = (self.content_check)(&head)
+                {
+                    self.state = State::Reading;
+                    self.last_end = None;
+                    self.progress.begin_continuation();
+                    return Some(Ok(DecodedBody::new(&coding, body)));
+                }
+                if head.status == StatusCode::NO_CONTENT {
+                    // The upstream has no more events (WHATWG HTML 9.2.3).
+                    self.state = State::HandedOver;
+                    self.progress.complete();
+                    return Some(Err(UpstreamEnd::Clean(None)));
+                }
+                let cause = match head.status {
+                    StatusCode::OK => "not an event stream that can continue the stream",
+                    _ => "status is not 200",
+                };
+                let status = head.status.as_u16();
+                tracing::warn!(attempt, status, cause, "reconnecting failed");
+                may_retry = self.retry.config.counts_as_failure(&head);
+                min_delay = retry_after(&head.headers).unwrap_or_default();
+            }
+            Err(error) => {
+                let cause = root_cause(&*error);
+                tracing::warn!(attempt, cause, "reconnecting failed");
+            }
+        }
+        self.failures += 1;
+        if !may_retry {
+            tracing::warn!(
+                "stopped reconnecting to the upstream: the last response is not a failure that allows another attempt"
+            );
+        } else if self.schedule_attempt(min_delay) {
+            return None;
+        }
+        self.hand_over().err().map(Err)
+    }
+}
+
+impl<B, F> Continuation<B> for Reconnecting<B, F>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    F: Continuation<B>,
+{
+    fn handle_end(&mut self, end: UpstreamEnd) -> Result<(), UpstreamEnd> {
+        let is_broken = matches!(end, UpstreamEnd::Broken(_));
+        if let UpstreamEnd::Broken(error) = &end
             && !self.progress.is_complete()
         {
             let cause = root_cause(error);
             tracing::warn!(cause, "an event stream of the upstream broke");
         }
-        if self.progress.is_healthy() {
-            self.failed = 0;
+        if self.progress.has_new_events() {
+            self.failures = 0;
         } else {
-            self.failed += 1;
+            self.failures += 1;
         }
-        self.over = Some(over);
-        if broken && self.progress.wait() && self.wait(Duration::ZERO) {
+        self.last_end = Some(end);
+        if is_broken && self.progress.suspend() && self.schedule_attempt(Duration::ZERO) {
             return Ok(());
         }
         self.hand_over()
@@ -173,113 +233,77 @@ where
         loop {
             match &mut self.state {
                 State::Reading => return Poll::Ready(Err(UpstreamEnd::Clean(None))),
-                State::Waiting(until) => {
-                    ready!(self.timer.poll(cx, *until));
-                    let Some(request) = self.request() else {
-                        match self.hand_over() {
-                            Ok(()) => continue,
-                            Err(over) => return Poll::Ready(Err(over)),
-                        }
-                    };
-                    self.made += 1;
-                    self.state = State::Asking(self.repeat.ask.get_mut()(request));
-                }
-                State::Asking(answer) => {
-                    let answer = ready!(answer.as_mut().poll(cx));
-                    let mut at_least = Duration::ZERO;
-                    let attempt = self.failed + 1;
-                    match answer {
-                        Ok(answer) => {
-                            let (parts, body) = answer.into_parts();
-                            if parts.status == StatusCode::OK
-                                && let Some(coding) = (self.readable)(&parts)
-                            {
-                                self.state = State::Reading;
-                                self.over = None;
-                                self.progress.begin_again();
-                                return Poll::Ready(Ok(DecodedBody::new(&coding, body)));
-                            }
-                            if parts.status == StatusCode::NO_CONTENT {
-                                self.state = State::GivenUp;
-                                self.progress.complete();
-                                return Poll::Ready(Err(UpstreamEnd::Clean(None)));
-                            }
-                            let cause = match parts.status {
-                                StatusCode::OK => "not an event stream that can be continued with",
-                                _ => "not the status of a stream",
-                            };
-                            let status = parts.status.as_u16();
-                            tracing::warn!(attempt, status, cause, "reconnecting failed");
-                            if !self.repeat.rules.counts_as_failure(&parts) {
-                                self.failed = u32::MAX - 1;
-                            }
-                            at_least = retry_after(&parts.headers).unwrap_or_default();
-                        }
-                        Err(error) => {
-                            let cause = root_cause(&*error);
-                            tracing::warn!(attempt, cause, "reconnecting failed");
-                        }
-                    }
-                    self.failed += 1;
-                    if !self.wait(at_least)
-                        && let Err(over) = self.hand_over()
-                    {
-                        return Poll::Ready(Err(over));
+                State::BackingOff(at) => {
+                    ready!(self.timer.poll(cx, *at));
+                    if let Some(request) = self.next_request() {
+                        self.attempts += 1;
+                        self.state = State::Requesting(self.retry.resend.get_mut()(request));
+                    } else if let Err(end) = self.hand_over() {
+                        return Poll::Ready(Err(end));
                     }
                 }
-                State::GivenUp => {
-                    return match &mut self.or_else {
-                        Some(next) => match ready!(next.poll_next(cx)) {
-                            Ok(answer) => {
-                                self.state = State::Reading;
-                                self.failed = 0;
-                                Poll::Ready(Ok(answer))
-                            }
-                            Err(over) => Poll::Ready(Err(over)),
-                        },
-                        None => Poll::Ready(Err(UpstreamEnd::Clean(None))),
+                State::Requesting(response) => {
+                    let result = ready!(response.as_mut().poll(cx));
+                    if let Some(next) = self.handle_result(result) {
+                        return Poll::Ready(next);
+                    }
+                }
+                State::HandedOver => {
+                    let next = match &mut self.fallback {
+                        Some(fallback) => ready!(fallback.poll_next(cx)),
+                        None => Err(UpstreamEnd::Clean(None)),
                     };
+                    if next.is_ok() {
+                        self.state = State::Reading;
+                        self.failures = 0;
+                    }
+                    return Poll::Ready(next);
                 }
             }
         }
     }
 
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
-        self.progress.give_up();
+        self.progress.stop_waiting();
         match self.state {
-            State::GivenUp => self.or_else.as_mut()?.stop_waiting(),
-            _ => self.over.take(),
+            State::HandedOver => self.fallback.as_mut()?.stop_waiting(),
+            _ => self.last_end.take(),
         }
     }
 }
 
-/// The text of the innermost source: what happened, without the addresses and requests that errors around it may show. On one
-/// line, and no longer than a line.
+/// The text of the innermost source of an error, as one line of at most [`MAX_CAUSE_CHARS`]. It names the cause, while the errors
+/// around it may contain addresses and requests.
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source() {
         root = source;
     }
     let text = root.to_string();
-    let line = text.chars().take(CAUSE).filter(|char| !char.is_control());
+    let line = text
+        .chars()
+        .take(MAX_CAUSE_CHARS)
+        .filter(|char| !char.is_control());
     line.collect()
 }
 
-/// The characters of a cause that are logged.
-const CAUSE: usize = 200;
+/// The number of characters of a cause that are logged.
+const MAX_CAUSE_CHARS: usize = 200;
 
-/// When a server wants to be asked again, in seconds (RFC 9110 10.2.3). A date is not waited for.
+/// The delay in a `Retry-After` header in seconds (RFC 9110 section 10.2.3), up to [`MAX_RETRY_AFTER_SECONDS`]. `None` for a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     let seconds: u32 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(LONGEST_RETRY_AFTER).into()))
+    Some(Duration::from_secs(
+        seconds.min(MAX_RETRY_AFTER_SECONDS).into(),
+    ))
 }
 
-/// Nobody's client waits for longer, in seconds.
-const LONGEST_RETRY_AFTER: u32 = 120;
+/// Longer delays are cut to this, in seconds, because clients do not wait for so long.
+const MAX_RETRY_AFTER_SECONDS: u32 = 120;
 
 impl<R> fmt::Debug for RetryRequest<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repeat").finish_non_exhaustive()
+        f.debug_struct("RetryRequest").finish_non_exhaustive()
     }
 }

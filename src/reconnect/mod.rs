@@ -1,4 +1,7 @@
-//! Reconnect: an upstream that breaks off is asked to go on, and its client does not notice.
+//! Reconnects when the upstream connection breaks, so that the client sees one unbroken stream.
+//!
+//! The layer sends the request again with `Last-Event-ID`, and continues the stream with the response. [`Reconnect`] says which
+//! requests it repeats and which responses count as failures; [`Backoff`] says how long it waits and when it stops.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -10,7 +13,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Breaks off after each event, but knows how to go on.
+//! // An upstream whose connection breaks after each event, and that continues after `Last-Event-ID`.
 //! let upstream = service_fn(|request: Request<String>| async move {
 //!     let last = request.headers().get("last-event-id").map_or("0", |id| id.to_str().unwrap());
 //!     let next = last.parse::<u32>().unwrap() + 1;
@@ -29,8 +32,6 @@
 //! assert_eq!(all, "id: 1\ndata: 1\n\nid: 2\ndata: 2\n\nid: 3\ndata: 3\n\ndata: [DONE]\n\n");
 //! # Ok(()) }
 //! ```
-//!
-//! See [`Reconnect`] for what is asked again, and when.
 
 mod backoff;
 mod config;

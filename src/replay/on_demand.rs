@@ -58,8 +58,8 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
             UpstreamEnd::Clean(_) => self.rules.after_end,
             UpstreamEnd::Broken(_) => self.rules.after_break,
         };
-        if !(may_continue && self.progress.wait()) {
-            self.progress.give_up();
+        if !(may_continue && self.progress.suspend()) {
+            self.progress.stop_waiting();
             return Err(match end {
                 // The event that completes the stream came before the connection broke.
                 UpstreamEnd::Broken(_) if self.progress.is_complete() => UpstreamEnd::Clean(None),
@@ -87,14 +87,14 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
         self.suspend_log();
         let Some(answer) = ready!(self.mailbox.poll_take(cx)) else {
-            self.progress.give_up();
+            self.progress.stop_waiting();
             // The upstream has no more, so that the end is clean, also if the last answer broke.
             return Poll::Ready(Err(match self.last_end.take() {
                 Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
                 _ => UpstreamEnd::Clean(None),
             }));
         };
-        self.progress.begin_again();
+        self.progress.begin_continuation();
         self.last_end = None;
         Poll::Ready(Ok(answer))
     }
@@ -105,7 +105,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
             // The answer has come.
             return None;
         }
-        self.progress.give_up();
+        self.progress.stop_waiting();
         self.last_end.take()
     }
 }

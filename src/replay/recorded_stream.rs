@@ -172,7 +172,7 @@ impl RecordedStream {
             return true;
         }
         match self.mailbox::<B>() {
-            Some(mailbox) if self.progress.is_held_back() && self.log.resume() => {
+            Some(mailbox) if self.progress.has_uncommitted_events() && self.log.resume() => {
                 self.progress.complete();
                 mailbox.put(None);
                 true

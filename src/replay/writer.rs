@@ -244,7 +244,10 @@ where
             Poll::Pending => {
                 let ready = this.encoder.pending();
                 if ready > 0 {
-                    if this.flush_policy.waits(before, ready, Pull::<B>::PATIENCE) {
+                    if this
+                        .flush_policy
+                        .waits(before, ready, Pull::<B>::MAX_EMPTY_POLLS)
+                    {
                         // More blocks may be ready in a moment, as in a body that its client polls.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
@@ -397,7 +400,7 @@ where
             continuation,
             ..
         } = &*this.registration.stream;
-        progress.give_up();
+        progress.stop_waiting();
         let (state, may_continue) = match &ending {
             Ending::Clean(_) => {
                 let may_continue = this.lifetime.is_flushing() || truncated;

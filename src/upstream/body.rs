@@ -1,4 +1,4 @@
-//! An upstream's body without its content coding.
+//! The body of an upstream response, without its content coding.
 
 use std::{
     pin::Pin,
@@ -20,11 +20,12 @@ use crate::{
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
 pin_project! {
-    /// An upstream's body in plain text.
-    #[project = PlainProj]
+    /// The body of an upstream response, decoded if its content coding is supported.
+    #[project = DecodedBodyProj]
     pub(crate) enum DecodedBody<B> {
-        AsSent { #[pin] body: B },
-        /// Boxed, since the state of a decoder is large and most streams have none.
+        /// A body without a supported content coding, unchanged.
+        Unchanged { #[pin] body: B },
+        /// Boxed, because the state of a decoder is large and most streams have no content coding.
         Decoded { body: SyncWrapper<BoxBody> },
     }
 }
@@ -34,13 +35,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// The body of a response that is in this coding.
+    /// The decoded body of a response with this content coding. A body with an unsupported coding stays encoded.
     pub(crate) fn new(coding: &ContentCoding, body: B) -> Self {
         match coding {
             ContentCoding::Known(name) => DecodedBody::Decoded {
                 body: SyncWrapper::new(decompression::decoded(name, body)),
             },
-            ContentCoding::Identity | ContentCoding::Unsupported(_) => DecodedBody::AsSent { body },
+            ContentCoding::Identity | ContentCoding::Unsupported(_) => {
+                DecodedBody::Unchanged { body }
+            }
         }
     }
 }
@@ -50,14 +53,19 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    /// Polls the next frame. An error of the upstream or of the decoder has the kind [`ErrorKind::Upstream`].
     pub(crate) fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let failed = |error: BoxError| Error::with_source(ErrorKind::Upstream, error);
         match self.project() {
-            PlainProj::AsSent { body } => body.poll_frame(cx).map_err(|error| failed(error.into())),
-            PlainProj::Decoded { body } => body.get_mut().as_mut().poll_frame(cx).map_err(failed),
+            DecodedBodyProj::Unchanged { body } => {
+                body.poll_frame(cx).map_err(|error| failed(error.into()))
+            }
+            DecodedBodyProj::Decoded { body } => {
+                body.get_mut().as_mut().poll_frame(cx).map_err(failed)
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Byte order marks of encodings other than UTF-8.
 //!
-//! Event streams are UTF-8 (WHATWG HTML 9.2.5), but clients that detect an encoding believe a byte order mark, and read other
-//! text than the interceptors do.
+//! Event streams are UTF-8 (WHATWG HTML 9.2.5). But a client that detects encodings obeys a byte order mark, and then reads other
+//! text than the interceptors did.
 
-/// The marks, and what they are of. The one of UTF-32LE begins as that of UTF-16LE.
+/// Byte order marks and their encodings. The mark of UTF-32LE begins with the mark of UTF-16LE.
 const FOREIGN: [(&[u8], &str); 7] = [
     (b"\xfe\xff", "UTF-16"),
     (b"\xff\xfe", "UTF-16"),
@@ -14,7 +14,8 @@ const FOREIGN: [(&[u8], &str); 7] = [
     (b"+/v/", "UTF-7"),
 ];
 
-const LONGEST: usize = 4;
+/// The length of the longest mark, in bytes.
+const MAX_LEN: usize = 4;
 
 /// Returns whether text begins with a byte order mark of UTF-7, which is well-formed UTF-8.
 pub(crate) fn is_utf7(bytes: &[u8]) -> bool {
@@ -28,24 +29,24 @@ fn encoding(bytes: &[u8]) -> Option<&'static str> {
         .map(|(_, encoding)| encoding)
 }
 
-/// Reads the first bytes of a body, however it is cut into chunks.
+/// Collects the first bytes of a body to find a byte order mark that may be split between chunks.
 ///
-/// No mark contains a line end. A decoder that gets each chunk after this one has seen it has not handed out a byte of a mark by
-/// the time the mark is complete.
+/// A mark contains no line end. So if each chunk is passed here before it is passed to the decoder, the decoder has returned no
+/// block when the mark is found.
 #[derive(Debug, Default)]
 pub(crate) struct FirstBytes {
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_LEN],
     len: usize,
 }
 
 impl FirstBytes {
-    /// Takes the next chunk. Returns the encoding whose byte order mark the body begins with, once that is known.
+    /// Handles the next chunk. Returns the encoding if the body begins with a foreign byte order mark that this chunk completes.
     #[inline]
     pub(crate) fn handle_chunk(&mut self, chunk: &[u8]) -> Option<&'static str> {
-        if self.len == LONGEST {
+        if self.len == MAX_LEN {
             return None;
         }
-        let taken = chunk.len().min(LONGEST - self.len);
+        let taken = chunk.len().min(MAX_LEN - self.len);
         self.bytes[self.len..][..taken].copy_from_slice(&chunk[..taken]);
         self.len += taken;
         encoding(&self.bytes[..self.len])
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_found_however_it_is_cut() {
+    fn mark_split_between_chunks_is_found() {
         for (mark, encoding) in FOREIGN {
             let body = [mark, b"data: 1\n\n"].concat();
             let bytes: Vec<&[u8]> = body.chunks(1).collect();
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_one_at_the_start_only() {
+    fn mark_after_the_first_byte_is_ignored() {
         for body in [
             &b"\n\xff\xfe"[..],
             b"\xef\xbb\xbf\xff\xfe",

@@ -1,4 +1,4 @@
-//! What may follow on an answer of the upstream that is over.
+//! The interface by which a stream continues with another response of its upstream.
 
 use std::task::{Context, Poll};
 
@@ -7,22 +7,26 @@ use http::HeaderMap;
 use crate::error::Error;
 use crate::upstream::body::DecodedBody;
 
-/// How an answer ended.
+/// The end of one upstream response.
 #[derive(Debug)]
 pub(crate) enum UpstreamEnd {
+    /// The body ended, with these trailers.
     Clean(Option<Box<HeaderMap>>),
+    /// The body failed.
     Broken(Error),
 }
 
-/// Where another answer comes from that goes on with the stream. The interceptors do not learn of the seam.
+/// A source of further responses that continue a stream. The interceptors do not see the seam between two responses.
 pub(crate) trait Continuation<B>: Send {
-    /// An answer is over. Given back if that is the end. What came of it may still be on its way: that it has arrived is sure with
-    /// the first call of [`poll_next`](Self::poll_next).
-    fn handle_end(&mut self, over: UpstreamEnd) -> Result<(), UpstreamEnd>;
+    /// Handles the end of a response. Returns the end if no other response can follow.
+    ///
+    /// The driver may not have handled all blocks of the response at this time. It has at the first call of
+    /// [`poll_next`](Self::poll_next).
+    fn handle_end(&mut self, end: UpstreamEnd) -> Result<(), UpstreamEnd>;
 
-    /// The next one, or how the last one ended if there is none.
+    /// Waits for the next response. Returns the end of the last one if no other response follows.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>>;
 
-    /// There will be none. How the last one ended.
+    /// Stops the wait for a response. Returns the end of the last response, or `None` if the next one has already begun.
     fn stop_waiting(&mut self) -> Option<UpstreamEnd>;
 }

@@ -1,10 +1,17 @@
-//! The upstream's side of a stream: its body, decoded, cut into blocks and sent through the interceptors.
+//! The upstream side of a stream: a response body is decoded, cut into blocks, and sent through the interceptors.
+//!
+//! [`Pull`] is the engine: a poll function without a task. It reads frames from a [`DecodedBody`](body::DecodedBody), feeds them
+//! to the decoder, sends the blocks through the [`Pipeline`] and writes them to a [`Sink`](sink::Sink). One poll does a bounded
+//! amount of work (`budget`). A [`Continuation`] provides the next response when one has ended, and [`UpstreamProgress`] knows
+//! the id to resume after.
 
 pub(crate) mod body;
+mod budget;
 pub(crate) mod byte_order_mark;
 mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]
 mod decompression;
+mod phase;
 mod pipeline;
 mod progress;
 mod pull;

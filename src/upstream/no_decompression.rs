@@ -1,4 +1,4 @@
-//! Without the feature `decompression` no coding can be read.
+//! The replacement of `decompression` in builds without that feature: no content coding is supported.
 
 use std::pin::Pin;
 
@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::BoxError;
 
-/// Never called: there is no coding to call it with.
+/// Never called, because no content coding is supported. Returns the body as it is.
 pub(super) fn decoded<B>(
     _coding: &str,
     body: B,

@@ -1,10 +1,9 @@
-//! The one order in which a stream is dealt with: pieces in, through the interceptors, blocks out.
+//! The fixed order of processing: decoded items in, repair of UTF-8, comments stripped, interceptors, blocks out.
 
 use std::{
     error::Error as _,
     ops::ControlFlow,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -14,48 +13,20 @@ use crate::{
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
     observe::report::{StreamOutcome, StreamReport},
-    upstream::{sink::Sink, terminal::TerminalWatch},
+    upstream::{budget::WorkBudget, sink::Sink, terminal::TerminalWatch},
 };
 
-/// So many blocks are taken in between two looks at the clock.
-const BLOCKS_A_LOOK: usize = 32;
-
-/// Interceptors that take their time have this much of it in one poll, from the first look on.
-const TIME_A_POLL: Duration = Duration::from_millis(1);
-
-/// What is done in one poll, after which other tasks have theirs and what was let through leaves.
-#[derive(Debug, Default)]
-pub(crate) struct WorkBudget {
-    blocks: usize,
-    until: Option<Instant>,
-}
-
-impl WorkBudget {
-    /// Whether there is no time for one more block.
-    #[inline(always)]
-    fn is_over(&mut self) -> bool {
-        self.blocks += 1;
-        self.blocks.is_multiple_of(BLOCKS_A_LOOK) && self.look()
-    }
-
-    #[inline(never)]
-    fn look(&mut self) -> bool {
-        let now = Instant::now();
-        now >= *self.until.get_or_insert(now + TIME_A_POLL)
-    }
-}
-
-/// Turns pieces of the wire into what the client gets.
+/// Turns the items of the decoder into the blocks that the client receives.
 #[derive(Debug)]
-#[repr(C)] // See `Stream`.
+#[repr(C)] // For the order of the fields; see `downstream::stream::Stream`.
 pub(crate) struct Pipeline {
     strip_comments: bool,
     chain: Chain,
-    late: SplitLineFeeds,
-    watch: Option<Box<TerminalWatch>>,
-    /// Events that went through the whole chain.
+    line_feeds: SplitLineFeeds,
+    terminal_watch: Option<Box<TerminalWatch>>,
+    /// Complete events that the chain has forwarded.
     events: u64,
-    // Gone once the end has been dealt with.
+    /// `None` once the end of the stream was reported, or the report was taken.
     report: Option<StreamReport>,
 }
 
@@ -64,16 +35,16 @@ impl Pipeline {
         Self {
             chain,
             strip_comments,
-            late: SplitLineFeeds::default(),
-            watch: None,
+            line_feeds: SplitLineFeeds::default(),
+            terminal_watch: None,
             events: 0,
             report: Some(report),
         }
     }
 
-    /// Tells the interceptors that the stream is truncated if it ends without the terminal event that this watches for.
-    pub(crate) fn watched(mut self, watch: Option<TerminalWatch>) -> Self {
-        self.watch = watch.map(Box::new);
+    /// Ends the stream as truncated, not as complete, if the terminal event that `watch` looks for is missing.
+    pub(crate) fn with_terminal_watch(mut self, watch: Option<TerminalWatch>) -> Self {
+        self.terminal_watch = watch.map(Box::new);
         self
     }
 
@@ -84,38 +55,38 @@ impl Pipeline {
         }
     }
 
-    /// Whether there is nothing to [`drive`](Self::drive).
+    /// Whether the interceptors have no work left, so that [`drive`](Self::drive) would do nothing.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.chain.is_idle()
     }
 
-    /// Takes in pieces until the decoder has no more, the sink is full, or there is something to
-    /// [`drive`](Self::drive). Breaks off when the turn is over. Only while [idle](Self::is_idle).
-    pub(crate) fn feed(
+    /// Moves items from the decoder through the chain until the decoder needs input, the sink is full, or there is something to
+    /// [`drive`](Self::drive). Breaks when the time of the budget is used up. Must be [idle](Self::is_idle) when called.
+    pub(super) fn feed(
         &mut self,
         decoder: &mut Decoder,
         sink: &mut impl Sink,
-        turn: &mut WorkBudget,
+        budget: &mut WorkBudget,
     ) -> ControlFlow<()> {
-        // Caught once for many blocks.
+        // One `catch` for many blocks: one for each block would cost more than most interceptors do.
         let fed = catch(|| {
             loop {
                 if sink.is_full() {
                     return ControlFlow::Continue(());
                 }
-                if turn.is_over() {
+                if budget.charge_block() {
                     return ControlFlow::Break(());
                 }
                 if let Some(block) = decoder.next_whole_block() {
                     if let Some(block) = self.push_block(block, sink) {
-                        // It went straight through, and left nothing to do.
+                        // The whole chain has handled the block, and its memory is free for the next one.
                         decoder.recycle(block);
                         continue;
                     }
                 } else {
                     match decoder.next_item() {
-                        Ok(Some(piece)) => self.push(piece, sink),
+                        Ok(Some(item)) => self.push(item, sink),
                         Ok(None) => return ControlFlow::Continue(()),
                         Err(error) => {
                             let error = Error::with_source(ErrorKind::EventTooLarge, error);
@@ -134,7 +105,7 @@ impl Pipeline {
         })
     }
 
-    /// The input is over, and this is left of it.
+    /// Handles the unfinished rest of the upstream's data, and ends the stream as truncated.
     pub(crate) fn finish(&mut self, rest: Item, sink: &mut impl Sink) {
         match catch(|| self.push(rest, sink)) {
             Ok(()) => self.end(Finish::Truncated),
@@ -142,13 +113,13 @@ impl Pipeline {
         }
     }
 
-    fn push(&mut self, piece: Item, sink: &mut impl Sink) {
-        let block = match piece {
+    fn push(&mut self, item: Item, sink: &mut impl Sink) {
+        let block = match item {
             Item::Event(event) => event.into(),
             Item::Block(block) => block,
             Item::Bom => return sink.byte_order_mark(),
             Item::SplitLineFeed(SplitLineFeed(of)) => {
-                if self.late.came(of) {
+                if self.line_feeds.handle_line_feed(of) {
                     sink.split_line_feed();
                 }
                 return;
@@ -157,35 +128,42 @@ impl Pipeline {
         self.push_block(block, sink);
     }
 
-    /// Takes in a block. Returns it if it is needed no more.
+    /// Sends a block through the chain. Returns it if its memory can be recycled.
     #[inline(always)]
     fn push_block(&mut self, mut block: Block, sink: &mut impl Sink) -> Option<Block> {
         if !self.chain.is_empty() {
-            // The chain gets to see what any client can read in the block, and nothing else can be read in it.
+            // Clients replace ill-formed UTF-8, so the interceptors have to see the replaced text.
             block.repair_utf8();
         }
         if self.strip_comments {
             block = block.without_comments()?;
         }
-        if self.watch.is_some() {
-            block = self.observe(block);
+        if self.terminal_watch.is_some() {
+            block = self.watch_for_terminal_event(block);
         }
         let Self {
             chain,
-            late,
+            line_feeds,
             events,
             ..
         } = self;
-        chain.push(block, &mut Settled { late, events, sink })
+        chain.push(
+            block,
+            &mut ChainOutput {
+                line_feeds,
+                events,
+                sink,
+            },
+        )
     }
 
-    #[inline(never)] // Most streams have no terminal event.
-    fn observe(&mut self, block: Block) -> Block {
-        match &mut self.watch {
+    #[inline(never)] // Rarely called: most streams have no terminal event.
+    fn watch_for_terminal_event(&mut self, block: Block) -> Block {
+        match &mut self.terminal_watch {
             Some(watch) => {
                 let block = watch.observe(block);
                 if watch.is_settled() {
-                    self.watch = None;
+                    self.terminal_watch = None;
                 }
                 block
             }
@@ -193,33 +171,46 @@ impl Pipeline {
         }
     }
 
+    /// Drives the work of the interceptors. Pending while a verdict is deferred. Once [ending](Self::is_ending), ready when all
+    /// interceptors have handled the end.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<()> {
         let Self {
             chain,
-            late,
+            line_feeds,
             events,
             ..
         } = self;
-        chain.drive(cx, &mut Settled { late, events, sink })
+        chain.drive(
+            cx,
+            &mut ChainOutput {
+                line_feeds,
+                events,
+                sink,
+            },
+        )
     }
 
+    /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         self.chain.deadline()
     }
 
+    /// Handles the timeouts of the interceptors that are due at `now`.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.chain.handle_timeout(now);
     }
 
-    /// The stream is over, for this reason unless an interceptor has ended it already.
+    /// Ends the stream with this finish, unless an interceptor has ended it already.
     pub(crate) fn end(&mut self, finish: Finish) {
-        let is_missing = self.watch.as_ref().is_some_and(|watch| watch.is_missing());
+        let watch = self.terminal_watch.as_ref();
+        let is_missing = watch.is_some_and(|watch| watch.is_missing());
         self.chain.end(match finish {
             Finish::Complete if is_missing => Finish::Truncated,
             finish => finish,
         });
     }
 
+    /// Whether the stream has ended, and the interceptors handle the end.
     pub(crate) fn is_ending(&self) -> bool {
         self.chain.is_ending()
     }
@@ -229,7 +220,8 @@ impl Pipeline {
         self.chain.has_ended_it()
     }
 
-    /// Whether the client is to see a cut; once the end has been dealt with.
+    /// Takes the result of the stream, and reports it unless the stream ended cleanly. For a stream whose interceptors have handled
+    /// the end. `Err` if the client must see an error.
     pub(crate) fn take_finish(&mut self) -> Result<(), Error> {
         let finish = self.chain.take_finish();
         let failed = match &finish {
@@ -237,7 +229,7 @@ impl Pipeline {
             Finish::Truncated => Some(StreamOutcome::Truncated),
             Finish::Failed(error) => Some(StreamOutcome::Failed(error.kind())),
         };
-        // Other sources are texts of interceptors and upstreams.
+        // Only this kind has a source whose text comes from the crate: texts of interceptors and upstreams may hold secrets.
         let cause = match &finish {
             Finish::Failed(error) if error.kind() == ErrorKind::Session => {
                 error.source().map(ToString::to_string)
@@ -247,7 +239,7 @@ impl Pipeline {
         if let Some(outcome) = failed
             && let Some(mut report) = self.take_report()
         {
-            report.close_because(outcome, cause.as_deref());
+            report.close_with_cause(outcome, cause.as_deref());
         }
         match finish {
             Finish::Complete | Finish::Truncated => Ok(()),
@@ -255,14 +247,14 @@ impl Pipeline {
         }
     }
 
-    /// Reports how the stream ended, unless that has been reported.
+    /// Reports the outcome of the stream, unless it has been reported.
     pub(crate) fn close(&mut self, outcome: StreamOutcome) {
         if let Some(mut report) = self.take_report() {
             report.close(outcome);
         }
     }
 
-    /// The report of a stream that is not closed yet, for the last part of its way.
+    /// Takes the report of a stream whose outcome has not been reported, with the number of its events.
     pub(crate) fn take_report(&mut self) -> Option<StreamReport> {
         let mut report = self.report.take()?;
         report.events = Some(self.events);
@@ -272,26 +264,26 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // With the number of events.
+        // Sets the number of events before the report is dropped.
         drop(self.take_report());
     }
 }
 
-/// The end of the chain.
-struct Settled<'a, S> {
-    late: &'a mut SplitLineFeeds,
+/// The output of the chain: counts events, and adds split line feeds.
+struct ChainOutput<'a, S> {
+    line_feeds: &'a mut SplitLineFeeds,
     events: &'a mut u64,
     sink: &'a mut S,
 }
 
-impl<S: Sink> Output for Settled<'_, S> {
+impl<S: Sink> Output for ChainOutput<'_, S> {
     fn block(&mut self, block: Block) {
-        let complete = block
+        let line_feed_follows = block
             .pending_lf()
-            .is_some_and(|open_end| self.late.left(open_end));
+            .is_some_and(|pending| self.line_feeds.handle_block(pending));
         *self.events += u64::from(block.is_event() && block.is_terminated());
         self.sink.block(block);
-        if complete {
+        if line_feed_follows {
             self.sink.split_line_feed();
         }
     }
@@ -304,39 +296,39 @@ impl<S: Sink> Output for Settled<'_, S> {
     }
 }
 
-/// Which CRs have left whose LF has not come yet, and the other way round.
+/// Matches each LF that the upstream has sent in a chunk of its own with the block whose last CR it completes.
 ///
-/// A block that ends in a CR is sent at once, and the LF that may follow shares its fate: if the block was
-/// dropped or rewritten the LF goes nowhere, and if the block is still held the LF waits for it.
+/// A block that ends in a CR is dispatched without waiting for an LF (WHATWG HTML 9.2.5). The LF follows its block: it is dropped
+/// if the block was dropped or rewritten, and it waits while an interceptor holds the block.
 #[derive(Debug, Default)]
 struct SplitLineFeeds {
-    /// The last block that left with an open end.
-    left: Option<PendingLf>,
-    /// LFs whose block has not left, the newest last.
+    /// The last block that was sent without the LF that may complete it.
+    last_sent: Option<PendingLf>,
+    /// LFs whose block has not been sent, the newest last.
     waiting: Vec<PendingLf>,
 }
 
 impl SplitLineFeeds {
-    /// More blocks than this are not held by anyone who means to send them on as they were. Losing the LF of
-    /// one costs nothing: the CR has ended the line.
-    const MOST: usize = 256;
+    /// The number of LFs that wait. An interceptor that holds more blocks is not going to forward them unchanged, and to lose an LF
+    /// is harmless: the CR has ended the line.
+    const MAX_WAITING: usize = 256;
 
-    /// An LF came. Whether its CR has left.
-    fn came(&mut self, of: PendingLf) -> bool {
-        if self.left == Some(of) {
+    /// Handles an LF of the upstream. Returns whether it can be sent: its block was the last one that was sent.
+    fn handle_line_feed(&mut self, of: PendingLf) -> bool {
+        if self.last_sent == Some(of) {
             return true;
         }
-        if self.waiting.len() == Self::MOST {
+        if self.waiting.len() == Self::MAX_WAITING {
             self.waiting.remove(0);
         }
         self.waiting.push(of);
         false
     }
 
-    /// A block with an open end leaves. Whether its LF has come.
-    fn left(&mut self, open_end: PendingLf) -> bool {
-        self.left = Some(open_end);
-        match self.waiting.iter().position(|of| *of == open_end) {
+    /// Handles a block that is sent without its LF. Returns whether the LF has arrived, and has to follow the block.
+    fn handle_block(&mut self, pending: PendingLf) -> bool {
+        self.last_sent = Some(pending);
+        match self.waiting.iter().position(|of| *of == pending) {
             Some(at) => {
                 self.waiting.remove(at);
                 true

@@ -1,4 +1,4 @@
-//! How far the upstream has got: where to go on from with another answer of it.
+//! The progress of an upstream through its stream: the id to resume after, and the events that a continuation repeats.
 
 use std::{
     collections::{VecDeque, hash_map::RandomState},
@@ -11,15 +11,17 @@ use std::{
 use crate::{
     codec::{Block, Event},
     intercept::{Interceptor, Verdict},
+    upstream::phase::{Input, Phase, Recollection},
 };
 
-/// Tells by an event that all of its stream was sent.
+/// Decides whether an event completes its stream.
 pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 
-/// What is remembered of ids, to tell an event that comes again.
-const IDS_REMEMBERED: usize = 256;
+/// The number of recent events that are remembered to detect duplicates.
+const REMEMBERED_EVENTS: usize = 256;
 
-/// The state of a stream as far as its upstream goes.
+/// The progress of an upstream through one stream, shared by the [first stage](ProgressStage) of its interceptors and by the code
+/// that asks for continuations.
 #[derive(Default)]
 pub(crate) struct UpstreamProgress {
     state: Mutex<State>,
@@ -27,37 +29,36 @@ pub(crate) struct UpstreamProgress {
 
 #[derive(Default)]
 struct State {
-    /// The last id that was accepted into the chain.
+    phase: Phase,
+    /// The id of the last event that the interceptors have received.
     last_id: Option<String>,
-    /// The last id that came out of it and is kept.
+    /// The id of the last event that the interceptors have forwarded and the log has stored.
     committed: Option<String>,
-    /// The chain waits for another answer.
-    waits: bool,
+    /// The reconnection time that the upstream has sent last.
     retry: Option<Duration>,
+    /// The upstream has sent the terminal event of its stream, or needs to send nothing more. Does not depend on the phase: blocks
+    /// after the terminal event are compared like all others.
     complete: bool,
-    /// Events since the answer began.
-    events: u64,
-    seen: Seen,
-    /// Another answer has begun, and it is not known yet where.
-    begins: bool,
-    /// What comes is what came before, up to the last id.
-    repeats: bool,
+    /// Events of the present response that are not duplicates.
+    new_events: u64,
+    seen: SeenEvents,
 }
 
-/// Events with ids. An upstream may give the same ids to other events when it is asked again, by counting anew, and those are not to
-/// be taken for what was there before.
+/// Hashes of the events with ids that the interceptors have received: the first one, and the [most recent](REMEMBERED_EVENTS).
+///
+/// The hash of the whole event is there because an upstream may number its events anew in each response. Such an event has a known
+/// id, but is no duplicate.
 #[derive(Clone, Default)]
-struct Seen {
+struct SeenEvents {
     hasher: RandomState,
-    first: Option<Trace>,
-    recent: VecDeque<Trace>,
+    first: Option<EventHash>,
+    recent: VecDeque<EventHash>,
 }
 
-/// The hash of an event's id, and that of all of it.
 #[derive(Clone, Copy)]
-struct Trace {
+struct EventHash {
     id: u32,
-    all: u32,
+    bytes: u32,
 }
 
 impl UpstreamProgress {
@@ -65,76 +66,76 @@ impl UpstreamProgress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id after which the upstream is to go on, if it gave any, did not take it back (an empty one; WHATWG HTML 9.2.6), and did
-    /// not say that it was done. With a chain that waits it is the last that went in; a new chain has to see again what the old
-    /// one held.
+    /// The id with which the upstream can be asked to continue the stream.
+    ///
+    /// While the interceptors wait for the continuation this is the id of the last event that they received. Otherwise the
+    /// continuation gets new interceptors, which have to see the events that the old ones held back, so this is the id of the last
+    /// committed event. `None` if the stream is complete, or if the last event has no id or an empty one (WHATWG HTML 9.2.6).
     pub(crate) fn last_id(&self) -> Option<String> {
         let state = self.lock();
-        let id = if state.waits {
-            &state.last_id
-        } else {
-            &state.committed
+        let id = match state.phase {
+            Phase::AwaitingContinuation => &state.last_id,
+            _ => &state.committed,
         };
         id.clone().filter(|_| !state.complete)
     }
 
-    /// The answer is over. Whether the chain waits for another one: if the upstream can be asked to go on.
-    pub(crate) fn wait(&self) -> bool {
+    /// Handles the end of a response: suspends the stream until a continuation begins. Returns `false` and changes nothing if the
+    /// stream is complete or has no id to resume after.
+    pub(crate) fn suspend(&self) -> bool {
         let mut state = self.lock();
-        state.waits = state.last_id.is_some() && !state.complete;
-        state.waits
+        let can_continue = state.last_id.is_some() && !state.complete;
+        if can_continue {
+            state.phase = state.phase.next(Input::Suspend);
+        }
+        can_continue
     }
 
-    /// Nothing more is wanted of the upstream.
+    /// Ends the wait of the interceptors for a continuation.
+    pub(crate) fn stop_waiting(&self) {
+        let mut state = self.lock();
+        state.phase = state.phase.next(Input::End);
+    }
+
+    /// Handles the head of a continuation: the blocks that follow belong to it.
+    pub(crate) fn begin_continuation(&self) {
+        let mut state = self.lock();
+        state.phase = state.phase.next(Input::Continue);
+        state.new_events = 0;
+    }
+
+    /// Marks the stream as complete: the upstream is not asked for a continuation.
     pub(crate) fn complete(&self) {
         self.lock().complete = true;
     }
 
-    /// Whether the upstream has said that it was done, or nothing more is wanted of it.
+    /// Whether the upstream has sent the terminal event of its stream, or the stream was [marked](Self::complete) as complete.
     pub(crate) fn is_complete(&self) -> bool {
         self.lock().complete
     }
 
-    /// Whether something has gone into the chain and has not come out of it: it is held, or was dropped.
-    pub(crate) fn is_held_back(&self) -> bool {
+    /// Whether the interceptors hold or have dropped events after the last committed one.
+    pub(crate) fn has_uncommitted_events(&self) -> bool {
         let state = self.lock();
         state.last_id != state.committed
     }
 
-    /// The memory, in bytes, of the ids that are remembered.
-    pub(crate) fn memory(&self) -> usize {
-        let state = self.lock();
-        let ids = [&state.last_id, &state.committed];
-        let ids = ids.into_iter().flatten().map(String::capacity);
-        state.seen.recent.capacity() * size_of::<Trace>() + ids.sum::<usize>()
-    }
-
-    /// Gives back spare memory: no more ids come.
-    pub(crate) fn shrink(&self) {
-        self.lock().seen.recent.shrink_to_fit();
-    }
-
-    /// The chain waits no more.
-    pub(crate) fn give_up(&self) {
-        self.lock().waits = false;
-    }
-
-    /// What the upstream gave this id is kept.
+    /// Sets the id of the last committed event. An empty id removes it.
     pub(crate) fn commit(&self, id: String) {
         self.lock().committed = Some(id).filter(|id| !id.is_empty());
     }
 
-    /// That of a stream which goes on, with a chain of its own, after what has come out of this one.
-    pub(crate) fn followed(&self) -> Self {
+    /// The progress at the start of a successor: a stream with new interceptors that continues after the last committed event.
+    pub(crate) fn successor(&self) -> Self {
         let state = self.lock();
         let Some(committed) = &state.committed else {
             return Self::default();
         };
         let state = State {
+            phase: Phase::AwaitingFirstId,
             last_id: state.committed.clone(),
             committed: state.committed.clone(),
             seen: state.seen.up_to(committed),
-            begins: true,
             ..State::default()
         };
         Self {
@@ -142,47 +143,55 @@ impl UpstreamProgress {
         }
     }
 
-    /// How long the upstream wants its clients to wait.
+    /// The reconnection time that the upstream has sent last (`retry`, WHATWG HTML 9.2.6).
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.lock().retry
     }
 
-    /// Whether events have come since the answer began.
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.lock().events > 0
+    /// Whether the present response has delivered an event that is not a duplicate.
+    pub(crate) fn has_new_events(&self) -> bool {
+        self.lock().new_events > 0
     }
 
-    /// What comes from now on is of another answer.
-    pub(crate) fn begin_again(&self) {
-        let mut state = self.lock();
-        state.waits = false;
-        state.begins = true;
-        state.repeats = false;
-        state.events = 0;
+    /// The heap memory of the remembered ids and hashes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let state = self.lock();
+        let ids = [&state.last_id, &state.committed];
+        let ids = ids.into_iter().flatten().map(String::capacity);
+        state.seen.recent.capacity() * size_of::<EventHash>() + ids.sum::<usize>()
+    }
+
+    /// Frees spare memory. For a stream that receives no more events.
+    pub(crate) fn shrink(&self) {
+        self.lock().seen.recent.shrink_to_fit();
     }
 }
 
 impl State {
-    /// Whether this block is new.
-    fn accept(&mut self, block: &Block) -> bool {
+    /// Handles the next block of the upstream. Returns whether it is new: duplicates are dropped, except comments and fields
+    /// without an event.
+    fn handle_block(&mut self, block: &Block) -> bool {
         if let Some(retry) = block.retry() {
             self.retry = Some(retry);
         }
+        let is_skipping = self.phase == Phase::SkippingDuplicates;
         if !block.is_terminated() {
-            return !self.repeats;
+            return !is_skipping;
         }
         let Some(id) = block.id() else {
-            return !self.repeats || !(block.is_event());
+            return !(is_skipping && block.is_event());
         };
-        let is_last = self.last_id.as_deref() == Some(&*id);
-        if std::mem::take(&mut self.begins) {
-            self.repeats = self.seen.is_known(&id, block) == Some(true);
-        } else if self.repeats {
-            self.repeats = self.seen.is_known(&id, block) != Some(false);
-        }
-        if self.repeats {
-            self.repeats = !is_last;
-            return false;
+        if self.phase.compares_ids() {
+            let recollection = self.seen.recollect(&id, block);
+            let is_last = self.last_id.as_deref() == Some(&*id);
+            let is_duplicate = self.phase.is_duplicate(recollection);
+            self.phase = self.phase.next(Input::Id {
+                recollection,
+                is_last,
+            });
+            if is_duplicate {
+                return false;
+            }
         }
         self.seen.insert(&id, block);
         self.last_id = (!id.is_empty()).then(|| id.into_owned());
@@ -190,16 +199,19 @@ impl State {
     }
 }
 
-impl Seen {
-    /// Whether the event with this id was this one, if there is one that is remembered.
-    fn is_known(&self, id: &str, block: &Block) -> Option<bool> {
-        let trace = self.trace(id, block);
+impl SeenEvents {
+    /// Compares a block with the remembered event of the same id.
+    fn recollect(&self, id: &str, block: &Block) -> Recollection {
+        let hash = self.hash(id, block);
         let mut known = self.recent.iter().rev().chain(&self.first);
-        let known = known.find(|known| known.id == trace.id)?;
-        Some(known.all == trace.all)
+        match known.find(|known| known.id == hash.id) {
+            None => Recollection::Unknown,
+            Some(known) if known.bytes == hash.bytes => Recollection::Same,
+            Some(_) => Recollection::Different,
+        }
     }
 
-    /// Without what came after this id, and without all but the first if it is not remembered.
+    /// A copy without the events after this id. If the id is not remembered, the copy has the first event only.
     fn up_to(&self, id: &str) -> Self {
         let id = self.hasher.hash_one(id) as u32;
         let last = self.recent.iter().rposition(|known| known.id == id);
@@ -209,35 +221,36 @@ impl Seen {
     }
 
     fn insert(&mut self, id: &str, block: &Block) {
-        let trace = self.trace(id, block);
-        self.first.get_or_insert(trace);
-        if self.recent.len() == IDS_REMEMBERED {
+        let hash = self.hash(id, block);
+        self.first.get_or_insert(hash);
+        if self.recent.len() == REMEMBERED_EVENTS {
             self.recent.pop_front();
         }
-        self.recent.push_back(trace);
+        self.recent.push_back(hash);
     }
 
-    fn trace(&self, id: &str, block: &Block) -> Trace {
-        // The LF of a last CRLF may come late, and then it is not there.
-        let all = block.as_bytes().trim_ascii_end();
-        Trace {
+    fn hash(&self, id: &str, block: &Block) -> EventHash {
+        // A block whose last CRLF was split between two chunks lacks the LF.
+        let bytes = block.as_bytes().trim_ascii_end();
+        EventHash {
             id: self.hasher.hash_one(id) as u32,
-            all: self.hasher.hash_one(all) as u32,
+            bytes: self.hasher.hash_one(bytes) as u32,
         }
     }
 }
 
-/// The first stage of a stream that may go on with another answer.
+/// The first stage of a stream that can be continued: records its progress, and drops the duplicates in a continuation.
 pub(crate) struct ProgressStage {
     progress: Arc<UpstreamProgress>,
-    completion: Option<Completes>,
+    completes: Option<Completes>,
 }
 
 impl ProgressStage {
-    pub(crate) fn new(progress: Arc<UpstreamProgress>, completion: Option<Completes>) -> Self {
+    /// A stage that records in `progress`. An event for which `completes` returns `true` marks the stream as complete.
+    pub(crate) fn new(progress: Arc<UpstreamProgress>, completes: Option<Completes>) -> Self {
         Self {
             progress,
-            completion,
+            completes,
         }
     }
 }
@@ -245,24 +258,28 @@ impl ProgressStage {
 impl Interceptor for ProgressStage {
     fn event(&mut self, event: Event) -> Verdict {
         let completes = self
-            .completion
+            .completes
             .as_ref()
             .is_some_and(|completes| completes(&event));
         let mut state = self.progress.lock();
-        // What was cut off is sent again by an upstream that can go on. By one that cannot, it is all there is.
+        // A continuation repeats a terminal event that was cut off. Without ids there is no continuation, so the fragment counts.
         state.complete |= completes && (event.is_terminated() || state.last_id.is_none());
-        let is_new = state.accept(&event);
-        state.events += u64::from(is_new);
+        let is_new = state.handle_block(&event);
+        state.new_events += u64::from(is_new);
         is_new.then_some(event).into()
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        self.progress.lock().accept(&block).then_some(block).into()
+        self.progress
+            .lock()
+            .handle_block(&block)
+            .then_some(block)
+            .into()
     }
 }
 
 impl fmt::Debug for UpstreamProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").finish_non_exhaustive()
+        f.debug_struct("UpstreamProgress").finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The engine: an upstream's body, pulled through decoder and pipeline by whoever wants blocks.
+//! The engine: moves blocks from the body of an upstream through decoder and pipeline to a sink, when it is polled.
 
 use std::{
     pin::Pin,
@@ -15,8 +15,9 @@ use tower::BoxError;
 
 use super::{
     body::DecodedBody,
+    budget::WorkBudget,
     continuation::{Continuation, UpstreamEnd},
-    pipeline::{Pipeline, WorkBudget},
+    pipeline::Pipeline,
 };
 use crate::{
     codec::Decoder,
@@ -27,45 +28,50 @@ use crate::{
     upstream::{byte_order_mark::FirstBytes, sink::Sink},
 };
 
-/// The work of one poll: so many bytes of input, or so many frames, even if nothing comes of them. Then other
-/// tasks have their turn.
-const BYTES_A_POLL: usize = 256 << 10;
-const FRAMES_A_POLL: usize = 64;
-
 /// The result of a poll that moves blocks.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// There is enough for now, or the blocks that are ready should not wait for the work that is left.
+    /// The sink is full, or its blocks should leave before the next work. The driver has to poll again.
     Full,
-    /// The stream ended, with these trailers.
+    /// The stream ended with these trailers.
     End(Option<Box<HeaderMap>>),
-    /// The stream failed after the blocks that were moved.
+    /// The stream failed. The blocks in the sink precede the error.
     Failed(Error),
 }
 
+/// The next input that the stream waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextInput {
+    /// A frame of the present response.
+    Frame,
+    /// A continuation, once the driver has stored or sent the blocks of the response that has ended.
+    ContinuationAfterFlush,
+    /// A continuation.
+    Continuation,
+}
+
 pin_project! {
-    /// An upstream's body, decoded, cut into blocks and intercepted, as a poll function.
-    #[repr(C)] // See `Stream`.
+    /// The body of an upstream, decoded, cut into blocks and intercepted, as a poll function.
+    ///
+    /// Has no task of its own: the client's body or the driver of a recorded stream polls it. Dropping it cancels the upstream.
+    #[repr(C)] // For the order of the fields; see `downstream::stream::Stream`.
     pub(crate) struct Pull<B> {
-        // Gone as soon as the upstream is no longer needed, so that it sees that at once.
+        // `None` as soon as the upstream is no longer needed, which cancels it.
         #[pin]
         upstream: Option<DecodedBody<B>>,
-        // How much the upstream has sent since the last time that this was asked for.
+        // Bytes of the upstream since the last `take_received`.
         received: usize,
-        // The upstream's answer is over, and another one may follow.
-        between: bool,
-        // And nobody has been told yet.
-        just_over: bool,
-        truncated: bool,
-        // The interceptors' next one, as of the end of the last poll.
+        next_input: NextInput,
+        is_truncated: bool,
+        // The deadline of the interceptors at the end of the last poll.
         deadline: Option<Instant>,
         pipeline: Pipeline,
         decoder: Decoder,
-        // Where a byte order mark is looked for that interceptors could not read behind.
+        // Looks for the byte order mark of an encoding that interceptors cannot read.
         first_bytes: Option<FirstBytes>,
         timer: Timer,
-        sequel: Option<SyncWrapper<Box<dyn Continuation<B>>>>,
-        // Boxed, as most streams have none.
+        continuation: Option<SyncWrapper<Box<dyn Continuation<B>>>>,
+        // Boxed, as most streams have no trailers.
         trailers: Option<Box<HeaderMap>>,
     }
 }
@@ -75,6 +81,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    /// A stream that reads `upstream` until its end, without continuations.
     pub(crate) fn new(upstream: DecodedBody<B>, decoder: Decoder, mut pipeline: Pipeline) -> Self {
         Self {
             deadline: pipeline.deadline(),
@@ -84,23 +91,25 @@ where
             pipeline,
             trailers: None,
             timer: Timer::default(),
-            sequel: None,
+            continuation: None,
             received: 0,
-            between: false,
-            just_over: false,
-            truncated: false,
+            next_input: NextInput::Frame,
+            is_truncated: false,
         }
     }
 
-    /// Goes on with other answers of the upstream, where there are any.
-    pub(crate) fn continued_by(mut self, sequel: impl Continuation<B> + 'static) -> Self {
-        self.sequel = Some(SyncWrapper::new(Box::new(sequel)));
+    /// Continues the stream with the responses that `continuation` provides.
+    pub(crate) fn with_continuation(
+        mut self,
+        continuation: impl Continuation<B> + 'static,
+    ) -> Self {
+        self.continuation = Some(SyncWrapper::new(Box::new(continuation)));
         self
     }
 
-    /// Fails the stream if the upstream's body begins with the byte order mark of another encoding than UTF-8.
-    pub(crate) fn only_utf8(mut self, only: bool) -> Self {
-        self.first_bytes = only.then(FirstBytes::default);
+    /// Whether the stream fails if a response begins with the byte order mark of an encoding other than UTF-8. Default: no.
+    pub(crate) fn reject_foreign_encodings(mut self, reject: bool) -> Self {
+        self.first_bytes = reject.then(FirstBytes::default);
         self
     }
 
@@ -110,32 +119,32 @@ where
         self
     }
 
-    /// Whether the upstream ended in the middle of a block.
+    /// Whether the last response of the upstream ended in the middle of a block.
     pub(crate) fn is_truncated(&self) -> bool {
-        self.truncated
+        self.is_truncated
     }
 
-    /// Whether there is a body to read from.
+    /// Whether a response of the upstream is open.
     pub(crate) fn has_upstream(&self) -> bool {
         self.upstream.is_some()
     }
 
-    /// How many bytes the upstream has sent since the last call of this.
+    /// The bytes that the upstream has sent since the last call.
     pub(crate) fn take_received(self: Pin<&mut Self>) -> usize {
         std::mem::take(self.project().received)
     }
 
-    /// The memory, in bytes, of an event that has not come to its end.
+    /// The memory of the unfinished event in the decoder, in bytes.
     pub(crate) fn unfinished_bytes(&self) -> usize {
         self.decoder.held_bytes()
     }
 
-    /// Reports how the stream ended, unless that has been reported.
+    /// Reports the outcome of the stream, unless it has been reported.
     pub(crate) fn close(self: Pin<&mut Self>, outcome: StreamOutcome) {
         self.project().pipeline.close(outcome);
     }
 
-    /// Takes the report of a stream that has ended cleanly, and whose end is still to be sent.
+    /// Takes the report of a stream that has ended cleanly. The caller closes it when the client has received the end.
     pub(crate) fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
         self.project().pipeline.take_report()
     }
@@ -145,42 +154,40 @@ where
         self.pipeline.is_ended_by_interceptor()
     }
 
-    /// No other answer is waited for any longer. Whether one was: then the stream ends as the last one did, and is still to be
-    /// polled for what the interceptors hold.
+    /// Removes the source of continuations. Returns whether the stream was waiting for one: then the stream ends as its last
+    /// response did, and the caller polls it for the blocks that the interceptors hold.
     pub(crate) fn stop_waiting(mut self: Pin<&mut Self>) -> bool {
         let this = self.as_mut().project();
-        let sequel = this.sequel.take().filter(|_| *this.between);
-        let over = sequel.and_then(|mut sequel| sequel.get_mut().stop_waiting());
-        *this.between = false;
-        over.map(|over| self.end(over)).is_some()
+        let was_waiting = *this.next_input != NextInput::Frame;
+        let continuation = this.continuation.take().filter(|_| was_waiting);
+        let end = continuation.and_then(|mut continuation| continuation.get_mut().stop_waiting());
+        *this.next_input = NextInput::Frame;
+        end.map(|end| self.end_stream(end)).is_some()
     }
 
-    /// The upstream has said all: what else it has is not waited for, nor is its end.
+    /// Ends the present response without waiting for the rest of it. For an upstream that has sent the terminal event.
     pub(crate) fn finish_now(mut self: Pin<&mut Self>) {
         self.as_mut().project().upstream.set(None);
-        self.handle_over(UpstreamEnd::Clean(None));
+        self.handle_response_end(UpstreamEnd::Clean(None));
     }
 
-    /// An answer of the upstream is over, and so is the stream, unless another one may follow.
-    fn handle_over(mut self: Pin<&mut Self>, over: UpstreamEnd) {
+    /// Handles the end of a response: ends the stream, unless a continuation may follow.
+    fn handle_response_end(mut self: Pin<&mut Self>, end: UpstreamEnd) {
         let this = self.as_mut().project();
-        let over = match this.sequel {
-            Some(sequel) => sequel.get_mut().handle_end(over),
-            None => Err(over),
+        let handled = match this.continuation {
+            Some(continuation) => continuation.get_mut().handle_end(end),
+            None => Err(end),
         };
-        match over {
-            Ok(()) => {
-                *this.between = true;
-                *this.just_over = true;
-            }
-            Err(over) => self.end(over),
+        match handled {
+            Ok(()) => *this.next_input = NextInput::ContinuationAfterFlush,
+            Err(end) => self.end_stream(end),
         }
     }
 
-    fn end(self: Pin<&mut Self>, over: UpstreamEnd) {
+    fn end_stream(self: Pin<&mut Self>, end: UpstreamEnd) {
         let this = self.project();
-        *this.sequel = None;
-        this.pipeline.end(match over {
+        *this.continuation = None;
+        this.pipeline.end(match end {
             UpstreamEnd::Clean(trailers) => {
                 *this.trailers = trailers;
                 Finish::Complete
@@ -189,14 +196,15 @@ where
         });
     }
 
-    /// Moves blocks from the upstream to the sink until the sink is full, the upstream has no more for now, or
-    /// the stream is over. Not to be polled after that.
+    /// Moves blocks from the upstream to the sink until the sink is full, no more data is ready, or the stream is over. Pending
+    /// if no data is ready, or if the [work budget](WorkBudget) is used up: the task is woken then. Must not be polled after the
+    /// end or an error.
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         sink: &mut impl Sink,
     ) -> Poll<Step> {
-        // An upstream that always has more is no reason to forget the time.
+        // Timeouts are also due while the upstream always has more data.
         let this = self.as_mut().project();
         if let Some(deadline) = *this.deadline
             && let now = Instant::now()
@@ -211,7 +219,7 @@ where
             if let Poll::Ready(step) = step {
                 return Poll::Ready(step);
             }
-            // Whatever is waited for, it may be waited for only so long.
+            // The wait ends at the deadline, whether it is for the upstream, an interceptor or a continuation.
             let Some(deadline) = *this.deadline else {
                 return Poll::Pending;
             };
@@ -220,15 +228,14 @@ where
         }
     }
 
-    #[inline(never)] // As `Stream::poll_frame`.
+    #[inline(never)] // For the instruction cache; see `downstream::stream::Stream::poll_frame`.
     fn poll_upstream(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         sink: &mut impl Sink,
     ) -> Poll<Step> {
         let mut this = self.as_mut().project();
-        let (mut bytes, mut frames) = (0, 0);
-        let mut turn = WorkBudget::default();
+        let mut budget = WorkBudget::default();
         loop {
             if !this.pipeline.is_idle() {
                 let driven = this.pipeline.drive(cx, sink);
@@ -237,7 +244,7 @@ where
                 }
                 ready!(driven);
                 if this.pipeline.is_ending() {
-                    // Driven to the end: every interceptor knows, and what they had left is sent.
+                    // All interceptors have handled the end, and the blocks that they held are in the sink.
                     return Poll::Ready(match this.pipeline.take_finish() {
                         Ok(()) => Step::End(this.trailers.take()),
                         Err(error) => Step::Failed(error),
@@ -248,7 +255,7 @@ where
                 return Poll::Ready(Step::Full);
             }
             if this.decoder.has_input() {
-                let fed = this.pipeline.feed(this.decoder, sink, &mut turn);
+                let fed = this.pipeline.feed(this.decoder, sink, &mut budget);
                 if fed.is_break() {
                     return Poll::Ready(Step::Full);
                 }
@@ -256,31 +263,34 @@ where
             if !this.pipeline.is_idle() || sink.is_full() {
                 continue;
             }
-            if bytes >= BYTES_A_POLL || frames >= FRAMES_A_POLL {
+            if budget.is_input_exhausted() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if std::mem::take(this.just_over) {
-                // What came before is where it belongs, before anybody learns that nothing more comes for now.
-                return Poll::Ready(Step::Full);
-            }
-            if *this.between
-                && let Some(sequel) = this.sequel
-            {
-                match ready!(sequel.get_mut().poll_next(cx)) {
-                    Ok(upstream) => {
-                        this.upstream.set(Some(upstream));
-                        // What was unfinished will be sent again, or never.
-                        *this.decoder = this.decoder.renewed();
-                        *this.first_bytes = this.first_bytes.take().map(|_| FirstBytes::default());
-                    }
-                    Err(over) => {
-                        self.as_mut().end(over);
-                        this = self.as_mut().project();
-                    }
+            match (*this.next_input, this.continuation.as_mut()) {
+                (NextInput::Frame, _) | (_, None) => {}
+                (NextInput::ContinuationAfterFlush, Some(_)) => {
+                    // `Continuation::poll_next` relies on it: the driver has handled the blocks before.
+                    *this.next_input = NextInput::Continuation;
+                    return Poll::Ready(Step::Full);
                 }
-                *this.between = false;
-                continue;
+                (NextInput::Continuation, Some(continuation)) => {
+                    match ready!(continuation.get_mut().poll_next(cx)) {
+                        Ok(upstream) => {
+                            this.upstream.set(Some(upstream));
+                            // The upstream repeats an unfinished block, or drops it.
+                            *this.decoder = this.decoder.renewed();
+                            *this.first_bytes =
+                                this.first_bytes.take().map(|_| FirstBytes::default());
+                        }
+                        Err(end) => {
+                            self.as_mut().end_stream(end);
+                            this = self.as_mut().project();
+                        }
+                    }
+                    *this.next_input = NextInput::Frame;
+                    continue;
+                }
             }
             let frame = match this.upstream.as_mut().as_pin_mut() {
                 Some(upstream) => upstream.poll_frame(cx),
@@ -292,9 +302,8 @@ where
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => {
-                        bytes += chunk.len();
                         *this.received += chunk.len();
-                        frames += 1;
+                        budget.charge_frame(chunk.len());
                         let mark = this
                             .first_bytes
                             .as_mut()
@@ -303,7 +312,7 @@ where
                             None => this.decoder.push(chunk),
                             Some(encoding) => {
                                 let source =
-                                    format!("it begins with a byte order mark of {encoding}");
+                                    format!("the body begins with a byte order mark of {encoding}");
                                 let error = Error::with_source(ErrorKind::NotUtf8, source);
                                 this.pipeline.end(Finish::Failed(error));
                             }
@@ -317,17 +326,19 @@ where
                 },
                 Some(Err(error)) => {
                     this.upstream.set(None);
-                    self.as_mut().handle_over(UpstreamEnd::Broken(error));
+                    self.as_mut()
+                        .handle_response_end(UpstreamEnd::Broken(error));
                     this = self.as_mut().project();
                 }
                 None => {
                     this.upstream.set(None);
                     if let Some(rest) = this.decoder.finish() {
-                        *this.truncated = true;
+                        *this.is_truncated = true;
                         this.pipeline.finish(rest, sink);
                     } else {
                         let trailers = this.trailers.take();
-                        self.as_mut().handle_over(UpstreamEnd::Clean(trailers));
+                        self.as_mut()
+                            .handle_response_end(UpstreamEnd::Clean(trailers));
                         this = self.as_mut().project();
                     }
                 }

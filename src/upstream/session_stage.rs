@@ -1,4 +1,4 @@
-//! Session ids inside a stream: the stage before the interceptors.
+//! Session ids in the data of events: the stage that translates them, before all interceptors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,34 +14,39 @@ use crate::{
     },
 };
 
-/// Puts the client's ids in the place of the upstream's, where a rule names a place in an event.
+/// Replaces upstream session ids in events by client session ids, at the locations that the session mapping names.
+///
+/// An unknown upstream id is bound to a new session first: the verdict is deferred until the store has answered. An error of the
+/// store fails the stream with [`ErrorKind::Session`].
 pub(crate) struct SessionStage {
     shared: Arc<Shared>,
 }
 
-/// What a deferred verdict takes with it.
+/// The state that a deferred verdict shares with its stage.
 struct Shared {
     binder: SessionBinder,
-    sessions: Arc<SessionMapping>,
-    /// The head as the client sent it.
+    mapping: Arc<SessionMapping>,
+    /// The request head of the client, unchanged.
     request: Arc<request::Parts>,
     owner: Owner,
     upstream: Option<UpstreamKey>,
-    /// The number of the stream: any that others hardly have.
+    /// A random number that distinguishes the endpoints of this stream from those of others.
     stream: u64,
-    known: Mutex<Known>,
+    known: Mutex<KnownSessions>,
 }
 
-/// The sessions that the stream has told of, each kept alive, or forgotten with the stream.
-type Known = Vec<(Session, Option<SessionLease>)>;
+/// The sessions whose ids occurred in the stream. The lease of a session keeps it alive while the stream is open, or removes it at
+/// the end of the stream.
+type KnownSessions = Vec<(Session, Option<SessionLease>)>;
 
-/// An upstream that gives a new id with every event does not make us keep them all.
-const MOST_KNOWN: usize = 64;
+/// The number of known sessions of a stream. Bounds the memory for an upstream that sends a new id with each event.
+const MAX_KNOWN_SESSIONS: usize = 64;
 
 impl SessionStage {
+    /// A stage for the response to `request`. `session` is the session of the request, if it has one.
     pub(crate) fn new(
         binder: SessionBinder,
-        sessions: Arc<SessionMapping>,
+        mapping: Arc<SessionMapping>,
         request: Arc<request::Parts>,
         owner: Owner,
         upstream: Option<UpstreamKey>,
@@ -49,7 +54,7 @@ impl SessionStage {
     ) -> Self {
         let shared = Shared {
             binder,
-            sessions,
+            mapping,
             request,
             owner,
             upstream,
@@ -65,10 +70,10 @@ impl SessionStage {
 impl Interceptor for SessionStage {
     fn event(&mut self, event: Event) -> Verdict {
         let shared = &self.shared;
-        if shared.sessions.has_endpoints() && event.event_type() == "endpoint" {
+        if shared.mapping.has_endpoints() && event.event_type() == "endpoint" {
             let (data, stream) = (event.data(), shared.stream);
-            return match shared.sessions.endpoint(&data, &shared.request, stream) {
-                Ok(id) => Verdict::defer(Arc::clone(shared).endpoint(event, id)),
+            return match shared.mapping.endpoint(&data, &shared.request, stream) {
+                Ok(id) => Verdict::defer(Arc::clone(shared).translate_endpoint(event, id)),
                 Err(error) => Verdict::fail(failed(error)),
             };
         }
@@ -78,14 +83,14 @@ impl Interceptor for SessionStage {
         if let Some(event) = shared.translated(&event, json.clone()) {
             return event.into();
         }
-        Verdict::defer(Arc::clone(shared).data(event, json, ids))
+        Verdict::defer(Arc::clone(shared).translate_data(event, json, ids))
     }
 }
 
 impl Shared {
-    /// The ids in an event's data, if there are any.
+    /// The upstream session ids in the data of an event. `None` if there are none.
     fn ids_in(&self, event: &Event) -> Option<(Json, Vec<UpstreamSessionId>)> {
-        let pointers = self.sessions.pointers();
+        let pointers = self.mapping.pointers();
         if pointers.is_empty() {
             return None;
         }
@@ -98,9 +103,9 @@ impl Shared {
         (!ids.is_empty()).then_some((json, ids))
     }
 
-    /// The event with the client's ids, if all are known.
+    /// The event with client session ids. `None` if an upstream id is unknown.
     fn translated(&self, event: &Event, mut json: Json) -> Option<Event> {
-        for pointer in self.sessions.pointers() {
+        for pointer in self.mapping.pointers() {
             let id = json
                 .pointer(pointer)
                 .and_then(|value| value.as_str().map(|id| id.into_owned()));
@@ -115,7 +120,8 @@ impl Shared {
         Some(event)
     }
 
-    async fn data(
+    /// Binds the ids in the data of an event, and translates the event.
+    async fn translate_data(
         self: Arc<Self>,
         event: Event,
         json: Json,
@@ -125,38 +131,41 @@ impl Shared {
             self.bind(id, false).await?;
         }
         let translated = self.translated(&event, json);
-        translated.ok_or_else(|| failed("an id cannot be put in its place"))
+        translated.ok_or_else(|| failed("cannot write the client session id into the event"))
     }
 
-    async fn endpoint(
+    /// Binds the id in an `endpoint` event, and replaces its URL by one of the layer.
+    async fn translate_endpoint(
         self: Arc<Self>,
         mut event: Event,
         id: UpstreamSessionId,
     ) -> Result<Event, BoxError> {
         let session = self.bind(id, true).await?;
-        event.set_data(self.sessions.client_endpoint(&self.request, &session));
+        event.set_data(self.mapping.client_endpoint(&self.request, &session));
         Ok(event)
     }
 
+    /// Binds an upstream id to a session, and leases the session. `ends_with_stream`: whether the session is removed at the end
+    /// of the stream.
     async fn bind(
         &self,
         id: UpstreamSessionId,
-        for_this_stream: bool,
+        ends_with_stream: bool,
     ) -> Result<Session, BoxError> {
         let bound = self.binder.bind(id, self.owner, self.upstream.clone());
         let session = bound.await.map_err(failed)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.iter().any(|(old, _)| old.id == session.id) {
-            if known.len() == MOST_KNOWN {
+            if known.len() == MAX_KNOWN_SESSIONS {
                 known.remove(0);
             }
-            let lease = self.binder.lease(&session, for_this_stream);
+            let lease = self.binder.lease(&session, ends_with_stream);
             known.push((session.clone(), lease));
         }
         Ok(session)
     }
 }
 
-fn failed(why: impl Into<BoxError>) -> BoxError {
-    Error::with_source(ErrorKind::Session, why).into()
+fn failed(source: impl Into<BoxError>) -> BoxError {
+    Error::with_source(ErrorKind::Session, source).into()
 }

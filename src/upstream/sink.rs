@@ -1,23 +1,24 @@
-//! Where the blocks of a stream go.
+//! The interface by which blocks leave the pipeline.
 
 use crate::codec::Block;
 
-/// Where blocks go once nothing more happens to them.
+/// The destination of the blocks that the interceptors have forwarded.
 pub(crate) trait Sink {
-    /// The byte order mark, if the stream began with one.
+    /// Adds the byte order mark at the start of the stream.
     fn byte_order_mark(&mut self);
 
-    /// A block that the whole chain has let through.
+    /// Adds a block.
     fn block(&mut self, block: Block);
 
-    /// The same, if it is enough to know where it stands: whether it is.
+    /// Adds a block that directly follows the last one in the same chunk, without taking it. Returns `false` and adds nothing if
+    /// that is not possible.
     fn extend(&mut self, _block: &Block) -> bool {
         false
     }
 
-    /// The LF of a CRLF whose CR ended a block that went through unchanged.
+    /// Adds the LF of a CRLF whose CR ended the last block. The block is unchanged.
     fn split_line_feed(&mut self);
 
-    /// Enough for one frame.
+    /// Whether the sink has enough blocks for one poll.
     fn is_full(&self) -> bool;
 }

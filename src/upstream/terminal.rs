@@ -1,44 +1,46 @@
-//! The event by which an API says that its stream is complete.
+//! The terminal event of a stream: the event by which an API marks the stream as complete.
 
 use crate::{
     codec::{Block, Event},
     intercept::Json,
 };
 
-/// The end of OpenAI's chat completions, and of what imitates them.
+/// The terminal event of OpenAI's chat completions and of compatible APIs.
 const DONE: &str = "[DONE]";
 
-/// The final states of a response of OpenAI's Responses API.
-const RESPONSE_OVER: [&str; 3] = [
+/// The types of the terminal events of OpenAI's Responses API.
+const RESPONSES_TERMINAL_TYPES: [&str; 3] = [
     "response.completed",
     "response.incomplete",
     "response.failed",
 ];
 
-/// The API family of a stream is recognized by one of its first events, this many at the most.
-const EVENTS_LOOKED_AT: u32 = 64;
+/// The number of events, from the first one, by which the API family of a stream is recognized.
+const RECOGNITION_EVENTS: u32 = 64;
 
-/// Whether the stream of a model API is complete with this event: `[DONE]`, Anthropic's `message_stop`, or the final state of an
-/// OpenAI response.
+/// Whether this is the terminal event of a model API: `[DONE]`, Anthropic's `message_stop`, or the final state of a response of
+/// OpenAI's Responses API.
 pub(crate) fn completes(event: &Event) -> bool {
     let data = event.data();
     if data == DONE {
         return true;
     }
-    // Not Anthropic's `error`: an event of this type may be one of many in the stream of another API.
+    // Anthropic's `error` does not count: in other APIs events of this type may occur in the middle of a stream.
     (data.contains("message_stop") || data.contains("response."))
         && Json::parse(&*data).is_ok_and(|json| {
             let kind = json.root().get("type").and_then(|kind| kind.as_str());
-            kind.is_some_and(|kind| kind == "message_stop" || RESPONSE_OVER.contains(&&*kind))
+            kind.is_some_and(|kind| {
+                kind == "message_stop" || RESPONSES_TERMINAL_TYPES.contains(&&*kind)
+            })
         })
 }
 
 /// Whether this is the response to a JSON-RPC request.
 pub(crate) fn is_json_rpc_response(event: &Event) -> bool {
-    Family::JsonRpc.ends_with_json(&event.data())
+    Family::JsonRpc.is_terminal_json(&event.data())
 }
 
-/// An API whose streams have a terminal event. (Gemini's have none.)
+/// An API family whose streams have a terminal event. (Gemini's streams have none.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {
     OpenAiChat,
@@ -47,24 +49,28 @@ enum Family {
     JsonRpc,
 }
 
-/// Watches the events of an upstream for the terminal event of their API.
+/// Finds out whether the terminal event of a stream's API is missing.
+///
+/// The API family is recognized by the shape of one of the first 64 events. Later events of an unknown API cost nothing.
 #[derive(Debug)]
 pub(crate) struct TerminalWatch {
-    /// JSON-RPC has a terminal event only as the answer to a `POST`.
+    /// Whether the stream is the response to a `POST`. Other JSON-RPC streams have no terminal event.
     answers_post: bool,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// This many events were of no API that is known here.
+    /// The API family is unknown after this many events.
     Unknown(u32),
+    /// A terminal event of this family is expected.
     Expected(Family),
-    /// It came, or none is expected.
+    /// The terminal event was sent, or none is expected.
     Settled,
 }
 
 impl TerminalWatch {
+    /// A watch at the start of a stream. `answers_post`: whether the stream is the response to a `POST`.
     pub(crate) fn new(answers_post: bool) -> Self {
         Self {
             answers_post,
@@ -72,18 +78,18 @@ impl TerminalWatch {
         }
     }
 
-    /// Whether the stream is one of an API whose terminal event has not come.
+    /// Whether a terminal event is expected and was not sent.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self.state, State::Expected(_))
     }
 
-    /// Whether there is nothing left to watch for.
+    /// Whether the result cannot change any more.
     pub(crate) fn is_settled(&self) -> bool {
         matches!(self.state, State::Settled)
     }
 
-    /// Looks at the next block of the upstream. An event that was cut off counts as the one that it was to become: how the stream
-    /// ended is told by that.
+    /// Handles the next block of the upstream, and returns it unchanged. A truncated event counts like a complete one: the stream
+    /// is reported as truncated anyway.
     pub(crate) fn observe(&mut self, block: Block) -> Block {
         if !block.is_event() {
             return block;
@@ -91,7 +97,7 @@ impl TerminalWatch {
         let event = Event::of(block);
         self.state = match self.state {
             State::Unknown(events) => self.recognize(&event, events),
-            State::Expected(family) if family.is_over(&event) => State::Settled,
+            State::Expected(family) if family.is_terminal(&event) => State::Settled,
             State::Expected(family) => State::Expected(family),
             State::Settled => State::Settled,
         };
@@ -101,16 +107,16 @@ impl TerminalWatch {
     fn recognize(&self, event: &Event, events: u32) -> State {
         let json = Json::parse(event.data()).ok();
         match json.and_then(|json| Some((Family::of(&json, self.answers_post)?, json))) {
-            Some((family, json)) if family.ends_with(&json) => State::Settled,
+            Some((family, json)) if family.is_terminal_value(&json) => State::Settled,
             Some((family, _)) => State::Expected(family),
-            None if events + 1 >= EVENTS_LOOKED_AT => State::Settled,
+            None if events + 1 >= RECOGNITION_EVENTS => State::Settled,
             None => State::Unknown(events + 1),
         }
     }
 }
 
 impl Family {
-    /// The family that an event is of, told by its shape.
+    /// Recognizes the family by the JSON data of an event.
     fn of(json: &Json, answers_post: bool) -> Option<Self> {
         let root = json.root();
         if root.get("choices").is_some() {
@@ -134,35 +140,40 @@ impl Family {
         (is_json_rpc && answers_post).then_some(Self::JsonRpc)
     }
 
-    /// Whether the stream is complete with this event.
-    fn is_over(self, event: &Event) -> bool {
+    /// Whether this is the terminal event of the family.
+    fn is_terminal(self, event: &Event) -> bool {
         let data = event.data();
-        data == DONE || self.may_end_with(&data) && self.ends_with_json(&data)
+        data == DONE || self.may_be_terminal(&data) && self.is_terminal_json(&data)
     }
 
-    /// Whether it is worth it to read this data as JSON: most events do not contain what would make them the terminal one.
-    fn may_end_with(self, data: &str) -> bool {
+    /// Whether the data contains a string that each terminal event of the family has. Spares most events the parsing of JSON.
+    fn may_be_terminal(self, data: &str) -> bool {
         match self {
             Self::OpenAiChat => false,
             Self::OpenAiResponses => {
-                data.contains("response.") && RESPONSE_OVER.iter().any(|state| data.contains(state))
+                data.contains("response.")
+                    && RESPONSES_TERMINAL_TYPES
+                        .iter()
+                        .any(|state| data.contains(state))
             }
             Self::Anthropic => data.contains("message_stop") || data.contains("error"),
             Self::JsonRpc => data.contains("result") || data.contains("error"),
         }
     }
 
-    fn ends_with_json(self, data: &str) -> bool {
-        Json::parse(data).is_ok_and(|json| self.ends_with(&json))
+    fn is_terminal_json(self, data: &str) -> bool {
+        Json::parse(data).is_ok_and(|json| self.is_terminal_value(&json))
     }
 
-    fn ends_with(self, json: &Json) -> bool {
+    fn is_terminal_value(self, json: &Json) -> bool {
         let kind = json.root().get("type").and_then(|kind| kind.as_str());
         match self {
             Self::OpenAiChat => false,
-            Self::OpenAiResponses => kind.is_some_and(|kind| RESPONSE_OVER.contains(&&*kind)),
+            Self::OpenAiResponses => {
+                kind.is_some_and(|kind| RESPONSES_TERMINAL_TYPES.contains(&&*kind))
+            }
             Self::Anthropic => matches!(kind.as_deref(), Some("message_stop" | "error")),
-            // Up to 2025-03-26 several messages may share an event; of those the first will do.
+            // MCP up to 2025-03-26 allows a batch of messages in one event. The first message of a batch decides.
             Self::JsonRpc => ["", "/0"].iter().any(|message| {
                 let has = |member| json.pointer(&format!("{message}/{member}")).is_some();
                 has("id") && (has("result") || has("error"))
@@ -215,14 +226,14 @@ mod tests {
             assert!(missing(true, &["hello", begins, begins]), "{begins}");
             for end in ends {
                 assert!(!missing(true, &[begins, end]), "{begins} {end}");
-                // Further events do not undo it.
+                // Events after the terminal event change nothing.
                 assert!(!missing(true, &[begins, end, begins]), "{begins} {end}");
             }
         }
     }
 
     #[test]
-    fn text_that_mentions_a_terminal_event_is_none() {
+    fn text_that_mentions_a_terminal_event_is_not_terminal() {
         let chat = r#"{"choices":[{"delta":{"content":"[DONE]"}}]}"#;
         assert!(missing(false, &[chat, chat]));
         let delta = r#"{"type":"content_block_delta","delta":{"text":"message_stop error"}}"#;
@@ -252,9 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn stream_of_no_known_family_is_not_looked_at_for_ever() {
+    fn watch_of_unknown_family_settles_after_64_events() {
         let mut watch = TerminalWatch::new(true);
-        for events in 1..=EVENTS_LOOKED_AT {
+        for events in 1..=RECOGNITION_EVENTS {
             assert!(!watch.is_settled());
             watch.observe(Event::new(events.to_string()).into());
         }

@@ -193,6 +193,7 @@ async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
         "connection refused",
         "503",
         "not an event stream",
+        "stopped reconnecting to the upstream: the last response is not a failure",
     ] {
         assert!(log.contains(cause), "{cause}: {log}");
     }
