@@ -29,7 +29,8 @@ pub(crate) trait Output {
     /// Takes a block.
     fn block(&mut self, block: Block);
 
-    /// Takes a copy of the bytes of a block, if the output can do so cheaply. Returns whether it did.
+    /// Takes the bytes of a block without the block, if they directly follow the last bytes in the same chunk. Returns whether it
+    /// did.
     fn extend(&mut self, block: &Block) -> bool;
 }
 
