@@ -1,4 +1,4 @@
-//! The log of a stream against a list of all that was ever put into it.
+//! `Log` behaves as a model: a list of all blocks that were ever appended.
 
 mod model;
 
@@ -39,7 +39,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_log_tells_what_it_was_told_or_that_it_cannot(
+    fn log_returns_all_blocks_in_order_or_reports_a_gap(
         bounds in bounds(),
         at_once: bool,
         ops in vec(op(), 1..60),
@@ -49,7 +49,7 @@ proptest! {
 }
 
 #[test]
-fn what_has_just_come_is_kept_whatever_the_bounds() {
+fn newest_block_is_retained_with_any_bounds() {
     let bounds = Retention::default().events(0).bytes(0).age(Duration::ZERO);
     assert_eq!(
         (bounds.events, bounds.bytes, bounds.age),
@@ -64,11 +64,11 @@ fn what_has_just_come_is_kept_whatever_the_bounds() {
 }
 
 #[test]
-fn a_log_says_when_there_is_something_to_let_go_of() {
+fn expire_returns_the_time_of_the_next_expiry() {
     let (age, second) = (Duration::from_secs(60), Duration::from_secs(1));
     let now = Instant::now();
     let mut log = Log::new(Retention::default().age(age));
-    assert_eq!(log.expire(now), None, "there is nothing");
+    assert_eq!(log.expire(now), None, "the log is empty");
     log.append("data: 1\n\n".into(), now);
     log.append("data: 2\n\n".into(), now + second);
     assert_eq!(log.expire(now + second), Some(now + age));
@@ -77,13 +77,13 @@ fn a_log_says_when_there_is_something_to_let_go_of() {
 
     let mut log = Log::new(Retention::default().age(age)).manual_commit();
     let position = log.append("data: 1\n\n".into(), now);
-    assert_eq!(log.expire(now + age), None, "nobody has had it yet");
+    assert_eq!(log.expire(now + age), None, "the block is not committed");
     log.commit(position);
     assert_eq!(log.expire(now + second), Some(now + age));
 }
 
 #[test]
-fn a_log_shows_nothing_of_what_it_keeps() {
+fn debug_output_contains_no_block_content() {
     let mut log = Log::new(Retention::default());
     log.append("data: canary\n\n".into(), Instant::now());
     let shown = format!("{log:?}");

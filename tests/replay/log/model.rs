@@ -1,4 +1,4 @@
-//! A log against a list of all that was ever put into it.
+//! Compares a `Log` with a list of all blocks that were ever appended.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_sse_proxy::replay::{
     Cursor, Log, LogState, Position, ReadResult, ResumePoint, Retention,
 };
 
-/// Something that is done to a log.
+/// An operation on a log.
 #[derive(Clone, Debug)]
 pub enum Op {
     Append {
@@ -19,7 +19,7 @@ pub enum Op {
         bytes: usize,
         keep: usize,
     },
-    /// Commits all but so many of the last.
+    /// Commits all blocks except the last `all_but`.
     Commit {
         all_but: usize,
     },
@@ -33,18 +33,18 @@ pub enum Op {
     Set(LogState),
 }
 
-/// A block that was put in, when, and whether it was an event.
-type Put = (Position, Bytes, Instant, bool);
+/// An appended block: its position, bytes and time, and whether it is an event.
+type Appended = (Position, Bytes, Instant, bool);
 
-/// All that was ever put in, and how much of it has gone.
+/// All blocks that were ever appended, and the number of evicted and of committed ones.
 struct Model {
-    all: Vec<Put>,
-    gone: usize,
+    all: Vec<Appended>,
+    evicted: usize,
     committed: usize,
     over: bool,
 }
 
-/// Reads from a place to where there is nothing more, and says why it stopped.
+/// Reads from a cursor until the log has no more blocks. Returns the blocks and the last result.
 fn read_all(log: &Log, mut at: Cursor) -> (Vec<Bytes>, ReadResult) {
     let mut blocks = Vec::new();
     loop {
@@ -54,46 +54,54 @@ fn read_all(log: &Log, mut at: Cursor) -> (Vec<Bytes>, ReadResult) {
                 blocks.push(block);
                 at = next;
             }
-            stopped => return (blocks, stopped),
+            last => return (blocks, last),
         }
     }
 }
 
 fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
-    let kept = &model.all[model.gone..];
-    assert_eq!(log.len(), kept.len());
-    assert_eq!(log.is_empty(), kept.is_empty());
-    assert_eq!(log.events(), kept.iter().filter(|put| put.3).count());
-    let texts: usize = kept.iter().map(|(_, block, _, _)| block.len()).sum();
-    assert!(log.bytes() >= texts && log.bytes() <= texts + 100 * kept.len());
+    let retained = &model.all[model.evicted..];
+    assert_eq!(log.len(), retained.len());
+    assert_eq!(log.is_empty(), retained.is_empty());
+    assert_eq!(
+        log.events(),
+        retained.iter().filter(|block| block.3).count()
+    );
+    let texts: usize = retained.iter().map(|(_, block, _, _)| block.len()).sum();
+    assert!(log.bytes() >= texts && log.bytes() <= texts + 100 * retained.len());
 
-    // Every event that ever was is found, or known to be followed by a gap.
+    // The log finds each event, or reports that later events were evicted.
     let end = if model.over && model.committed == model.all.len() {
         ReadResult::End(log.state())
     } else {
         ReadResult::Wait
     };
-    // What is no event is missed by nobody.
-    let gap = |from: usize| (from..model.gone).any(|number| model.all[number].3);
+    // An evicted block that is not an event is no gap.
+    let gap = |from: usize| (from..model.evicted).any(|number| model.all[number].3);
     for (number, (position, _, _, is_event)) in model.all.iter().enumerate() {
-        if !is_event && number < model.gone {
-            continue; // It has no id that a client could name.
+        if !is_event && number < model.evicted {
+            continue; // A client cannot name a block without an id.
         }
         match log.locate(*position) {
             ResumePoint::After(at) => {
-                assert!(!gap(number + 1) && number < model.committed, "after a gap");
-                let (blocks, stopped) = read_all(log, at);
-                let next = (number + 1).max(model.gone);
+                assert!(
+                    !gap(number + 1) && number < model.committed,
+                    "a gap was not reported"
+                );
+                let (blocks, last) = read_all(log, at);
+                let next = (number + 1).max(model.evicted);
                 let expected = &model.all[next..model.committed.max(next)];
                 assert!(
                     blocks
                         .iter()
                         .eq(expected.iter().map(|(_, block, _, _)| block))
                 );
-                assert_eq!(stopped, end);
+                assert_eq!(last, end);
             }
-            ResumePoint::Evicted => assert!(gap(number + 1), "hidden too early"),
-            ResumePoint::Unknown => assert!(number >= model.committed, "forgotten"),
+            ResumePoint::Evicted => assert!(gap(number + 1), "evicted event without a gap"),
+            ResumePoint::Unknown => {
+                assert!(number >= model.committed, "committed event is unknown")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -108,25 +116,25 @@ fn check(log: &Log, model: &Model, cursors: &[(Cursor, usize)]) {
         assert_eq!(log.locate(never), ResumePoint::Unknown);
     }
 
-    // Whoever reads on from where it was gets all, or learns that it cannot.
+    // An earlier cursor reads all later blocks, or learns that some were evicted.
     for (cursor, number) in cursors {
-        let (blocks, stopped) = read_all(log, *cursor);
+        let (blocks, last) = read_all(log, *cursor);
         if gap(*number) {
-            assert_eq!((blocks.len(), stopped), (0, ReadResult::Evicted));
+            assert_eq!((blocks.len(), last), (0, ReadResult::Evicted));
         } else {
-            let next = model.gone.max(*number);
+            let next = model.evicted.max(*number);
             let expected = &model.all[next..model.committed.max(next)];
             assert!(
                 blocks
                     .iter()
                     .eq(expected.iter().map(|(_, block, _, _)| block))
             );
-            assert_eq!(stopped, end);
+            assert_eq!(last, end);
         }
     }
 }
 
-/// Does all that, and looks after each whether the log tells what it was told or that it cannot.
+/// Runs the operations. After each, compares the log with the model for all positions and all cursors so far.
 pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item = Op>) {
     let mut now = Instant::now();
     let mut log = Log::new(bounds);
@@ -135,13 +143,13 @@ pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item =
     }
     let mut model = Model {
         all: Vec::new(),
-        gone: 0,
+        evicted: 0,
         committed: 0,
         over: false,
     };
     let mut cursors = vec![(log.oldest(), 0)];
     for (number, op) in ops.into_iter().enumerate() {
-        let before = (log.len(), model.all.len());
+        let sizes_before = (log.len(), model.all.len());
         let mut may_evict = false;
         match op {
             Op::Append { size, event } => {
@@ -162,7 +170,7 @@ pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item =
                             .last()
                             .is_none_or(|(last, _, _, _)| *last < expected)
                     );
-                    assert!(!log.is_empty(), "what has just come is gone");
+                    assert!(!log.is_empty(), "the newest block was evicted");
                     model.all.push((expected, block, now, event));
                     may_evict = true;
                     if at_once {
@@ -174,14 +182,17 @@ pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item =
                 let (size, len) = (log.bytes(), log.len());
                 let freed = log.shrink(bytes, keep);
                 assert_eq!(size - log.bytes(), freed);
-                let gone = model.all.len() - log.len();
-                assert!(freed >= bytes || log.len() <= keep || gone == model.committed);
-                assert!(log.len() >= len.min(keep), "the last one stays");
-                // No more than had to: the last one that went was needed.
-                if gone > model.gone {
-                    assert!(freed - model.all[gone - 1].1.len() < bytes + 100);
+                let evicted = model.all.len() - log.len();
+                assert!(freed >= bytes || log.len() <= keep || evicted == model.committed);
+                assert!(
+                    log.len() >= len.min(keep),
+                    "fewer than `keep` blocks are left"
+                );
+                // No more than necessary: without the last evicted block, `shrink` would have freed too little.
+                if evicted > model.evicted {
+                    assert!(freed - model.all[evicted - 1].1.len() < bytes + 100);
                 }
-                model.gone = gone;
+                model.evicted = evicted;
             }
             Op::Commit { all_but } => {
                 if let Some(upto) = model.all.len().checked_sub(all_but + 1) {
@@ -195,7 +206,7 @@ pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item =
                 may_evict = true;
                 assert!(
                     again.is_none_or(|at| at > now),
-                    "it is due and was not done"
+                    "a block has expired but was not evicted"
                 );
             }
             Op::TakeOver { by } => {
@@ -211,27 +222,30 @@ pub fn check_all(bounds: Retention, at_once: bool, ops: impl IntoIterator<Item =
                 }
             }
         }
-        let gone = model.all.len() - log.len();
+        let evicted = model.all.len() - log.len();
         assert!(
-            gone >= model.gone && (may_evict || gone == model.gone),
-            "{before:?}"
+            evicted >= model.evicted && (may_evict || evicted == model.evicted),
+            "{sizes_before:?}"
         );
-        assert!(gone <= model.committed, "what nobody could read is gone");
-        if gone > model.gone {
-            // The last one that went would have been too old, or too much.
-            let (_, block, since, _) = &model.all[gone - 1];
+        assert!(
+            evicted <= model.committed,
+            "an uncommitted block was evicted"
+        );
+        if evicted > model.evicted {
+            // The last evicted block was too old, or over a bound.
+            let (_, block, since, _) = &model.all[evicted - 1];
             let too_old = now.duration_since(*since) >= bounds.age;
             let too_much =
                 log.events() + 1 > bounds.events || log.bytes() + block.len() + 100 > bounds.bytes;
             assert!(too_old || (too_much && !log.is_empty()));
         }
-        model.gone = gone;
-        if may_evict && model.gone < model.committed {
+        model.evicted = evicted;
+        if may_evict && model.evicted < model.committed {
             let fits = log.events() <= bounds.events && log.bytes() <= bounds.bytes;
-            assert!(fits || log.len() == 1, "over the bounds");
+            assert!(fits || log.len() == 1, "above the retention bounds");
         }
         check(&log, &model, &cursors);
         cursors.push((log.live_edge(), model.committed));
-        cursors.push((log.oldest(), model.gone));
+        cursors.push((log.oldest(), model.evicted));
     }
 }
