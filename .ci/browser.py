@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The demo page of the gateway in Chromium: its EventSources lose nothing and get nothing twice, while the connections of the
-clients and of the upstream are cut. Usage: browser.py GATEWAY_BINARY [SCREENSHOT]. Needs Chromium; exits 1 if anything is not
-as it should."""
+"""Opens the demo page of the gateway in Chromium and cuts the connections of its clients and of the upstream: the EventSources of
+the page lose no event and get none twice. Usage: browser.py GATEWAY_BINARY [SCREENSHOT]. Needs Chromium. Exits 1 if a check
+fails."""
 import base64, json, os, random, socket, subprocess, sys, tempfile, time
 
 GATEWAY = sys.argv[1]
@@ -9,7 +9,7 @@ CUTS = 8
 CHECKS = []
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--remote-debugging-pipe", "--window-size=1100,900"]
-# What the page shows, as a person would read it off, and what the upstream says.
+# The numbers that the page shows, and the upstream's count of requests.
 LOOK = """(async () => ({
     asked: await (await fetch('/demo/asked')).json(),
     cards: Object.fromEntries([...document.querySelectorAll('article')].map((card, n) => [`${n + 1}: ${card.dataset.url}`, Object.fromEntries(
@@ -27,7 +27,7 @@ class Late(Exception):
 
 
 class Chromium:
-    """Driven by the DevTools protocol, over a pipe: messages of JSON with a NUL behind each."""
+    """Controls Chromium with the DevTools protocol over a pipe. Each message is JSON with a NUL byte at its end."""
 
     def __init__(self, folder):
         (its_in, self.out), (self.into, its_out) = os.pipe(), os.pipe()
@@ -54,13 +54,13 @@ class Chromium:
                 return answer.get("result", {})
 
     def run(self, script):
-        """Its value, if there is one: there is none while a page gives way to another."""
+        """Returns the value of the script, or `None` while the page navigates."""
         answer = self.do("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         return answer.get("result", {}).get("value")
 
 
 def wait(what, look, fine, seconds=10):
-    """What is seen as soon as it is fine."""
+    """Calls `look` until its result satisfies `fine`, and returns the result. Raises `Late` after the limit."""
     end = time.monotonic() + seconds
     while True:
         seen = look()
@@ -85,8 +85,8 @@ def main(browser, port):
     for _ in range(CUTS):
         before = look()
         click("clients")
-        seen = wait("every EventSource comes back", look, lambda seen: grown(before, seen, "connections"))
-        wait("and its stream goes on", look, lambda now: grown(seen, now, "events"))
+        seen = wait("every EventSource reconnects", look, lambda seen: grown(before, seen, "connections"))
+        wait("its stream continues", look, lambda now: grown(seen, now, "events"))
     seen = look()
     kept = [{url: times for url, times in now["asked"].items() if not url.startswith("/s/")} for now in (first, seen)]
     check(f"{CUTS} cuts of the clients' connections cost no request to the upstream", kept[0] == kept[1], kept)
@@ -94,8 +94,8 @@ def main(browser, port):
     first = seen
     for n in range(CUTS):
         click("upstream")
-        seen = wait("the upstream is asked again", look, lambda seen: all(times > first["asked"][url] + n for url, times in seen["asked"].items()))
-        wait("and its stream goes on", look, lambda now: grown(seen, now, "events"))
+        seen = wait("the upstream gets a new request", look, lambda seen: all(times > first["asked"][url] + n for url, times in seen["asked"].items()))
+        wait("its stream continues", look, lambda now: grown(seen, now, "events"))
     seen = look()
     once_each = {url: times + CUTS for url, times in first["asked"].items()}
     check(f"{CUTS} cuts of the upstream's connections cost one request each", seen["asked"] == once_each, (once_each, seen["asked"]))
@@ -105,13 +105,13 @@ def main(browser, port):
         for what in random.sample(["clients", "upstream"], 2):
             click(what)
             time.sleep(random.uniform(0, 0.3))
-        before.append(wait("streams go on", look, lambda now: grown(before[-1], now, "events")))
+        before.append(wait("streams continue", look, lambda now: grown(before[-1], now, "events")))
     seen = wait("all streams run", look, lambda now: grown(before[-1], now, "events"))
     check(f"after {CUTS} cuts of both, all streams run", grown(before[-1], seen, "events"), seen)
 
     for name, card in look()["cards"].items():
         if "/s/" in name:
-            check(f"{name}: is not kept, and has gaps, so they can be seen", card["gaps"] > 0, card)
+            check(f"{name}: is not recorded, so that the page shows its gaps", card["gaps"] > 0, card)
         else:
             said = f"{name}: {card['events']} events over {card['connections']} connections, no gap, no duplicate"
             check(said, card["gaps"] == card["duplicates"] == 0, card)
@@ -141,6 +141,6 @@ try:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         start(folder)
 except Late as late:
-    check("it goes on", False, late)
+    check("the page gets there in time", False, late)
 print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
 sys.exit(not all(CHECKS))

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The official MCP conformance suite, against servers by the official SDKs: directly and through the gateway. Both must
-give the same result in every scenario. Usage: conformance.py GATEWAY_BINARY. Needs npm and Python 3.9; installs the rest
-below target/mcp. Exits 1 if a scenario has another result through the gateway, or one that it should not have at all."""
+"""Runs the official MCP conformance suite against servers of the official SDKs, directly and through the gateway. Both must give
+the same result in every scenario. Usage: conformance.py GATEWAY_BINARY. Needs npm and Python 3.9; installs the rest below
+target/mcp. Exits 1 if a scenario has another result through the gateway, or fails."""
 import collections, json, pathlib, re, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
 from common import NODE, gateway, install, server
 
-# What the suite calls an extension is not in these: the servers have none.
+# Without the scenarios that the suite calls extensions, because the servers have none.
 RUNS = (
     ("the stable suite, sessions", "conformance-stable", "sessions.mjs", []),
     ("the next suite, sessions", "conformance-next", "sessions.mjs", ["--spec-version", "2025-11-25"]),
@@ -16,7 +16,7 @@ RUNS = (
 
 
 def run(suite, port, args):
-    """What each check of each scenario said. Notes on the traffic, which the suite calls INFO, are left out."""
+    """Returns the checks of each scenario, without those with the status INFO, which are notes on the traffic."""
     with tempfile.TemporaryDirectory() as out:
         subprocess.run([NODE, f"node_modules/{suite}/dist/index.js", "server", "--url", f"http://127.0.0.1:{port}/mcp",
                         "--suite", "all", "-o", out, *args], cwd=NODE.parents[3], stdout=subprocess.DEVNULL, timeout=180)

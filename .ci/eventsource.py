@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The EventSource of npm through the gateway, with its connections broken at random: nothing is lost, nothing comes twice, and
-the upstream is asked once. Usage: eventsource.py GATEWAY_BINARY. Needs npm; installs the rest below target/mcp. Exits 1 if
-anything is not as it should."""
+"""Runs the EventSource of npm through the gateway and breaks its connections at random: no event is lost or comes twice, and the
+upstream gets one request for each client. Usage: eventsource.py GATEWAY_BINARY. Needs npm; installs the rest below target/mcp.
+Exits 1 if a check fails."""
 import http.server, json, pathlib, random, subprocess, sys, threading, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
@@ -19,7 +19,7 @@ def check(what, fine, detail=""):
 
 
 class Counts(http.server.BaseHTTPRequestHandler):
-    """Counts up, in events without ids."""
+    """Sends numbered events without ids."""
     protocol_version = "HTTP/1.1"
     requests = []
 
@@ -50,7 +50,7 @@ def main():
         clients = subprocess.Popen([NODE, "eventsource.mjs", *urls], cwd=WORK, stdout=subprocess.PIPE, text=True)
         late = threading.Timer(60, clients.kill)
         late.start()
-        # A client that is cut before the first event has no id to come back with.
+        # A client whose connection breaks before the first event has no id to resume with.
         while sum(b"data: 1\n" in came for came in relay.came()) < CLIENTS and clients.poll() is None:
             time.sleep(0.01)
         for _ in range(CUTS):
@@ -62,10 +62,10 @@ def main():
     for n, numbers in enumerate(got):
         lost, twice = len(set(want) - set(numbers)), len(numbers) - len(set(numbers))
         check(f"client {n}: {len(numbers)} events in order, none lost, none twice", numbers == want, f"{lost} lost, {twice} twice")
-    check(f"all {CLIENTS} clients came to the end", len(got) == CLIENTS, len(got))
+    check(f"all {CLIENTS} clients got the last event", len(got) == CLIENTS, len(got))
     check(f"{relay.cuts} connections were broken", relay.cuts > CUTS * CLIENTS / 2, relay.cuts)
     asked = sorted(Counts.requests)
-    check("the upstream was asked once by each", len(asked) == len(set(asked)) == CLIENTS, asked)
+    check("the upstream got one request for each client", len(asked) == len(set(asked)) == CLIENTS, asked)
 
 
 main()

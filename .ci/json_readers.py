@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Generated documents through the gateway's text windows, read at the client by Python's JSON and by Node's.
-Usage: json_readers.py GATEWAY_BINARY [SEED]. Needs Python 3.9 and node ($NODE); exits 1 if a reader finds the denied or masked
-text in what arrives, if a stream with the text is not cut (masked: not whole), or if a clean document is not byte-identical."""
+"""Sends generated JSON through the text windows of the gateway, and reads the output with the JSON parsers of Python and Node.
+Usage: json_readers.py GATEWAY_BINARY [SEED]. Needs Python 3.9 and node ($NODE). Exits 1 if a reader finds the text in the output,
+if a stream with the denied text is not cut, if a stream with the masked text is cut, or if a stream without the text is changed."""
 import base64, http.client, http.server, json, os, random, re, shutil, socket, subprocess, sys, threading, time
 
 GATEWAY, SEED = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "1"
@@ -10,9 +10,9 @@ NODE = os.environ.get("NODE") or shutil.which("node") or sys.exit("node is not i
 STREAMS = {}
 
 
-# ------------------------------------------------------------------ what the upstream sends
+# ------------------------------------------------------------------ the data that the upstream sends
 def literal(text, rnd):
-    """A JSON string, each UTF-16 unit spelled in one of its ways."""
+    """The text as a JSON string, with a random spelling of each UTF-16 unit."""
     units = text.encode("utf-16-le", "surrogatepass")
     units = [int.from_bytes(units[i:i + 2], "little") for i in range(0, len(units), 2)]
     style, out, i = rnd.choice(("raw", "raw", "escaped", "mixed")), [], 0
@@ -39,7 +39,7 @@ def words(rnd):
 
 
 def document(rnd, planted, depth=0):
-    """Any JSON. The planted literal stands in it once, if there is one."""
+    """Random JSON. It contains the planted literal once, if there is one."""
     if depth > rnd.randint(0, 6):
         return planted or rnd.choice((lambda: literal(words(rnd), rnd), lambda: rnd.choice(("0", "1e400", "-1.5E3", "true", "null", "{}", "[]"))))()
     n = rnd.randint(1, 3)
@@ -63,14 +63,14 @@ DELTAS = [lambda s, i: f'{{"choices":[{{"index":{i},"delta":{{"content":{s}}}}}]
 
 
 def split(text, n, rnd):
-    """The text in pieces, cut between UTF-16 units."""
+    """Splits the text into `n` pieces, between UTF-16 units."""
     units = text.encode("utf-16-le", "surrogatepass")
     cuts = sorted(rnd.sample(range(1, len(units) // 2), n - 1))
     return [units[2 * a:2 * b].decode("utf-16-le", "surrogatepass") for a, b in zip([0, *cuts], [*cuts, len(units) // 2])]
 
 
 def planted(rnd):
-    """The data of the events of a stream in which the text can be read."""
+    """The data of the events of a stream that contains the text."""
     how = rnd.randrange(4)
     around = words(rnd) + SECRET + words(rnd)
     if how == 0:
@@ -82,7 +82,7 @@ def planted(rnd):
     return [delta(literal(piece, rnd), rnd.choice(ZERO)) for piece in split(text, rnd_pieces, rnd)]
 
 
-# ------------------------------------------------------------------ what a client reads
+# ------------------------------------------------------------------ the texts that a client reads
 def strings(value):
     if isinstance(value, str):
         yield value
@@ -103,7 +103,7 @@ def nested(text):
 
 
 def pieces(value):
-    """The texts that go on, as the clients of the API families join them. (The same as in NODE_READER.)"""
+    """The texts that clients of the API families join over events, with their channels. (The same as in NODE_READER.)"""
     def get(v, *names):
         for name in names:
             v = v[name] if isinstance(v, list) and v and name == 0 else v.get(name) if isinstance(v, dict) else None
@@ -122,7 +122,7 @@ def pieces(value):
 
 
 def shown_to_python(body):
-    """Every text that Python reads in an event stream."""
+    """All texts that Python reads in an event stream."""
     texts, channels = [], {}
     for block in body.decode("utf-8").split("\n\n"):
         data = "\n".join(line[6:] for line in block.split("\n") if line.startswith("data: "))
@@ -171,7 +171,7 @@ class Readers:
         self.node = subprocess.Popen([NODE, "-e", NODE_READER, SECRET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def show(self, body):
-        """The readers that find the text."""
+        """Returns the readers that find the text."""
         self.node.stdin.write(base64.b64encode(body).decode() + "\n")
         self.node.stdin.flush()
         shown = ["Python"] if any(SECRET in text for text in shown_to_python(body)) else []
@@ -218,7 +218,7 @@ def start(*args):
 
 
 def fetch(port, path):
-    """(body, whether it is whole)"""
+    """Returns the body, and whether it is complete."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         client.request("GET", path)
@@ -240,7 +240,7 @@ def main():
         data = planted(rnd) if has_text else [document(rnd, None) for _ in range(rnd.randint(1, 3))]
         body = "".join(f"data: {each}\n\n" for each in data).encode("utf-8")
         if bool(readers.show(body)) != has_text:
-            # A text that a reader finds by chance, or a planted one that it does not read.
+            # A reader found the text by chance, or cannot read the planted one.
             has_text = bool(readers.show(body))
         planted_streams += has_text
         clean_streams += not has_text
@@ -251,14 +251,14 @@ def main():
             if shown := readers.show(out):
                 faults.append(f"{what}: {' and '.join(shown)} can read it in {out!r}")
             if has_text and whole != (what == "mask"):
-                faults.append(f"{what}: whole={whole}: {body!r} -> {out!r}")
+                faults.append(f"{what}: complete={whole}: {body!r} -> {out!r}")
             if not has_text and (out, whole) != (body, True):
-                faults.append(f"{what}: clean, but changed: {body!r} -> {out!r}")
+                faults.append(f"{what}: changed without the text in it: {body!r} -> {out!r}")
         del STREAMS[path]
     for process, _ in (deny, mask):
         process.terminate()
         process.wait(20)
-    print(f"{planted_streams} streams with the text, {clean_streams} clean ones, by two windows: {len(faults)} faults")
+    print(f"{planted_streams} streams with the text, {clean_streams} streams without it, through two windows: {len(faults)} faults")
     for fault in faults[:5]:
         print("FAIL", fault[:600])
     sys.exit(1 if faults or min(planted_streams, clean_streams) < 300 else 0)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The official MCP SDKs for Python and TypeScript, of both generations, as clients: directly and through the gateway, over
-relays that record what is sent. No session id of the upstream may reach a client, none of the gateway's the upstream. With a
-server that ends its answers before they are complete, the clients' connections are cut as well: nothing may be lost or come
-twice, and no call may be made again.
-Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if
-anything is not as it should."""
+"""Runs the official MCP SDKs for Python and TypeScript, of both generations, as clients, directly and through the gateway. Relays
+record the traffic. No session id of the upstream may reach a client, and no session id of the gateway the upstream. With the
+polling server, which ends its responses early, the relay also cuts the connections of the clients: no event may be lost or come
+twice, and no call may be repeated.
+Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if a check
+fails."""
 import http.client, json, pathlib, re, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
@@ -26,19 +26,19 @@ def check(what, fine, detail=""):
 
 class Wire(Relay):
     def ids(self):
-        """The ids of sessions in what came, where the protocol has them, and the endpoints."""
+        """Returns the session ids in the responses, in headers and endpoints, and the endpoints."""
         came = b"\n".join(self.came())
         endpoints = re.findall(rb"event: ?endpoint\r?\ndata: ?([^\r\n]+)", came)
         ids = re.findall(rb"(?i)\nmcp-session-id: *([^\r\n]+)", came) + [id for at in endpoints for id in re.findall(rb"[\w.~%-]{20,}", at)]
         return set(ids), endpoints
 
     def ended(self):
-        """The heads of the requests to end a session."""
+        """Returns the heads of the requests that end a session."""
         return [head for sent in self.sent() for head in re.findall(rb"DELETE /mcp HTTP/1.1\r\n.*?\r\n\r\n", sent, re.DOTALL)]
 
 
 def run(client, kind, port, urls):
-    """What a client program has to say."""
+    """Runs a client program. Returns its passed checks, and its other output."""
     urls = [f"http://127.0.0.1:{port}{url}" for url in urls]
     try:
         p = subprocess.run([*client, kind, *urls], cwd=WORK, capture_output=True, text=True, timeout=60)
@@ -49,64 +49,64 @@ def run(client, kind, port, urls):
 
 
 def ask(port, path, headers={}):
-    """The status of a request that every server of the right revision answers."""
+    """Returns the status of the response to `tools/list`, which every server of the revision supports."""
     c = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     c.request("POST", path, json.dumps(LIST), {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"} | headers)
     return c.getresponse().status
 
 
-def traffic(who, kind, near, far, sessions):
-    """What went over the wires on both sides of the gateway."""
+def traffic(client, kind, near, far, sessions):
+    """Checks the traffic on both sides of the gateway."""
     (ours, endpoints), (theirs, _) = near.ids(), far.ids()
     if kind == "stateless":
-        check(f"{who}: no session", not ours and not theirs, (ours, theirs))
+        check(f"{client}: no session", not ours and not theirs, (ours, theirs))
         forged = {"Mcp-Session-Id": "forged-session-of-a-thief", "Last-Event-ID": "forged-event"}
         status = ask(near.port, "/mcp", {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"} | forged)
         past = any(b"forged" in sent for sent in far.sent())
-        check(f"{who}: a request without sessions is answered, and takes none past the gateway", status == 200 and not past, (status, past))
+        check(f"{client}: a request of the stateless revision is answered, and its session id does not reach the upstream", status == 200 and not past, (status, past))
         return
-    check(f"{who}: {sessions} sessions", len(theirs) == len(ours) == sessions, (len(theirs), len(ours)))
-    check(f"{who}: each side has ids of its own", not ours & theirs, ours & theirs)
-    for what, ids, wire in (("the upstream's id to the client", theirs, near.came()), ("the upstream's id from the client", theirs, near.sent()),
-                            ("the gateway's id to the upstream", ours, far.sent()), ("the gateway's id from the upstream", ours, far.came())):
+    check(f"{client}: {sessions} sessions", len(theirs) == len(ours) == sessions, (len(theirs), len(ours)))
+    check(f"{client}: both sides have different ids", not ours & theirs, ours & theirs)
+    for what, ids, wire in (("an upstream id to the client", theirs, near.came()), ("an upstream id from the client", theirs, near.sent()),
+                            ("a gateway id to the upstream", ours, far.sent()), ("a gateway id from the upstream", ours, far.came())):
         seen = [id for id in ids if any(id in data for data in wire)]
-        check(f"{who}: nowhere {what}", not seen, seen[:2])
-    check(f"{who}: the client uses its ids", all(any(id in sent for sent in near.sent()) for id in ours))
-    check(f"{who}: the upstream gets its ids", all(any(id in sent for sent in far.sent()) for id in theirs))
+        check(f"{client}: never {what}", not seen, seen[:2])
+    check(f"{client}: the client uses its ids", all(any(id in sent for sent in near.sent()) for id in ours))
+    check(f"{client}: the upstream gets its ids", all(any(id in sent for sent in far.sent()) for id in theirs))
     if kind == "legacy":
         foreign = [at for at in endpoints if not re.match(rb"/[^/]", at)]
-        check(f"{who}: endpoints are absolute paths", not foreign, foreign)
+        check(f"{client}: endpoints are absolute paths", not foreign, foreign)
         asks = [(at.decode(), {}) for at in endpoints if at not in foreign]
     else:
-        told = [id for id in theirs if any(id in head for head in far.ended())]
-        check(f"{who}: the upstream is told of the end", len(told) == len(theirs), (len(told), len(theirs)))
+        deleted = [id for id in theirs if any(id in head for head in far.ended())]
+        check(f"{client}: the upstream gets the DELETE of each session", len(deleted) == len(theirs), (len(deleted), len(theirs)))
         asks = [("/mcp", {"Mcp-Session-Id": id.decode()}) for id in [*ours, *theirs]]
-    end = time.monotonic() + 3      # the gateway may not have seen yet that the last client has left
+    end = time.monotonic() + 3      # the gateway may not have noticed the disconnect of the last client
     while set(late := [ask(near.port, *args) for args in asks]) != {404} and time.monotonic() < end:
         time.sleep(0.1)
-    check(f"{who}: what has ended is 404", late and set(late) == {404}, late)
+    check(f"{client}: an ended session gives 404", late and set(late) == {404}, late)
     before = far.sent()
     for args in asks:
         ask(near.port, *args)
-    check(f"{who}: and the upstream is not asked", far.sent() == before)
+    check(f"{client}: its requests do not reach the upstream", far.sent() == before)
 
 
 def cut_by(name):
-    """Which answers a client can lose a part of. What the SDK for Python has had of an answer that it came back for, it asks for
-    again if that breaks too."""
+    """Returns a function that says which responses the relay may cut. If a resumed response breaks, the SDK for Python resumes
+    again after its older id, so that a cut of that response would repeat events."""
     def cut(request):
-        comes_back = b"last-event-id" in request.lower()
-        return b'"poll"' in request or (comes_back and name.startswith("TypeScript"))
+        resumes = b"last-event-id" in request.lower()
+        return b'"poll"' in request or (resumes and name.startswith("TypeScript"))
     return cut
 
 
-def resumption(who, near, far, calls):
-    """What it took that nothing was lost."""
-    check(f"{who}: connections were cut", near.cuts >= calls, near.cuts)
-    called = [sum(sent.count(b'"poll"') for sent in wire.sent()) for wire in (near, far)]
-    check(f"{who}: each call was made once, by the client and by the gateway", called == [calls, calls], called)
-    came_back, asked = [sum(sent.lower().count(b"last-event-id") for sent in wire.sent()) for wire in (near, far)]
-    check(f"{who}: clients came back, and the upstream was asked to go on, but less often", came_back > asked >= calls, (came_back, asked))
+def resumption(client, near, far, calls):
+    """Checks the numbers of cuts, calls and resumes."""
+    check(f"{client}: connections were cut", near.cuts >= calls, near.cuts)
+    calls_made = [sum(sent.count(b'"poll"') for sent in wire.sent()) for wire in (near, far)]
+    check(f"{client}: each call was made once, by the client and by the gateway", calls_made == [calls, calls], calls_made)
+    by_clients, upstream = [sum(sent.lower().count(b"last-event-id") for sent in wire.sent()) for wire in (near, far)]
+    check(f"{client}: clients resumed, and fewer resumes reached the upstream", by_clients > upstream >= calls, (by_clients, upstream))
 
 
 def main():
@@ -127,10 +127,10 @@ def main():
         with server("stateless.mjs" if kind == "stateless" else "sessions.mjs") as upstream:
             for name, client in clients.items():
                 if kind == "stateless" and "1." in name:
-                    continue    # there was no such revision
+                    continue    # this SDK does not know the revision
                 columns = [run(client, kind, upstream, urls)]
                 far, port = Wire(upstream), free_port()
-                # The client comes to the relay's port, and says so.
+                # The clients connect to the port of the relay, and send it as the host.
                 allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
                 with gateway(GATEWAY, far.port, **allowed) as behind:
                     near = Wire(behind, port, **({"cut": cut_by(name)} if kind == "polling" else {}))

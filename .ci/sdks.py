@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The guardrail, as the official SDKs of the APIs read what is left of an answer. Usage: sdks.py GUARDRAIL_BINARY, in an
-environment that has what sdks.txt names. A card number is cut into events in every way that a mock can cut it, and must be
-in nothing that the client gets; the rest must be there, as the SDK joins it. Exits 1 if anything is not as it should."""
+"""Reads streams of the guardrail with the official SDKs of the model APIs. Usage: sdks.py GUARDRAIL_BINARY, in an environment with
+the packages of sdks.txt. The mock splits a card number into events in many ways. No part of it may reach the client, and the SDK
+must join the rest of the text correctly. Exits 1 if a check fails."""
 import collections, http.client, json, os, re, subprocess, sys
 
 import anthropic, openai
@@ -9,7 +9,7 @@ from google import genai
 
 CHECKS = []
 CARD = "4111 1111 1111 1111"
-OTHER = "Half of one is 4111 1111, no more. Of the others there is nothing to tell that was not told."     # of a second choice
+OTHER = "Half of one is 4111 1111, no more. Of the others there is nothing to tell that was not told."     # the text of the second choice
 SPLITS = (1, 2, 3, 5, 7, 11, 19)
 
 
@@ -20,7 +20,7 @@ def check(what, fine, detail=""):
 
 
 class Raw:
-    """The bytes of an answer, by a client that knows nothing of events."""
+    """A client that reads the raw bytes of a response."""
 
     def __init__(self, address):
         self.address = address
@@ -33,14 +33,14 @@ class Raw:
 
 
 def texts():
-    """The card at every place in an event, whatever its size."""
+    """Texts with the card number at every offset of an event of any size, and the masked texts."""
     for before in range(max(SPLITS)):
         text = f"Gr\u00fc\u00dfe,{'.' * before} pay with {CARD} or 5500-0000-0000-0004 by May"
         yield text, text.replace(CARD, "[card]").replace("5500-0000-0000-0004", "[card]")
 
 
 def strings(data, place=""):
-    """All strings in JSON, with where they stand."""
+    """All strings in a JSON value, with their paths."""
     if isinstance(data, str):
         yield place, data
     elif isinstance(data, (dict, list)):
@@ -50,13 +50,13 @@ def strings(data, place=""):
 
 
 def few_digits(raw):
-    """No eight digits in a row: in the bytes, and in what stands in one place in one event after the other."""
+    """Returns whether there are no eight digits in a row, in the bytes and in the joined strings of each path over all events."""
     joined = collections.defaultdict(str)
     for line in raw.decode().splitlines():
         if line.startswith("data: {"):
             for place, text in strings(json.loads(line[6:])):
                 joined[place] += text
-    # But for the time at which the mock says that it was asked.
+    # Without the fixed timestamp of the mock.
     texts = [raw.decode().replace("1700000000", ""), *joined.values()]
     return not any(re.search(r"(?:\d[ -]?){8}", text) for text in texts)
 
@@ -121,7 +121,7 @@ def masked(guarded):
         for text, expected in texts():
             for split in SPLITS:
                 headers = {"x-split": str(split), "x-pace-ms": "0"}
-                # The SDKs take their time; every place in every size is for the raw client.
+                # The SDKs are slow: they read a part of the combinations. The raw client reads all of them.
                 if len(text) % 4 == split % 4:
                     sdk(guarded, text, expected, headers)
                 raw = Raw(guarded).post(path, body(text), headers)[2]
@@ -130,7 +130,7 @@ def masked(guarded):
 
 
 def beside_numbers(guarded, open_):
-    """A number beside a card number does not hide it."""
+    """Checks card numbers with other numbers beside them."""
     for text, expected in (
         (f"2 {CARD} are his", "2 [card] are his"),
         ("3-4111-1111-1111-1111 8", "3-[card] 8"),
@@ -143,9 +143,9 @@ def beside_numbers(guarded, open_):
             for path, (sdk, body) in FAMILIES.items():
                 sdk(guarded, text, expected, headers)
                 hidden = few_digits(Raw(guarded).post(path, body(text), headers)[2])
-                check(f"{path}: {text}: what is hidden, {split} letters an event", hidden == ("[card]" in expected), text)
+                check(f"{path}: {text}: hidden if and only if it is a card, {split} letters an event", hidden == ("[card]" in expected), text)
                 bare = few_digits(Raw(open_).post(path, body(text), headers)[2])
-                check(f"{path}: {text}: is there without the guardrail", not bare, text)
+                check(f"{path}: {text}: visible without the guardrail", not bare, text)
 
 
 def untouched(guarded, open_):
@@ -154,13 +154,13 @@ def untouched(guarded, open_):
         for split in SPLITS:
             headers = {"x-split": str(split), "x-pace-ms": "0"}
             same = [Raw(address).post(path, body(text), headers)[2] for address in (guarded, open_)]
-            check(f"{path}: an answer without cards is the same byte for byte", same[0] == same[1], same[0][-200:])
+            check(f"{path}: a stream without cards is byte-identical", same[0] == same[1], same[0][-200:])
     for path, (_, body) in FAMILIES.items():
-        # Gemini says in the path what the others say in the body.
+        # Gemini has the streaming flag in the path, the others in the body.
         path = path.replace("streamGenerateContent?alt=sse", "generateContent")
         answers = [Raw(address).post(path, {**body(CARD), "stream": False}, {}) for address in (guarded, open_)]
         status, kind, raw = answers[0]
-        check(f"{path}: an answer that is no stream is not touched",
+        check(f"{path}: a response that is no stream is unchanged",
               status == 200 and kind == "application/json" and CARD.encode() in raw and answers[0] == answers[1], answers)
     client = openai.OpenAI(base_url=f"http://{guarded}/v1", api_key="none", max_retries=0)
     google = genai.Client(api_key="none", http_options={"base_url": f"http://{guarded}"})
@@ -173,22 +173,22 @@ def untouched(guarded, open_):
         "gemini": google.models.generate_content(model="mock", contents=CARD).text,
     }
     for api, got in read.items():
-        check(f"{api}: the SDK reads an answer that is no stream", got == CARD, got)
+        check(f"{api}: the SDK reads a response that is no stream", got == CARD, got)
 
 
 def in_time(guarded):
-    """A slow answer is not held back: the first letters are there long before the last."""
+    """Checks that a slow stream is not held: the first letters arrive long before the last."""
     import time
     client = openai.OpenAI(base_url=f"http://{guarded}/v1", api_key="none", max_retries=0)
     headers = {"x-split": "4", "x-pace-ms": "100"}
     begun = time.monotonic()
     stream = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "word " * 20}], stream=True, extra_headers=headers)
     first = next(time.monotonic() - begun for piece in stream if piece.choices and piece.choices[0].delta.content)
-    check("the first letters come within the window's time", first < 1.5, first)
+    check("the first letters arrive within the delay of the window", first < 1.5, first)
     stream.close()
     for path, (_, body) in FAMILIES.items():
         raw = Raw(guarded).post(path, body(f"Pay with {CARD}."), {"x-pace-ms": "60"})[2]
-        check(f"{path}: no card, where it takes a while to come", few_digits(raw) and raw.count(b"[card]") >= 1, raw[-300:])
+        check(f"{path}: no card in a slow stream", few_digits(raw) and raw.count(b"[card]") >= 1, raw[-300:])
 
 
 def blocked(guarded):
@@ -202,21 +202,21 @@ def blocked(guarded):
             final = chunks[-1].snapshot
             said = final.choices[0].message.content
             check("openai chat: blocked, in all choices", [choice.finish_reason for choice in final.choices] == ["content_filter"] * 2, final)
-            check("openai chat: nothing of it", text.startswith(said) and "Night" not in said, said)
-            check("openai chat: the other choice, as far as it came", OTHER.startswith(final.choices[1].message.content), final)
-            check("openai chat: one answer", len({(event.chunk.id, event.chunk.model) for event in chunks}) == 1, final)
+            check("openai chat: nothing of the phrase", text.startswith(said) and "Night" not in said, said)
+            check("openai chat: the beginning of the other choice", OTHER.startswith(final.choices[1].message.content), final)
+            check("openai chat: one response id and model", len({(event.chunk.id, event.chunk.model) for event in chunks}) == 1, final)
             try:
-                check("openai chat: the SDK does not take it for an answer", not stream.get_final_completion())
+                check("openai chat: the SDK reports the content filter", not stream.get_final_completion())
             except openai.ContentFilterFinishReasonError:
-                check("openai chat: the SDK does not take it for an answer", True)
+                check("openai chat: the SDK reports the content filter", True)
 
         events = list(client.responses.create(model="mock", input=text, stream=True, extra_headers=headers))
         said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
         first, last = events[0], events[-1]
         check("openai responses: blocked", last.type == "response.incomplete" and last.response.status == "incomplete"
               and last.response.incomplete_details.reason == "content_filter", last)
-        check("openai responses: nothing of it", text.startswith(said) and "Night" not in said, said)
-        check("openai responses: one answer", first.response.id == last.response.id, (first, last))
+        check("openai responses: nothing of the phrase", text.startswith(said) and "Night" not in said, said)
+        check("openai responses: one response id", first.response.id == last.response.id, (first, last))
         check("openai responses: in order", [event.sequence_number for event in events] == list(range(len(events))), last)
 
         client = anthropic.Anthropic(base_url=f"http://{guarded}", api_key="none", max_retries=0)
@@ -227,17 +227,17 @@ def blocked(guarded):
             stops = [event.index for event in events if event.type == "content_block_stop"]
         check("anthropic: blocked", final.stop_reason == "refusal" and events[-1].type == "message_stop", final)
         check("anthropic: every block is closed", stops == [0], stops)
-        check("anthropic: nothing of it", text.startswith(said) and "Night" not in said, said)
+        check("anthropic: nothing of the phrase", text.startswith(said) and "Night" not in said, said)
 
         client = genai.Client(api_key="none", http_options={"base_url": f"http://{guarded}", "headers": headers})
         pieces = list(client.models.generate_content_stream(model="mock", contents=text))
         said = "".join(piece.text or "" for piece in pieces)
         check("gemini: blocked", pieces[-1].candidates[0].finish_reason.name == "SAFETY", pieces[-1])
-        check("gemini: one answer", len({piece.response_id for piece in pieces}) == 1, pieces[-1])
-        check("gemini: nothing of it", text.startswith(said) and "Night" not in said, said)
+        check("gemini: one response id", len({piece.response_id for piece in pieces}) == 1, pieces[-1])
+        check("gemini: nothing of the phrase", text.startswith(said) and "Night" not in said, said)
         for path, (_, body) in FAMILIES.items():
             raw = Raw(guarded).post(path, body(text), headers)[2]
-            check(f"{path}: the last word is in no byte", b"ingale" not in raw and b"secret" not in raw, raw[-300:])
+            check(f"{path}: the end of the phrase is in no byte", b"ingale" not in raw and b"secret" not in raw, raw[-300:])
 
 
 def main():
@@ -250,7 +250,7 @@ def main():
     guarded, open_ = (f"127.0.0.1:{port}" for port in ports)
     p = subprocess.Popen([sys.argv[1], "--listen", guarded, "--mock-listen", open_], stdout=subprocess.PIPE, text=True, env=os.environ)
     try:
-        p.stdout.readline()     # then it listens
+        p.stdout.readline()     # printed when it listens
         masked(guarded)
         beside_numbers(guarded, open_)
         untouched(guarded, open_)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The gateway in front of servers that were not written for it: nginx, Python's http.server, axum (the gateway's own
-demo upstream). Usage: servers.py GATEWAY_BINARY. Needs nginx and Python 3.9; exits 1 if anything is not as it should."""
+"""Runs the gateway in front of other servers: nginx, Python's http.server, and axum (the demo upstream of the gateway). Usage:
+servers.py GATEWAY_BINARY. Needs nginx and Python 3.9. Exits 1 if a check fails."""
 import gzip, hashlib, http.client, http.server, os, pathlib, re, shutil, socket, subprocess, sys, tempfile, threading, time
 
 GATEWAY = sys.argv[1]
@@ -50,7 +50,7 @@ class Gateway:
 
 
 def arrival_gaps(response, marker):
-    """When each event arrived, as the gaps between them in seconds."""
+    """Returns the times between the arrivals of events, in seconds."""
     times = []
     while line := response.readline():
         if marker in line:
@@ -88,12 +88,12 @@ http {{ access_log off; client_body_temp_path {folder}/body; client_max_body_siz
                 r = gw.ask("GET", "/feed.sse", headers={"Accept-Encoding": coding} if coding else {})
                 got = r.read()
                 check(f"nginx: a stream is inspected, coding `{coding}`", got == b"id: 1\ndata: open\n\n\ndata: close\n\n", got)
-                check("nginx: and its head says so", r.getheader("cache-control") == "no-store, no-transform" and r.getheader("etag") is None
+                check("nginx: its head is that of an inspected stream", r.getheader("cache-control") == "no-store, no-transform" and r.getheader("etag") is None
                       and r.getheader("content-length") is None and r.getheader("content-encoding") is None)
             r = gw.ask("HEAD", "/feed.sse")
             check("nginx: HEAD of a stream", r.status == 200 and r.getheader("cache-control") == "no-store, no-transform" and r.read() == b"")
             r = gw.ask("GET", "/feed.sse", headers={"Range": "bytes=0-20"})
-            check("nginx: a range of a stream is refused", r.status == 502, r.status)
+            check("nginx: a range of a stream is rejected", r.status == 502, r.status)
             check("nginx: 404 passes", gw.ask("GET", "/none").status == 404)
             r = gw.ask("GET", "/page.json", headers={"If-None-Match": gw.ask("GET", "/page.json").getheader("etag")})
             check("nginx: 304 passes", r.status == 304)
@@ -103,7 +103,7 @@ http {{ access_log off; client_body_temp_path {folder}/body; client_max_body_siz
 
 
 STREAM = ("Content-Type", "text/event-stream")
-HOSTILE = {     # heads by which an upstream could get a stream past the inspection, or an answer cut short
+HOSTILE = {     # response heads that try to bypass the inspection or to truncate the response
     "/hidden": [STREAM, ("Connection", "close, Content-Type")],
     "/coded": [STREAM, ("Connection", "close"), ("Transfer-Encoding", "gzip, chunked")],
     "/both": [("Content-Type", "application/json"), ("Connection", "close"), ("Content-Length", "5"), ("Transfer-Encoding", "chunked")],
@@ -153,7 +153,7 @@ class Script(http.server.BaseHTTPRequestHandler):
         for n in range(5):
             self.wfile.write(f"data: {n} of {len(body)}\n\n".encode())
             time.sleep(0.15)
-        self.wfile.write(b"data: SECRET\n\ndata: [DONE]\n")      # many servers forget the last blank line
+        self.wfile.write(b"data: SECRET\n\ndata: [DONE]\n")      # many servers omit the last blank line
 
     do_POST = do_PUT = do_HEAD = do_GET
 
@@ -167,23 +167,23 @@ def python():
             gaps = arrival_gaps(r, b"data: ")
             check(f"http.server: events of a {method} arrive one at a time", len(gaps) >= 4 and min(gaps[:4]) > 0.05, gaps)
         got = gw.ask("GET", "/stream").read()
-        check("http.server: denied event gone, unfinished rest kept", got.endswith(b"data: 4 of 0\n\ndata: [DONE]\n"), got)
+        check("http.server: the denied event is dropped, the unfinished rest is not", got.endswith(b"data: 4 of 0\n\ndata: [DONE]\n"), got)
         big = os.urandom(64 << 20)
         r = gw.ask("POST", "/digest", big)
         check("http.server: a 64 MiB upload is intact", r.status == 201 and r.read().decode() == hashlib.sha256(big).hexdigest())
         r = gw.ask("POST", "/digest", iter([big[i:i + 65536] for i in range(0, len(big), 65536)]))
-        check("http.server: and a chunked one", r.status == 201 and r.read().decode() == hashlib.sha256(big).hexdigest())
+        check("http.server: a chunked upload is intact", r.status == 201 and r.read().decode() == hashlib.sha256(big).hexdigest())
         r = gw.ask("HEAD", "/stream")
         check("http.server: HEAD", r.status == 200 and r.read() == b"")
         got = gw.ask("GET", "/hidden").read()
         check("http.server: Connection cannot hide the type of a stream", got == b"data: upgrade no\n\n", got)
-        check("http.server: an unknown transfer coding is refused", gw.ask("GET", "/coded").status == 502)
+        check("http.server: an unknown transfer coding is rejected", gw.ask("GET", "/coded").status == 502)
         r = gw.ask("GET", "/both")
-        check("http.server: the chunked length holds", r.getheader("content-length") is None and len(r.read()) == 32)
+        check("http.server: Transfer-Encoding overrides Content-Length", r.getheader("content-length") is None and len(r.read()) == 32)
         got = gw.ask("GET", "/upgrade", headers={"Connection": "Upgrade", "Upgrade": "h2c"}).read()
-        check("http.server: no other HTTP is offered", got == b"data: upgrade no\n\n", got)
+        check("http.server: the upgrade header is not forwarded", got == b"data: upgrade no\n\n", got)
     n = len(Script.requests)
-    check("http.server: one request for each of ours", n == 10, Script.requests)
+    check("http.server: the upstream gets each request once", n == 10, Script.requests)
     server.shutdown()
 
 
@@ -202,7 +202,7 @@ def axum():
 
 
 def raw(gw, *sent, room=None):
-    """A client that writes what it likes, and has so much room for what comes back."""
+    """Sends raw bytes. Returns the client socket, with a receive buffer of `room` bytes."""
     client = socket.socket()
     if room:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
@@ -244,24 +244,24 @@ def sockets():
                 except OSError:
                     pass
                 took = time.monotonic() - begun
-                check(f"a client that leaves with {what} unread, {'after' if head else 'before'} the head, is seen", took < 1, took)
+                check(f"the gateway notices a client disconnect with {what} unread, {'after' if head else 'before'} the head", took < 1, took)
         for version, end in ((b"1.0", "reset"), (b"1.1", "closed")):
             client = raw(gw, b"GET / HTTP/", version, b"\r\nHost: x\r\n\r\n")
             asked, _ = upstream.accept()
             asked.recv(65536)
             asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: SECRET\n\n")
             got = read_all(client)
-            check(f"HTTP/{version.decode()}: a cut looks cut, and the event before it is there",
+            check(f"HTTP/{version.decode()}: a cut looks cut, and the event before it arrives",
                   got[1] == end and b"data: 1\n\n" in got[0] and b"\r\n0\r\n" not in got[0], got)
         client = raw(gw, b"GET / HTTP/1.0\r\n\r\n", room=4096)
         asked, _ = upstream.accept()
         asked.recv(65536)
         events = b"data: %s\n\n" % (b"x" * 1000) * 200
         asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + events + b"data: SECRET\n\n")
-        read_all(asked)     # until the gateway has seen the failure
+        read_all(asked)     # until the gateway has closed the upstream connection
         time.sleep(0.5)
         got = read_all(client)
-        check("HTTP/1.0: a client that takes its time gets all that came before a cut",
+        check("HTTP/1.0: a slow client gets all events before a cut",
               got[1] == "reset" and got[0].endswith(events), (got[1], len(got[0])))
         for method, status, body in ((b"GET", b"200", b"data: 1\n\n"), (b"HEAD", b"200", b""), (b"GET", b"204", b"")):
             client = raw(gw, method, b" / HTTP/1.0\r\n\r\n")
@@ -270,14 +270,14 @@ def sockets():
             asked.sendall(b"HTTP/1.1 %s X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n%s" % (status, body))
             asked.close()
             got = read_all(client)
-            check(f"HTTP/1.0: an end looks like one: {method.decode()}, {status.decode()}",
+            check(f"HTTP/1.0: an end looks like an end: {method.decode()}, {status.decode()}",
                   got[1] == "closed" and got[0].split(b"\r\n\r\n")[1:] == [body], got)
         for what, head, status in (
             ("two hosts", b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n", b"400"),
             ("no host", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"400"),
-            ("a transfer coding that is not known",
+            ("an unknown transfer coding",
              b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"501"),
-            ("chunks that are none",
+            ("malformed chunks",
              b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n", b"400"),
         ):
             got = read_all(raw(gw, head))[0]
@@ -309,7 +309,7 @@ def bad_starts():
     taken.listen()
     for what, args, word in (
         ("a taken port", ["--listen", f"127.0.0.1:{taken.getsockname()[1]}"], "SSEP_LISTEN"),
-        ("an upstream of no scheme", ["--listen", "127.0.0.1:0", "--upstream", "localhost:1"], "SSEP_UPSTREAM"),
+        ("an upstream without a scheme", ["--listen", "127.0.0.1:0", "--upstream", "localhost:1"], "SSEP_UPSTREAM"),
         ("an upstream with a path", ["--listen", "127.0.0.1:0", "--upstream", "http://localhost:1/x"], "SSEP_UPSTREAM"),
         ("an empty text", ["--deny", ""], "empty"),
     ):

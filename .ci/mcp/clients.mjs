@@ -1,5 +1,5 @@
-// What a client does by the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is that
-// of the SDK, 1 or 2, and KIND that of the server: sessions, polling, stateless or legacy.
+// Clients with the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is the generation
+// of the SDK, 1 or 2, and KIND the kind of the server: sessions, polling, stateless or legacy.
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 const [generation, kind, ...urls] = process.argv.slice(2);
@@ -29,10 +29,10 @@ async function connect(url) {
         ({ role: 'assistant', model: 'none', content: { type: 'text', text: `So ${params.messages[0].content.text}` } }));
     client.setRequestHandler(name('roots/list'), () => ({ roots: [{ uri: 'file:///project', name: 'project' }] }));
     const transport = new sdk[kind === 'legacy' ? 'SSEClientTransport' : 'StreamableHTTPClientTransport'](new URL(url));
-    // What arrives. The SDK calls its handlers a little later: never, for progress that comes together with the result.
+    // All messages that arrive. The SDK calls its handlers later, and not at all for progress that arrives with the result.
     const messages = [];
     transport.onmessage = message => { messages.push(message); };
-    const told = (what, field) => messages.filter(({ method }) => method === `notifications/${what}`).map(({ params }) => params[field]);
+    const notified = (what, field) => messages.filter(({ method }) => method === `notifications/${what}`).map(({ params }) => params[field]);
     await client.connect(transport, { timeout: 10_000 });
     const call = async (name, args = {}, options = {}, _meta = undefined) => {
         const params = { name, arguments: args, ...(_meta && { _meta }) };
@@ -40,7 +40,7 @@ async function connect(url) {
         const result = await (generation === '1' ? client.callTool(params, undefined, options) : client.callTool(params, options));
         return result.content[0].text;
     };
-    return { client, transport, call, told };
+    return { client, transport, call, notified };
 }
 
 async function together(call) {
@@ -49,19 +49,19 @@ async function together(call) {
     check('eight calls at once, each with its answer', JSON.stringify(got) === JSON.stringify(words), got);
 }
 
-async function both({ client, call, told }) {
+async function both({ client, call, notified }) {
     const { tools } = await client.listTools();
     check('the tools', tools.some(tool => tool.name === 'echo'), tools);
     await call('test_tool_with_progress', {}, { onprogress: () => {} });
-    const progress = told('progress', 'progress');
-    check('progress on the way', progress.join() === '0,50,100', progress);
+    const progress = notified('progress', 'progress');
+    check('progress before the result', progress.join() === '0,50,100', progress);
     await together(call);
 }
 
-async function asked({ call, told }) {
+async function asked({ call, notified }) {
     await call('test_tool_with_logging');
-    const logs = told('message', 'data');
-    check('log messages on the way', logs.length === 3, logs);
+    const logs = notified('message', 'data');
+    check('log messages before the result', logs.length === 3, logs);
     let got = await call('test_elicitation', { message: 'Who?' });
     check('the server asks the user', got === 'User response: action=accept, content={"username":"ann","email":"a@b","name":"Ann"}', got);
     got = await call('test_sampling', { prompt: 'it is' });
@@ -73,28 +73,28 @@ async function sessions(url) {
     await both(first);
     await asked(first);
     const got = await first.call('test_reconnection');
-    check('the client comes back for a result', got === 'It came after all', got);
+    check('the client resumes and gets its result', got === 'It came after all', got);
     const id = first.transport.sessionId;
     await first.transport.terminateSession();
     const again = new sdk.StreamableHTTPClientTransport(new URL(url), { sessionId: id });
     await again.start();
     const refused = await again.send({ jsonrpc: '2.0', id: 1, method: 'tools/list' }).then(() => null, error => error);
-    check('an ended session is no more', refused?.code === 404 || refused?.status === 404, String(refused?.stack));
+    check('an ended session gives 404', refused?.code === 404 || refused?.status === 404, String(refused?.stack));
     await again.close();
     await first.client.close();
     const second = await connect(url);
     await together(second.call);
-    check('a new session is another', id && second.transport.sessionId && second.transport.sessionId !== id, id);
+    check('a new session has a new id', id && second.transport.sessionId && second.transport.sessionId !== id, id);
     await second.transport.terminateSession();
     await second.client.close();
 }
 
 async function polling(url) {
-    const { client, transport, call, told } = await connect(url);
+    const { client, transport, call, notified } = await connect(url);
     const names = ['ann', 'bob', 'cid'];
     const got = await Promise.all(names.map(name => call('poll', { name })));
     check('each call has its result', got.join() === names.map(name => `${name} is done`).join(), got);
-    const logs = told('message', 'data');
+    const logs = notified('message', 'data');
     for (const name of names) {
         const counted = logs.filter(log => log.startsWith(name)).map(log => Number(log.split(' ')[1]));
         check('every message once, in order', counted.join() === [...Array(20).keys()].map(n => n + 1).join(), counted);
@@ -105,18 +105,18 @@ async function polling(url) {
 
 async function stateless(url) {
     const connected = await connect(url);
-    const { client, call, told } = connected;
+    const { client, call, notified } = connected;
     await both(connected);
     await call('test_logging_tool', {}, {}, { 'io.modelcontextprotocol/logLevel': 'info' });
-    const logs = told('message', 'data');
-    check('a log message for who wants it', logs.length === 1, logs);
+    const logs = notified('message', 'data');
+    check('a log message if the client requests it', logs.length === 1, logs);
     const got = await call('test_input_required_result_multiple_inputs');
-    check('the server asks by its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/project/.test(got), got);
+    check('the server asks the client in its result', /state-ok .*Ann.*So Generate a greeting.*file:\/\/\/project/.test(got), got);
     const changed = new Promise(done => client.setNotificationHandler(name('notifications/tools/list_changed'), done));
     const subscription = await client.listen({ toolsListChanged: true });
     await call('test_trigger_tool_change');
     const known = await Promise.race([changed, new Promise((_, fail) => setTimeout(fail, 5000))]).then(() => true, () => false);
-    check('a subscriber is told of a change', known);
+    check('a subscriber is notified of a change', known);
     await subscription.close();
     await client.close();
 }
@@ -128,8 +128,8 @@ async function legacy(url) {
     await connected.client.close();
 }
 
-// All at once. What has no end has none in twenty seconds.
-const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('no end')));
+// All URLs at once, with a limit of twenty seconds.
+const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('not finished after 20 s')));
 await Promise.all(urls.map(url => current.run(url, () =>
     Promise.race([late, { sessions, polling, stateless, legacy }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
 process.exit();

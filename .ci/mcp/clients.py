@@ -1,5 +1,5 @@
-"""What a client does by the official Python SDK, of either generation. Usage: clients.py KIND URL..., where KIND is that of
-the server: sessions, polling, stateless or legacy."""
+"""Clients with the official Python SDK of either generation. Usage: clients.py KIND URL..., where KIND is the kind of the server:
+sessions, polling, stateless or legacy."""
 import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback
 
 import mcp
@@ -31,7 +31,7 @@ async def roots(*_):
 
 @contextlib.asynccontextmanager
 async def connect(url):
-    """A client, and the log messages that it gets."""
+    """Yields a client and the list of log messages that it gets."""
     logs = []
 
     async def log(params):
@@ -68,13 +68,13 @@ async def both(client):
         progress.append(n)
 
     await call(client, "test_tool_with_progress", progress_callback=note)
-    check("progress on the way", progress == [0, 50, 100], progress)
+    check("progress before the result", progress == [0, 50, 100], progress)
     await together(client)
 
 
 async def asked(client, logs):
     await call(client, "test_tool_with_logging")
-    check("log messages on the way", len(logs) == 3, logs)
+    check("log messages before the result", len(logs) == 3, logs)
     got = await call(client, "test_elicitation", {"message": "Who?"})
     check("the server asks the user", got == 'User response: action=accept, content={"username":"ann","email":"a@b","name":"Ann"}', got)
     got = await call(client, "test_sampling", {"prompt": "it is"})
@@ -86,7 +86,7 @@ async def sessions(url):
         await both(client)
         await asked(client, logs)
         got = await call(client, "test_reconnection")
-        check("the client comes back for a result", got == "It came after all", got)
+        check("the client resumes and gets its result", got == "It came after all", got)
     async with connect(url) as (client, _):     # the first has ended its session
         await together(client)
 
@@ -106,12 +106,12 @@ async def stateless(url):
     async with connect(url) as (client, logs):
         await both(client)
         await call(client, "test_logging_tool", meta={"io.modelcontextprotocol/logLevel": "info"})
-        check("a log message for who wants it", len(logs) == 1, logs)
+        check("a log message if the client requests it", len(logs) == 1, logs)
         got = await call(client, "test_input_required_result_multiple_inputs")
-        check("the server asks by its result", re.search("state-ok .*Ann.*So Generate a greeting.*file:///project", got), got)
+        check("the server asks the client in its result", re.search("state-ok .*Ann.*So Generate a greeting.*file:///project", got), got)
         async with asyncio.timeout(5), client.listen(tools_list_changed=True) as changes:
             await call(client, "test_trigger_tool_change")
-            check("a subscriber is told of a change", await anext(aiter(changes)) is not None)
+            check("a subscriber is notified of a change", await anext(aiter(changes)) is not None)
 
 
 async def legacy(url):

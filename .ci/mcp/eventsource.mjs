@@ -1,7 +1,7 @@
-// EventSources of the npm package, as many as there are URLs. Each prints the numbers that it was sent, once it is told the end.
+// One EventSource of the npm package for each URL. Each prints the numbers that it got when it gets the event `end`.
 import { EventSource } from 'eventsource';
 
-// The package's own timer keeps no process alive.
+// The timers of the package do not keep the process alive.
 const alive = setInterval(() => {}, 1000);
 await Promise.all(process.argv.slice(2).map(url => new Promise(done => {
     const source = new EventSource(url);

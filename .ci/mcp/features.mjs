@@ -1,5 +1,5 @@
-// What the servers offer, the same with the SDK of each generation: the tools, resources and prompts by which the
-// conformance suite goes. A tool runs with its arguments and a `call`, which says what the SDK can do for it.
+// The tools, resources and prompts that the conformance suite requires, for the SDKs of both generations. A tool gets its
+// arguments and a `call` with the functions of the SDK.
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==';
 const WAV = 'UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA=';
 
@@ -55,7 +55,7 @@ export const tools = {
     }),
 };
 
-// The server asks the client, while the call goes on.
+// Tools that send requests to the client during the call.
 export const sessionTools = {
     test_tool_with_logging: tool('Log messages on the way', async (_, call) => {
         for (const data of ['Tool execution started', 'Tool processing data', 'Tool execution completed']) {
@@ -98,7 +98,7 @@ export const sessionTools = {
     }, object({ name: string })),
 };
 
-// The server asks by its result, and the client calls again with the answers.
+// Tools that ask the client in their result. The client calls again with the answers.
 const round = (run, ...names) => tool('Asks by its result', async (_, call) => {
     const missing = names.some(name => typeof call.answers[name] !== 'object' || call.answers[name] === null);
     return (await run(call, missing)) || { content: [text(`state-ok ${names.map(name => JSON.stringify(call.answers[name]))}`)] };
@@ -107,7 +107,7 @@ const inputs = (inputRequests, requestState) => ({ resultType: 'input_required',
 const asConfirm = form('Please confirm', object({ ok: { type: 'boolean' } }));
 
 export const roundTools = {
-    test_logging_tool: tool('A log message, for who wants it', async (_, call) => {
+    test_logging_tool: tool('A log message, if the client requests it', async (_, call) => {
         await call.log('info', 'Here it is');
         return { content: [text('done')] };
     }),

@@ -1,9 +1,9 @@
-"""A relay between two sides, which keeps what goes over it, and can break it."""
+"""A relay between two sides that records the traffic and can break connections."""
 import contextlib, random, re, socket, struct, threading
 
 
 class Talk:
-    """One connection: what was sent and what came back, the last request, and what has come of its answer."""
+    """One connection: the bytes of both directions, the last request, and its response so far."""
 
     def __init__(self, near, far):
         self.near, self.far = near, far
@@ -12,8 +12,8 @@ class Talk:
 
 
 class Relay:
-    """Passes on what comes at its port, and keeps it. The answers to requests of which `cut` says so are cut short, each in the
-    middle of an event, but not before the first: a client without an id has nothing to come back with."""
+    """Forwards and records the bytes of both directions. If `cut(request)` is true, it cuts the response in the middle of an event, but
+    not before the end of the first event: a client without an id cannot resume."""
 
     def __init__(self, target, port=0, cut=lambda request: False):
         self.target, self.talks, self.cut, self.cuts = target, [], cut, 0
@@ -59,7 +59,7 @@ class Relay:
 
     @staticmethod
     def end(talk, data):
-        """How much of this passes before the cut, if it comes now."""
+        """Returns the number of bytes of `data` to forward before the cut, or `None` if the cut comes later."""
         before = len(talk.answer)
         talk.answer += data
         events = list(re.finditer(rb"data: ?\S.*?\n\n", talk.answer, re.DOTALL))
@@ -68,7 +68,7 @@ class Relay:
         return events[talk.events - 1].end() - before + random.randint(0, 40)
 
     def break_all(self):
-        """Breaks all connections over which something has come back; what is on its way is lost."""
+        """Breaks all connections with at least one response event. Bytes in transit are lost."""
         for talk in self.talks:
             if b"\ndata:" in talk.came and talk.near.fileno() >= 0:
                 with contextlib.suppress(OSError):
@@ -88,5 +88,5 @@ class Relay:
         return [bytes(talk.sent) for talk in self.talks]
 
     def came(self):
-        """As it was written: without the sizes of chunks, which may part an id."""
+        """Returns the responses without chunk sizes, which could split an id."""
         return [re.sub(rb"\r\n[0-9a-f]+\r\n", b"", bytes(talk.came)) for talk in self.talks]

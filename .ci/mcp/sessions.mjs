@@ -1,4 +1,4 @@
-// A server of the generation with sessions, by the SDK of that time: Streamable HTTP at /mcp, and the transport of
+// A server with sessions, with the first generation of the SDK: Streamable HTTP at /mcp, and the HTTP+SSE transport of
 // 2024-11-05 at /m/FORM/sse. Usage: node sessions.mjs PORT.
 import { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { createMcpExpressApp } from '@modelcontextprotocol/sdk/server/express.js';
@@ -36,7 +36,7 @@ function server() {
     return server;
 }
 
-// The events of one stream after one of them, for who comes back.
+// Stores the events of all streams, and replays those after an id of the same stream.
 const events = [];
 const eventStore = {
     async storeEvent(stream, message) {
@@ -58,7 +58,7 @@ const app = createMcpExpressApp();
 app.all('/mcp', async (request, response) => {
     const id = request.headers['mcp-session-id'];
     let transport = transports.get(id);
-    // The stable suite agrees on one version and then names another in some scenarios: what was agreed on holds.
+    // In some scenarios the stable suite negotiates one version and then sends another. The negotiated one applies.
     const version = request.rawHeaders.findIndex(name => name.toLowerCase() === 'mcp-protocol-version');
     if (version >= 0) request.rawHeaders[version + 1] = '2025-11-25';
     if (!transport && !id && request.method === 'POST' && isInitializeRequest(request.body)) {
@@ -76,8 +76,8 @@ app.all('/mcp', async (request, response) => {
     response.status(status).json({ jsonrpc: '2.0', error: { code: -32000, message }, id: null });
 });
 
-// The transport of 2024-11-05, which tells by its first event where to POST: in every form that a URL can have. FORM is
-// `pieces` for an event that arrives so, or one of relative, path and url, and where the id is, as in url-session_id.
+// The HTTP+SSE transport of 2024-11-05. Its first event has the URL to POST to, in any form of URL. FORM is `pieces` for an event
+// that is sent in pieces, or the kind of URL (relative, path or url) and the place of the id, as in url-session_id.
 const where = {
     relative: () => 'messages',
     path: form => `/m/${form}/messages`,

@@ -1,4 +1,4 @@
-// A server of 2026-07-28, by the SDK of that time. Usage: node stateless.mjs PORT.
+// A server of revision 2026-07-28, with the second generation of the SDK. Usage: node stateless.mjs PORT.
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import {
     createMcpHandler, createRequestStateCodec, fromJsonSchema, hostHeaderValidationResponse, localhostAllowedHostnames,
@@ -7,7 +7,7 @@ import {
 import { createServer } from 'node:http';
 import { capabilities, info, methods, roundTools, tools } from './features.mjs';
 
-const codec = createRequestStateCodec({ key: 'a key that is of no use to anybody else' });
+const codec = createRequestStateCodec({ key: 'a key that only this test server ever uses' });
 
 function call(context) {
     const { mcpReq } = context;

@@ -1,1 +1,1 @@
-//! Holds the tests in `tests/`, which drive `tower_sse_proxy::replay::model`.
+//! The package of the tests in `tests/`, which drive `tower_sse_proxy::replay::model`.

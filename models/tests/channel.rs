@@ -1,5 +1,5 @@
-//! Whoever reads and whoever writes, in every order: nothing is missed, nothing comes twice, and nobody sleeps who has something to
-//! do. (loom takes a model in which nobody can go on for a failure.)
+//! Model checks of one log with a writer and readers, in all thread interleavings: readers get each event once and in order, or
+//! learn that they lag, and no thread waits forever. loom reports a deadlock as a failure.
 
 use std::{
     env,
@@ -11,29 +11,30 @@ use std::{
 use loom::{future::block_on, model::Builder, thread};
 use tower_sse_proxy::replay::model::{Found, Read, Stream};
 
-/// Runs it in every order in which no thread is interrupted more often than that: three threads have too many orders for more.
+/// Runs `check` in all interleavings with at most `preemptions` preemptions for each thread. With three threads,
+/// more preemptions give too many interleavings.
 ///
-/// In a process of its own: where loom finds that nobody can go on, what it unwinds may abort all of the tests.
-fn model(interruptions: usize, what: impl Fn() + Send + Sync + 'static) {
-    const ALONE: &str = "A_MODEL_ALONE";
-    if env::var_os(ALONE).is_some() {
+/// Runs it in a child process, because the unwinding after a deadlock may abort the whole test binary.
+fn model(preemptions: usize, check: impl Fn() + Send + Sync + 'static) {
+    const CHILD: &str = "MODEL_CHILD_PROCESS";
+    if env::var_os(CHILD).is_some() {
         let mut model = Builder::new();
-        model.preemption_bound = Some(interruptions);
+        model.preemption_bound = Some(preemptions);
         model.max_branches = 10_000;
-        return model.check(what);
+        return model.check(check);
     }
     let test = std::thread::current().name().unwrap().to_owned();
-    let alone = Command::new(env::current_exe().unwrap())
+    let child = Command::new(env::current_exe().unwrap())
         .args([&test, "--exact", "--nocapture"])
-        .envs([(ALONE, "1"), ("RUST_BACKTRACE", "0")])
+        .envs([(CHILD, "1"), ("RUST_BACKTRACE", "0")])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&alone.stderr);
-    assert!(alone.status.success(), "{told}");
+    let output = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{output}");
 }
 
 #[test]
-fn a_reader_gets_everything_from_a_writer_that_heeds_it() {
+fn single_reader_gets_all_events_of_a_waiting_writer() {
     model(4, move || {
         let stream = Stream::new(1);
         let mut reader = stream.read(stream.oldest());
@@ -47,7 +48,7 @@ fn a_reader_gets_everything_from_a_writer_that_heeds_it() {
 }
 
 #[test]
-fn who_comes_back_in_the_middle_of_a_write_misses_nothing() {
+fn reader_that_resumes_during_a_write_misses_nothing() {
     model(6, || {
         let stream = Stream::with(8, 1);
         let writer = {
@@ -58,8 +59,8 @@ fn who_comes_back_in_the_middle_of_a_write_misses_nothing() {
                 stream.complete();
             })
         };
-        let (Found::At(at) | Found::Ended(at)) = stream.after(0) else {
-            panic!("all is kept");
+        let (Found::At(at) | Found::Over(at)) = stream.after(0) else {
+            panic!("the log has all events");
         };
         let mut reader = stream.read(at);
         assert_eq!(block_on(reader.rest()), (vec![1, 2], Read::End));
@@ -68,13 +69,13 @@ fn who_comes_back_in_the_middle_of_a_write_misses_nothing() {
 }
 
 #[test]
-fn who_comes_back_to_what_is_let_go_has_it_all_or_is_told() {
+fn reader_that_resumes_during_eviction_gets_all_events_or_lags() {
     model(6, || {
         let stream = Stream::with(2, 2);
         let writer = {
             let stream = stream.clone();
             thread::spawn(move || {
-                // Nobody may be there yet to heed.
+                // The writer does not wait, because there may be no reader yet.
                 stream.write(1);
                 stream.write(1);
                 stream.complete();
@@ -83,8 +84,8 @@ fn who_comes_back_to_what_is_let_go_has_it_all_or_is_told() {
         match stream.after(0) {
             Found::At(at) | Found::Ended(at) => match block_on(stream.read(at).rest()) {
                 (all, Read::End) => assert_eq!(all, [1, 2, 3]),
-                (some, over) => {
-                    assert_eq!(over, Read::Lagged);
+                (some, end) => {
+                    assert_eq!(end, Read::Lagged);
                     assert!([1, 2, 3].starts_with(&some), "{some:?}");
                 }
             },
@@ -95,18 +96,18 @@ fn who_comes_back_to_what_is_let_go_has_it_all_or_is_told() {
 }
 
 #[test]
-fn a_writer_goes_on_when_the_last_reader_leaves() {
+fn writer_continues_when_the_last_reader_disconnects() {
     model(6, || {
         let stream = Stream::new(1);
         let reader = stream.read(stream.oldest());
-        let leaves = thread::spawn(move || drop(reader));
+        let disconnect = thread::spawn(move || drop(reader));
         assert!(block_on(stream.write_until(3)));
-        leaves.join().unwrap();
+        disconnect.join().unwrap();
     });
 }
 
 #[test]
-fn a_reader_that_is_left_behind_holds_nobody_back_and_is_told() {
+fn lagging_reader_learns_it_and_does_not_delay_the_other() {
     model(2, || {
         let stream = Stream::new(1);
         let mut one = stream.read(stream.oldest());
@@ -120,39 +121,39 @@ fn a_reader_that_is_left_behind_holds_nobody_back_and_is_told() {
         };
         let other = thread::spawn(move || {
             let rest = block_on(other.rest());
-            // It keeps its seat until both are done.
+            // Returns the reader, so that it stays connected until both have ended.
             (rest, other)
         });
         let one = block_on(one.rest());
-        let (other, _seat) = other.join().unwrap();
+        let (other, _reader) = other.join().unwrap();
         let rests = [one, other];
-        for (some, over) in &rests {
-            match over {
+        for (some, end) in &rests {
+            match end {
                 Read::End => assert_eq!(*some, [0, 1]),
-                over => {
-                    assert_eq!(*over, Read::Lagged);
+                end => {
+                    assert_eq!(*end, Read::Lagged);
                     assert!([0, 1].starts_with(some), "{some:?}");
                 }
             }
         }
-        let told = rests.iter().filter(|(_, over)| *over == Read::Lagged);
-        assert!(told.count() < 2, "one of them was ahead: {rests:?}");
+        let lagged = rests.iter().filter(|(_, end)| *end == Read::Lagged);
+        assert!(lagged.count() < 2, "both readers lag: {rests:?}");
         writer.join().unwrap();
     });
 }
 
 #[test]
-fn when_the_reader_leaves_that_is_ahead_the_writer_waits_for_the_other() {
+fn writer_waits_for_the_slow_reader_when_the_fast_one_disconnects() {
     model(3, || {
         let stream = Stream::new(2);
         let mut ahead = stream.read(stream.oldest());
         let mut behind = stream.read(stream.oldest());
         stream.write(2);
         let Poll::Ready(read) = ahead.poll(&mut Context::from_waker(Waker::noop())) else {
-            panic!("two were written");
+            panic!("the stream has two events");
         };
         assert_eq!(read, Read::Numbers(vec![0, 1]));
-        let leaves = thread::spawn(move || drop(ahead));
+        let disconnect = thread::spawn(move || drop(ahead));
         let writer = {
             let stream = stream.clone();
             thread::spawn(move || {
@@ -160,12 +161,12 @@ fn when_the_reader_leaves_that_is_ahead_the_writer_waits_for_the_other() {
                 stream.complete();
             })
         };
-        leaves.join().unwrap();
-        // From now on it is the one that has read the most, and it has as much time as it wants.
-        let (some, over) = block_on(behind.rest());
-        match over {
+        disconnect.join().unwrap();
+        // The remaining reader is the fastest now, so the writer waits for it.
+        let (some, end) = block_on(behind.rest());
+        match end {
             Read::End => assert_eq!(some, [0, 1, 2, 3, 4]),
-            over => assert_eq!((some, over), (vec![], Read::Lagged)),
+            end => assert_eq!((some, end), (vec![], Read::Lagged)),
         }
         drop(behind);
         writer.join().unwrap();
@@ -173,28 +174,28 @@ fn when_the_reader_leaves_that_is_ahead_the_writer_waits_for_the_other() {
 }
 
 #[test]
-fn a_stream_that_is_cut_is_over_for_its_writer_and_its_reader() {
+fn closed_stream_ends_its_writer_and_its_reader() {
     model(6, || {
         let stream = Stream::new(1);
         let mut reader = stream.read(stream.oldest());
         let writer = {
             let stream = stream.clone();
             thread::spawn(move || {
-                // It waits for a reader that does not read.
+                // The writer waits for a reader that does not read.
                 assert!(!block_on(stream.write_until(2)));
                 stream.fail();
             })
         };
         stream.abort();
-        let (some, over) = block_on(reader.rest());
+        let (some, end) = block_on(reader.rest());
         assert!([0].starts_with(&some), "{some:?}");
-        assert_eq!(over, Read::Aborted);
+        assert_eq!(end, Read::Aborted);
         writer.join().unwrap();
     });
 }
 
 #[test]
-fn room_is_made_for_others_and_nobody_passes_over_it_in_silence() {
+fn shrunk_log_gives_its_reader_all_events_or_lag() {
     model(6, || {
         let stream = Stream::with(8, 2);
         let mut reader = stream.read(stream.oldest());
@@ -209,8 +210,8 @@ fn room_is_made_for_others_and_nobody_passes_over_it_in_silence() {
         };
         match block_on(reader.rest()) {
             (all, Read::End) => assert_eq!(all, [0, 1, 2]),
-            (some, over) => {
-                assert_eq!(over, Read::Lagged);
+            (some, end) => {
+                assert_eq!(end, Read::Lagged);
                 assert!([0, 1].starts_with(&some), "{some:?}");
             }
         }
@@ -219,11 +220,11 @@ fn room_is_made_for_others_and_nobody_passes_over_it_in_silence() {
 }
 
 #[test]
-fn of_two_who_have_the_stream_go_on_one_does_and_both_read_it() {
+fn one_of_two_resuming_clients_continues_the_stream_and_both_read_it() {
     model(6, || {
         let stream = Stream::with(8, 1);
         stream.suspend();
-        let come_back = |stream: Stream| {
+        let resume = |stream: Stream| {
             move || match stream.after(0) {
                 Found::Suspended(at) => {
                     let mut reader = stream.read(at);
@@ -232,11 +233,11 @@ fn of_two_who_have_the_stream_go_on_one_does_and_both_read_it() {
                         stream.write(1);
                         stream.complete();
                     }
-                    // The other one may have looked before there was anything to wait for.
+                    // The other client may have read to the end before the event was written.
                     match block_on(reader.rest()) {
                         (all, Read::End) if first => assert_eq!(all, [1]),
-                        (all, over) => {
-                            assert_eq!(over, Read::End);
+                        (all, end) => {
+                            assert_eq!(end, Read::End);
                             assert!([1].starts_with(&all), "{all:?}");
                         }
                     }
@@ -246,19 +247,19 @@ fn of_two_who_have_the_stream_go_on_one_does_and_both_read_it() {
                     assert_eq!(block_on(stream.read(at).rest()), (vec![1], Read::End));
                     false
                 }
-                Found::Gap => panic!("all is kept"),
+                Found::Gap => panic!("the log has all events"),
             }
         };
-        let other = thread::spawn(come_back(stream.clone()));
-        let one = come_back(stream)();
+        let other = thread::spawn(resume(stream.clone()));
+        let one = resume(stream)();
         assert!(one ^ other.join().unwrap());
     });
 }
 
-/// A task that runs at once when it is woken, as some executors do it.
-struct AtOnce(Stream);
+/// A waker that polls at once when it is woken, as some executors do.
+struct PollOnWake(Stream);
 
-impl Wake for AtOnce {
+impl Wake for PollOnWake {
     fn wake(self: Arc<Self>) {
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.0.poll_demand(&mut cx);
@@ -266,9 +267,9 @@ impl Wake for AtOnce {
 }
 
 #[test]
-fn who_is_woken_may_come_for_it_at_once() {
-    type What = fn(&Stream);
-    const WHAT: [What; 4] = [
+fn waker_may_poll_the_stream_inside_wake() {
+    type Operation = fn(&Stream);
+    const OPERATIONS: [Operation; 4] = [
         Stream::abort,
         Stream::complete,
         |stream| drop(stream.read(stream.oldest())),
@@ -279,56 +280,56 @@ fn who_is_woken_may_come_for_it_at_once() {
         },
     ];
     model(6, || {
-        for what in WHAT {
+        for operation in OPERATIONS {
             let stream = Stream::with(1, 1);
-            let waker = Waker::from(Arc::new(AtOnce(stream.clone())));
+            let waker = Waker::from(Arc::new(PollOnWake(stream.clone())));
             let mut cx = Context::from_waker(&waker);
             let Found::At(tail) = stream.after(0) else {
-                panic!("it is kept");
+                panic!("the log has the event");
             };
-            let mut waits = stream.read(tail);
-            assert_eq!(waits.poll(&mut cx), Poll::Pending);
+            let mut reader = stream.read(tail);
+            assert_eq!(reader.poll(&mut cx), Poll::Pending);
             let _ = stream.poll_demand(&mut cx);
-            what(&stream);
+            operation(&stream);
             stream.write(1);
-            // A stream that is kept by its own waker would be kept for ever.
-            drop(waits);
+            // Dropped, because the stream and its waker own each other.
+            drop(reader);
             stream.abort();
         }
     });
 }
 
 #[test]
-fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
+fn reader_that_joins_before_others_have_read_delays_no_reader() {
     model(2, || {
         let stream = Stream::with(1, 1);
         let mut behind = stream.read(stream.oldest());
         let writer = {
             let stream = stream.clone();
             thread::spawn(move || {
-                // It waits for somebody to read.
+                // The writer waits for a reader.
                 assert!(block_on(stream.write_until(3)));
                 stream.complete();
             })
         };
-        let joins = {
+        let join = {
             let stream = stream.clone();
             thread::spawn(move || {
                 let Some(mut ahead) = stream.read_live() else {
                     return;
                 };
-                let (some, over) = block_on(ahead.rest());
+                let (some, end) = block_on(ahead.rest());
                 assert!(
-                    [0, 1, 2].ends_with(&some) || over == Read::Lagged,
+                    [0, 1, 2].ends_with(&some) || end == Read::Lagged,
                     "{some:?}"
                 );
             })
         };
-        let (some, over) = block_on(behind.rest());
+        let (some, end) = block_on(behind.rest());
         assert!([0, 1, 2].starts_with(&some), "{some:?}");
-        assert!(over == Read::Lagged || (over == Read::End && some.len() == 3));
+        assert!(end == Read::Lagged || (end == Read::End && some.len() == 3));
         drop(behind);
-        joins.join().unwrap();
+        join.join().unwrap();
         writer.join().unwrap();
     });
 }

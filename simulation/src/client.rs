@@ -1,4 +1,4 @@
-//! Clients that come back like an `EventSource`, and what they may and may not get to see.
+//! Clients that resume like an `EventSource`, and the checks of what they get.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -18,24 +18,24 @@ use crate::{
     net::{Address, upto},
     plan::{self, Plan},
     reading::{Message, Reading},
-    upstream::{Told, has_our_id},
-    world::{Asked, World},
+    upstream::{EventData, contains_layer_id},
+    world::{ClientRequest, World},
 };
 
-/// The id of who is to begin anew, where its address named the event.
-const ANEW: &str = "00000000000000000000000000000000.0.0";
+/// The id in a gap event for clients with the id in the query: it makes the next request start a new stream.
+const RESET_ID: &str = "00000000000000000000000000000000.0.0";
 
-/// Nothing that is alive is silent for so long.
+/// A stream without any event or comment for this long hangs.
 const STALLED: Duration = Duration::from_secs(600);
 
-/// After so many answers, without anything that goes wrong, a client will not come to an end.
-const ANSWERS: usize = 2000;
+/// After the chaos phase, a client must have all events after this many responses.
+const MAX_ANSWERS: usize = 2000;
 
-/// Where little is kept, who has to begin anew may never have all, and tries no longer than that.
-const ANSWERS_AT_MOST: usize = 100;
+/// With a small retention, a client that has to start new streams may never get all events. It stops after this many responses.
+const MAX_ANSWERS_WITH_GAPS: usize = 100;
 
-/// Who is told so often what it knows will be told so for ever.
-const THE_SAME: usize = 30;
+/// After this many responses without a new id, a client will never get one.
+const MAX_WITHOUT_PROGRESS: usize = 30;
 
 pub struct Client {
     pub world: Arc<World>,
@@ -44,34 +44,35 @@ pub struct Client {
     pub family: usize,
     pub gateway: Address,
     pub rng: fastrand::Rng,
-    pub has: Has,
+    pub progress: Progress,
 }
 
-/// What a client has, and what it has been told.
+/// The events that a client has.
 #[derive(Clone, Debug, Default)]
-pub struct Has {
+pub struct Progress {
     pub last_id: Option<String>,
+    /// The upstream's run of the last event.
     run: Option<usize>,
-    /// The last event of the run.
+    /// The number of the last event in its run.
     number: Option<usize>,
-    /// It was told of a gap.
+    /// Whether the client got a gap event after its last event.
     gap: bool,
-    /// It has asked for a new run.
-    anew: bool,
-    is_last: bool,
+    /// Whether the client has requested a new run.
+    new_run: bool,
+    has_last: bool,
 }
 
-enum Over {
-    /// Come back later.
-    Again,
-    /// It ended as it should. An `EventSource` comes back all the same.
+enum Next {
+    /// Send the next request later.
+    Retry,
+    /// The response ended cleanly. An `EventSource` resumes nevertheless.
     Ended,
-    /// It wants no more.
-    Left,
+    /// The client stops.
+    Stopped,
     Done,
 }
 
-/// Closes a connection when it is let go of.
+/// Closes a connection when it is dropped.
 struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -81,147 +82,151 @@ impl Drop for Connection {
 }
 
 impl Client {
-    pub async fn run(mut self) -> Has {
-        sleep(self.me.begins).await;
-        let (mut answers, mut in_peace, mut the_same) = (0, 0, 0);
-        // By then whoever has lost a connection knows, and what went down is up.
-        let peace = self.world.chaos + Duration::from_secs(120);
+    pub async fn run(mut self) -> Progress {
+        sleep(self.me.starts_at).await;
+        let (mut answers, mut after_chaos, mut without_progress) = (0, 0, 0);
+        // At this time each end has noticed broken connections, and all hosts are up.
+        let calm = self.world.chaos + Duration::from_secs(120);
         loop {
             answers += 1;
-            let most = self.me.leaves_after.unwrap_or(match self.plan.is_roomy {
+            let max_answers = self.me.stops_after.unwrap_or(match self.plan.is_roomy {
                 true => usize::MAX,
-                // It would begin anew a thousand times, and no time pass.
+                // Without a limit, the client could start new streams without any delay, so that the clock stands still.
                 false => 1000,
             });
-            if answers > most {
+            if answers > max_answers {
                 break;
             }
-            if self.world.begun.elapsed() > peace {
-                in_peace += 1;
-                if the_same > THE_SAME {
-                    // So it is where a stream was given up while nobody was there, or may not last until something new comes.
-                    if self.plan.is_roomy || !self.plan.hold && self.plan.lifetime.is_none() {
-                        self.fault("comes back for ever");
+            if self.world.begun.elapsed() > calm {
+                after_chaos += 1;
+                if without_progress > MAX_WITHOUT_PROGRESS {
+                    // This is correct for streams that end before any event reaches the client.
+                    if self.plan.is_roomy || !self.plan.hold && self.plan.max_age.is_none() {
+                        self.fault("resumes without end and without progress");
                     }
                     break;
                 }
-                // Nor may who never stays until an event comes.
-                let may_fail = !self.plan.is_roomy
-                    || self.plan.hold && self.has.last_id.is_none()
-                    // Nor may who sends a `POST` to an upstream that never answers it in one go.
+                // A client that disconnects before the first event may never finish.
+                let may_stop = !self.plan.is_roomy
+                    || self.plan.hold && self.progress.last_id.is_none()
+                    // A `POST` cannot continue an upstream response that ends early.
                     || !self.me.is_get && self.plan.streams[self.me.stream].polls_after.is_some();
-                if may_fail && in_peace > ANSWERS_AT_MOST {
+                if may_stop && after_chaos > MAX_ANSWERS_WITH_GAPS {
                     break;
                 }
-                if in_peace > ANSWERS {
-                    self.fault("never comes to an end");
+                if after_chaos > MAX_ANSWERS {
+                    self.fault("does not have all events after many responses");
                     break;
                 }
             }
-            let before = self.has.last_id.clone();
+            let before = self.progress.last_id.clone();
             let over = self.answer().await;
-            the_same = match self.has.last_id == before && before.is_some() {
-                true => the_same + 1,
+            without_progress = match self.progress.last_id == before && before.is_some() {
+                true => without_progress + 1,
                 false => 0,
             };
             match over {
-                Over::Ended if self.has.is_last => break,
-                // Nobody sends a `POST` once more for nothing.
-                Over::Ended if !self.me.is_get && the_same > 3 => break,
-                Over::Again | Over::Ended => {
+                Next::Ended if self.progress.has_last => break,
+                // A real client does not repeat a `POST` without new events.
+                Next::Ended if !self.me.is_get && without_progress > 3 => break,
+                Next::Retry | Next::Ended => {
                     sleep(Duration::from_millis(5) + upto(&mut self.rng, self.me.retry)).await
                 }
-                Over::Left => break,
-                Over::Done => {
+                Next::Stopped => break,
+                Next::Done => {
                     self.world.count(|counts| counts.done += 1);
-                    if !std::mem::take(&mut self.me.comes_back) {
+                    if !std::mem::take(&mut self.me.resumes_when_complete) {
                         break;
                     }
                 }
             }
         }
-        self.has
+        self.progress
     }
 
     fn fault(&self, what: &str) {
-        let (family, has) = (self.family, &self.has);
-        self.world.fault(format!("client {family} {what}; {has:?}"));
+        let (family, progress) = (self.family, &self.progress);
+        self.world
+            .fault(format!("client {family} {what}; {progress:?}"));
     }
 
-    /// One request and its answer.
-    async fn answer(&mut self) -> Over {
+    /// Sends one request and reads the response.
+    async fn answer(&mut self) -> Next {
         let chaos = self.world.is_chaotic();
-        let leaves = chaos.then(|| Instant::now() + upto(&mut self.rng, self.me.patience));
-        let weather = self.me.roughness.weather(&mut self.rng, chaos);
-        let connected = self.gateway.connect(&self.world, weather, self.rng.fork());
+        let leave_at = chaos.then(|| Instant::now() + upto(&mut self.rng, self.me.max_stay));
+        let link_settings = self.me.link_profile.settings(&mut self.rng, chaos);
+        let connected = self
+            .gateway
+            .connect(&self.world, link_settings, self.rng.fork());
         let Ok(end) = connected.await else {
-            // Nobody is there. No client comes back at once then.
+            // The host is down. Clients wait before they try again.
             sleep(Duration::from_secs(1)).await;
-            return Over::Again;
+            return Next::Retry;
         };
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(end)).await;
         let Ok((mut sender, connection)) = handshake else {
-            return Over::Again;
+            return Next::Retry;
         };
         let connection = self.world.spawn("a connection of a client", async move {
             let _ = connection.await;
         });
         let _connection = Connection(connection);
 
-        let request = self.request(self.has.last_id.clone(), false);
+        let request = self.request(self.progress.last_id.clone(), false);
         let number = self.world.state().requests.len() - 1;
-        self.has.anew |= self.has.last_id.is_none();
+        self.progress.new_run |= self.progress.last_id.is_none();
         self.world.note(|| {
-            let (family, has) = (self.family, &self.has);
-            format!("client {family} sends request {number} {has:?}")
+            let (family, progress) = (self.family, &self.progress);
+            format!("client {family} sends request {number} {progress:?}")
         });
-        let response = match before(leaves, sender.send_request(request)).await {
+        let response = match with_deadline(leave_at, sender.send_request(request)).await {
             Some(Ok(response)) => response,
-            Some(Err(_)) => return Over::Again,
-            None if leaves.is_some() => return Over::Again,
+            Some(Err(_)) => return Next::Retry,
+            None if leave_at.is_some() => return Next::Retry,
             None => {
-                self.fault("gets no answer");
-                return Over::Left;
+                self.fault("gets no response");
+                return Next::Stopped;
             }
         };
         let status = response.status();
         self.world
             .note(|| format!("client {} gets {status}", self.family));
         match status {
-            StatusCode::OK => self.read(response.into_body(), leaves).await,
+            StatusCode::OK => self.read(response.into_body(), leave_at).await,
             StatusCode::NO_CONTENT => {
-                if !self.has.is_last && !self.has.gap && !self.has_all_of_an_end() {
-                    self.fault("is told that there is no more, and does not have all");
+                if !self.progress.has_last && !self.progress.gap && !self.has_all_of_an_end() {
+                    self.fault("gets 204, and does not have all events");
                 }
-                Over::Done
+                Next::Done
             }
             StatusCode::GONE | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => {
-                let Some(Ok(body)) = before(leaves, response.into_body().collect()).await else {
-                    return Over::Again;
+                let Some(Ok(body)) = with_deadline(leave_at, response.into_body().collect()).await
+                else {
+                    return Next::Retry;
                 };
                 let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
                 match text.trim().rsplit_once(": ") {
                     Some((_, reason)) => self.handle_gap(reason),
                     None if status == StatusCode::NOT_FOUND => {}
-                    None => self.fault(&format!("gets {status}: {text}")),
+                    None => self.fault(&format!("gets {status} with the body {text}")),
                 }
-                if self.has.last_id.is_none() {
-                    self.fault(&format!("gets {status} without having named an event"));
+                if self.progress.last_id.is_none() {
+                    self.fault(&format!("gets {status} to a request without an id"));
                 }
                 self.world.count(|counts| counts.statuses += 1);
-                self.has = Has::default();
-                Over::Again
+                self.progress = Progress::default();
+                Next::Retry
             }
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE if chaos => Over::Again,
-            // What was under way when the chaos ended.
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE if chaos => Next::Retry,
+            // Failures at the end of the chaos phase.
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE
                 if self.world.begun.elapsed() < self.world.chaos + STALLED =>
             {
-                Over::Again
+                Next::Retry
             }
             other => {
                 self.fault(&format!("gets {other}"));
-                Over::Left
+                Next::Stopped
             }
         }
     }
@@ -229,24 +234,27 @@ impl Client {
     fn request(&mut self, last_id: Option<String>, is_thief: bool) -> Request<Full<Bytes>> {
         let mut state = self.world.state();
         let number = state.requests.len();
-        let after = self.has.run.zip(self.has.number);
+        let after = self.progress.run.zip(self.progress.number);
         let runs = state.runs.iter().enumerate();
-        let mine = runs.filter(|(_, run)| {
+        let own_runs = runs.filter(|(_, run)| {
             run.seen && (run.owner, run.stream) == (self.me.owner, self.me.stream)
         });
-        let under_way = mine.flat_map(|(number, run)| {
+        let active_answers = own_runs.flat_map(|(number, run)| {
             let answers = run.answers.iter().enumerate();
-            let under_way = answers.filter(|(_, answer)| answer.is_under_way());
-            under_way.map(move |(answer, _)| (number, answer))
+            let active_answers = answers.filter(|(_, answer)| answer.is_active());
+            active_answers.map(move |(answer, _)| (number, answer))
         });
-        let under_way = under_way.collect();
-        let place = last_id.as_deref().and_then(split);
-        let is_behind = place.is_some_and(|(token, number)| {
-            state.heads.get(token).is_some_and(|head| *head > number)
+        let active_answers = active_answers.collect();
+        let position = last_id.as_deref().and_then(split_id);
+        let is_behind = position.is_some_and(|(stream_id, number)| {
+            state
+                .heads
+                .get(stream_id)
+                .is_some_and(|head| *head > number)
         });
         state.counts.requests += 1;
         state.counts.resumed += u64::from(last_id.is_some());
-        state.requests.push(Asked {
+        state.requests.push(ClientRequest {
             family: self.family,
             owner: self.me.owner,
             stream: self.me.stream,
@@ -254,7 +262,7 @@ impl Client {
             has_id: last_id.is_some(),
             after,
             is_behind,
-            under_way,
+            active_answers,
             upstream: 0,
             is_thief,
         });
@@ -283,7 +291,7 @@ impl Client {
         request.uri(path).body(body).expect("a request")
     }
 
-    async fn read(&mut self, mut body: Incoming, leaves: Option<Instant>) -> Over {
+    async fn read(&mut self, mut body: Incoming, leave_at: Option<Instant>) -> Next {
         let mut reading = Reading::default();
         let mut is_first = true;
         let mut was_reset = false;
@@ -291,17 +299,18 @@ impl Client {
             if let Some(pause) = self.me.slow.filter(|_| self.world.is_chaotic()) {
                 sleep(upto(&mut self.rng, pause)).await;
             }
-            let frame = match before(leaves, body.frame()).await {
+            let frame = match with_deadline(leave_at, body.frame()).await {
                 Some(Some(Ok(frame))) => frame,
-                Some(None) => return Over::Ended,
-                Some(Some(Err(_))) => return Over::Again,
-                None if leaves.is_some() => {
-                    self.world.note(|| format!("client {} leaves", self.family));
-                    return Over::Again;
+                Some(None) => return Next::Ended,
+                Some(Some(Err(_))) => return Next::Retry,
+                None if leave_at.is_some() => {
+                    self.world
+                        .note(|| format!("client {} disconnects", self.family));
+                    return Next::Retry;
                 }
                 None => {
-                    self.fault("reads, and nothing comes");
-                    return Over::Left;
+                    self.fault("waits for data in vain");
+                    return Next::Stopped;
                 }
             };
             let Ok(data) = frame.into_data() else {
@@ -311,7 +320,7 @@ impl Client {
                 .note(|| format!("client {} reads {}", self.family, data.escape_ascii()));
             for message in reading.push(&data) {
                 if was_reset {
-                    self.fault("gets more after its id was reset");
+                    self.fault("gets more after a reset of its id");
                 }
                 if let Some(over) = self.handle(&message, is_first) {
                     return over;
@@ -320,13 +329,13 @@ impl Client {
                 is_first = false;
             }
             if reading.has_seen(SECRET) {
-                self.fault("gets to see what was denied");
+                self.fault("gets a denied text");
             }
             self.mirror();
         }
     }
 
-    fn handle(&mut self, message: &Message, is_first: bool) -> Option<Over> {
+    fn handle(&mut self, message: &Message, is_first: bool) -> Option<Next> {
         self.world.note(|| {
             let (family, id) = (self.family, &message.id);
             let data: String = message.data.chars().take(30).collect();
@@ -334,151 +343,162 @@ impl Client {
         });
         if message.event == "gap" {
             if !is_first {
-                self.fault("is told of a gap in the middle of an answer");
+                self.fault("gets a gap event in the middle of a response");
             }
             let reason = message.data.split('"').nth(3).unwrap_or_default();
             self.handle_gap(reason);
             match message.id.as_deref() {
-                Some("" | ANEW) => self.has = Has::default(),
+                Some("" | RESET_ID) => self.progress = Progress::default(),
                 _ if reason != "evicted" => {
-                    self.fault("is told of the loss of a stream, and keeps its id");
+                    self.fault("gets a gap event of a lost stream without a reset of its id");
                 }
                 Some(id) => self.handle_id(id),
                 None => {}
             }
-            self.has.gap = true;
+            self.progress.gap = true;
             return None;
         }
-        let told = Told::read(&message.data);
+        let event = EventData::read(&message.data);
         match &message.id {
-            Some(id) if has_our_id(id) => self.handle_id(id),
-            Some(id) => self.fault(&format!("gets an id that is not ours: {id}")),
-            None if told.is_some() => self.fault("gets an event without an id"),
+            Some(id) if contains_layer_id(id) => self.handle_id(id),
+            Some(id) => self.fault(&format!("gets an id that is not of the layer: {id}")),
+            None if event.is_some() => self.fault("gets an event without an id"),
             None => {}
         }
-        let Some(told) = told else {
+        let Some(event) = event else {
             if !message.data.is_empty() {
                 let data = message.data.clone();
-                self.fault(&format!("gets what nobody sent: {data:?}"));
+                self.fault(&format!(
+                    "gets data that the upstream did not send: {data:?}"
+                ));
             }
             return None;
         };
-        self.handle_event(&told);
-        self.has.is_last.then_some(Over::Done)
+        self.handle_event(&event);
+        self.progress.has_last.then_some(Next::Done)
     }
 
-    /// Of one stream, ids only grow.
+    /// Checks that the ids of one stream only grow.
     fn handle_id(&mut self, id: &str) {
-        let (last, now) = (self.has.last_id.as_deref().and_then(split), split(id));
-        if let (Some((last_token, last)), Some((token, now))) = (last, now)
-            && last_token == token
+        let (last, now) = (
+            self.progress.last_id.as_deref().and_then(split_id),
+            split_id(id),
+        );
+        if let (Some((last_stream, last)), Some((stream_id, now))) = (last, now)
+            && last_stream == stream_id
             && last >= now
         {
             self.fault(&format!("gets id {now}"));
         }
-        if let Some((token, now)) = now {
+        if let Some((stream_id, now)) = now {
             let mut state = self.world.state();
-            let head = state.heads.entry(token.to_owned()).or_default();
+            let head = state.heads.entry(stream_id.to_owned()).or_default();
             *head = now.max(*head);
         }
-        self.has.last_id = Some(id.to_owned());
+        self.progress.last_id = Some(id.to_owned());
         let known = (self.me.owner, self.me.stream, id.to_owned());
         self.world.state().known.insert(self.family, known);
     }
 
-    fn handle_event(&mut self, told: &Told) {
+    fn handle_event(&mut self, event: &EventData) {
         self.world.count(|counts| counts.events += 1);
-        let run = self.world.state().runs.get_mut(told.run).map(|run| {
+        let run = self.world.state().runs.get_mut(event.run).map(|run| {
             run.seen = true;
             run.clone()
         });
         let Some(run) = run else {
-            return self.fault("gets an event of no run");
+            return self.fault("gets an event of an unknown run");
         };
         let stream = &self.plan.streams[self.me.stream];
-        let is_mine = run.owner == self.me.owner
-            && told.owner == self.me.owner
-            && told.stream == self.me.stream
-            && (run.family == self.family || self.plan.shares.is_some());
-        if !is_mine {
-            self.fault(&format!("gets an event of another's: {told:?}"));
+        let is_own = run.owner == self.me.owner
+            && event.owner == self.me.owner
+            && event.stream == self.me.stream
+            && (run.family == self.family || self.plan.share_from.is_some());
+        if !is_own {
+            self.fault(&format!("gets an event of another client: {event:?}"));
         }
-        if !told.is_whole {
-            self.fault(&format!("gets a part of an event: {told:?}"));
+        if !event.is_whole {
+            self.fault(&format!("gets a part of an event: {event:?}"));
         }
-        if !stream.shows(told.number) {
-            self.fault(&format!("gets an event that was denied: {told:?}"));
+        if !stream.shows(event.number) {
+            self.fault(&format!("gets a denied event: {event:?}"));
         }
-        if self.has.run != Some(told.run) {
+        if self.progress.run != Some(event.run) {
             let last = self
-                .has
+                .progress
                 .run
                 .map(|last| self.world.state().runs[last].clone());
             let is_over = last.is_none_or(|last| {
-                let behind = self.has.number.map_or(0, |number| number + 1);
+                let behind = self.progress.number.map_or(0, |number| number + 1);
                 let has_all = (behind..last.sent).all(|number| !stream.shows(number));
-                let is_over = stream.ids || stream.says_done || !self.plan.continues;
+                let is_over =
+                    stream.ids || stream.has_terminal_event || !self.plan.continue_after_end;
                 !is_over && last.ended_cleanly && has_all
             });
-            if !(self.has.anew || is_over) {
-                self.fault(&format!("gets another run in the middle of one: {told:?}"));
+            if !(self.progress.new_run || is_over) {
+                self.fault(&format!(
+                    "gets another run before the end of its own: {event:?}"
+                ));
             }
-            self.has.run = Some(told.run);
-            self.has.number = None;
-            // Who joins a stream that others have begun has not missed what was before.
-            self.has.gap |= self.plan.shares.is_some();
+            self.progress.run = Some(event.run);
+            self.progress.number = None;
+            // A client that joins a running stream has not missed the earlier events.
+            self.progress.gap |= self.plan.share_from.is_some();
         }
-        let next = self.has.number.map_or(0, |number| number + 1);
-        if told.number < next {
-            self.fault(&format!("gets an event again: {told:?}"));
+        let next = self.progress.number.map_or(0, |number| number + 1);
+        if event.number < next {
+            self.fault(&format!("gets an event again: {event:?}"));
         }
-        let missed = (next..told.number).any(|number| stream.shows(number));
-        if missed && !self.has.gap {
-            self.fault(&format!("misses events and was not told: {told:?}"));
+        let missed = (next..event.number).any(|number| stream.shows(number));
+        if missed && !self.progress.gap {
+            self.fault(&format!("misses events without a gap event: {event:?}"));
         }
-        self.has.number = Some(told.number);
-        self.has.gap = false;
-        self.has.anew = false;
-        self.has.is_last = told.is_last;
+        self.progress.number = Some(event.number);
+        self.progress.gap = false;
+        self.progress.new_run = false;
+        self.progress.has_last = event.is_last;
     }
 
-    /// Whether the upstream ended its answer, for good as far as the layer knows, and all of it is here.
+    /// Returns whether the upstream has ended the run, as far as the layer knows, and the client has all its events.
     fn has_all_of_an_end(&self) -> bool {
         let stream = &self.plan.streams[self.me.stream];
-        let Some(run) = self.has.run else {
-            // It has the id that each stream begins with.
-            return self.plan.prime && !self.plan.continues;
+        let Some(run) = self.progress.run else {
+            // The client has only the priming event.
+            return self.plan.priming_event && !self.plan.continue_after_end;
         };
         let run = self.world.state().runs[run].clone();
-        let behind = self.has.number.map_or(0, |number| number + 1);
+        let behind = self.progress.number.map_or(0, |number| number + 1);
         let has_all = (behind..run.sent).all(|number| !stream.shows(number));
-        let is_over = !self.plan.continues || !run.by_get;
+        let is_over = !self.plan.continue_after_end || !run.by_get;
         run.ended_cleanly && is_over && has_all
     }
 
-    /// A gap is told of where there is one, and nowhere else.
+    /// Checks that a reported gap is possible.
     fn handle_gap(&mut self, reason: &str) {
         let stream = &self.plan.streams[self.me.stream];
-        let run = self.has.run.map(|run| self.world.state().runs[run].clone());
-        let may = match reason {
+        let run = self
+            .progress
+            .run
+            .map(|run| self.world.state().runs[run].clone());
+        let possible = match reason {
             "evicted" => !self.plan.is_roomy,
             "unknown" => !self.plan.is_roomy,
             "failed" => {
                 let broke = run.as_ref().is_none_or(|run| {
-                    // Where it is not asked for again, what was cut off inside an event is missing.
+                    // The rest of a truncated event is missing if the layer does not resume at the upstream.
                     let is_dead = run.answers.iter().any(|answer| answer.wire.is_dead());
                     run.broken || run.truncated || is_dead
                 });
-                // Only a `GET` is forwarded to continue a stream, and only one that a `GET` has opened.
+                // Only a `GET` resumes at the upstream, and only a stream that was opened with a `GET`.
                 let by_get = self.me.is_get && run.is_none_or(|run| run.by_get);
-                let could_go_on = by_get && stream.ids && self.has.number.is_some();
-                let has_all = self.has.is_last && stream.says_done;
-                (broke || self.plan.lifetime.is_some()) && !could_go_on && !has_all
+                let could_continue = by_get && stream.ids && self.progress.number.is_some();
+                let has_all = self.progress.has_last && stream.has_terminal_event;
+                (broke || self.plan.max_age.is_some()) && !could_continue && !has_all
             }
             _ => false,
         };
-        if !may {
-            self.fault(&format!("is told of a gap that cannot be: {reason}"));
+        if !possible {
+            self.fault(&format!("gets an impossible gap: {reason}"));
         }
         self.world.count(|counts| match reason {
             "evicted" => counts.evicted += 1,
@@ -487,15 +507,15 @@ impl Client {
         });
     }
 
-    /// Opens a second connection where the first one is.
+    /// Opens a second connection that resumes after the last event of the first.
     fn mirror(&mut self) {
-        if !self.me.mirrors || self.has.number.is_none() || self.rng.usize(0..5) > 0 {
+        if !self.me.mirrors || self.progress.number.is_none() || self.rng.usize(0..5) > 0 {
             return;
         }
         self.me.mirrors = false;
         self.world.count(|counts| counts.mirrors += 1);
         let mut me = self.me.clone();
-        me.begins = Duration::ZERO;
+        me.starts_at = Duration::ZERO;
         let mirror = Client {
             world: Arc::clone(&self.world),
             plan: Arc::clone(&self.plan),
@@ -503,17 +523,17 @@ impl Client {
             family: self.family,
             gateway: self.gateway.clone(),
             rng: self.rng.fork(),
-            has: self.has.clone(),
+            progress: self.progress.clone(),
         };
         self.world.count(|counts| counts.second_readers += 1);
         let world = Arc::clone(&self.world);
-        self.world.spawn("a mirror", async move {
+        self.world.spawn("a second connection", async move {
             mirror.run().await;
             world.count(|counts| counts.second_readers -= 1);
         });
     }
 
-    /// Takes the ids of others, while there are any to take.
+    /// Uses ids of other owners during the chaos phase.
     pub async fn steal(mut self) {
         while self.world.is_chaotic() {
             sleep(upto(&mut self.rng, Duration::from_secs(20))).await;
@@ -528,61 +548,65 @@ impl Client {
             let (_, stream, id) = plan::pick(&mut self.rng, &known);
             self.me.stream = stream;
             self.world.count(|counts| counts.thieves += 1);
-            self.ask_in_vain(id).await;
+            self.expect_unknown(id).await;
         }
     }
 
-    /// Asks for what somebody else has, or what is long gone. Whoever asks is told nothing.
-    pub async fn ask_in_vain(&mut self, id: String) {
-        let calm = plan::Roughness::calm();
-        let weather = calm.weather(&mut self.rng, false);
-        let connected = self.gateway.connect(&self.world, weather, self.rng.fork());
+    /// Resumes with an id of another owner or an expired stream, and checks that the id is unknown.
+    pub async fn expect_unknown(&mut self, id: String) {
+        let calm = plan::LinkProfile::reliable();
+        let link_settings = calm.settings(&mut self.rng, false);
+        let connected = self
+            .gateway
+            .connect(&self.world, link_settings, self.rng.fork());
         let Ok(end) = connected.await else { return };
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(end)).await;
         let Ok((mut sender, connection)) = handshake else {
             return;
         };
-        let connection = self.world.spawn("a connection of a thief", async move {
-            let _ = connection.await;
-        });
+        let connection = self
+            .world
+            .spawn("a connection with a foreign id", async move {
+                let _ = connection.await;
+            });
         let _connection = Connection(connection);
         let request = self.request(Some(id), true);
         let until = Some(Instant::now() + STALLED);
-        let response = match before(until, sender.send_request(request)).await {
+        let response = match with_deadline(until, sender.send_request(request)).await {
             Some(Ok(response)) => response,
-            // The gateway went down.
+            // The gateway has stopped.
             Some(Err(_)) => return,
-            None => return self.fault("asks in vain and gets no answer"),
+            None => return self.fault("gets no response to a foreign id"),
         };
         let status = response.status();
-        let Some(body) = before(until, response.into_body().collect()).await else {
-            return self.fault("asks in vain and the answer does not end");
+        let Some(body) = with_deadline(until, response.into_body().collect()).await else {
+            return self.fault("gets a response without end to a foreign id");
         };
         let Ok(body) = body else { return };
         let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        let told = match (self.plan.gap_status, self.me.is_get) {
+        let is_unknown = match (self.plan.gap_status, self.me.is_get) {
             (true, _) => status == StatusCode::BAD_REQUEST && text.ends_with(": unknown\n"),
             (false, false) => status == StatusCode::GONE && text.ends_with(": unknown\n"),
             (false, true) => {
                 let gap =
                     |id| format!("event: gap\nid: {id}\ndata: {{\"reason\":\"unknown\"}}\n\n");
-                status == StatusCode::OK && ["", ANEW].iter().any(|id| text == gap(id))
+                status == StatusCode::OK && ["", RESET_ID].iter().any(|id| text == gap(id))
             }
         };
-        if !told {
-            self.fault(&format!("asks in vain and gets {status}: {text:?}"));
+        if !is_unknown {
+            self.fault(&format!("gets {status} to a foreign id: {text:?}"));
         }
     }
 }
 
-/// The stream of an id, and the place in it.
-fn split(id: &str) -> Option<(&str, u64)> {
+/// Splits an event id into its stream (with the epoch) and its number.
+fn split_id(id: &str) -> Option<(&str, u64)> {
     let (stream, number) = id.rsplit_once('.')?;
     Some((stream, number.parse().ok()?))
 }
 
-/// What comes of it, unless it takes too long.
-async fn before<F: Future>(leaves: Option<Instant>, what: F) -> Option<F::Output> {
-    let until = leaves.unwrap_or_else(|| Instant::now() + STALLED);
-    timeout_at(until, what).await.ok()
+/// Waits for a future until the deadline, or until the stream must be considered hanging.
+async fn with_deadline<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + STALLED);
+    timeout_at(deadline, future).await.ok()
 }

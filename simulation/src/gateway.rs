@@ -32,7 +32,7 @@ use crate::{
     SECRET,
     net::{self, Address, Wire},
     plan::Plan,
-    upstream::Told,
+    upstream::EventData,
     world::World,
 };
 
@@ -41,43 +41,43 @@ pub const PARAMETER: &str = "lastEventId";
 fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     let tasks = Arc::clone(world);
     let mut replay = Replay::default()
-        .retention(plan.bounds)
-        .grace_period(plan.linger)
-        .max_detached_bytes(plan.detached_bytes)
-        .continue_after_end(plan.continues)
+        .retention(plan.retention)
+        .grace_period(plan.grace_period)
+        .max_detached_bytes(plan.max_detached_bytes)
+        .continue_after_end(plan.continue_after_end)
         .complete_when(|event| {
-            Told::read(&event.data()).is_some_and(|told| told.done && told.is_whole)
+            EventData::read(&event.data()).is_some_and(|seen| seen.done && seen.is_whole)
         })
         .executor(move |task| {
             let world = Arc::clone(&tasks);
-            let counted = Counted::new(&world);
+            let counter = TaskCounter::new(&world);
             world.spawn_in_gateway("a task of the layer", async move {
                 task.await;
-                drop(counted);
+                drop(counter);
             });
         });
-    if let Some(lifetime) = plan.lifetime {
-        replay = replay.max_age(lifetime);
+    if let Some(max_age) = plan.max_age {
+        replay = replay.max_age(max_age);
     }
-    if !plan.is_detached {
+    if !plan.detaches {
         replay = replay.detach_when(|_, _| false);
     }
     if plan.gap_status {
         replay = replay.on_gap(Gap::Status(StatusCode::BAD_REQUEST));
     }
-    if plan.prime {
+    if plan.priming_event {
         replay = replay.priming_event(Some(Duration::from_millis(20)));
     }
     if plan.by_query {
         replay = replay.query_param(PARAMETER);
     }
-    if let Some(join) = plan.shares {
+    if let Some(join) = plan.share_from {
         let path = |request: &http::request::Parts| Some(request.uri.path().to_owned());
         replay = replay.share_by(path).share_from(join);
     }
-    if let Some(takes) = plan.authorize {
+    if let Some(duration) = plan.authorize {
         replay = replay.authorize(service_fn(move |_: Request<()>| async move {
-            sleep(takes).await;
+            sleep(duration).await;
             Ok::<_, BoxError>(StatusCode::OK)
         }));
     }
@@ -85,7 +85,7 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     let witness = Arc::clone(world);
     let mut layer = SseProxyLayer::default()
         .replay(replay)
-        .max_replay_bytes(plan.all_bytes)
+        .max_replay_bytes(plan.max_replay_bytes)
         .strip_comments(plan.strip_comments)
         .intercept(move |_: &StreamHead<'_>| Some(Witness::new(&witness)));
     if plan.hold {
@@ -97,9 +97,9 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     });
     if plan.defer {
         layer = layer.intercept(|event: Event| {
-            let takes = Duration::from_millis(event.data().len() as u64 % 40);
+            let duration = Duration::from_millis(event.data().len() as u64 % 40);
             Verdict::defer(async move {
-                sleep(takes).await;
+                sleep(duration).await;
                 Ok(event)
             })
         });
@@ -110,7 +110,7 @@ fn layer(world: &Arc<World>, plan: &Plan) -> SseProxyLayer {
     layer
 }
 
-/// Serves until it crashes.
+/// Serves connections until the gateway crashes.
 pub async fn run(
     world: Arc<World>,
     plan: Arc<Plan>,
@@ -132,7 +132,7 @@ pub async fn run(
     };
     let service = service_fn(move |request: Request<Incoming>| {
         let proxy = proxy.clone();
-        // Of a type that the compiler can tell apart from others.
+        // Boxed, because the service does not compile with an unnamed future.
         let answer: BoxFuture<'static, Result<_, io::Error>> = Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -144,7 +144,7 @@ pub async fn run(
     while let Some((end, _)) = accepted.recv().await {
         let service = TowerToHyperService::new(service.clone());
         world.spawn_in_gateway("a connection of the gateway", async move {
-            // That it broke is what its client sees, too.
+            // The client sees the error too.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(end), service)
                 .await;
@@ -152,7 +152,7 @@ pub async fn run(
     }
 }
 
-/// Sends each request to the upstream on a connection of its own.
+/// Forwards each request on a new connection.
 #[derive(Clone)]
 struct Forward {
     world: Arc<World>,
@@ -195,11 +195,14 @@ impl Service<Request<Full<Bytes>>> for Forward {
 impl Forward {
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, BoxError> {
         let mut rng = self.rng.lock().unwrap().fork();
-        let weather = self
+        let link_settings = self
             .plan
             .to_upstream
-            .weather(&mut rng, self.world.is_chaotic());
-        let end = self.upstream.connect(&self.world, weather, rng).await?;
+            .settings(&mut rng, self.world.is_chaotic());
+        let end = self
+            .upstream
+            .connect(&self.world, link_settings, rng)
+            .await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(end)).await?;
         self.world
@@ -213,23 +216,23 @@ impl Forward {
     }
 }
 
-/// A task of the layer.
-struct Counted(Arc<World>);
+/// Counts a task of the layer while it exists.
+struct TaskCounter(Arc<World>);
 
-impl Counted {
+impl TaskCounter {
     fn new(world: &Arc<World>) -> Self {
         world.count(|counts| counts.layer_tasks += 1);
         Self(Arc::clone(world))
     }
 }
 
-impl Drop for Counted {
+impl Drop for TaskCounter {
     fn drop(&mut self) {
         self.0.count(|counts| counts.layer_tasks -= 1);
     }
 }
 
-/// Sees each event once, in order, and is told the end once.
+/// Checks that an interceptor gets each event once and in order, and is ended once.
 struct Witness {
     world: Arc<World>,
     last: Option<(usize, usize)>,
@@ -249,17 +252,18 @@ impl Witness {
 
 impl Interceptor for Witness {
     fn event(&mut self, event: Event) -> Verdict {
-        if let Some(told) = Told::read(&event.data()) {
+        if let Some(seen) = EventData::read(&event.data()) {
             let follows = match self.last {
-                Some((run, number)) => run == told.run && number + 1 == told.number,
+                Some((run, number)) => run == seen.run && number + 1 == seen.number,
                 None => true,
             };
             if !follows {
-                let (last, run, number) = (self.last, told.run, told.number);
-                self.world
-                    .fault(format!("an interceptor sees {run}/{number} after {last:?}"));
+                let (last, run, number) = (self.last, seen.run, seen.number);
+                self.world.fault(format!(
+                    "an interceptor gets event {run}/{number} after {last:?}"
+                ));
             }
-            self.last = Some((told.run, told.number));
+            self.last = Some((seen.run, seen.number));
         }
         event.into()
     }
@@ -267,7 +271,7 @@ impl Interceptor for Witness {
     fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
         self.world.count(|counts| counts.ended += 1);
         if std::mem::replace(&mut self.ended, true) {
-            self.world.fault("an interceptor is told of the end twice");
+            self.world.fault("an interceptor is ended twice");
         }
         Verdict::Drop
     }
@@ -277,12 +281,12 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.world.count(|counts| counts.dropped += 1);
         if !self.ended {
-            self.world.fault("an interceptor is not told of the end");
+            self.world.fault("an interceptor is dropped without an end");
         }
     }
 }
 
-/// Holds each event back until the next one comes, or for three seconds.
+/// Holds each event until the next one, or for three seconds.
 #[derive(Default)]
 struct Hold {
     held: Vec<Block>,

@@ -1,4 +1,4 @@
-//! Clients, a gateway and an upstream on a network that fails, on a clock of their own: the same for the same seed.
+//! Simulates clients, a gateway and an upstream on a faulty network with a virtual clock. A seed determines the whole run.
 
 pub mod client;
 pub mod gateway;
@@ -12,25 +12,26 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, task::yield_now, time::sleep};
 
-use client::{Client, Has};
+use client::{Client, Progress};
 use net::Address;
 use plan::{A_DAY, Plan};
 use world::{Counts, World};
 
-/// What no client may ever see.
+/// Text in denied events, which no client may ever see.
 pub const SECRET: &str = "hunter2";
 
-/// What came of a seed.
+/// The result of a run.
 pub struct Outcome {
+    /// Violated expectations.
     pub faults: Vec<String>,
     pub counts: Counts,
-    /// For how long it went on, on its own clock.
+    /// Duration of the run on the virtual clock.
     pub lasted: Duration,
 }
 
-/// Runs one seed.
+/// Runs one seed. With `tracing`, prints what happens.
 pub fn run(seed: u64, tracing: bool) -> Outcome {
-    // What the layer itself draws.
+    // The random numbers of the layer itself.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -64,22 +65,22 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
         family,
         gateway: gateway.clone(),
         rng,
-        has: Has::default(),
+        progress: Progress::default(),
     };
     for family in 0..plan.clients.len() {
         let client = client(family, rng.fork());
-        let (done, is_done) = tokio::sync::oneshot::channel();
+        let (done, result) = tokio::sync::oneshot::channel();
         world.spawn("a client", async move {
             let _ = done.send(client.run().await);
         });
-        clients.push(is_done);
+        clients.push(result);
     }
 
     if plan.thieves {
         world.spawn("a thief", client(0, rng.fork()).steal());
     }
 
-    // Hosts go down and come up again.
+    // Hosts stop and restart.
     let mut events: Vec<_> = plan
         .upstream_restarts
         .iter()
@@ -90,9 +91,14 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
     for (is_upstream, down) in events {
         sleep(down.at.saturating_sub(world.begun.elapsed())).await;
         let host = if is_upstream { &upstream } else { &gateway };
-        host.go_down();
+        host.stop();
         if is_upstream {
-            world.note(|| format!("the upstream goes down, and forgets: {}", down.forgets));
+            world.note(|| {
+                format!(
+                    "the upstream stops; it forgets its streams: {}",
+                    down.forgets
+                )
+            });
             world.count(|counts| counts.restarts += 1);
             if down.forgets {
                 world
@@ -107,8 +113,8 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
             let tasks = std::mem::take(&mut world.state().gateway);
             tasks.iter().for_each(|task| task.abort());
         }
-        sleep(down.lasts).await;
-        let accepted = host.come_up();
+        sleep(down.down_for).await;
+        let accepted = host.restart();
         if is_upstream {
             let up = upstream::run(Arc::clone(&world), Arc::clone(&plan), accepted, rng.fork());
             world.spawn("the upstream", up);
@@ -117,34 +123,34 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
         }
     }
 
-    let mut had = Vec::new();
+    let mut clients_progress = Vec::new();
     for client in clients {
-        had.push(client.await.unwrap_or_default());
+        clients_progress.push(client.await.unwrap_or_default());
     }
 
     while world.state().counts.second_readers > 0 {
         sleep(Duration::from_secs(10)).await;
     }
 
-    // All that is kept is let go of in its time, and then nobody knows of it.
-    let kept_for = if plan.is_roomy {
+    // All logs expire in time. Afterwards their ids are unknown.
+    let retention = if plan.is_roomy {
         A_DAY
     } else {
         Duration::from_secs(600)
     };
-    sleep(kept_for + plan.linger + Duration::from_secs(2000)).await;
-    let left = world.state().counts.layer_tasks;
-    if left > 0 {
-        world.fault(format!("{left} tasks of the layer are left"));
+    sleep(retention + plan.grace_period + Duration::from_secs(2000)).await;
+    let running = world.state().counts.layer_tasks;
+    if running > 0 {
+        world.fault(format!("{running} tasks of the layer still run"));
     }
-    for (family, has) in had.iter().enumerate() {
-        if let Some(id) = &has.last_id {
-            let mut asks = client(family, rng.fork());
-            asks.ask_in_vain(id.clone()).await;
+    for (family, progress) in clients_progress.iter().enumerate() {
+        if let Some(id) = &progress.last_id {
+            let mut late = client(family, rng.fork());
+            late.expect_unknown(id.clone()).await;
         }
     }
-    upstream.go_down();
-    gateway.go_down();
+    upstream.stop();
+    gateway.stop();
     sleep(Duration::from_secs(600)).await;
     for _ in 0..10 {
         yield_now().await;
@@ -152,13 +158,15 @@ async fn simulate(seed: u64, tracing: bool) -> Outcome {
     let counts = world.state().counts;
     let alive = Handle::current().metrics().num_alive_tasks();
     if alive > 0 {
-        world.fault(format!("{alive} tasks are left"));
+        world.fault(format!("{alive} tasks still run"));
     }
     if counts.open_sockets != 0 {
-        world.fault(format!("{} sockets are left", counts.open_sockets));
+        world.fault(format!("{} sockets are still open", counts.open_sockets));
     }
     if counts.opened != counts.ended || counts.opened != counts.dropped {
-        world.fault(format!("not every interceptor came to its end: {counts:?}"));
+        world.fault(format!(
+            "not every interceptor was ended and dropped: {counts:?}"
+        ));
     }
     let mut state = world.state();
     Outcome {

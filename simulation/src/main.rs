@@ -1,4 +1,4 @@
-//! Runs seeds: `cargo run --release -- SEEDS [FIRST]`.
+//! Runs seeds, and prints the violated expectations: `cargo run --release -- SEEDS [FIRST]`.
 
 use std::{
     collections::HashMap,
@@ -13,9 +13,9 @@ use std::{
 
 use tower_sse_proxy_simulation::run;
 
-const AGAIN: &str = "cargo run --release --manifest-path simulation/Cargo.toml --";
+const COMMAND: &str = "cargo run --release --manifest-path simulation/Cargo.toml --";
 
-/// So long no seed takes.
+/// A seed that takes longer hangs.
 const STUCK: Duration = Duration::from_secs(120);
 
 fn main() {
@@ -30,7 +30,7 @@ fn main() {
     };
     let begun = Instant::now();
     let next = AtomicU64::new(first);
-    // A seed in which time stands still would be waited for for ever.
+    // A hanging seed is reported by `watch`, because its own thread cannot.
     let running = Mutex::new(HashMap::new());
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
@@ -41,17 +41,17 @@ fn main() {
                 return all;
             }
             running.lock().unwrap().insert(seed, Instant::now());
-            // Of one seed, all that happens is told.
+            // A single seed prints what happens.
             let outcome = run(seed, seeds == 1);
             if !outcome.faults.is_empty() {
                 println!("seed {seed}:");
-                // What comes after the first ones is mostly of their making.
+                // Later faults are mostly consequences of the first ones.
                 outcome
                     .faults
                     .iter()
                     .take(3)
                     .for_each(|fault| println!("    {fault}"));
-                println!("    again: {AGAIN} 1 {seed}");
+                println!("    run again: {COMMAND} 1 {seed}");
             }
             running.lock().unwrap().remove(&seed);
             all.push(outcome);
@@ -63,9 +63,7 @@ fn main() {
             thread::sleep(Duration::from_millis(100));
             for (seed, since) in &*running.lock().unwrap() {
                 if since.elapsed() > STUCK {
-                    println!(
-                        "seed {seed}:\n    does not come to its end\n    again: {AGAIN} 1 {seed}"
-                    );
+                    println!("seed {seed}:\n    hangs\n    run again: {COMMAND} 1 {seed}");
                     process::exit(1);
                 }
             }
@@ -93,13 +91,13 @@ fn main() {
         .map(|outcome| outcome.lasted.as_secs_f64() / 3600.0)
         .sum();
     println!(
-        "{} requests, {} of them to go on; the upstream was asked {} times, {} of them to go on; {} events\n\
-         {} connections broke, {} answers of the upstream were cut, {} ended; {} restarts, {} crashes\n\
-         gaps: {} evicted, {} unknown, {} failed, {} by status; {} streams read to the end; {} second readers, {} thieves",
+        "{} requests of clients, {} of them resumes; {} requests to the upstream, {} of them resumes; {} events\n\
+         {} connections broke, {} responses of the upstream were cut, {} ended; {} restarts, {} crashes\n\
+         gaps: {} evicted, {} unknown, {} failed, {} by status; {} complete streams; {} second connections, {} requests with foreign ids",
         sum(|counts| counts.requests),
         sum(|counts| counts.resumed),
-        sum(|counts| counts.asked),
-        sum(|counts| counts.asked_to_go_on),
+        sum(|counts| counts.upstream_requests),
+        sum(|counts| counts.upstream_resumes),
         sum(|counts| counts.events),
         sum(|counts| counts.breaks),
         sum(|counts| counts.upstream_cuts),
@@ -115,7 +113,7 @@ fn main() {
         sum(|counts| counts.thieves),
     );
     println!(
-        "{seeds} seeds, {failed} failed; {hours:.0} hours of theirs in {:.0} s of ours",
+        "{seeds} seeds, {failed} failed; {hours:.0} simulated hours in {:.0} s",
         begun.elapsed().as_secs_f64()
     );
     process::exit(i32::from(failed > 0));

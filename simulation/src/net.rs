@@ -1,4 +1,4 @@
-//! A network of pipes that delay, hold back, and break.
+//! A simulated network: connections with delays, bounded buffers and failures.
 
 use std::{
     collections::VecDeque,
@@ -18,18 +18,18 @@ use tokio::{
 
 use crate::world::World;
 
-/// How a connection behaves.
+/// The behavior of one connection.
 #[derive(Clone, Debug)]
-pub struct Weather {
-    /// The longest that a packet takes.
+pub struct LinkSettings {
+    /// The longest delay of a packet.
     pub delay: Duration,
-    /// What one direction holds, in bytes.
-    pub room: usize,
+    /// The size of the buffer of each direction, in bytes.
+    pub buffer: usize,
     /// The largest packet.
     pub packet: usize,
-    /// It breaks once so many bytes have gone the one way or the other.
+    /// For each direction, the number of bytes after which the connection breaks.
     pub breaks_after: [Option<u64>; 2],
-    /// The longest that it takes an end to learn that the other one is gone, or that the connection broke.
+    /// The longest time until an end learns that the other end was dropped, or that the connection broke.
     pub notice: Duration,
 }
 
@@ -38,15 +38,15 @@ pub struct Wire(Mutex<State>);
 
 struct State {
     lanes: [Lane; 2],
-    /// When each end learns that it broke.
+    /// When each end learns that the connection broke.
     broken: Option<[Instant; 2]>,
-    /// When the other end learns that this one is gone.
-    gone: [Option<Instant>; 2],
-    weather: Weather,
+    /// When the other end learns that this end was dropped.
+    dropped: [Option<Instant>; 2],
+    link_settings: LinkSettings,
     rng: fastrand::Rng,
 }
 
-/// What goes one way.
+/// One direction of a connection.
 #[derive(Default)]
 struct Lane {
     packets: VecDeque<(Instant, Vec<u8>)>,
@@ -67,12 +67,16 @@ pub struct End {
 }
 
 impl Wire {
-    pub fn pair(world: &Arc<World>, weather: Weather, rng: fastrand::Rng) -> (End, End, Arc<Wire>) {
+    pub fn pair(
+        world: &Arc<World>,
+        link_settings: LinkSettings,
+        rng: fastrand::Rng,
+    ) -> (End, End, Arc<Wire>) {
         let state = State {
             lanes: [Lane::default(), Lane::default()],
             broken: None,
-            gone: [None; 2],
-            weather,
+            dropped: [None; 2],
+            link_settings,
             rng,
         };
         let wire = Arc::new(Wire(Mutex::new(state)));
@@ -97,10 +101,10 @@ impl Wire {
         self.lock().cut();
     }
 
-    /// Nothing gets through any more from the end that asked, or the end is gone.
+    /// Whether the connection is broken or the client's end was dropped.
     pub fn is_dead(&self) -> bool {
         let state = self.lock();
-        state.broken.is_some() || state.gone[0].is_some()
+        state.broken.is_some() || state.dropped[0].is_some()
     }
 }
 
@@ -108,7 +112,8 @@ impl State {
     fn cut(&mut self) {
         if self.broken.is_none() {
             let now = Instant::now();
-            self.broken = Some([(); 2].map(|()| now + upto(&mut self.rng, self.weather.notice)));
+            self.broken =
+                Some([(); 2].map(|()| now + upto(&mut self.rng, self.link_settings.notice)));
             self.wake_all();
         }
     }
@@ -121,7 +126,7 @@ impl State {
     }
 }
 
-/// A time of up to so much.
+/// A random duration of at most `most`, in whole milliseconds.
 pub fn upto(rng: &mut fastrand::Rng, most: Duration) -> Duration {
     Duration::from_millis(rng.u64(0..=most.as_millis() as u64))
 }
@@ -140,7 +145,7 @@ impl AsyncRead for End {
             if broken.is_some_and(|at| at <= now) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            let gone = state.gone[1 - this.side];
+            let dropped = state.dropped[1 - this.side];
             let lane = &mut state.lanes[1 - this.side];
             let next = match lane.packets.front_mut() {
                 Some((at, packet)) if *at <= now => {
@@ -155,9 +160,9 @@ impl AsyncRead for End {
                     return Poll::Ready(Ok(()));
                 }
                 Some((at, _)) => Some(*at),
-                None => match gone {
+                None => match dropped {
                     Some(at) if at <= now => return Poll::Ready(Ok(())),
-                    gone => gone,
+                    dropped => dropped,
                 },
             };
             lane.reader = Some(cx.waker().clone());
@@ -184,26 +189,26 @@ impl AsyncWrite for End {
             let mut guard = this.wire.lock();
             let state = &mut *guard;
             let broken = state.broken.map(|broken| broken[this.side]);
-            let gone = state.gone[1 - this.side];
+            let dropped = state.dropped[1 - this.side];
             if broken.is_some_and(|at| at <= now) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            if gone.is_some_and(|at| at <= now) {
+            if dropped.is_some_and(|at| at <= now) {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             let State {
                 lanes,
-                weather,
+                link_settings,
                 rng,
                 ..
             } = state;
             let lane = &mut lanes[this.side];
-            let room = weather.room.saturating_sub(lane.queued);
-            let mut length = bytes.len().min(room).min(weather.packet);
+            let buffer = link_settings.buffer.saturating_sub(lane.queued);
+            let mut length = bytes.len().min(buffer).min(link_settings.packet);
             if length == 0 && !bytes.is_empty() {
                 lane.writer = Some(cx.waker().clone());
                 drop(guard);
-                let Some(at) = broken.into_iter().chain(gone).min() else {
+                let Some(at) = broken.into_iter().chain(dropped).min() else {
                     return Poll::Pending;
                 };
                 if !wait(&mut this.writes, cx, at) {
@@ -211,15 +216,15 @@ impl AsyncWrite for End {
                 }
                 continue;
             }
-            let limit = weather.breaks_after[this.side];
+            let limit = link_settings.breaks_after[this.side];
             let limit = limit.map(|limit| limit.saturating_sub(lane.sent) as usize);
             let breaks = limit.is_some_and(|limit| limit <= length);
             length = limit
                 .map_or(length, |limit| limit.min(length))
                 .max(1)
                 .min(bytes.len());
-            if broken.is_none() && gone.is_none() {
-                let arrives = now + upto(rng, weather.delay);
+            if broken.is_none() && dropped.is_none() {
+                let arrives = now + upto(rng, link_settings.delay);
                 let arrives = lane.arrives.map_or(arrives, |last| last.max(arrives));
                 lane.arrives = Some(arrives);
                 lane.sent += length as u64;
@@ -236,7 +241,7 @@ impl AsyncWrite for End {
         }
     }
 
-    /// As sockets can. A server that writes what it has in pieces knows what has been sent.
+    /// True, as for sockets. hyper then knows which of its buffers are written.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -250,7 +255,7 @@ impl AsyncWrite for End {
     }
 }
 
-/// Whether it is time.
+/// Polls the timer. Returns whether the time has come.
 fn wait(timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>, at: Instant) -> bool {
     let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
     if timer.deadline() != at {
@@ -263,19 +268,21 @@ impl Drop for End {
     fn drop(&mut self) {
         self.world.count(|counts| counts.open_sockets -= 1);
         let mut state = self.wire.lock();
-        // What was sent before arrives before.
+        // The other end first reads the packets that were sent before.
         let notice = Instant::now() + {
-            let State { weather, rng, .. } = &mut *state;
-            upto(rng, weather.notice.min(Duration::from_secs(1)))
+            let State {
+                link_settings, rng, ..
+            } = &mut *state;
+            upto(rng, link_settings.notice.min(Duration::from_secs(1)))
         };
         let arrives = state.lanes[self.side].arrives;
         let at = arrives.map_or(notice, |arrives| arrives.max(notice));
-        state.gone[self.side] = Some(at);
+        state.dropped[self.side] = Some(at);
         state.wake_all();
     }
 }
 
-/// Somebody who can be called.
+/// A host to connect to.
 #[derive(Clone)]
 pub struct Address(Arc<Mutex<Host>>);
 
@@ -297,24 +304,24 @@ impl Address {
     pub async fn connect(
         &self,
         world: &Arc<World>,
-        weather: Weather,
+        link_settings: LinkSettings,
         mut rng: fastrand::Rng,
     ) -> io::Result<End> {
-        sleep(upto(&mut rng, weather.delay)).await;
+        sleep(upto(&mut rng, link_settings.delay)).await;
         let mut host = self.0.lock().unwrap();
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let accepts = host.accepts.as_ref().ok_or_else(refused)?;
-        let (ours, theirs, wire) = Wire::pair(world, weather, rng);
+        let (client_end, host_end, wire) = Wire::pair(world, link_settings, rng);
         accepts
-            .send((theirs, Arc::clone(&wire)))
+            .send((host_end, Arc::clone(&wire)))
             .map_err(|_| refused())?;
         host.wires.retain(|wire| wire.strong_count() > 0);
         host.wires.push(Arc::downgrade(&wire));
-        Ok(ours)
+        Ok(client_end)
     }
 
-    /// Breaks all connections, and takes no more for now.
-    pub fn go_down(&self) {
+    /// Breaks all connections and rejects new ones.
+    pub fn stop(&self) {
         let mut host = self.0.lock().unwrap();
         host.accepts = None;
         for wire in host.wires.drain(..).filter_map(|wire| wire.upgrade()) {
@@ -322,7 +329,7 @@ impl Address {
         }
     }
 
-    pub fn come_up(&self) -> mpsc::UnboundedReceiver<(End, Arc<Wire>)> {
+    pub fn restart(&self) -> mpsc::UnboundedReceiver<(End, Arc<Wire>)> {
         let (accepts, accepted) = mpsc::unbounded_channel();
         self.0.lock().unwrap().accepts = Some(accepts);
         accepted

@@ -1,24 +1,24 @@
-//! What a seed comes to.
+//! The random plan of a run: settings of the layer, upstream streams, clients, networks and failures.
 
 use std::time::Duration;
 
 use tower_sse_proxy::replay::{Retention, StartAt};
 
-use crate::net::Weather;
+use crate::net::LinkSettings;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub chaos: Duration,
-    /// All is kept, and for longer than anything lasts: then no gap is an excuse.
+    /// The retention is larger than any stream and longer than any run, so that a client must never get a gap.
     pub is_roomy: bool,
-    pub bounds: Retention,
-    pub all_bytes: usize,
-    pub linger: Duration,
-    pub detached_bytes: u64,
-    pub lifetime: Option<Duration>,
-    pub is_detached: bool,
+    pub retention: Retention,
+    pub max_replay_bytes: usize,
+    pub grace_period: Duration,
+    pub max_detached_bytes: u64,
+    pub max_age: Option<Duration>,
+    pub detaches: bool,
     pub gap_status: bool,
-    pub prime: bool,
+    pub priming_event: bool,
     pub by_query: bool,
     pub authorize: Option<Duration>,
     pub keep_alive: bool,
@@ -29,20 +29,20 @@ pub struct Plan {
     pub gateway_crashes: Vec<Restart>,
     pub streams: Vec<Stream>,
     pub clients: Vec<Client>,
-    pub to_upstream: Roughness,
+    pub to_upstream: LinkProfile,
     pub thieves: bool,
-    /// Requests of one owner for one stream ride on one of the upstream, and begin there if this is set.
-    pub shares: Option<StartAt>,
-    /// An upstream that breaks off is asked to go on.
+    /// Where a client joins a shared stream. `None` disables sharing.
+    pub share_from: Option<StartAt>,
+    /// Whether the layer reconnects when the upstream connection breaks.
     pub reconnects: bool,
-    /// The upstream is asked again after a clean end.
-    pub continues: bool,
+    /// Whether the layer resumes at the upstream after a clean end.
+    pub continue_after_end: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Restart {
     pub at: Duration,
-    pub lasts: Duration,
+    pub down_for: Duration,
     pub forgets: bool,
 }
 
@@ -51,23 +51,23 @@ pub struct Stream {
     pub events: usize,
     pub ids: bool,
     pub resumes: Resumes,
-    /// Ends an answer after up to so many events, to go on in another one.
+    /// The most new events before a response ends early, so that the client has to poll again.
     pub polls_after: Option<usize>,
-    /// Says at its end that it is complete.
-    pub says_done: bool,
+    /// Whether the last event says that the stream is complete.
+    pub has_terminal_event: bool,
     pub size: usize,
     pub pace: Duration,
-    /// One in so many events is denied.
+    /// One of this many events is denied.
     pub denied: Option<usize>,
-    /// One in so many answers is cut.
+    /// One of this many responses is cut.
     pub cut: usize,
     pub line_end: &'static str,
-    pub asides: bool,
+    pub comments: bool,
     pub unfinished: bool,
     pub head_delay: Duration,
 }
 
-/// What comes again when the upstream is asked to go on.
+/// Where the upstream's response to a resume starts.
 #[derive(Clone, Copy, Debug)]
 pub enum Resumes {
     After,
@@ -80,55 +80,55 @@ pub struct Client {
     pub stream: usize,
     pub owner: usize,
     pub is_get: bool,
-    pub begins: Duration,
+    pub starts_at: Duration,
     pub retry: Duration,
-    /// Reads with pauses of up to so long.
+    /// The longest pause between two reads.
     pub slow: Option<Duration>,
-    /// Stays for up to so long, while there is chaos.
-    pub patience: Duration,
-    /// Leaves for good after so many answers.
-    pub leaves_after: Option<usize>,
-    pub roughness: Roughness,
-    /// Comes back once more when it has all.
-    pub comes_back: bool,
-    /// Opens a second connection in the middle.
+    /// The longest time until the client disconnects, during the chaos phase.
+    pub max_stay: Duration,
+    /// The number of responses after which the client stops.
+    pub stops_after: Option<usize>,
+    pub link_profile: LinkProfile,
+    /// Whether the client sends one more request when it has all events.
+    pub resumes_when_complete: bool,
+    /// Whether the client opens a second connection in the middle of a stream.
     pub mirrors: bool,
 }
 
-/// What connections of one kind are like.
+/// The behavior of all connections of one kind.
 #[derive(Clone, Debug)]
-pub struct Roughness {
+pub struct LinkProfile {
     pub delay: Duration,
     pub notice: Duration,
-    pub room: usize,
+    pub buffer: usize,
     pub packet: usize,
-    /// One in so many breaks.
+    /// One of this many connections breaks.
     pub breaks: usize,
 }
 
-impl Roughness {
+impl LinkProfile {
     fn new(rng: &mut fastrand::Rng) -> Self {
         Self {
             delay: ms(pick(rng, &[0, 1, 30, 400])),
             notice: ms(pick(rng, &[0, 50, 3000, 60_000])),
-            room: pick(rng, &[4000, 16_000, 64_000]),
+            buffer: pick(rng, &[4000, 16_000, 64_000]),
             packet: pick(rng, &[7, 100, 1400, 64_000]),
             breaks: pick(rng, &[1, 2, 3, 1000]),
         }
     }
 
-    /// Nothing goes wrong.
-    pub fn calm() -> Self {
+    /// Without delays and failures.
+    pub fn reliable() -> Self {
         Self {
             delay: Duration::ZERO,
             notice: Duration::ZERO,
-            room: 64_000,
+            buffer: 64_000,
             packet: 64_000,
             breaks: 1,
         }
     }
 
-    pub fn weather(&self, rng: &mut fastrand::Rng, chaos: bool) -> Weather {
+    pub fn settings(&self, rng: &mut fastrand::Rng, chaos: bool) -> LinkSettings {
         let breaks = chaos && rng.usize(0..self.breaks) == 0;
         let limit = |rng: &mut fastrand::Rng, most: u64| {
             let most = [most / 30 + 2, most / 4 + 2, most][rng.usize(0..3)];
@@ -136,14 +136,14 @@ impl Roughness {
         };
         let breaks_after = match (breaks, rng.usize(0..6)) {
             (false, _) => [None; 2],
-            // In the middle of the request.
+            // Breaks inside the request.
             (true, 0) => [limit(rng, 400), None],
             (true, _) => [None, limit(rng, 20_000)],
         };
-        Weather {
+        LinkSettings {
             delay: self.delay,
             notice: self.notice,
-            room: self.room,
+            buffer: self.buffer,
             packet: self.packet,
             breaks_after,
         }
@@ -154,8 +154,8 @@ fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
-pub fn pick<T: Clone>(rng: &mut fastrand::Rng, of: &[T]) -> T {
-    of[rng.usize(0..of.len())].clone()
+pub fn pick<T: Clone>(rng: &mut fastrand::Rng, values: &[T]) -> T {
+    values[rng.usize(0..values.len())].clone()
 }
 
 fn maybe(rng: &mut fastrand::Rng, one_in: usize) -> bool {
@@ -173,7 +173,7 @@ impl Plan {
             let mut all: Vec<_> = (0..number)
                 .map(|_| Restart {
                     at: chaos.mul_f64(rng.f64()),
-                    lasts: ms(rng.u64(0..8000)),
+                    down_for: ms(rng.u64(0..8000)),
                     forgets: maybe(rng, 2),
                 })
                 .collect();
@@ -191,13 +191,13 @@ impl Plan {
                         &[Resumes::After, Resumes::Overlapping, Resumes::FromTheStart],
                     ),
                     polls_after: (ids && rng.bool()).then(|| rng.usize(1..20)),
-                    says_done: maybe(rng, 2),
+                    has_terminal_event: maybe(rng, 2),
                     size: pick(rng, &[0, 30, 300, 3000]),
                     pace: ms(pick(rng, &[0, 5, 100, 1000])),
                     denied: maybe(rng, 2).then(|| rng.usize(2..6)),
                     cut: pick(rng, &[1, 2, 4, 1000]),
                     line_end: pick(rng, &["\n", "\n", "\r\n", "\r"]),
-                    asides: maybe(rng, 2),
+                    comments: maybe(rng, 2),
                     unfinished: maybe(rng, 3),
                     head_delay: ms(pick(rng, &[0, 10, 500, 5000])),
                 }
@@ -208,44 +208,44 @@ impl Plan {
                 stream: rng.usize(0..streams.len()),
                 owner: rng.usize(0..3),
                 is_get: rng.usize(0..3) > 0,
-                begins: ms(rng.u64(0..3000)),
+                starts_at: ms(rng.u64(0..3000)),
                 retry: ms(pick(rng, &[0, 10, 500, 3000])),
                 slow: maybe(rng, 3).then(|| ms(pick(rng, &[20, 500, 3000]))),
-                patience: ms(pick(rng, &[20, 500, 5000, 60_000])),
-                leaves_after: maybe(rng, 5).then(|| rng.usize(1..4)),
-                roughness: Roughness::new(rng),
-                comes_back: rng.bool(),
+                max_stay: ms(pick(rng, &[20, 500, 5000, 60_000])),
+                stops_after: maybe(rng, 5).then(|| rng.usize(1..4)),
+                link_profile: LinkProfile::new(rng),
+                resumes_when_complete: rng.bool(),
                 mirrors: maybe(rng, 3),
             })
             .collect();
         let seconds = |rng: &mut fastrand::Rng, most: u64| Duration::from_secs(rng.u64(1..most));
-        let (bounds, linger) = if is_roomy {
-            let bounds = Retention::default().events(100_000).bytes(1 << 30);
-            (bounds.age(A_DAY), A_DAY)
+        let (retention, grace_period) = if is_roomy {
+            let retention = Retention::default().events(100_000).bytes(1 << 30);
+            (retention.age(A_DAY), A_DAY)
         } else {
-            let bounds = Retention::default()
+            let retention = Retention::default()
                 .events(pick(rng, &[0, 1, 2, 5, 30, 1000]))
                 .bytes(pick(rng, &[0, 500, 5000, 100_000, 1 << 20]))
                 .age(pick(rng, &[1, 10, 60, 600]).into_seconds());
-            (bounds, seconds(rng, 60))
+            (retention, seconds(rng, 60))
         };
         Self {
             chaos,
             is_roomy,
-            bounds,
-            all_bytes: match is_roomy || rng.bool() {
+            retention,
+            max_replay_bytes: match is_roomy || rng.bool() {
                 true => 1 << 30,
                 false => pick(rng, &[0, 2000, 50_000]),
             },
-            linger,
-            detached_bytes: match is_roomy || rng.bool() {
+            grace_period,
+            max_detached_bytes: match is_roomy || rng.bool() {
                 true => 1 << 30,
                 false => rng.u64(0..50_000),
             },
-            lifetime: (!is_roomy && maybe(rng, 4)).then(|| seconds(rng, 60)),
-            is_detached: is_roomy || !maybe(rng, 4),
+            max_age: (!is_roomy && maybe(rng, 4)).then(|| seconds(rng, 60)),
+            detaches: is_roomy || !maybe(rng, 4),
             gap_status: maybe(rng, 4),
-            prime: maybe(rng, 3),
+            priming_event: maybe(rng, 3),
             by_query: maybe(rng, 3),
             authorize: maybe(rng, 3).then(|| ms(pick(rng, &[0, 20, 700]))),
             keep_alive: maybe(rng, 2),
@@ -259,11 +259,11 @@ impl Plan {
             },
             streams,
             clients,
-            to_upstream: Roughness::new(rng),
+            to_upstream: LinkProfile::new(rng),
             thieves: rng.bool(),
-            shares: maybe(rng, 4).then(|| pick(rng, &[StartAt::Live, StartAt::Oldest])),
+            share_from: maybe(rng, 4).then(|| pick(rng, &[StartAt::Live, StartAt::Oldest])),
             reconnects: maybe(rng, 4),
-            continues: rng.bool(),
+            continue_after_end: rng.bool(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A reader of event streams that shares nothing with the one under test (WHATWG HTML 9.2.6).
+//! A parser of event streams that is independent of the crate under test (WHATWG HTML 9.2.6).
 
 #[derive(Default)]
 pub struct Reading {
@@ -6,7 +6,7 @@ pub struct Reading {
     all: Vec<u8>,
     message: Message,
     begun: bool,
-    /// An LF that comes now belongs to the CR before it.
+    /// An LF at this point belongs to the CR before it.
     after_cr: bool,
 }
 
@@ -18,7 +18,7 @@ pub struct Message {
 }
 
 impl Reading {
-    /// What is complete now: events, and ids alone.
+    /// Parses bytes. Returns the messages that are complete now: events, and ids without data.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
         self.rest.extend_from_slice(bytes);
         self.all.extend_from_slice(bytes);
@@ -66,7 +66,7 @@ impl Reading {
         }
     }
 
-    /// Whether this is anywhere in what came so far, and has not been asked for.
+    /// Returns whether the text occurs in the bytes since the last call, with an overlap for texts across two calls.
     pub fn has_seen(&mut self, text: &str) -> bool {
         let found = self
             .all

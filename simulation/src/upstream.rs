@@ -1,4 +1,4 @@
-//! The upstream: sends streams of events that say what they are, ends and breaks them, and goes on with them.
+//! The upstream: sends streams of events that describe themselves, ends and breaks responses, and continues streams.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -17,14 +17,14 @@ use crate::{
     SECRET,
     net::{End, Wire, upto},
     plan::{Plan, Resumes, Stream},
-    world::{Run, Sending, World},
+    world::{Run, UpstreamAnswer, World},
 };
 
 type Body = Either<Channel<Bytes, BoxError>, Full<Bytes>>;
 
-/// What an event says of itself.
+/// The contents of an event's data.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct EventData {
     pub run: usize,
     pub number: usize,
     pub stream: usize,
@@ -34,7 +34,7 @@ pub struct Told {
     pub is_whole: bool,
 }
 
-impl Told {
+impl EventData {
     pub fn read(data: &str) -> Option<Self> {
         let mut words = data.split([' ', '\n']);
         if words.next() != Some("event") {
@@ -57,7 +57,7 @@ impl Told {
 }
 
 impl Stream {
-    /// Whether a client may see this event.
+    /// Returns whether the event passes the interceptor that denies events.
     pub fn shows(&self, number: usize) -> bool {
         let denied = self.denied.is_some_and(|every| number % every == every - 1);
         !denied || number + 1 == self.events
@@ -67,7 +67,7 @@ impl Stream {
         let end = self.line_end;
         let is_last = number + 1 == self.events;
         let mut text = String::new();
-        if self.asides && number % 5 == 2 {
+        if self.comments && number % 5 == 2 {
             text += &format!(": a comment{end}retry: 10{end}{end}");
         }
         if self.ids {
@@ -80,7 +80,7 @@ impl Stream {
         if is_last {
             flags.push('l');
         }
-        if is_last && self.says_done {
+        if is_last && self.has_terminal_event {
             flags.push('d');
         }
         let length = number * 7919 % (self.size + 1);
@@ -90,8 +90,8 @@ impl Stream {
             text += &format!("data: {SECRET}{end}");
         }
         text += end;
-        if self.asides && self.ids && number % 7 == 3 {
-            // An id alone. What comes after it is what comes after the event.
+        if self.comments && self.ids && number % 7 == 3 {
+            // An id without data. A resume after it continues with the next event.
             text += &format!("id: up-{run}-{number}-b{end}{end}");
         }
         text
@@ -124,7 +124,7 @@ pub async fn run(
     }
 }
 
-/// How an answer ended.
+/// The end of a response.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     /// Between two blocks.
@@ -144,19 +144,20 @@ struct Call {
 impl Call {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (parts, body) = request.into_parts();
-        // It broke in the middle of the request: nobody has asked.
+        // The connection broke inside the request.
         if body.collect().await.is_err() {
             return Ok(status(StatusCode::BAD_REQUEST));
         }
         for (name, value) in &parts.headers {
-            if has_our_id(&String::from_utf8_lossy(value.as_bytes())) {
-                self.world
-                    .fault(format!("an id of ours is at the upstream, in {name}"));
+            if contains_layer_id(&String::from_utf8_lossy(value.as_bytes())) {
+                self.world.fault(format!(
+                    "an id of the layer reaches the upstream, in {name}"
+                ));
             }
         }
-        if has_our_id(&parts.uri.to_string()) {
+        if contains_layer_id(&parts.uri.to_string()) {
             self.world
-                .fault("an id of ours is at the upstream, in the URI");
+                .fault("an id of the layer reaches the upstream, in the URI");
         }
         let number = |name: &str| -> usize {
             let value = parts.headers[name].to_str().expect("a number");
@@ -165,28 +166,28 @@ impl Call {
         let request = number("x-request");
         let last_id = parts.headers.get("last-event-id");
         let last_id = last_id.map(|id| id.to_str().expect("text").to_owned());
-        let begun = self.begin(request, last_id.as_deref());
+        let target = self.find_run(request, last_id.as_deref());
         let delay = self.plan.streams[self.world.state().requests[request].stream].head_delay;
         sleep(upto(&mut self.rng, delay)).await;
-        let Some((run, from)) = begun else {
+        let Some((run, from)) = target else {
             return Ok(status(StatusCode::NOT_FOUND));
         };
         if self.world.is_chaotic() && self.rng.usize(0..12) == 0 {
-            self.over(run, None);
+            self.record_end(run, None);
             return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         let stream = self.world.state().runs[run].stream;
         if last_id.is_some() && from.is_none() {
-            self.over(run, None);
+            self.record_end(run, None);
             return Ok(status(StatusCode::NO_CONTENT));
         }
         let (feed, body) = Channel::new(1);
         let world = Arc::clone(&self.world);
-        let sending = self.sendings(run) - 1;
+        let answer = self.answer_count(run) - 1;
         let plan = self.plan.streams[stream].clone();
         world.spawn(
             "the upstream",
-            self.feed(plan, run, sending, from.unwrap_or(0), feed),
+            self.feed(plan, run, answer, from.unwrap_or(0), feed),
         );
         let mut response = Response::new(Either::Left(body));
         let mime = header::HeaderValue::from_static("text/event-stream");
@@ -194,127 +195,135 @@ impl Call {
         Ok(response)
     }
 
-    fn sendings(&self, run: usize) -> usize {
+    fn answer_count(&self, run: usize) -> usize {
         self.world.state().runs[run].answers.len()
     }
 
-    /// The run that is asked for and where to begin, if there is such a run; nowhere if there is nothing left.
-    fn begin(&mut self, request: usize, last_id: Option<&str>) -> Option<(usize, Option<usize>)> {
+    /// Finds or creates the run for a request. Returns it and the number of the first event to send, if any is left. Returns `None`
+    /// if the run is unknown.
+    fn find_run(
+        &mut self,
+        request: usize,
+        last_id: Option<&str>,
+    ) -> Option<(usize, Option<usize>)> {
         let mut state = self.world.state();
-        state.counts.asked += 1;
-        let asked = &mut state.requests[request];
-        asked.upstream += 1;
-        let asked = asked.clone();
+        state.counts.upstream_requests += 1;
+        let client = &mut state.requests[request];
+        client.upstream += 1;
+        let client = client.clone();
         let mut faults = Vec::new();
-        let again = asked.upstream > 1;
-        if again && !(self.plan.reconnects && asked.is_get && last_id.is_some()) {
-            faults.push(format!("request {request} asks the upstream twice"));
+        let again = client.upstream > 1;
+        if again && !(self.plan.reconnects && client.is_get && last_id.is_some()) {
+            faults.push(format!("request {request} reaches the upstream twice"));
         }
-        if asked.is_thief {
+        if client.is_thief {
             faults.push(format!(
-                "request {request} has another's id, and asks the upstream"
+                "request {request} has an id of another client, and reaches the upstream"
             ));
         }
-        let stream = &self.plan.streams[asked.stream];
-        let sending = Sending {
+        let stream = &self.plan.streams[client.stream];
+        let answer = UpstreamAnswer {
             request,
             wire: Arc::clone(&self.wire),
-            begun: false,
-            over: false,
+            has_head: false,
+            ended: false,
         };
-        let busy: Vec<usize> = asked
-            .under_way
+        let active: Vec<usize> = client
+            .active_answers
             .iter()
             .filter(|(run, answer)| {
-                // What goes on with a stream may be another one for the layer, and is not shared.
-                *answer == 0 && state.runs[*run].answers[*answer].is_under_way()
+                // A continuation may be a new stream of the layer, which is not shared.
+                *answer == 0 && state.runs[*run].answers[*answer].is_active()
             })
             .map(|(run, _)| *run)
             .collect();
-        let begun = match last_id.map(read_id) {
+        let target = match last_id.map(read_id) {
             None => {
-                if asked.has_id {
-                    // By a setting what ended without having said that it was done is asked for as by a new client, and nothing
-                    // else is.
-                    let may = asked.after.is_none_or(|(run, number)| {
+                if client.has_id {
+                    // With `continue_after_end`, a request at the clean end of a stream without ids and terminal event is forwarded
+                    // without an id. No other resume is.
+                    let may = client.after.is_none_or(|(run, number)| {
                         let run = &state.runs[run];
                         let has_all = (number + 1..run.sent).all(|number| !stream.shows(number));
-                        let is_over = stream.ids || stream.says_done || !self.plan.continues;
+                        let is_over = stream.ids
+                            || stream.has_terminal_event
+                            || !self.plan.continue_after_end;
                         !is_over && run.by_get && run.ended_cleanly && has_all
                     });
-                    if !(may && asked.is_get) {
-                        let after = asked.after;
-                        faults.push(format!("request {request}, after {after:?}, begins anew"));
+                    if !(may && client.is_get) {
+                        let after = client.after;
+                        faults.push(format!(
+                            "request {request}, after {after:?}, starts a new run"
+                        ));
                     }
                 }
-                // A stream of which nothing can be kept cannot be joined, nor one of somebody who had waited for an answer that
-                // was none.
-                if self.plan.shares.is_some()
-                    && self.plan.all_bytes > 100_000
+                // No client can join a stream without any retained event, or a stream for which it has waited in vain.
+                if self.plan.share_from.is_some()
+                    && self.plan.max_replay_bytes > 100_000
                     && !self.world.is_chaotic()
-                    && let Some(run) = busy.first()
+                    && let Some(run) = active.first()
                 {
                     faults.push(format!("request {request} does not share run {run}"));
                 }
                 state.runs.push(Run {
-                    stream: asked.stream,
-                    owner: asked.owner,
-                    family: asked.family,
+                    stream: client.stream,
+                    owner: client.owner,
+                    family: client.family,
                     sent: 0,
                     seen: false,
-                    answers: vec![sending],
+                    answers: vec![answer],
                     ended_cleanly: false,
                     truncated: false,
-                    by_get: asked.is_get,
+                    by_get: client.is_get,
                     broken: false,
                     forgotten: false,
                 });
                 Some((state.runs.len() - 1, Some(0)))
             }
             Some(None) => {
-                faults.push(format!("the upstream gave no id {last_id:?}"));
+                faults.push(format!("the id {last_id:?} is not of the upstream"));
                 None
             }
             Some(Some((run, last))) => {
-                state.counts.asked_to_go_on += 1;
-                if asked.is_behind && !again {
+                state.counts.upstream_resumes += 1;
+                if client.is_behind && !again {
                     faults.push(format!(
-                        "request {request} asks for what is kept, of run {run}"
+                        "request {request} reaches the upstream for events in the log, of run {run}"
                     ));
                 }
-                let known = &mut state.runs[run];
-                if !(asked.is_get && known.by_get) {
+                let found = &mut state.runs[run];
+                if !(client.is_get && found.by_get) {
                     faults.push(format!(
                         "request {request} continues run {run}, and one of them is no GET"
                     ));
                 }
-                // The gateway may not have got to see the end.
-                let arrived = known.answers.iter().all(|answer| !answer.wire.is_dead());
-                if known.ended_cleanly && arrived && !self.plan.continues {
+                // The gateway may not have seen the end.
+                let arrived = found.answers.iter().all(|answer| !answer.wire.is_dead());
+                if found.ended_cleanly && arrived && !self.plan.continue_after_end {
                     faults.push(format!(
                         "request {request} continues run {run}, which has ended"
                     ));
                 }
-                let is_mine = known.owner == asked.owner
-                    && known.stream == asked.stream
-                    && (known.family == asked.family || self.plan.shares.is_some());
-                if !is_mine {
+                let is_own = found.owner == client.owner
+                    && found.stream == client.stream
+                    && (found.family == client.family || self.plan.share_from.is_some());
+                if !is_own {
                     faults.push(format!(
-                        "request {request} goes on with run {run}, another's"
+                        "request {request} continues run {run} of another client"
                     ));
                 }
-                if !again && asked.after.is_some_and(|(after, _)| after != run) {
-                    faults.push(format!("request {request} goes on with another run, {run}"));
+                if !again && client.after.is_some_and(|(after, _)| after != run) {
+                    faults.push(format!("request {request} continues another run, {run}"));
                 }
-                if last >= known.sent {
+                if last >= found.sent {
                     faults.push(format!(
-                        "request {request} goes on after {last}, not sent yet"
+                        "request {request} continues after event {last}, which was not sent"
                     ));
                 }
-                if known.forgotten {
+                if found.forgotten {
                     None
                 } else {
-                    known.answers.push(sending);
+                    found.answers.push(answer);
                     let from = match stream.resumes {
                         _ if last + 1 >= stream.events => None,
                         Resumes::After => Some(last + 1),
@@ -326,21 +335,20 @@ impl Call {
             }
         };
         drop(state);
-        self.world.note(|| {
-            format!("the upstream is asked by request {request}, after {last_id:?}: {begun:?}")
-        });
+        self.world
+            .note(|| format!("the upstream gets request {request}, after {last_id:?}: {target:?}"));
         faults.into_iter().for_each(|fault| self.world.fault(fault));
-        begun
+        target
     }
 
-    /// An answer is over: as it should be, or not.
-    fn over(&self, run: usize, end: Option<Ending>) {
+    /// Records the end of a response.
+    fn record_end(&self, run: usize, end: Option<Ending>) {
         let mut state = self.world.state();
         let wire = &self.wire;
         let run = &mut state.runs[run];
         for answer in &mut run.answers {
             if Arc::ptr_eq(&answer.wire, wire) {
-                answer.over = true;
+                answer.ended = true;
             }
         }
         match end {
@@ -355,48 +363,49 @@ impl Call {
         mut self,
         stream: Stream,
         run: usize,
-        sending: usize,
+        answer: usize,
         from: usize,
         mut feed: Sender<Bytes, BoxError>,
     ) {
         let owner = self.world.state().runs[run].owner;
-        let place = (self.world.state().runs[run].stream, owner);
+        let stream_and_owner = (self.world.state().runs[run].stream, owner);
         let chaos = self.world.is_chaotic();
         let cut_at = (chaos && self.rng.usize(0..stream.cut) == 0)
             .then(|| self.rng.usize(0..=stream.events));
-        let mut left = stream.polls_after.map(|most| self.rng.usize(0..=most));
-        let already = self.world.state().runs[run].sent;
-        let mut was_left = false;
+        let mut events_left = stream.polls_after.map(|most| self.rng.usize(0..=most));
+        let sent_before = self.world.state().runs[run].sent;
+        let mut is_cut = false;
         for number in from..stream.events {
-            let text = stream.write(run, number, place);
-            // Not so much that it could be taken for all of it.
+            let text = stream.write(run, number, stream_and_owner);
+            // The cut part must not look like a complete event.
             let whole = text.rfind("data: x").or(text.rfind("data: "));
             let whole = whole.unwrap_or(text.len());
             let half = self.rng.usize(0..whole);
             if cut_at == Some(number) {
                 let _ = self.send(&mut feed, &text[..half]).await;
-                was_left = true;
+                is_cut = true;
                 break;
             }
-            if number >= already && left == Some(0) {
+            if number >= sent_before && events_left == Some(0) {
                 let mut ending = Ending::Clean;
                 if stream.unfinished {
-                    // Not a line break: that could be the end of an event.
+                    // Without a trailing line break, which could end an event.
                     let half = text[..half].trim_end_matches(['\r', '\n']);
                     let _ = self.send(&mut feed, half).await;
-                    // It may begin with whole blocks.
+                    // The part may consist of whole blocks.
                     let is_whole = half.is_empty() || half.ends_with(stream.line_end);
                     if !is_whole {
                         ending = Ending::Truncated;
                     }
                 }
-                self.end(run, sending, feed, ending);
+                self.end(run, answer, feed, ending);
                 return;
             }
-            if number >= already {
+            if number >= sent_before {
                 self.world.note(|| format!("run {run} sends {number}"));
             }
-            left = left.map(|left| left.saturating_sub(usize::from(number >= already)));
+            events_left = events_left
+                .map(|events_left| events_left.saturating_sub(usize::from(number >= sent_before)));
             {
                 let mut state = self.world.state();
                 let sent = &mut state.runs[run].sent;
@@ -407,8 +416,8 @@ impl Call {
             for part in [one, other].into_iter().filter(|part| !part.is_empty()) {
                 if !self.send(&mut feed, part).await {
                     self.world
-                        .note(|| format!("run {run} is let go of, after {number}"));
-                    self.over(run, Some(Ending::Broken));
+                        .note(|| format!("run {run} is dropped, after event {number}"));
+                    self.record_end(run, Some(Ending::Broken));
                     return;
                 }
                 if !one.is_empty() {
@@ -418,14 +427,14 @@ impl Call {
             sleep(upto(&mut self.rng, stream.pace)).await;
         }
         sleep(upto(&mut self.rng, stream.pace * 3)).await;
-        if was_left || cut_at == Some(stream.events) {
+        if is_cut || cut_at == Some(stream.events) {
             self.world.note(|| format!("run {run} is cut"));
             self.world.count(|counts| counts.upstream_cuts += 1);
-            self.over(run, Some(Ending::Broken));
-            feed.abort("the upstream breaks off".into());
+            self.record_end(run, Some(Ending::Broken));
+            feed.abort("the connection breaks".into());
             return;
         }
-        self.end(run, sending, feed, Ending::Clean);
+        self.end(run, answer, feed, Ending::Clean);
     }
 
     async fn send(&self, feed: &mut Sender<Bytes, BoxError>, text: &str) -> bool {
@@ -434,11 +443,11 @@ impl Call {
             .is_ok()
     }
 
-    fn end(&self, run: usize, sending: usize, feed: Sender<Bytes, BoxError>, ending: Ending) {
+    fn end(&self, run: usize, answer: usize, feed: Sender<Bytes, BoxError>, ending: Ending) {
         self.world
-            .note(|| format!("run {run} ends its answer {sending}: {ending:?}"));
+            .note(|| format!("run {run} ends its response {answer}: {ending:?}"));
         self.world.count(|counts| counts.clean_ends += 1);
-        self.over(run, Some(ending));
+        self.record_end(run, Some(ending));
         drop(feed);
     }
 }
@@ -454,8 +463,8 @@ fn read_id(id: &str) -> Option<(usize, usize)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Whether an id as the layer gives it is anywhere in this text.
-pub fn has_our_id(text: &str) -> bool {
+/// Returns whether the text contains an id in the form of the layer's ids.
+pub fn contains_layer_id(text: &str) -> bool {
     let words = text.split(|letter: char| !letter.is_ascii_hexdigit() && letter != '.');
     words.into_iter().any(|word| {
         let mut parts = word.split('.');

@@ -1,4 +1,4 @@
-//! What everybody in a simulation shares: what is known of it, and what went wrong.
+//! The state that all parts of a simulation share: what they have done, and the violated expectations.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::net::Wire;
 
 pub struct World {
     pub begun: Instant,
-    /// Until then connections are cut and hosts go down.
+    /// The duration of the first phase, in which connections break and hosts stop.
     pub chaos: Duration,
     tracing: bool,
     state: Mutex<State>,
@@ -29,21 +29,21 @@ pub struct State {
     pub faults: Vec<String>,
     pub counts: Counts,
     pub runs: Vec<Run>,
-    pub requests: Vec<Asked>,
+    pub requests: Vec<ClientRequest>,
     /// The last id of each client, with its owner and its stream.
     pub known: BTreeMap<usize, (usize, usize, String)>,
-    /// Of each stream of the layer, the last event that any client has.
+    /// For each stream of the layer, the number of the newest event that any client has.
     pub heads: BTreeMap<String, u64>,
-    /// What the gateway runs.
+    /// The tasks of the gateway.
     pub gateway: Vec<AbortHandle>,
 }
 
-/// How often it came to that.
+/// How often each thing happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     pub open_sockets: i64,
     pub layer_tasks: i64,
-    /// Those that are there now.
+    /// The open ones, not all that were ever opened.
     pub second_readers: i64,
     pub opened: u64,
     pub ended: u64,
@@ -51,8 +51,8 @@ pub struct Counts {
     pub events: u64,
     pub requests: u64,
     pub resumed: u64,
-    pub asked: u64,
-    pub asked_to_go_on: u64,
+    pub upstream_requests: u64,
+    pub upstream_resumes: u64,
     pub breaks: u64,
     pub upstream_cuts: u64,
     pub clean_ends: u64,
@@ -67,72 +67,74 @@ pub struct Counts {
     pub mirrors: u64,
 }
 
-/// One stream of the upstream, from its first event to its last, in however many answers.
+/// One stream of the upstream, from its first event to its last, in one or more responses.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub stream: usize,
     pub owner: usize,
     pub family: usize,
-    /// How many events were sent.
+    /// The number of events sent.
     pub sent: usize,
-    /// A client has got some.
+    /// Whether a client has an event of it.
     pub seen: bool,
-    /// Answers that were begun.
-    pub answers: Vec<Sending>,
-    /// An answer ended as it should.
+    /// The responses that the upstream has started.
+    pub answers: Vec<UpstreamAnswer>,
+    /// Whether a response ended cleanly.
     pub ended_cleanly: bool,
-    /// An answer ended as it should, but inside an event.
+    /// Whether a response ended cleanly, but inside an event.
     pub truncated: bool,
-    /// The request that opened it was a `GET`.
+    /// Whether it was opened with a `GET`.
     pub by_get: bool,
-    /// An answer was cut, or let go of.
+    /// Whether a response was cut or dropped.
     pub broken: bool,
-    /// The upstream knows no more of it.
+    /// Whether the upstream has lost its state of the stream.
     pub forgotten: bool,
 }
 
-/// An answer of the upstream.
+/// A response of the upstream.
 #[derive(Clone)]
-pub struct Sending {
-    /// The client's request that it answers.
+pub struct UpstreamAnswer {
+    /// The client's request that caused it.
     pub request: usize,
     pub wire: Arc<Wire>,
-    /// Its head is at the gateway.
-    pub begun: bool,
-    pub over: bool,
+    /// Whether the gateway has received its head.
+    pub has_head: bool,
+    pub ended: bool,
 }
 
-impl Sending {
-    pub fn is_over(&self) -> bool {
-        self.over || self.wire.is_dead()
+impl UpstreamAnswer {
+    pub fn has_ended(&self) -> bool {
+        self.ended || self.wire.is_dead()
     }
 
-    pub fn is_under_way(&self) -> bool {
-        self.begun && !self.is_over()
+    pub fn is_active(&self) -> bool {
+        self.has_head && !self.has_ended()
     }
 }
 
-impl std::fmt::Debug for Sending {
+impl std::fmt::Debug for UpstreamAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sending").field("over", &self.over).finish()
+        f.debug_struct("UpstreamAnswer")
+            .field("ended", &self.ended)
+            .finish()
     }
 }
 
-/// A request of a client's.
+/// A request of a client.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ClientRequest {
     pub family: usize,
     pub owner: usize,
     pub stream: usize,
     pub is_get: bool,
     pub has_id: bool,
-    /// The last event that the client has.
+    /// The run and the number of the client's last event.
     pub after: Option<(usize, usize)>,
-    /// There was more in its stream than it had.
+    /// Whether another client has later events of the same stream.
     pub is_behind: bool,
-    /// Answers that clients were getting when it was sent, for the same owner and stream: of which run, and the how manieth.
-    pub under_way: Vec<(usize, usize)>,
-    /// How often the upstream was asked for it.
+    /// Run and index of the responses that other clients of the same owner and stream were reading when it was sent.
+    pub active_answers: Vec<(usize, usize)>,
+    /// The number of its requests to the upstream.
     pub upstream: usize,
     pub is_thief: bool,
 }
@@ -159,32 +161,32 @@ impl World {
         self.begun.elapsed() < self.chaos
     }
 
-    /// Tells what happens, for who wants to know how it came to a fault.
-    pub fn note(&self, what: impl FnOnce() -> String) {
+    /// Prints what happens, for the analysis of a fault.
+    pub fn note(&self, text: impl FnOnce() -> String) {
         if self.tracing {
-            println!("{:>10.3} {}", self.begun.elapsed().as_secs_f64(), what());
+            println!("{:>10.3} {}", self.begun.elapsed().as_secs_f64(), text());
         }
     }
 
-    pub fn fault(&self, what: impl Into<String>) {
-        let what = what.into();
-        self.note(|| format!("FAULT {what}"));
+    pub fn fault(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.note(|| format!("FAULT {text}"));
         let at = self.begun.elapsed().as_secs_f64();
-        self.state().faults.push(format!("{what} (at {at:.3} s)"));
+        self.state().faults.push(format!("{text} (at {at:.3} s)"));
     }
 
-    /// The gateway has the head of an answer.
+    /// Marks the response to this request as started: the gateway has its head.
     pub fn handle_head(&self, request: usize) {
         self.note(|| format!("the gateway has the head of the answer to request {request}"));
         let mut state = self.state();
         let answers = state.runs.iter_mut().flat_map(|run| &mut run.answers);
         for answer in answers.filter(|answer| answer.request == request) {
-            answer.begun = true;
+            answer.has_head = true;
         }
     }
 
-    /// A panic in a task is a fault.
-    pub fn spawn<F>(self: &Arc<Self>, what: &'static str, task: F) -> JoinHandle<()>
+    /// Spawns a task. A panic in it is a fault.
+    pub fn spawn<F>(self: &Arc<Self>, name: &'static str, task: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -193,17 +195,17 @@ impl World {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 let why = panic.downcast_ref::<String>().cloned();
                 let why = why.or_else(|| panic.downcast_ref::<&str>().map(|why| (*why).to_owned()));
-                world.fault(format!("{what} panicked: {}", why.unwrap_or_default()));
+                world.fault(format!("{name} panicked: {}", why.unwrap_or_default()));
             }
         })
     }
 
-    /// A task that a crash of the gateway ends.
-    pub fn spawn_in_gateway<F>(self: &Arc<Self>, what: &'static str, task: F)
+    /// Spawns a task that ends when the gateway crashes.
+    pub fn spawn_in_gateway<F>(self: &Arc<Self>, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let task = self.spawn(what, task).abort_handle();
+        let task = self.spawn(name, task).abort_handle();
         let mut state = self.state();
         state.gateway.retain(|task| !task.is_finished());
         state.gateway.push(task);

@@ -1,4 +1,4 @@
-//! A proxy that is out of descriptors waits for some to come free.
+//! A proxy without free file descriptors accepts connections again when some are closed.
 
 use std::{
     env,
@@ -13,10 +13,10 @@ use crate::{
 };
 use tokio::net::{TcpListener, TcpStream};
 
-/// Set for a process that runs the example, to the upstream's address.
+/// The environment variable with the address of the upstream, set only for the child process.
 const UPSTREAM: &str = "TEST_HYPER_EXAMPLE_UPSTREAM";
 
-/// The example itself, in a process of its own that the other test starts.
+/// Runs the example in the child process of the other test.
 #[tokio::test]
 async fn example_in_a_child_process() {
     let Ok(upstream) = env::var(UPSTREAM) else {
@@ -28,7 +28,7 @@ async fn example_in_a_child_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hyper_example_survives_that_it_runs_out_of_descriptors() {
+async fn hyper_example_survives_that_it_runs_out_of_descriptors() {
     let upstream = Upstream::answering(sse("data: 1\n\n")).await;
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""])
@@ -49,7 +49,7 @@ async fn the_hyper_example_survives_that_it_runs_out_of_descriptors() {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| line.split_once(part).map(|(_, rest)| rest.to_owned()))
-            .unwrap_or_else(|| panic!("it ended without saying {part:?}"))
+            .unwrap_or_else(|| panic!("the example ended without the output {part:?}"))
     };
     let address: SocketAddr = next("listening on ").parse().unwrap();
     let mut many = Vec::new();
@@ -58,7 +58,7 @@ async fn the_hyper_example_survives_that_it_runs_out_of_descriptors() {
     }
     assert!(next("cannot accept: ").contains("Too many open files"));
     drop(many);
-    // Of what it still writes nothing is read, and the pipe has room for that.
+    // The test does not read the rest of the output, which fits into the pipe.
     let (body, ended) = get(Protocol::Http1, address).await.rest().await;
     child.kill().unwrap();
     child.wait().unwrap();

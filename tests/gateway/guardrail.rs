@@ -1,4 +1,4 @@
-//! What the guardrail makes of an answer.
+//! The guardrail example: masked and denied texts.
 
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ async fn card_numbers_and_addresses_are_masked() {
 }
 
 #[tokio::test]
-async fn phrase_ends_the_answer_as_the_api_does() {
+async fn denied_phrase_ends_the_stream_with_an_event_of_the_api() {
     let events = guarded(&["About proj", "ector, and project night", "ingale: it is"]).await;
     assert_eq!(joined(&events), "About proj");
     let last = events.last().unwrap();

@@ -1,4 +1,4 @@
-//! Where the gateway listens, and clients that shut down their sending side and still read.
+//! The gateway's `--listen` setting, and clients that shut down their sending side and still read.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ async fn gateway(upstream: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A client that has sent all it will ever send, and its request at the upstream.
+/// Sends a request and shuts down the sending side. Returns the client, and the exchange at the upstream.
 async fn half_closed(request: &str) -> (TcpStream, Exchange) {
     let mut upstream = Upstream::start().await;
     let mut client = TcpStream::connect(gateway(upstream.address).await)
@@ -52,7 +52,7 @@ async fn until(client: &mut TcpStream, text: &str) {
 const GET: &str = "GET /s/x HTTP/1.1\r\nhost: gateway\r\n\r\n";
 
 #[tokio::test]
-async fn a_client_that_half_closes_gets_its_answer() {
+async fn half_closed_client_gets_its_response() {
     for request in [
         GET,
         "GET / HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n",
@@ -75,13 +75,13 @@ async fn a_client_that_half_closes_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_client_that_half_closes_gets_a_silent_stream_to_its_end() {
+async fn half_closed_client_gets_a_silent_stream_to_its_end() {
     for request in [GET, "GET /s/x HTTP/1.0\r\n\r\n"] {
         let (mut client, mut exchange) = half_closed(request).await;
         exchange.write(sse_chunked()).await;
         exchange.chunk("data: 1\n\n").await;
         until(&mut client, "data: 1\n\n").await;
-        // While nothing comes, comments show that the client is there.
+        // Comments on the silent stream detect whether the client still reads.
         for _ in 0..2 {
             until(&mut client, ":\n\n").await;
         }
@@ -94,7 +94,7 @@ async fn a_client_that_half_closes_gets_a_silent_stream_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_after_all_lets_the_upstream_go() {
+async fn client_that_closes_the_connection_closes_the_upstream_connection() {
     for answer in [
         String::new(),
         sse_chunked().to_owned(),
@@ -111,8 +111,8 @@ async fn a_client_that_closes_after_all_lets_the_upstream_go() {
 }
 
 #[test]
-fn a_place_to_listen_is_a_host_and_a_port() {
-    let listen = |place| Settings::try_parse_from(["gateway", "--listen", place]);
+fn listen_setting_is_a_host_and_a_port() {
+    let listen = |value| Settings::try_parse_from(["gateway", "--listen", value]);
     let localhost = listen("localhost:18080").unwrap().listen;
     let first = localhost.addresses[0];
     assert!(first.ip().is_loopback() && first.port() == 18080);

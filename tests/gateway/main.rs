@@ -1,4 +1,4 @@
-//! The gateway, guardrail and hyper examples, by their modules; and what the README quotes.
+//! The modules of the gateway, guardrail and hyper examples.
 
 #[path = "../../examples/guardrail/ending.rs"]
 mod ending;

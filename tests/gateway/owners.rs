@@ -1,4 +1,4 @@
-//! Which requests the gateway takes for requests of the same owner.
+//! Which requests the gateway attributes to the same owner.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn gateway_with(arguments: &[&str]) -> (Front, Origin) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_stream_is_not_for_callers_with_another_or_no_api_key() {
+async fn clients_with_another_or_no_api_key_do_not_share_a_stream() {
     for name in [
         "authorization",
         "x-api-key",
@@ -38,18 +38,20 @@ async fn a_shared_stream_is_not_for_callers_with_another_or_no_api_key() {
         "x-goog-api-key",
     ] {
         let (front, mut origin) = gateway();
-        let ask = || get("/f/a").header("host", "gateway");
-        let (mut mine, mut feed) = front.open(&mut origin, ask().header(name, "mine")).await;
+        let request = || get("/f/a").header("host", "gateway");
+        let (mut mine, mut feed) = front
+            .open(&mut origin, request().header(name, "mine"))
+            .await;
         let others: [Builder; 3] = [
-            ask(),
-            ask().header(name, "yours"),
-            ask().header(name, "mine").header(name, "yours"),
+            request(),
+            request().header(name, "yours"),
+            request().header(name, "mine").header(name, "yours"),
         ];
         let mut open = Vec::new();
         for other in others {
             open.push(front.open(&mut origin, other).await);
         }
-        let mut again = front.send(ask().header(name, "mine")).await;
+        let mut again = front.send(request().header(name, "mine")).await;
         assert!(origin.is_idle().await, "{name}: the same owner shares");
         feed.events(0..1).await;
         assert_eq!(mine.events(1).await, again.events(1).await);
@@ -57,14 +59,14 @@ async fn a_shared_stream_is_not_for_callers_with_another_or_no_api_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shared_stream_is_not_for_requests_to_another_host() {
+async fn requests_to_other_hosts_do_not_share_a_stream() {
     let (front, mut origin) = gateway();
     let (mut one, mut feed) = front
         .open(&mut origin, get("/f/a").header("host", "one.example"))
         .await;
     let two = get("/f/a").header("host", "two.example");
     let (_two, _feed) = front.open(&mut origin, two).await;
-    // HTTP/2 names the host in the URI.
+    // HTTP/2 requests have the host in the URI.
     let two = get("http://three.example/f/a");
     let (_three, _feed) = front.open(&mut origin, two).await;
     let mut same = front.send(get("http://one.example/f/a")).await;
@@ -74,31 +76,31 @@ async fn a_shared_stream_is_not_for_requests_to_another_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recorded_stream_is_not_resumed_with_another_api_key_or_host() {
+async fn stream_is_not_resumed_with_another_api_key_or_host() {
     let (front, mut origin) = gateway();
-    let ask = |key: &str, host: &str| get("/r/a").header("x-api-key", key).header("host", host);
-    let (mut client, mut feed) = front.open(&mut origin, ask("mine", "a")).await;
+    let request = |key: &str, host: &str| get("/r/a").header("x-api-key", key).header("host", host);
+    let (mut client, mut feed) = front.open(&mut origin, request("mine", "a")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
     for other in [
-        ask("yours", "a"),
-        ask("mine", "b"),
+        request("yours", "a"),
+        request("mine", "b"),
         get("/r/a").header("host", "a"),
     ] {
-        let told = front.send(other.header("last-event-id", &id)).await;
-        let (text, _) = told.rest().await;
+        let answer = front.send(other.header("last-event-id", &id)).await;
+        let (text, _) = answer.rest().await;
         assert!(text.starts_with("event: gap\n"), "{text}");
         assert!(text.contains("unknown"), "{text}");
     }
     let mut resumed = front
-        .send(ask("mine", "a").header("last-event-id", &id))
+        .send(request("mine", "a").header("last-event-id", &id))
         .await;
     assert_eq!(resumed.events(1).await.0, ["1"]);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_owner_has_only_so_many_streams_without_a_client() {
+async fn max_detached_per_owner_limits_the_detached_streams_of_an_owner() {
     let (front, mut origin) = gateway_with(&["--max-detached-per-owner", "2"]);
     let mut feeds = Vec::new();
     for key in ["other", "mine", "mine", "mine"] {
@@ -117,7 +119,7 @@ async fn one_owner_has_only_so_many_streams_without_a_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_at_its_total_age_though_a_client_resumes_it_every_minute() {
+async fn stream_ends_at_its_maximum_age_despite_resumes_every_minute() {
     for (arguments, age) in [
         (&["--detach-ms", "90000"][..], 24 * 60),
         (&["--detach-ms", "90000", "--watchdog-age-ms", "600000"], 10),

@@ -1,10 +1,10 @@
-//! Which paths the gateway takes for those of MCP.
+//! Which spellings of a path the gateway treats as the MCP path.
 
 use crate::path::leads_to;
 
 #[test]
-fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
-    for spelled in [
+fn all_spellings_of_a_path_lead_to_it() {
+    for spelling in [
         "/mcp",
         "/mcp/",
         "/mcp/x",
@@ -32,7 +32,7 @@ fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
         "/mcp/..",
         "/mcp/../s",
         "/mcp/%2e%2e/s",
-        // To who resolves it as a URL, what stands behind two slashes is a host.
+        // A server that resolves the target as a URL takes the part after two slashes for a host.
         "//host/mcp",
         "///host:80/mcp",
         r"/\host/mcp",
@@ -41,13 +41,13 @@ fn no_spelling_of_a_path_goes_around_the_rules_for_it() {
         "//host//mcp/x",
         "/%2fhost/mcp",
     ] {
-        assert!(leads_to(spelled, "/mcp"), "{spelled}");
-        assert!(leads_to(spelled, "/mcp/"), "{spelled}");
+        assert!(leads_to(spelling, "/mcp"), "{spelling}");
+        assert!(leads_to(spelling, "/mcp/"), "{spelling}");
     }
 }
 
 #[test]
-fn other_paths_are_other_paths() {
+fn other_paths_do_not_lead_to_it() {
     for other in [
         "/",
         "",

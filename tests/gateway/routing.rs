@@ -1,4 +1,4 @@
-//! What the gateway does with streams, by their path.
+//! How the gateway treats streams, by the path of the request.
 
 use crate::routes::layer;
 use crate::settings::Settings;
@@ -22,7 +22,7 @@ fn gateway() -> (Front, Origin) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_with_an_id_that_the_gateway_has_not_given_is_told_of_a_gap() {
+async fn id_that_the_gateway_has_not_assigned_gets_a_gap_event() {
     let (front, mut origin) = gateway();
     for id in [
         "up-7",
@@ -30,15 +30,15 @@ async fn who_comes_back_with_an_id_that_the_gateway_has_not_given_is_told_of_a_g
         "0123456789abcdef0123456789abcdef.0.7",
         "0123456789abcdef0123456789abcdef.0",
     ] {
-        let told = front.send(get("/r/a").header("last-event-id", id)).await;
-        let (text, _) = told.rest().await;
+        let answer = front.send(get("/r/a").header("last-event-id", id)).await;
+        let (text, _) = answer.rest().await;
         assert!(text.starts_with("event: gap\n"), "{id}: {text}");
     }
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_cookies_are_the_same_however_many_fields_they_come_in() {
+async fn cookies_in_one_or_two_header_fields_are_the_same_owner() {
     let (front, mut origin) = gateway();
     let shared = || get("/f/a").header("authorization", "me");
     let one = shared().header("cookie", "a=1; b=2");

@@ -1,5 +1,5 @@
-//! The gateway's search for a text: it finds in a block what a look at every single value finds, and costs one search of
-//! the block where there is nothing to find. Blocks are valid UTF-8, as they are in a layer.
+//! The gateway's text search in blocks finds a text exactly if one of the values of the block contains it. All blocks are
+//! valid UTF-8, as they are in a layer.
 
 use proptest::{
     collection,
@@ -10,12 +10,12 @@ use tower_sse_proxy::codec::{Decoder, Item};
 
 use crate::text::Text;
 
-/// Whether the text is in a value of the block, by its definition: each value is put together and searched.
+/// Returns whether a value of the block contains the text. Builds and searches each value separately.
 fn is_in_a_value(block: &[u8], text: &str) -> bool {
     values(block).iter().any(|value| value.contains(text))
 }
 
-/// The values of a block; the first is its data.
+/// The values of a block. The first is its data.
 fn values(block: &[u8]) -> Vec<String> {
     let block = String::from_utf8_lossy(block);
     let mut data: Vec<String> = Vec::new();
@@ -62,7 +62,7 @@ fn is_found(block: Item, text: &str) -> bool {
             search.is_in(&event)
         }
         Item::Block(block) => search.is_in_a_line(&block),
-        _ => unreachable!("a decoder has events and other blocks"),
+        _ => unreachable!("a decoder returns events and other blocks"),
     }
 }
 
@@ -83,31 +83,31 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         b"\r",
         b"\n",
     ];
-    let piece = (0..pieces.len()).prop_map(move |n| pieces[n]);
-    collection::vec(piece, 1..24).prop_map(|pieces| pieces.concat())
+    let item = (0..pieces.len()).prop_map(move |n| pieces[n]);
+    collection::vec(item, 1..24).prop_map(|pieces| pieces.concat())
 }
 
 fn text() -> impl Strategy<Value = String> {
     let pieces = ["a", "b", "ab", ":", " ", "\n", "\r", "data", "\u{fffd}"];
-    let piece = (0..pieces.len()).prop_map(move |n| pieces[n]);
-    collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat())
+    let item = (0..pieces.len()).prop_map(move |n| pieces[n]);
+    collection::vec(item, 1..5).prop_map(|pieces| pieces.concat())
 }
 
 proptest! {
-    // The same cases each time, so that a change is judged by what it changes.
+    // A fixed seed: the same cases in each run.
     #![proptest_config(Config { cases: 20_000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
 
     #[test]
-    fn a_text_is_found_exactly_where_it_is_in_a_value(wire in wire(), text in text()) {
+    fn text_is_found_exactly_if_a_value_contains_it(wire in wire(), text in text()) {
         let mut decoder = Decoder::default();
         decoder.push([&wire[..], b"\n\n"].concat().into());
-        while let Some(piece) = decoder.next_item().unwrap() {
-            let bytes = match &piece {
+        while let Some(item) = decoder.next_item().unwrap() {
+            let bytes = match &item {
                 Item::Event(event) => event.as_bytes().to_vec(),
                 Item::Block(block) => block.as_bytes().to_vec(),
                 _ => continue,
             };
-            let found = is_found(piece, &text);
+            let found = is_found(item, &text);
             prop_assert_eq!(found, is_in_a_value(&bytes, &text), "{:?} in {:?}", text, bytes.escape_ascii().to_string());
         }
     }

@@ -1,4 +1,4 @@
-//! The gateway's patience with streams of HTTP/2 whose client takes nothing. Without sockets, so that time can be virtual.
+//! The gateway's limit for HTTP/2 streams whose client does not read. Without sockets, so that time can be paused.
 
 use std::convert::Infallible;
 
@@ -23,19 +23,19 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(30);
 const WINDOW: u32 = 64 << 10;
 
-/// A client and a server on one connection, of which the server's streams are fed by hand.
+/// A client and a server on one connection. The test feeds the streams of the server.
 struct Connection {
     client: client::SendRequest<Empty<Bytes>>,
-    asked: mpsc::UnboundedReceiver<Sender<Bytes>>,
+    feeds: mpsc::UnboundedReceiver<Sender<Bytes>>,
 }
 
 impl Connection {
     async fn open() -> Self {
         let (near, far) = duplex(1 << 20);
-        let (asks, asked) = mpsc::unbounded_channel();
+        let (calls, feeds) = mpsc::unbounded_channel();
         let service = service_fn(move |_: Request<Incoming>| {
             let (feed, body) = Channel::<Bytes, Infallible>::new(1);
-            asks.send(feed).unwrap();
+            calls.send(feed).unwrap();
             async { Ok::<_, Infallible>(Response::new(Watched::new(body))) }
         });
         tokio::spawn(
@@ -48,54 +48,54 @@ impl Connection {
             .await
             .unwrap();
         tokio::spawn(connection);
-        Self { client, asked }
+        Self { client, feeds }
     }
 
     async fn stream(&mut self) -> (Sender<Bytes>, Incoming) {
         let answer = self.client.send_request(Request::new(Empty::new())).await;
         (
-            self.asked.recv().await.unwrap(),
+            self.feeds.recv().await.unwrap(),
             answer.unwrap().into_body(),
         )
     }
 }
 
-/// Sends for as long as the stream lives.
+/// Sends until the stream ends.
 async fn feed(mut stream: Sender<Bytes>) {
     let chunk = Bytes::from(vec![b'x'; 16 * WINDOW as usize]);
     while stream.send_data(chunk.clone()).await.is_ok() {}
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_client_takes_nothing_is_reset_and_its_sibling_is_not() {
+async fn unread_stream_is_reset_without_the_other_stream_of_its_client() {
     let mut connection = Connection::open().await;
-    let (stalled, shut) = connection.stream().await;
-    let (mut lively, mut open) = connection.stream().await;
+    let (stalled_feed, stalled_body) = connection.stream().await;
+    let (mut live_feed, mut live_body) = connection.stream().await;
     let begun = Instant::now();
-    timeout(4 * LIMIT, feed(stalled)).await.unwrap();
+    timeout(4 * LIMIT, feed(stalled_feed)).await.unwrap();
     assert_eq!(begun.elapsed(), LIMIT);
-    assert!(shut.collect().await.is_err());
+    assert!(stalled_body.collect().await.is_err());
 
-    lively.send_data("data: 1\n\n".into()).await.unwrap();
-    let frame = open.frame().await.unwrap().unwrap();
+    live_feed.send_data("data: 1\n\n".into()).await.unwrap();
+    let frame = live_body.frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "data: 1\n\n");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_a_little_now_and_then_is_not_dropped_nor_is_a_silent_stream() {
+async fn slowly_read_stream_and_silent_stream_are_not_reset() {
     let mut connection = Connection::open().await;
-    let (mut silent, mut waits) = connection.stream().await;
-    silent.send_data("data: 1\n\n".into()).await.unwrap();
-    waits.frame().await.unwrap().unwrap();
+    let (mut silent_feed, mut silent_body) = connection.stream().await;
+    silent_feed.send_data("data: 1\n\n".into()).await.unwrap();
+    silent_body.frame().await.unwrap().unwrap();
     let (fed, mut slow) = connection.stream().await;
     let feeding = tokio::spawn(feed(fed));
     for _ in 0..80 {
         slow.frame().await.unwrap().unwrap();
-        // A client makes its window wider once it has taken half of it.
+        // A client enlarges the flow control window when it has read half of it.
         sleep(LIMIT / 8).await;
     }
     assert!(!feeding.is_finished());
-    silent.send_data("data: 2\n\n".into()).await.unwrap();
-    let frame = waits.frame().await.unwrap().unwrap();
+    silent_feed.send_data("data: 2\n\n".into()).await.unwrap();
+    let frame = silent_body.frame().await.unwrap().unwrap();
     assert_eq!(frame.into_data().unwrap(), "data: 2\n\n");
 }

@@ -1,4 +1,4 @@
-//! What the gateway makes of the answers of its upstream.
+//! How the gateway forwards requests to its upstream and treats the responses.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -11,14 +11,15 @@ use tower::ServiceExt;
 
 use crate::proxy::{Body, Peer, Upstream};
 
-/// What the upstream gets of a request, and the gateway's answer to it, where this is what the upstream sends.
+/// Sends a request through the gateway to an upstream that answers with `answer`. Returns the request head at the upstream,
+/// and the response of the gateway.
 async fn exchange(
     request: http::request::Builder,
     answer: &'static str,
 ) -> (String, Response<Body>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let asked = tokio::spawn(async move {
+    let request_head = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut head = [0; 1024];
         let read = socket.read(&mut head).await.unwrap();
@@ -31,7 +32,7 @@ async fn exchange(
     let request = request.extension(Peer(address));
     let request = request.body(body.boxed()).unwrap();
     let answer = upstream.oneshot(request).await.unwrap();
-    (asked.await.unwrap(), answer)
+    (request_head.await.unwrap(), answer)
 }
 
 async fn answer_to(wire: &'static str) -> Response<Body> {
@@ -40,19 +41,19 @@ async fn answer_to(wire: &'static str) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn by_what_name_the_gateway_was_asked_is_not_for_the_client_to_say() {
-    const NOTHING: &str = "HTTP/1.1 204 No Content\r\n\r\n";
-    let asked = || Request::get("/").header("x-forwarded-host", "made-up");
-    let (head, _) = exchange(asked().header("host", "gateway"), NOTHING).await;
+async fn forwarded_host_of_the_client_is_replaced() {
+    const EMPTY: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    let request_head = || Request::get("/").header("x-forwarded-host", "made-up");
+    let (head, _) = exchange(request_head().header("host", "gateway"), EMPTY).await;
     assert!(head.contains("x-forwarded-host: gateway\r\n") && !head.contains("made-up"));
-    // To HTTP/1.0 it may have no name.
-    let nameless = asked().version(Version::HTTP_10);
-    let (head, _) = exchange(nameless, NOTHING).await;
+    // An HTTP/1.0 request may have no host.
+    let nameless = request_head().version(Version::HTTP_10);
+    let (head, _) = exchange(nameless, EMPTY).await;
     assert!(!head.contains("x-forwarded-host"), "{head}");
 }
 
 #[tokio::test]
-async fn a_transfer_coding_that_is_still_in_the_body_is_refused_wherever_it_is_named() {
+async fn transfer_coding_other_than_chunked_gives_502() {
     for wire in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -1,4 +1,4 @@
-//! The gateway's text window settings: what waits, what leaves, and what is replaced.
+//! The gateway's text window settings: which texts wait, leave or are replaced.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ async fn text_that_cannot_begin_the_phrase_leaves_at_once() {
         for text in ["One", " p", "roper", " word of Project", " project n"] {
             upstream.send_data(chat(text).into()).await.unwrap();
             match text {
-                // These end with what the phrase begins with.
+                // These are possible beginnings of the phrase.
                 " p" | " project n" => assert!(is_silent(&mut body).await, "{setting}: {text}"),
                 "roper" => assert_eq!(next(&mut body).await, chat(" p") + &chat("roper")),
                 _ => assert_eq!(next(&mut body).await, chat(text)),
@@ -48,7 +48,7 @@ async fn text_that_cannot_begin_the_phrase_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn denied_phrase_ends_the_stream_before_its_first_letter_leaves() {
+async fn denied_phrase_cuts_the_stream_before_its_first_letter() {
     let stream = [
         chat("About "),
         chat("proj"),
@@ -63,12 +63,12 @@ async fn denied_phrase_ends_the_stream_before_its_first_letter_leaves() {
 }
 
 #[tokio::test]
-async fn masked_phrase_is_replaced_and_its_case_counts() {
+async fn masked_phrase_is_replaced_with_case_sensitive_matching() {
     let stream = [
         chat("About proj"),
         chat("ect nightin"),
         chat("gale, not Project Nightingale."),
-        // Nested in JSON, with escapes.
+        // The text is in JSON within JSON, with escapes.
         "data: {\"arguments\":\"{\\\"q\\\":\\\"project \\\\u006eightingale\\\"}\"}\n\n".to_owned(),
     ];
     let (out, failed) = rest(pass(&layer("--window-mask"), Script::of(stream)).await).await;
@@ -82,7 +82,7 @@ async fn masked_phrase_is_replaced_and_its_case_counts() {
 }
 
 #[tokio::test]
-async fn beginning_of_the_phrase_does_not_leave_when_the_upstream_breaks() {
+async fn held_beginning_of_the_phrase_is_dropped_when_the_upstream_breaks() {
     for setting in ["--window-deny", "--window-mask"] {
         let steps = [chat("About "), chat("project night")].map(|event| Step::Data(event.into()));
         let steps = steps.into_iter().chain([Step::Error]);
@@ -92,7 +92,7 @@ async fn beginning_of_the_phrase_does_not_leave_when_the_upstream_breaks() {
 }
 
 #[tokio::test]
-async fn events_of_the_largest_size_wait_as_well() {
+async fn events_of_the_largest_size_wait_for_the_end_of_the_phrase() {
     let large = "x".repeat(1_000_000) + "project ";
     for (setting, expected, failure) in [
         (
@@ -106,7 +106,7 @@ async fn events_of_the_largest_size_wait_as_well() {
             None,
         ),
     ] {
-        // All three have to be held until the last of them has come.
+        // The window has to hold the three events until it has the last one.
         let stream = [chat(&large), chat("night"), chat("ingale.")];
         let pad = format!("data: {{\"pad\":\"{}\"}}\n\n", "y".repeat(100_000));
         let stream = [&stream[0], &pad, &stream[1], &pad, &stream[2]].map(String::clone);
@@ -117,7 +117,7 @@ async fn events_of_the_largest_size_wait_as_well() {
 }
 
 #[test]
-fn phrase_that_is_too_long_is_an_error_that_names_the_setting() {
+fn too_long_phrase_is_an_error_that_contains_the_setting() {
     let long: String = ('\u{4e00}'..='\u{9000}').cycle().take(100_000).collect();
     for (argument, variable) in [
         ("--window-deny", "SSEP_WINDOW_DENY"),

@@ -1,4 +1,4 @@
-//! `Replay::authorize`: which clients may resume or join a stream that is there already.
+//! `Replay::authorize`: which clients may resume or join an existing stream.
 
 use std::{
     future::pending,
@@ -21,10 +21,10 @@ use tower_sse_proxy::replay::Replay;
 
 type Answer = BoxFuture<'static, Result<StatusCode, BoxError>>;
 
-/// Asks a service that does what the request says in `x-do`.
+/// Sets an authorization service that does what the request header `x-do` says. Returns the number of its calls too.
 fn authorizing(replay: Replay) -> (Replay, Arc<AtomicUsize>) {
-    let asked = Arc::<AtomicUsize>::default();
-    let count = Arc::clone(&asked);
+    let calls = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&calls);
     let replay = replay.authorize(service_fn(move |request: Request<()>| -> Answer {
         count.fetch_add(1, Ordering::Relaxed);
         match request
@@ -43,47 +43,47 @@ fn authorizing(replay: Replay) -> (Replay, Arc<AtomicUsize>) {
             None => Box::pin(async { Ok(StatusCode::OK) }),
         }
     }));
-    (replay, asked)
+    (replay, calls)
 }
 
-const REFUSED: [(&str, u16); 7] = [
+const REJECTIONS: [(&str, u16); 7] = [
     ("hang", 503),
     ("panic at once", 503),
     ("panic later", 503),
     ("fail", 503),
     ("401", 401),
     ("404", 404),
-    // No response of its own can have this status.
+    // 1xx is not a final status, so the layer answers 503.
     ("100", 503),
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_hangs_or_panics_refuses_the_client_and_harms_no_other() {
+async fn service_that_hangs_or_panics_rejects_only_that_client() {
     let (replay, _) = authorizing(Replay::default());
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    for (what, status) in REFUSED {
+    for (action, status) in REJECTIONS {
         let before = Instant::now();
-        let refused = front.send(after(&id).header("x-do", what)).await;
-        assert_eq!(refused.status, status, "{what}");
-        assert!(before.elapsed() <= Duration::from_secs(2), "{what}");
+        let rejected = front.send(after(&id).header("x-do", action)).await;
+        assert_eq!(rejected.status, status, "{action}");
+        assert!(before.elapsed() <= Duration::from_secs(2), "{action}");
     }
     assert_eq!(front.send(after(&id)).await.events(1).await.0, ["1"]);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_limit_can_be_set() {
+async fn authorize_timeout_limits_the_wait_for_the_service() {
     let (replay, _) = authorizing(Replay::default());
     let (front, mut origin) = staged(&with(replay.authorize_timeout(Duration::from_millis(10))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
     let before = Instant::now();
-    let refused = front.send(after(&id).header("x-do", "hang")).await;
-    assert_eq!(refused.status, 503);
+    let rejected = front.send(after(&id).header("x-do", "hang")).await;
+    assert_eq!(rejected.status, 503);
     assert!(before.elapsed() < Duration::from_millis(20));
 }
 
@@ -94,38 +94,41 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
-    let (replay, asked) = authorizing(sharing());
+async fn joining_client_is_authorized_but_first_client_is_not() {
+    let (replay, calls) = authorizing(sharing());
     let (front, mut origin) = staged(&with(replay));
     let (mut first, mut feed) = front
         .open(&mut origin, get("/a").header("x-do", "401"))
         .await;
-    assert_eq!(first.status, 200, "the upstream decides about the first");
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
-    for (what, status) in REFUSED {
-        let refused = front.send(get("/a").header("x-do", what)).await;
-        assert_eq!(refused.status, status, "{what}");
+    assert_eq!(
+        first.status, 200,
+        "the upstream authorizes the first client"
+    );
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    for (action, status) in REJECTIONS {
+        let rejected = front.send(get("/a").header("x-do", action)).await;
+        assert_eq!(rejected.status, status, "{action}");
     }
     let mut joined = front.send(get("/a")).await;
     assert_eq!(joined.status, 200);
-    assert_eq!(asked.load(Ordering::Relaxed), REFUSED.len() + 1);
+    assert_eq!(calls.load(Ordering::Relaxed), REJECTIONS.len() + 1);
     feed.events(0..1).await;
     assert_eq!(joined.events(1).await, first.events(1).await);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_would_wait_for_the_head_is_asked_about() {
-    let (replay, asked) = authorizing(sharing());
+async fn client_that_waits_for_the_response_head_is_authorized() {
+    let (replay, calls) = authorizing(sharing());
     let (front, mut origin) = staged(&with(replay));
-    let send = |what: &'static str| {
+    let send = |action: &'static str| {
         let front = front.clone();
-        tokio::spawn(async move { front.send(get("/a").header("x-do", what)).await })
+        tokio::spawn(async move { front.send(get("/a").header("x-do", action)).await })
     };
     let first = send("401");
     let call = origin.next().await;
-    let refused = send("403");
-    assert_eq!(refused.await.unwrap().status, 403);
+    let rejected = send("403");
+    assert_eq!(rejected.await.unwrap().status, 403);
     let joined = send("200");
     settle().await;
     assert!(origin.is_idle().await);
@@ -133,19 +136,19 @@ async fn a_client_that_would_wait_for_the_head_is_asked_about() {
     feed.events(0..1).await;
     let (mut first, mut joined) = (first.await.unwrap(), joined.await.unwrap());
     assert_eq!(joined.events(1).await, first.events(1).await);
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_does_not_keep_a_stream_without_clients_alive() {
+async fn rejected_client_does_not_extend_the_grace_period() {
     let (replay, _) = authorizing(sharing());
     let (front, mut origin) = staged(&with(replay));
     let (first, mut feed) = front.open(&mut origin, get("/a")).await;
     drop(first);
     for _ in 0..3 {
         tokio::time::advance(Duration::from_secs(19)).await;
-        let refused = front.send(get("/a").header("x-do", "401")).await;
-        assert_eq!(refused.status, 401);
+        let rejected = front.send(get("/a").header("x-do", "401")).await;
+        assert_eq!(rejected.status, 401);
     }
     assert!(!feed.is_let_go().await);
     tokio::time::advance(Duration::from_secs(4)).await;

@@ -1,4 +1,4 @@
-//! A stream with one reader loses no event that is unread: the upstream waits.
+//! A stream with a single reader never drops unread events: the writer applies backpressure to the upstream.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing() {
+async fn client_that_does_not_read_stops_the_upstream_and_loses_nothing() {
     let replay = Replay::default().retention(Retention::default().events(10));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -26,14 +26,14 @@ async fn a_client_that_does_not_read_holds_the_upstream_back_and_loses_nothing()
     settle().await;
     assert!(
         !fed.is_finished(),
-        "the upstream is read on although nobody reads"
+        "the layer reads from the upstream although the client does not read"
     );
     let (seen, _) = client.events(2000).await;
     assert_eq!(seen, numbers(0..2000));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
+async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
     for bounds in [
         Retention::default().events(0),
         Retention::default().events(1),
@@ -57,7 +57,7 @@ async fn a_reader_that_keeps_up_loses_nothing_however_little_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
+async fn reader_slower_than_retention_age_loses_nothing() {
     for age in [Duration::ZERO, Duration::from_secs(10)] {
         let (front, mut origin) = staged(&bounded(Retention::default().age(age)));
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -74,16 +74,16 @@ async fn a_reader_that_takes_longer_than_anything_is_kept_loses_nothing() {
         settle().await;
         assert_eq!(client.events(9).await.0, numbers(1..10));
         assert_eq!(data(&client.rest().await.0), ["[DONE]"]);
-        // Read by everybody, it goes.
+        // The only reader has read the events, so age evicts them.
         tokio::time::advance(Duration::from_secs(20)).await;
         settle().await;
-        let told = front.send(after(&first)).await.rest().await;
-        assert!(told.0.contains("unknown"), "{told:?}");
+        let answer = front.send(after(&first)).await.rest().await;
+        assert!(answer.0.contains("unknown"), "{answer:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_event_does_not_drive_out_what_is_unread() {
+async fn large_event_does_not_evict_unread_events() {
     let (front, mut origin) = staged(&bounded(Retention::default().bytes(10_000)));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     for size in [4_000, 9_000, 50_000, 10, 9_000] {
@@ -96,7 +96,7 @@ async fn a_large_event_does_not_drive_out_what_is_unread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
+async fn reader_gets_all_events_that_interceptors_release_in_one_batch() {
     for flush in [true, false] {
         let layer = bounded(Retention::default().events(100))
             .intercept(|_: &StreamHead<'_>| Some(Hold::default()));
@@ -116,7 +116,7 @@ async fn what_interceptors_let_go_of_together_is_lost_by_nobody_who_reads() {
     }
 }
 
-/// Holds all until the end, or until it is told to let go.
+/// Holds all events until the end of the stream, or until an event `flush`.
 #[derive(Default)]
 struct Hold(Vec<Event>);
 
@@ -136,7 +136,7 @@ impl Interceptor for Hold {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_kept_one_reader_gets_all_in_order() {
+async fn single_reader_gets_all_events_in_order_with_random_retention() {
     for seed in 0..100 {
         let mut chance = fastrand::Rng::with_seed(seed);
         let bounds = Retention::default()
@@ -146,23 +146,23 @@ async fn whatever_is_kept_one_reader_gets_all_in_order() {
         let layer = bounded(bounds).intercept(|_: &StreamHead<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
-        let mut own = chance.fork();
+        let mut feed_chance = chance.fork();
         let feeding = tokio::spawn(async move {
             let mut number = 0;
             while number < 200 {
-                let together = own.u32(1..30);
+                let together = feed_chance.u32(1..30);
                 let events = number..number + together;
                 number += together;
-                let filler = "x".repeat(own.usize(..30).pow(2));
+                let filler = "x".repeat(feed_chance.usize(..30).pow(2));
                 let event = |number| format!(": {filler}\ndata: {number}\n\n");
                 feed.send(events.map(event).collect::<String>()).await;
-                if own.u32(..5) == 0 {
+                if feed_chance.u32(..5) == 0 {
                     feed.send("data: flush\n\n").await;
                 }
-                if own.bool() {
+                if feed_chance.bool() {
                     settle().await;
                 }
-                tokio::time::advance(Duration::from_millis(own.u64(..500))).await;
+                tokio::time::advance(Duration::from_millis(feed_chance.u64(..500))).await;
             }
             feed.send("data: [DONE]\n\n").await;
             number

@@ -1,4 +1,4 @@
-//! A clean end is an end: a client that has all events and comes back gets none of them again, and the upstream is not asked.
+//! After a clean end, a client that resumes with all events gets none of them again, and no request goes to the upstream.
 
 use http::{Method, Request};
 
@@ -13,7 +13,7 @@ use tower_sse_proxy::{
     replay::{Replay, Retention, StartAt},
 };
 
-/// Streams by how they end, with or without ids and a terminal event.
+/// Streams with different ends: with or without ids, and with or without a terminal event.
 const ENDINGS: [(&str, &[&str]); 9] = [
     ("no ids", &["data: 0\n\n", "data: 1\n\n"]),
     ("ids", &["id: a\ndata: 0\n\n", "id: b\ndata: 1\n\n"]),
@@ -45,12 +45,12 @@ const ENDINGS: [(&str, &[&str]); 9] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn get_is_answered_204_and_any_other_method_with_an_empty_body() {
+async fn get_gets_204_and_other_methods_get_an_empty_body() {
     for (name, blocks) in ENDINGS {
-        for begun in [Method::GET, Method::POST, Method::PUT] {
+        for opened_with in [Method::GET, Method::POST, Method::PUT] {
             for present in [true, false] {
                 let (front, mut origin) = staged(&kept());
-                let request = Request::builder().method(begun.clone());
+                let request = Request::builder().method(opened_with.clone());
                 let (mut client, mut feed) = front.open(&mut origin, request).await;
                 for block in blocks {
                     feed.send(*block).await;
@@ -78,28 +78,28 @@ async fn get_is_answered_204_and_any_other_method_with_an_empty_body() {
                     id.expect("an id")
                 };
                 for _ in 0..3 {
-                    let by = format!("{name}, {begun}, {present}");
+                    let case = format!("{name}, {opened_with}, {present}");
                     let answer = front.send(after(&id)).await;
-                    assert_eq!(answer.status, 204, "{by}");
+                    assert_eq!(answer.status, 204, "{case}");
                     assert_eq!(answer.rest().await, (String::new(), None));
                     let head = after(&id).method(Method::HEAD);
-                    assert_eq!(front.send(head).await.status, 204, "{by}");
+                    assert_eq!(front.send(head).await.status, 204, "{case}");
                     for method in [Method::POST, Method::PUT] {
                         let answer = front.send(after(&id).method(method)).await;
-                        assert_eq!(answer.status, 200, "{by}");
+                        assert_eq!(answer.status, 200, "{case}");
                         assert_eq!(answer.headers["content-type"], "text/event-stream");
                         let (text, cut) = answer.rest().await;
-                        assert_eq!((data(&text), cut), (vec![], None), "{by}");
+                        assert_eq!((data(&text), cut), (vec![], None), "{case}");
                     }
                 }
-                assert!(origin.is_idle().await, "{name}, {begun}, {present}");
+                assert!(origin.is_idle().await, "{name}, {opened_with}, {present}");
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_missed_events_gets_them_first() {
+async fn client_with_missed_events_gets_them_before_204() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -114,8 +114,8 @@ async fn client_that_missed_events_gets_them_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn interceptors_learn_of_the_end_when_it_comes() {
-    /// Holds one event back.
+async fn interceptors_are_ended_before_the_client_resumes() {
+    /// Holds each event until the next one, or until the end.
     #[derive(Default)]
     struct HoldLast(Option<Event>);
     impl Interceptor for HoldLast {
@@ -132,14 +132,14 @@ async fn interceptors_learn_of_the_end_when_it_comes() {
     feed.events(0..2).await;
     feed.end();
     let (seen, id) = client.events(2).await;
-    assert_eq!(seen, numbers(0..2), "the one that was held too");
+    assert_eq!(seen, numbers(0..2), "including the held event");
     assert_eq!(client.rest().await, (String::new(), None));
     assert_eq!(front.send(after(&id)).await.status, 204);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_shared_ends_for_all_its_clients() {
+async fn shared_stream_ends_for_all_clients() {
     for join in [StartAt::Live, StartAt::Oldest] {
         let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
         let layer = with(Replay::default().share_by(share).share_from(join));
@@ -158,7 +158,7 @@ async fn stream_that_is_shared_ends_for_all_its_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn end_that_is_no_longer_kept_is_a_gap_and_then_204() {
+async fn evicted_end_yields_gap_event_and_then_204() {
     let replay = Replay::default().retention(Retention::default().bytes(1000));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -168,15 +168,15 @@ async fn end_that_is_no_longer_kept_is_a_gap_and_then_204() {
     feed.send(format!(": {}\n\n", "x".repeat(2000))).await;
     feed.end();
     client.rest().await;
-    let mut told = front.send(after(&id)).await;
-    let gap = told.event().await;
-    let id = crate::support::field(&gap, "id").expect("a place behind the gap");
+    let mut answer = front.send(after(&id)).await;
+    let gap = answer.event().await;
+    let id = crate::support::field(&gap, "id").expect("the gap event has an id");
     assert_eq!(front.send(after(&id)).await.status, 204);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn break_after_the_terminal_event_is_a_clean_end() {
+async fn broken_connection_after_terminal_event_is_a_clean_end() {
     for terminal in [
         "data: [DONE]\n\n",
         "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\n",
@@ -198,20 +198,20 @@ async fn break_after_the_terminal_event_is_a_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
+async fn end_inside_an_event_without_ids_is_reported_as_failed() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: half").await;
     let (_, id) = client.events(1).await;
     feed.end();
     assert_eq!(client.rest().await, ("data: half".into(), None));
-    let told = front.send(after(&id)).await.rest().await.0;
-    assert!(told.contains(r#"{"reason":"failed"}"#), "{told}");
+    let answer = front.send(after(&id)).await.rest().await.0;
+    assert!(answer.contains(r#"{"reason":"failed"}"#), "{answer}");
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
+async fn continue_after_end_makes_a_get_resume_at_the_upstream() {
     let layer = with(Replay::default().continue_after_end(true));
     let (front, mut origin) = staged(&layer);
     for ids in [true, false] {
@@ -234,7 +234,7 @@ async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
         assert_eq!(seen, ["1", "[DONE]"]);
         assert_eq!(last.split('.').next() == id.split('.').next(), ids);
         assert_eq!(front.send(after(&last)).await.status, 204);
-        // Of a `POST` nothing is asked for again.
+        // A `POST` is never sent to the upstream again.
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.events(0..1).await;
         feed.end();

@@ -1,4 +1,4 @@
-//! A stream that was closed stays closed for its client, and nobody else learns that it ever was.
+//! A closed stream stays closed for its owner, and its ids are unknown to every other client.
 
 use http::{Method, Request, StatusCode};
 use tower_sse_proxy::{
@@ -11,8 +11,8 @@ use crate::support::{
     staged,
 };
 
-fn token(id: &str) -> StreamId {
-    id.parse::<EventId>().unwrap().stream()
+fn stream_of(id: &str) -> StreamId {
+    id.parse::<EventId>().unwrap().stream
 }
 
 fn mine(request: http::request::Builder) -> http::request::Builder {
@@ -20,21 +20,21 @@ fn mine(request: http::request::Builder) -> http::request::Builder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_is_answered_204_and_any_other_method_410() {
+async fn get_gets_204_and_other_methods_get_410() {
     for gap in [Gap::Event, Gap::Status(StatusCode::BAD_REQUEST)] {
-        for begun in [Method::GET, Method::POST] {
+        for opened_with in [Method::GET, Method::POST] {
             let layer = with(Replay::default().on_gap(gap));
             let (front, mut origin) = staged(&layer);
-            let request = Request::builder().method(begun);
+            let request = Request::builder().method(opened_with);
             let (mut client, mut feed) = front.open(&mut origin, request).await;
             feed.events(0..3).await;
             let (_, first) = client.events(1).await;
             let (_, last) = client.events(2).await;
-            assert!(layer.abort(token(&last)));
+            assert!(layer.abort(stream_of(&last)));
             assert!(feed.is_let_go().await);
             assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
             for id in [&first, &last] {
-                // A client that has missed events does not get them either: it was told to stop.
+                // A client with missed events does not get them either, because the stream was closed on purpose.
                 for _ in 0..3 {
                     let answer = front.send(after(id)).await;
                     assert_eq!(answer.status, 204);
@@ -49,15 +49,15 @@ async fn get_is_answered_204_and_any_other_method_410() {
             }
             assert!(origin.is_idle().await);
             assert!(
-                !layer.abort(token(&last)),
-                "there is no such stream any more"
+                !layer.abort(stream_of(&last)),
+                "the stream was closed before"
             );
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stays_closed_whatever_state_it_was_closed_in() {
+async fn stream_closed_in_any_state_stays_closed() {
     for state in ["live", "detached", "ended", "broken"] {
         let layer = continuing();
         let (front, mut origin) = staged(&layer);
@@ -71,7 +71,7 @@ async fn it_stays_closed_whatever_state_it_was_closed_in() {
             _ => feed.cut(),
         }
         settle().await;
-        assert!(layer.abort(token(&id)), "{state}");
+        assert!(layer.abort(stream_of(&id)), "{state}");
         settle().await;
         assert_eq!(front.send(after(&id)).await.status, 204, "{state}");
         assert!(origin.is_idle().await, "{state}");
@@ -85,30 +85,30 @@ async fn ids_of_closed_streams_are_unknown_to_other_owners_and_at_other_targets(
     let (mut client, mut feed) = front.open(&mut origin, mine(get("/"))).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
-    assert!(layer.abort(token(&id)));
+    assert!(layer.abort(stream_of(&id)));
     settle().await;
-    let told = async |request: http::request::Builder| {
-        let told = front.send(request).await;
-        let (status, headers) = (told.status, format!("{:?}", told.headers));
-        (status, headers, told.rest().await)
+    let answer_to = async |request: http::request::Builder| {
+        let answer = front.send(request).await;
+        let (status, headers) = (answer.status, format!("{:?}", answer.headers));
+        (status, headers, answer.rest().await)
     };
     for method in [Method::GET, Method::POST] {
         let request = |path: &str, id: &str| {
             let request = get(path).method(method.clone());
             request.header("last-event-id", id)
         };
-        let expected = told(mine(request("/", unknown))).await;
+        let expected = answer_to(mine(request("/", unknown))).await;
         let theirs = request("/", &id).header("authorization", "another's");
-        assert_eq!(told(theirs).await, expected);
-        assert_eq!(told(request("/", &id)).await, expected);
-        assert_eq!(told(mine(request("/other", &id))).await, expected);
-        assert_ne!(told(mine(request("/", &id))).await, expected);
+        assert_eq!(answer_to(theirs).await, expected);
+        assert_eq!(answer_to(request("/", &id)).await, expected);
+        assert_eq!(answer_to(mine(request("/other", &id))).await, expected);
+        assert_ne!(answer_to(mine(request("/", &id))).await, expected);
     }
     assert!(origin.is_idle().await);
 }
 
-/// A stream that was given up, and the one that follows on it: their ids.
-async fn succeeded(
+/// Makes a stream that ended in the middle of an event, and its successor. Returns an id of each, and the feed of the successor.
+async fn stream_and_successor(
     front: &crate::support::Front,
     origin: &mut crate::support::Origin,
 ) -> (String, String, crate::support::Feed) {
@@ -121,17 +121,17 @@ async fn succeeded(
     let (mut client, mut feed) = front.open(origin, after(&old)).await;
     feed.events(1..2).await;
     let (_, new) = client.events(1).await;
-    assert_ne!(token(&old), token(&new));
+    assert_ne!(stream_of(&old), stream_of(&new));
     (old, new, feed)
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_a_stream_closes_those_that_follow_on_it_and_those_that_it_follows_on() {
+async fn closing_a_stream_closes_its_predecessors_and_successors() {
     for by_old in [true, false] {
         let layer = kept();
         let (front, mut origin) = staged(&layer);
-        let (old, new, mut feed) = succeeded(&front, &mut origin).await;
-        assert!(layer.abort(token(if by_old { &old } else { &new })));
+        let (old, new, mut feed) = stream_and_successor(&front, &mut origin).await;
+        assert!(layer.abort(stream_of(if by_old { &old } else { &new })));
         assert!(feed.is_let_go().await, "{by_old}");
         for id in [&old, &new] {
             assert_eq!(front.send(after(id)).await.status, 204, "{by_old}");
@@ -141,21 +141,21 @@ async fn closing_a_stream_closes_those_that_follow_on_it_and_those_that_it_follo
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_closed() {
-    for how in ["suspended", "given up"] {
+async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
+    for how in ["suspended", "ended in an event"] {
         let layer = continuing();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
         let (_, id) = client.events(1).await;
-        if how == "given up" {
+        if how == "ended in an event" {
             feed.send("data: half").await;
         }
         feed.end();
         client.rest().await;
         let (answer, mut feed) = tokio::join!(front.send(after(&id)), async {
             let call = origin.next().await;
-            assert!(layer.abort(token(&id)));
+            assert!(layer.abort(stream_of(&id)));
             settle().await;
             call.stream()
         });
@@ -167,7 +167,7 @@ async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_that_wait_for_their_turn_do_not_open_a_closed_stream_again() {
+async fn clients_waiting_for_the_resume_permit_do_not_reopen_a_closed_stream() {
     let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
     let replay = Replay::default().continue_after_end(true).share_by(share);
     let layer = with(replay);
@@ -183,8 +183,8 @@ async fn clients_that_wait_for_their_turn_do_not_open_a_closed_stream_again() {
     };
     let waiting = [send(), send(), send()];
     let call = origin.next().await;
-    assert!(origin.is_idle().await, "one asks for all");
-    assert!(layer.abort(token(&id)));
+    assert!(origin.is_idle().await, "one request for all clients");
+    assert!(layer.abort(stream_of(&id)));
     let mut feed = call.stream();
     for client in waiting {
         assert_eq!(client.await.unwrap(), 204);

@@ -1,4 +1,4 @@
-//! The layer asks an upstream that ended early to continue, and continues the same stream with its answer.
+//! After an early end, the layer resumes at the upstream and continues the same recorded stream with the next answer.
 
 use crate::support::{
     Note, data,
@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use tower_sse_proxy::{ErrorKind, Event, intercept::Verdict, replay::Replay};
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_stream() {
+async fn early_end_is_continued_in_the_same_stream() {
     let (witness, mut notes) = witness();
     let (front, mut origin) = staged(&continuing().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -18,7 +18,7 @@ async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_
     let (_, first) = client.events(1).await;
     let (_, id) = client.events(1).await;
     assert_eq!(client.rest().await, (String::new(), None), "a clean end");
-    // In the middle there is something to replay; only at the end the upstream has to go on.
+    // The log can answer in the middle; only at its end does the layer resume at the upstream.
     let mut middle = front.send(after(&first)).await;
     assert_eq!(middle.events(1).await.0, ["1"]);
     assert_eq!(middle.rest().await, (String::new(), None));
@@ -52,7 +52,7 @@ async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
+async fn upstream_gets_its_own_id_back_unchanged() {
     let long = "7".repeat(10_000);
     for id in ["a b", "\u{e9}\u{1f980}", "\"7\", 8", "7\t8", &long] {
         let (front, mut origin) = staged(&continuing());
@@ -67,7 +67,7 @@ async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
         assert_eq!(header, id.as_bytes());
         asking.abort();
     }
-    // What no header can carry is no place to go on from.
+    // A header cannot contain this id, so the layer cannot resume from it.
     let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: \u{1}\ndata: 0\n\n").await;
@@ -86,11 +86,11 @@ async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
+async fn events_right_before_the_end_reach_the_client_before_it() {
     for broken in [false, true] {
         let (front, mut origin) = staged(&continuing());
         let (client, mut feed) = front.open(&mut origin, get("/")).await;
-        // A task of its own, so that it may read as soon as there is something.
+        // A separate task, so that the client reads as soon as an event is ready.
         let reading = tokio::spawn(client.rest());
         settle().await;
         feed.events(0..3).await;
@@ -104,7 +104,7 @@ async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_upstream_sends_again_is_not_sent_on() {
+async fn events_that_the_upstream_repeats_are_dropped() {
     let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -116,7 +116,7 @@ async fn what_an_upstream_sends_again_is_not_sent_on() {
     feed.events(0..5).await;
     assert_eq!(again.events(2).await.0, numbers(3..5));
 
-    // However it is cut into chunks.
+    // Repeats are recognized with any division into chunks.
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     for part in ["id: a\r\ndata: 0\r\n\r", "\nid: b\r\ndata: 1\r\n\r\n"] {
         feed.send(part).await;
@@ -134,7 +134,7 @@ async fn what_an_upstream_sends_again_is_not_sent_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
+async fn reused_ids_after_a_restart_are_not_repeats() {
     for greeting in ["", "id: up-0\ndata: 0\n\n"] {
         let (front, mut origin) = staged(&continuing());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -154,9 +154,9 @@ async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_refused_is_not_passed_over() {
+async fn stream_failed_by_an_interceptor_does_not_continue_past_the_event() {
     let layer = continuing().intercept(|event: Event| match &*event.data() {
-        "1" => Verdict::fail("told to"),
+        "1" => Verdict::fail("test"),
         _ => event.into(),
     });
     let (front, mut origin) = staged(&layer);
@@ -167,13 +167,13 @@ async fn what_an_interceptor_refused_is_not_passed_over() {
         client.rest().await,
         (String::new(), Some(ErrorKind::InterceptorFailed))
     );
-    let told = front.send(after(&id)).await;
-    assert!(told.rest().await.0.contains("failed"));
+    let answer = front.send(after(&id)).await;
+    assert!(answer.rest().await.0.contains("failed"));
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
+async fn client_that_resumes_during_an_upstream_outage_may_retry() {
     let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -188,7 +188,7 @@ async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give
     };
     let (status, rest) = failing(after(&id), &mut origin).await;
     assert_eq!((status, rest), (200, (String::new(), None)));
-    // The upstream is never asked to continue by another method.
+    // Other methods never resume at the upstream.
     let post = Request::post("/").header("last-event-id", &id);
     assert_eq!(front.send(post).await.status, 410);
     assert!(origin.is_idle().await);
@@ -198,7 +198,7 @@ async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_was_there() {
+async fn unfinished_event_is_requested_again_although_its_id_was_read() {
     for verbatim in [false, true] {
         let layer = with(
             Replay::default()
@@ -225,7 +225,7 @@ async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
+async fn two_clients_that_resume_at_the_end_share_one_stream() {
     let (witness, mut notes) = witness();
     let (front, mut origin) = staged(&continuing().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -256,21 +256,21 @@ async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
+async fn answer_that_is_no_event_stream_goes_to_the_client_and_the_stream_waits() {
     let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
     let (_, id) = client.events(1).await;
     client.rest().await;
-    // What an `EventSource` may be told. (At a 503 it would give up.)
-    for (status, told) in [(200, 200), (204, 204), (404, 404), (503, 200)] {
+    // Statuses for an `EventSource`: it would stop at a 503, so it gets 200.
+    for (status, forwarded) in [(200, 200), (204, 204), (404, 404), (503, 200)] {
         let (answer, ()) = tokio::join!(front.send(after(&id)), async {
             let call = origin.next().await;
             assert_eq!(call.header("last-event-id"), Some("up-0"));
             call.status(StatusCode::from_u16(status).unwrap());
         });
-        assert_eq!(answer.status, told);
+        assert_eq!(answer.status, forwarded);
     }
     let (mut again, mut feed) = front.open(&mut origin, after(&id)).await;
     feed.events(1..2).await;

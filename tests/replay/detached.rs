@@ -17,7 +17,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn the_upstream_goes_on_without_a_client_for_so_long_and_no_longer() {
+async fn upstream_continues_without_a_client_for_the_grace_period() {
     let (witness, mut notes) = witness();
     let replay = Replay::default().grace_period(Duration::from_secs(30));
     let (front, mut origin) = staged(&with(replay).intercept(witness));
@@ -31,7 +31,7 @@ async fn the_upstream_goes_on_without_a_client_for_so_long_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_stops_the_time() {
+async fn resuming_client_stops_the_grace_period() {
     let replay = Replay::default().grace_period(Duration::from_secs(30));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -46,11 +46,11 @@ async fn a_client_that_comes_back_stops_the_time() {
     assert_eq!(again.events(1).await.0, ["1"]);
     drop(again);
     tokio::time::advance(Duration::from_secs(29)).await;
-    assert!(!feed.is_let_go().await, "the time begins anew");
+    assert!(!feed.is_let_go().await, "the grace period starts again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_not_to_outlive_its_client_does_not() {
+async fn stream_that_may_not_detach_ends_with_its_client() {
     let replay = Replay::default().detach_when(|request, response| {
         assert_eq!(response.status, StatusCode::OK);
         request.headers.contains_key("x-paid")
@@ -67,7 +67,7 @@ async fn a_stream_that_is_not_to_outlive_its_client_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_sends_too_much_to_nobody_is_let_go() {
+async fn upstream_is_dropped_above_max_detached_bytes() {
     let replay = Replay::default().max_detached_bytes(1000);
     let (front, mut origin) = staged(&with(replay));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -81,7 +81,7 @@ async fn an_upstream_that_sends_too_much_to_nobody_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_lasts_as_long_as_it_may() {
+async fn stream_is_cut_at_max_age() {
     let replay = Replay::default().max_age(Duration::from_secs(100));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -92,15 +92,15 @@ async fn a_stream_lasts_as_long_as_it_may() {
         client.rest().await,
         (String::new(), Some(ErrorKind::Aborted))
     );
-    let told = front.send(after(&id)).await;
-    assert!(told.rest().await.0.contains(r#"{"reason":"failed"}"#));
+    let answer = front.send(after(&id)).await;
+    assert!(answer.rest().await.0.contains(r#"{"reason":"failed"}"#));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_dropped_cuts_its_clients() {
+async fn dropped_task_cuts_its_clients() {
     let tasks = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&tasks);
-    let replay = Replay::default().executor(move |task| kept.lock().unwrap().push(task));
+    let spawned = Arc::clone(&tasks);
+    let replay = Replay::default().executor(move |task| spawned.lock().unwrap().push(task));
     let (front, mut origin) = staged(&with(replay));
     let (client, _feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(tasks.lock().unwrap().drain(..).count(), 1);
@@ -111,7 +111,7 @@ async fn a_task_that_is_dropped_cuts_its_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn times_that_no_clock_can_tell_are_no_limits() {
+async fn durations_beyond_the_clock_are_no_limits() {
     let replay = Replay::default()
         .grace_period(Duration::MAX)
         .max_age(Duration::MAX)
@@ -135,7 +135,7 @@ async fn times_that_no_clock_can_tell_are_no_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_task_outlives_what_it_is_for() {
+async fn task_ends_with_its_stream_and_log() {
     let running = Arc::new(());
     let count = Arc::clone(&running);
     let replay = Replay::default().retention(Retention::default().events(1024));
@@ -153,7 +153,7 @@ async fn no_task_outlives_what_it_is_for() {
         "suspended",
         "cut",
         "cut without ids",
-        "left",
+        "client gone",
         "stalled",
     ] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -166,10 +166,10 @@ async fn no_task_outlives_what_it_is_for() {
             "done" => feed.send("data: [DONE]\n\n").await,
             "cut" | "cut without ids" => feed.cut(),
             "suspended" => feed.end(),
-            "left" => {}
+            "client gone" => {}
             _ => {
                 let again = front.send(after(&id)).await;
-                // Two who do not read, and an upstream that has more than there is room for.
+                // Two clients do not read, and the upstream has more events than the log has room for.
                 let feeding = tokio::spawn(async move { feed.events(2..5000).await });
                 settle().await;
                 assert!(!feeding.is_finished());
@@ -188,7 +188,7 @@ async fn no_task_outlives_what_it_is_for() {
         settle().await;
         assert_eq!(tasks(), 1, "{end}");
         drop(feed);
-        // As long as it lingers, and then as long as it is kept.
+        // First the grace period, then the retention age.
         for _ in 0..2 {
             tokio::time::advance(Duration::from_secs(301)).await;
             settle().await;

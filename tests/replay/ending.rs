@@ -1,4 +1,4 @@
-//! How a recorded stream ends, and what its clients see of the end.
+//! How a recorded stream ends, and what its clients see.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever() {
+async fn comments_after_the_last_event_do_not_cause_endless_resumes() {
     let (number, done) = ("id: up-0\ndata: 0\n\n", "data: [DONE]\n\n");
     for (last, rest, done) in [
         (number, "", false),
@@ -53,8 +53,8 @@ async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can() {
-    for (ids, goes_on) in [(true, true), (false, false)] {
+async fn broken_stream_is_cut_for_all_clients_and_continues_only_with_ids() {
+    for (ids, continues) in [(true, true), (false, false)] {
         let (front, mut origin) = staged(&kept());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         if ids {
@@ -72,20 +72,20 @@ async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can(
         let mut again = front.send(after(&id)).await;
         let (_, last) = again.events(1).await;
         assert_eq!(again.rest().await.1, Some(ErrorKind::Upstream));
-        if goes_on {
+        if continues {
             let (mut again, mut feed) = front.open(&mut origin, after(&last)).await;
             feed.events(2..3).await;
             assert_eq!(again.events(1).await.0, ["2"]);
         } else {
-            let told = front.send(after(&last)).await;
-            assert!(told.rest().await.0.contains(r#"{"reason":"failed"}"#));
+            let answer = front.send(after(&last)).await;
+            assert!(answer.rest().await.0.contains(r#"{"reason":"failed"}"#));
             assert!(origin.is_idle().await);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
+async fn stream_with_terminal_event_is_complete_when_its_upstream_is_dropped() {
     for (detach, bytes) in [(true, 1 << 20), (false, 1 << 20), (true, 5)] {
         let replay = Replay::default()
             .detach_when(move |_, _| detach)
@@ -95,7 +95,7 @@ async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
         feed.send("data: 0\n\ndata: [DONE]\n\n").await;
         let (_, id) = client.events(1).await;
         let (_, last) = client.events(1).await;
-        // Clients of such APIs hang up now, and this upstream does not.
+        // After the terminal event, clients of such APIs disconnect; this upstream keeps the connection open.
         drop(client);
         settle().await;
         if bytes == 5 {
@@ -118,22 +118,22 @@ async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_can_be_ended_by_its_token() {
+async fn stream_can_be_closed_by_its_id() {
     let layer = kept();
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let token = id.parse::<EventId>().unwrap().stream();
-    assert!(layer.abort(token));
+    let stream = id.parse::<EventId>().unwrap().stream;
+    assert!(layer.abort(stream));
     assert!(feed.is_let_go().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_eq!(front.send(after(&id)).await.status, 204);
-    assert!(!layer.abort(token));
+    assert!(!layer.abort(stream));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_completes_a_stream_can_be_said() {
+async fn complete_when_sets_the_terminal_event() {
     let replay = Replay::default().continue_after_end(true);
     let replay = replay.complete_when(|event| event.event_type() == "bye");
     let (front, mut origin) = staged(&with(replay));
@@ -143,19 +143,19 @@ async fn what_completes_a_stream_can_be_said() {
         feed.end();
         let (_, id) = client.events(1).await;
         client.rest().await;
-        let asked = async {
+        let upstream = async {
             if status == 200 {
                 origin.next().await.stream();
             }
         };
-        let (again, ()) = tokio::join!(front.send(after(&id)), asked);
+        let (again, ()) = tokio::join!(front.send(after(&id)), upstream);
         assert_eq!(again.status, status);
     }
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on() {
+async fn unfinished_event_does_not_complete_a_stream_that_can_continue() {
     let replay = Replay::default().complete_when(|event| event.data().starts_with("bye"));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -170,7 +170,7 @@ async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
+async fn stream_ended_by_an_interceptor_is_complete_for_resuming_clients() {
     let layer = kept().intercept(|event: Event| match &*event.data() {
         "1" => Verdict::End(vec![event.into()]),
         _ => event.into(),
@@ -185,12 +185,12 @@ async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
     assert_eq!(front.send(post).await.rest().await, (String::new(), None));
     assert!(
         origin.is_idle().await,
-        "nobody asks for what comes after it"
+        "no request for the events after the end"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
+async fn broken_connection_after_the_terminal_event_is_a_complete_stream() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

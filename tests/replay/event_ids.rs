@@ -1,4 +1,4 @@
-//! Event ids: the layer assigns its own, can preserve those of the upstream, and never sends its own upstream.
+//! Event ids: the layer assigns its own, can preserve the ids of the upstream, and never sends its own upstream.
 
 use crate::support::{
     data, field,
@@ -9,7 +9,7 @@ use http::{Method, Request};
 use tower_sse_proxy::replay::{Replay, Retention};
 
 #[tokio::test(start_paused = true)]
-async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
+async fn every_event_has_an_id_of_the_layer_and_none_of_the_upstream() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: mine\r\ndata: a\r\n\r\n: c\n").await;
@@ -18,19 +18,19 @@ async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
     feed.send("data: c\r\rdata: d\n\n").await;
     let a = client.event().await;
     let id = field(&a, "id").unwrap();
-    let token = id.split('.').next().unwrap();
+    let stream = id.split('.').next().unwrap();
     assert_eq!(a, format!("id: {id}\ndata: a\n\n"));
-    // A comment has none: a client cannot have it without what comes before it.
+    // The comment before this event has no id: the client always reads both.
     let b = client.event().await;
-    assert_eq!(b, format!(": c\nevent: e\ndata: b\nid: {token}.0.2\n\n"));
-    assert_eq!(client.event().await, format!("id: {token}.0.3\n\n"));
-    let last = format!("id: {token}.0.4\ndata: c\r\rid: {token}.0.5\ndata: d\n\n");
+    assert_eq!(b, format!(": c\nevent: e\ndata: b\nid: {stream}.0.2\n\n"));
+    assert_eq!(client.event().await, format!("id: {stream}.0.3\n\n"));
+    let last = format!("id: {stream}.0.4\ndata: c\r\rid: {stream}.0.5\ndata: d\n\n");
     assert_eq!(client.event().await, last);
-    assert_eq!(token.len(), 32);
+    assert_eq!(stream.len(), 32);
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
+async fn reject_foreign_ids_forwards_no_other_id() {
     let replay = Replay::default()
         .reject_foreign_ids(true)
         .query_param("last");
@@ -53,24 +53,24 @@ async fn where_all_ids_are_of_the_layer_no_other_goes_upstream() {
         let post = Request::post("/").header("last-event-id", other);
         assert_eq!(front.send(post).await.status, 410, "{other}");
     }
-    let told = front.send(get("/?last=7")).await;
-    assert!(told.rest().await.0.contains("unknown"));
+    let answer = front.send(get("/?last=7")).await;
+    assert!(answer.rest().await.0.contains("unknown"));
     let two = after("7").header("last-event-id", "8");
     assert!(front.send(two).await.rest().await.0.contains("unknown"));
     let verbatim = with(replay.clone().preserve_upstream_ids(true)).owner(|_| Some("me"));
-    let (known, mut asked) = staged(&verbatim);
-    let told = known.send(after("up-7")).await;
-    assert!(told.rest().await.0.contains("unknown"));
-    assert!(origin.is_idle().await && asked.is_idle().await);
+    let (known, mut other_origin) = staged(&verbatim);
+    let answer = known.send(after("up-7")).await;
+    assert!(answer.rest().await.0.contains("unknown"));
+    assert!(origin.is_idle().await && other_origin.is_idle().await);
 
-    for nothing in [get("/"), after(""), get("/?last="), get("/?other=7")] {
-        let (client, _feed) = front.open(&mut origin, nothing).await;
+    for without_id in [get("/"), after(""), get("/?last="), get("/?other=7")] {
+        let (client, _feed) = front.open(&mut origin, without_id).await;
         assert_eq!(client.status, 200);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_ours_goes_upstream() {
+async fn id_of_the_layer_never_goes_upstream() {
     let replay = Replay::default().query_param("lastEventId");
     let (front, mut origin) = staged(&with(replay));
     let id = "0123456789abcdef0123456789abcdef.0.7";
@@ -97,13 +97,13 @@ async fn nothing_of_ours_goes_upstream() {
         }
     }
     assert!(origin.is_idle().await);
-    for (query, left) in [(&query, "a=1&b=2"), (&second, "")] {
+    for (query, forwarded) in [(&query, "a=1&b=2"), (&second, "")] {
         let sent = send(Method::OPTIONS, None, query);
         let call = origin.next().await;
-        assert_eq!(call.request.uri().query().unwrap_or_default(), left);
+        assert_eq!(call.request.uri().query().unwrap_or_default(), forwarded);
         sent.abort();
     }
-    // The header is what a client goes by that has both.
+    // If a request has both, the header takes precedence.
     let sent = send(Method::GET, Some("7"), &query);
     let call = origin.next().await;
     assert_eq!(call.header("last-event-id"), Some("7"));
@@ -122,7 +122,7 @@ async fn nothing_of_ours_goes_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstreams_own_ids_can_be_kept() {
+async fn upstream_ids_can_be_preserved() {
     let layer = with(
         Replay::default()
             .preserve_upstream_ids(true)
@@ -145,7 +145,7 @@ async fn an_upstreams_own_ids_can_be_kept() {
     feed.events(4..5).await;
     let mut again = front.send(mine("/a").header("last-event-id", "up-3")).await;
     assert_eq!(data(&again.event().await), ["4"]);
-    // Of two streams, in the one that began last.
+    // If two streams have the id, the client resumes in the newer one.
     let (_, mut second) = front.open(&mut origin, mine("/a")).await;
     second
         .send("id: up-1\ndata: 1\n\nid: x\ndata: new\n\n")
@@ -154,7 +154,7 @@ async fn an_upstreams_own_ids_can_be_kept() {
     let mut again = front.send(mine("/a").header("last-event-id", "up-1")).await;
     assert_eq!(data(&again.event().await), ["new"]);
     assert!(origin.is_idle().await);
-    // Everything else is for the upstream.
+    // A request with an unknown id, another target or another owner goes to the upstream.
     for request in [
         mine("/a").header("last-event-id", "up-9"),
         mine("/b").header("last-event-id", "up-1"),
@@ -171,7 +171,7 @@ async fn an_upstreams_own_ids_can_be_kept() {
         });
         assert!(id.is_some_and(|id| id.starts_with("up-")));
     }
-    // Nobody in particular is no proof.
+    // Two requests without credentials do not prove that they have the same owner.
     let (_, mut feed) = front.open(&mut origin, get("/c")).await;
     feed.events(0..2).await;
     settle().await;
@@ -181,7 +181,7 @@ async fn an_upstreams_own_ids_can_be_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstreams_own_id_is_found_among_what_is_left() {
+async fn upstream_id_is_found_only_among_retained_events() {
     let replay = Replay::default().preserve_upstream_ids(true);
     let replay = replay.retention(Retention::default().events(3));
     let (front, mut origin) = staged(&with(replay));
@@ -196,6 +196,6 @@ async fn an_upstreams_own_id_is_found_among_what_is_left() {
     settle().await;
     let mut again = front.send(mine("up-8")).await;
     assert_eq!(data(&again.event().await), ["9"]);
-    // What is no longer kept is for the upstream to know.
+    // The layer forwards the id of an evicted event, because the upstream may know it.
     let (_, _) = front.open(&mut origin, mine("up-3")).await;
 }

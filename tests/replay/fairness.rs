@@ -1,4 +1,4 @@
-//! One owner cannot use up the logs or the detached streams of the others, and no log of a connected client makes room.
+//! One owner cannot use up the logs or the detached streams of other owners, and no log of a connected client is evicted.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ async fn send(feed: &mut Feed, bytes: usize) {
     feed.send(format!("data: {}\n\n", "x".repeat(bytes))).await;
 }
 
-/// A stream whose client has read so many events of 1 kB and is still there. Returns the id of the first.
-async fn reading(
+/// Opens a stream and has its client read `events` events of 1 kB. Returns the first id, the client and the feed.
+async fn open_and_read(
     front: &Front,
     origin: &mut Origin,
     owner: &str,
@@ -41,57 +41,60 @@ async fn reading(
     (first, client, feed)
 }
 
-/// Whether a client that has the event with this id misses nothing.
-async fn is_whole(front: &Front, owner: &str, id: &str) -> bool {
+/// Returns whether a client with this last event id resumes without a gap.
+async fn resumes_without_gap(front: &Front, owner: &str, id: &str) -> bool {
     let mut resumed = front.send(by(owner).header("last-event-id", id)).await;
     field(&resumed.event().await, "event").is_none()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
+async fn owner_that_fills_the_logs_evicts_only_its_own_events() {
     let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
-    let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
+    let (first, client, _feed) = open_and_read(&front, &mut origin, "victim", 20).await;
     drop(client);
     let mut flood = Vec::new();
     for _ in 0..50 {
-        let (first, client, feed) = reading(&front, &mut origin, "flood", 5).await;
+        let (first, client, feed) = open_and_read(&front, &mut origin, "flood", 5).await;
         drop(client);
         flood.push((first, feed));
     }
     settle().await;
-    assert!(is_whole(&front, "victim", &left).await);
-    let mut whole = Vec::new();
+    assert!(resumes_without_gap(&front, "victim", &first).await);
+    let mut complete = Vec::new();
     for (first, _) in &flood {
-        whole.push(is_whole(&front, "flood", first).await);
+        complete.push(resumes_without_gap(&front, "flood", first).await);
     }
     assert!(
-        whole.is_sorted() && whole[49] && !whole[0],
-        "the oldest go first: {whole:?}"
+        complete.is_sorted() && complete[49] && !complete[0],
+        "the oldest streams are evicted first: {complete:?}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
+async fn log_of_a_connected_client_is_not_evicted_for_a_new_stream() {
     for newcomer in ["victim", "flood"] {
         let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
-        let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
-        // Sent, and not read yet.
+        let (first, mut client, mut feed) = open_and_read(&front, &mut origin, "victim", 20).await;
+        // Sent by the upstream, but not read by the client.
         for _ in 0..5 {
             send(&mut feed, KB).await;
         }
         settle().await;
         let mut flood = Vec::new();
         for _ in 0..50 {
-            flood.push(reading(&front, &mut origin, newcomer, 5).await);
+            flood.push(open_and_read(&front, &mut origin, newcomer, 5).await);
         }
         assert_eq!(client.events(5).await.0.len(), 5, "{newcomer}");
         drop(client);
-        assert!(is_whole(&front, "victim", &first).await, "{newcomer}");
+        assert!(
+            resumes_without_gap(&front, "victim", &first).await,
+            "{newcomer}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
+async fn connected_clients_that_do_not_read_stop_their_upstreams_and_lose_nothing() {
     let (front, mut origin) = staged(&kept().max_replay_bytes(50 * KB));
     let mut streams = Vec::new();
     for _ in 0..40 {
@@ -102,10 +105,10 @@ async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_
         settle().await;
         streams.push((client, feed));
     }
-    // Others have their share.
-    let (first, other, _feed) = reading(&front, &mut origin, "other", 10).await;
+    // Another owner still has its share.
+    let (first, other, _feed) = open_and_read(&front, &mut origin, "other", 10).await;
     drop(other);
-    assert!(is_whole(&front, "other", &first).await);
+    assert!(resumes_without_gap(&front, "other", &first).await);
     for (client, _) in &mut streams {
         let (seen, _) = client.events(10).await;
         assert!(seen.iter().all(|data| data.len() == KB));
@@ -113,24 +116,24 @@ async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
+async fn owner_with_connected_clients_leaves_other_owners_their_share() {
     let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
     let mut flood = Vec::new();
     for _ in 0..50 {
-        flood.push(reading(&front, &mut origin, "flood", 10).await);
+        flood.push(open_and_read(&front, &mut origin, "flood", 10).await);
     }
-    let (first, client, _feed) = reading(&front, &mut origin, "late", 30).await;
+    let (first, client, _feed) = open_and_read(&front, &mut origin, "late", 30).await;
     drop(client);
-    assert!(is_whole(&front, "late", &first).await);
+    assert!(resumes_without_gap(&front, "late", &first).await);
 }
 
-fn lingering() -> SseProxyLayer {
+fn with_long_grace_period() -> SseProxyLayer {
     with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn above_the_limit_the_oldest_detached_stream_of_that_owner_ends() {
-    let layer = lingering().max_detached_per_owner(3);
+async fn oldest_detached_stream_of_the_owner_ends_above_the_limit() {
+    let layer = with_long_grace_period().max_detached_per_owner(3);
     let (front, mut origin) = staged(&layer);
     let (_connected, mut connected_feed) = front.open(&mut origin, by("one")).await;
     let mut feeds = Vec::new();
@@ -149,8 +152,8 @@ async fn above_the_limit_the_oldest_detached_stream_of_that_owner_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_and_leaves_again_is_the_youngest() {
-    let layer = lingering().max_detached_per_owner(2);
+async fn stream_resumed_and_detached_again_is_the_newest() {
+    let layer = with_long_grace_period().max_detached_per_owner(2);
     let (front, mut origin) = staged(&layer);
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -162,15 +165,15 @@ async fn a_client_that_comes_back_and_leaves_again_is_the_youngest() {
         streams.push((id, feed));
     }
     tokio::time::advance(Duration::from_secs(1)).await;
-    let back = by("one").header("last-event-id", &streams[0].0);
-    drop(front.send(back).await);
+    let resume = by("one").header("last-event-id", &streams[0].0);
+    drop(front.send(resume).await);
     settle().await;
     let (client, _feed) = front.open(&mut origin, by("one")).await;
     drop(client);
     settle().await;
     assert!(!streams[0].1.is_let_go().await);
     assert!(streams[1].1.is_let_go().await);
-    // What it had sent can still be resumed.
+    // Its log can still be resumed.
     let resumed = front
         .send(by("one").header("last-event-id", &streams[0].0))
         .await;
@@ -178,27 +181,29 @@ async fn a_client_that_comes_back_and_leaves_again_is_the_youngest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_client_is_back_is_not_ended_for_another() {
-    let layer = lingering().max_detached_per_owner(1);
+async fn resumed_stream_does_not_end_for_another_detached_stream() {
+    let layer = with_long_grace_period().max_detached_per_owner(1);
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
     drop(client);
     settle().await;
-    let mut back = front.send(by("one").header("last-event-id", &id)).await;
+    let mut resume = front.send(by("one").header("last-event-id", &id)).await;
     for _ in 0..3 {
         let (client, _feed) = front.open(&mut origin, by("one")).await;
         drop(client);
         settle().await;
     }
     feed.events(1..2).await;
-    assert_eq!(back.events(1).await.0, ["1"]);
+    assert_eq!(resume.events(1).await.0, ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_layer_ends_the_detached_stream_of_the_newcomer() {
-    let layer = lingering().max_detached(4).max_detached_per_owner(3);
+async fn full_layer_ends_the_detached_stream_of_the_newest_client() {
+    let layer = with_long_grace_period()
+        .max_detached(4)
+        .max_detached_per_owner(3);
     let (front, mut origin) = staged(&layer);
     let mut feeds = Vec::new();
     for owner in ["a", "a", "a", "b", "b", "c"] {
@@ -216,7 +221,7 @@ async fn a_full_layer_ends_the_detached_stream_of_the_newcomer() {
 
 #[tokio::test(start_paused = true)]
 async fn ended_streams_do_not_count_as_detached() {
-    let layer = lingering().max_detached_per_owner(1);
+    let layer = with_long_grace_period().max_detached_per_owner(1);
     let (front, mut origin) = staged(&layer);
     let (client, mut feed) = front.open(&mut origin, by("one")).await;
     drop(client);
@@ -232,20 +237,20 @@ async fn ended_streams_do_not_count_as_detached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
+async fn max_age_of_a_stream_is_not_extended_by_resumes() {
     let bounds = Retention::default().age(Duration::from_secs(600));
     let replay = Replay::default()
         .retention(bounds)
         .grace_period(Duration::from_secs(90))
         .max_age(Duration::from_secs(3600));
-    for by_the_minute in [true, false] {
+    for resume_each_minute in [true, false] {
         let (front, mut origin) = staged(&with(replay.clone()));
         let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
         feed.events(0..1).await;
         let mut id = client.events(1).await.1;
         let mut client = Some(client);
         for minute in 1..60 {
-            if by_the_minute {
+            if resume_each_minute {
                 drop(client.take());
             }
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -260,7 +265,10 @@ async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
         }
         assert!(!feed.is_let_go().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(feed.is_let_go().await, "by the minute: {by_the_minute}");
+        assert!(
+            feed.is_let_go().await,
+            "resume each minute: {resume_each_minute}"
+        );
         let (rest, _) = client.unwrap().rest().await;
         assert_eq!(data(&rest), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! A client that resumes from an event that is no longer kept, or never existed, gets a gap event.
+//! A client that resumes from an evicted or unknown event gets a gap event.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tower_sse_proxy::{
     replay::{Gap, Replay, Retention},
 };
 
-/// Keeps no more of a stream than this, and asks the upstream again after a clean end.
+/// Sets this retention, and resumes at the upstream after a clean end.
 fn bounded(bounds: Retention) -> Replay {
     Replay::default().retention(bounds).continue_after_end(true)
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_longer_kept_is_told_before_anything_else() {
+async fn gap_event_precedes_the_retained_events() {
     let replay = Replay::default().retention(Retention::default().events(3));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -35,34 +35,37 @@ async fn what_is_no_longer_kept_is_told_before_anything_else() {
         "event: gap\ndata: {\"reason\":\"evicted\"}\n\n"
     );
     assert_eq!(again.events(3).await.0, numbers(7..10));
-    // Who sent a body can read a status, and may take what is left for all.
+    // Other methods get a status: their clients can read it, and could take the retained events for the complete stream.
     let post = Request::post("/").header("last-event-id", &id);
     assert_eq!(front.send(post).await.status, 410);
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
+async fn unknown_id_gets_a_gap_event_that_resets_it_and_never_goes_upstream() {
     let (front, mut origin) = staged(&kept());
     let unknown = "0123456789abcdef0123456789abcdef.0.7";
-    let told = front.send(after(unknown)).await;
+    let answer = front.send(after(unknown)).await;
     assert_eq!(
-        (told.status, told.headers["content-type"].to_str().unwrap()),
+        (
+            answer.status,
+            answer.headers["content-type"].to_str().unwrap()
+        ),
         (200, "text/event-stream")
     );
     let gap = "event: gap\nid: \ndata: {\"reason\":\"unknown\"}\n\n";
-    assert_eq!(told.rest().await, (gap.into(), None));
+    assert_eq!(answer.rest().await, (gap.into(), None));
     let post = Request::post("/").header("last-event-id", unknown);
     assert_eq!(front.send(post).await.status, 410);
-    // Nor does one that means something elsewhere: where addresses name events.
+    // The id with all zeros, which the gap event gives to clients of `query_param`, is unknown without that setting.
     let zeros = "00000000000000000000000000000000.0.0";
-    let told = front.send(after(zeros)).await;
-    assert_eq!(told.rest().await, (gap.into(), None));
+    let answer = front.send(after(zeros)).await;
+    assert_eq!(answer.rest().await, (gap.into(), None));
     assert!(
         origin.is_idle().await,
-        "a stream that is paid for is not asked for again"
+        "a request for an expensive stream is not repeated"
     );
-    // What does not look like one of ours is the upstream's business.
+    // An id in another form goes to the upstream.
     let (_, feed) = tokio::join!(front.send(after("up-7")), async {
         let call = origin.next().await;
         assert_eq!(call.header("last-event-id"), Some("up-7"));
@@ -72,29 +75,29 @@ async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_policy_a_gap_is_a_status() {
+async fn on_gap_can_set_a_status() {
     let status = StatusCode::BAD_REQUEST;
     let replay = Replay::default().on_gap(Gap::Status(status));
     let (front, _origin) = staged(&with(replay));
-    let told = front
+    let answer = front
         .send(after("0123456789abcdef0123456789abcdef.0.7"))
         .await;
-    assert_eq!(told.status, 400);
-    assert!(told.rest().await.0.contains("unknown"));
+    assert_eq!(answer.status, 400);
+    assert!(answer.rest().await.0.contains("unknown"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
+async fn lost_event_in_the_query_gets_one_gap_event_and_then_a_new_stream() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
-    let (told, ended) = front.send(get(address)).await.rest().await;
-    assert!(told.starts_with("event: gap\n"));
+    let (answer, ended) = front.send(get(address)).await.rest().await;
+    assert!(answer.starts_with("event: gap\n"));
     assert_eq!(ended, None);
-    // An `EventSource` keeps its address.
-    let id = field(&told, "id").expect("one that comes first");
-    // Others make one of the last id that they have.
-    let asked_by_it = get(&format!("/?last={id}&a=1"));
-    tokio::join!(front.send(asked_by_it), async {
+    // An `EventSource` never changes its URL, and adds the id as a header.
+    let id = field(&answer, "id").expect("the gap event has an id");
+    // Other clients put their last id into the query.
+    let with_id_in_query = get(&format!("/?last={id}&a=1"));
+    tokio::join!(front.send(with_id_in_query), async {
         let call = origin.next().await;
         assert_eq!(call.request.uri(), "/?a=1");
         call.stream().events(0..1).await;
@@ -108,7 +111,7 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
         feed.events(0..1).await;
         feed.cut();
     });
-    // And goes on from there.
+    // The client resumes from the new stream's id.
     let (_, id) = client.events(1).await;
     let again = get(address).header("last-event-id", id);
     let (mut client, mut feed) = front.open(&mut origin, again).await;
@@ -117,21 +120,21 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
+async fn reader_at_the_end_of_an_evicted_log_gets_one_gap_event() {
     let (front, mut origin) = staged(&with(bounded(Retention::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
     client.event().await;
-    // There is no room for anything else now.
+    // This comment is larger than the retention, so it evicts all events.
     feed.send(format!(": {}\n\n", "x".repeat(2000))).await;
     feed.end();
     client.rest().await;
-    let mut told = front.send(after(&id)).await;
-    let gap = told.event().await;
+    let mut answer = front.send(after(&id)).await;
+    let gap = answer.event().await;
     assert_eq!(field(&gap, "event").as_deref(), Some("gap"));
-    let id = field(&gap, "id").expect("a place behind the gap");
-    assert_eq!(data(&told.rest().await.0), [""; 0]);
+    let id = field(&gap, "id").expect("the gap event has an id");
+    assert_eq!(data(&answer.rest().await.0), [""; 0]);
     let (again, ()) = tokio::join!(front.send(after(&id)), async {
         let call = origin.next().await;
         assert_eq!(call.header("last-event-id"), Some("up-1"));
@@ -143,7 +146,7 @@ async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
+async fn client_that_fell_below_the_gap_does_not_get_204() {
     let pass = async |seconds| {
         settle().await;
         tokio::time::advance(Duration::from_secs(seconds)).await;
@@ -159,24 +162,27 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
     feed.events(1..2).await;
     feed.end();
     client.rest().await;
-    let waits = tokio::spawn({
+    let waiting = tokio::spawn({
         let (front, id) = (front.clone(), id.clone());
         async move { front.send(after(&id)).await }
     });
     let call = origin.next().await;
-    // What was held is there now, somebody else reads it, and then it is too old.
+    // The interceptor releases the held event, another client reads it, and its age evicts it.
     pass(4).await;
-    let mut ahead = front.send(after(&id)).await;
-    assert_eq!(ahead.events(1).await.0, ["1"]);
+    let mut other = front.send(after(&id)).await;
+    assert_eq!(other.events(1).await.0, ["1"]);
     pass(4).await;
     call.status(StatusCode::NO_CONTENT);
-    let told = waits.await.unwrap();
-    assert_eq!(told.status, 200);
-    assert!(told.rest().await.1.is_some(), "cut, to be told of the gap");
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.rest().await.1.is_some(),
+        "cut, so that the next resume gets the gap event"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
+async fn evicted_event_of_the_successor_yields_a_gap_event() {
     let bounds = Retention::default().events(2);
     let replay = Replay::default()
         .continue_after_end(true)
@@ -190,9 +196,9 @@ async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
     drop(client);
     tokio::time::advance(Duration::from_secs(2)).await;
     settle().await;
-    let (mut asked, mut feed) = front.open(&mut origin, after(&id)).await;
+    let (mut resumed, mut feed) = front.open(&mut origin, after(&id)).await;
     feed.events(1..6).await;
-    asked.events(5).await;
+    resumed.events(5).await;
     let mut again = front.send(after(&id)).await;
     assert!(again.event().await.starts_with("event: gap\n"));
     assert_eq!(again.events(2).await.0, numbers(4..6));

@@ -1,4 +1,4 @@
-//! What the head of a replayed or joined stream says.
+//! The response head of a replayed or joined stream.
 
 use crate::support::{
     Call, Client, Fed, Origin, event_stream,
@@ -12,8 +12,8 @@ use tower_sse_proxy::{
     session::SessionMapping,
 };
 
-/// What an upstream may say to the client that opened the stream, and to no other.
-const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
+/// Response headers that are only for the client that opened the stream.
+const FOR_FIRST_CLIENT_ONLY: [(&str, &str); 14] = [
     ("access-control-allow-origin", "https://first.example"),
     ("access-control-allow-credentials", "true"),
     ("access-control-expose-headers", "x-private"),
@@ -33,7 +33,7 @@ const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
 fn answer(call: Call) {
     let (feed, body) = Fed::new(256);
     let mut response = event_stream(body);
-    for (name, value) in OF_THE_FIRST_CLIENT {
+    for (name, value) in FOR_FIRST_CLIENT_ONLY {
         response.headers_mut().append(name, value.parse().unwrap());
     }
     let headers = response.headers_mut();
@@ -78,18 +78,18 @@ async fn open(front: &crate::support::Front, origin: &mut Origin) -> (Client, St
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
+async fn client_that_opens_a_stream_gets_all_upstream_headers() {
     for layer in [with(Replay::default()), with(sharing())] {
         let (front, mut origin) = staged(&layer);
         let (client, _) = open(&front, &mut origin).await;
-        for (name, value) in OF_THE_FIRST_CLIENT {
+        for (name, value) in FOR_FIRST_CLIENT_ONLY {
             assert_eq!(client.headers[name], value);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resumed_stream_has_the_allowed_headers_and_no_other() {
+async fn resumed_stream_has_only_the_allowed_headers() {
     let (front, mut origin) = staged(&with(Replay::default()));
     let (_client, id) = open(&front, &mut origin).await;
     settle().await;
@@ -109,9 +109,9 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
+async fn joined_stream_has_only_the_allowed_headers() {
     let (front, mut origin) = staged(&with(sharing()));
-    // One waits for the head together with the first, the other comes later.
+    // The second client waits for the response head, the third joins later.
     let (first, second, ()) = tokio::join!(
         biased;
         front.send(get("/a")),
@@ -126,7 +126,7 @@ async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_session_and_what_the_user_adds_are_replayed() {
+async fn session_header_and_headers_added_by_the_user_are_replayed() {
     let replay = Replay::default()
         .response_header(HeaderName::from_static("x-anything"))
         .response_header(header::ACCESS_CONTROL_ALLOW_ORIGIN);

@@ -1,17 +1,17 @@
-//! Replay of MCP streams, by the revision of the request.
+//! Replay of MCP streams, for each revision of the protocol.
 
 use crate::support::{origin::get, staged};
 use http::Request;
 use tower_sse_proxy::{Policy, SseProxyLayer, profile::Mcp, replay::Replay};
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_ours_goes_upstream_in_a_list_to_a_server_of_mcp() {
+async fn id_of_the_layer_in_a_list_never_goes_upstream() {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
     let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
     let (front, mut origin) = staged(&layer);
     let id = "0123456789abcdef0123456789abcdef.0.7";
-    for several in [format!("{id}, 7"), format!("7,{id}")] {
-        let request = get("/mcp").header("last-event-id", several);
+    for list in [format!("{id}, 7"), format!("7,{id}")] {
+        let request = get("/mcp").header("last-event-id", list);
         let sent = tokio::spawn({
             let front = front.clone();
             async move { front.send(request).await.status }
@@ -22,13 +22,13 @@ async fn nothing_of_ours_goes_upstream_in_a_list_to_a_server_of_mcp() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_server_of_mcp_is_asked_to_look_up_an_id_that_its_client_cannot_have() {
+async fn foreign_id_goes_upstream_only_if_upstream_ids_are_preserved() {
     let revisions = ["2025-03-26", "2025-06-18", "2025-11-25"];
-    let asked = |replay: Replay| async move {
+    let forwarded_revisions = |replay: Replay| async move {
         let mcp = Mcp::new(Policy::default().replay(replay));
         let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
         let (front, mut origin) = staged(&layer);
-        let mut asked = Vec::new();
+        let mut forwarded = Vec::new();
         for revision in revisions {
             let request = get("/mcp").header("mcp-protocol-version", revision);
             let sent = tokio::spawn({
@@ -43,21 +43,25 @@ async fn no_server_of_mcp_is_asked_to_look_up_an_id_that_its_client_cannot_have(
             if origin.is_idle().await {
                 assert_eq!(sent.await.unwrap(), 400);
             } else {
-                asked.push(revision);
+                forwarded.push(revision);
             }
         }
-        asked
+        forwarded
     };
-    assert!(asked(Replay::default()).await.is_empty());
-    // Here it has the upstream's, and they may be older than what is kept.
-    let upstreams = Replay::default().preserve_upstream_ids(true);
-    assert_eq!(asked(upstreams.clone()).await, revisions);
-    // ... unless it is said that they are not.
-    assert!(asked(upstreams.reject_foreign_ids(true)).await.is_empty());
+    assert!(forwarded_revisions(Replay::default()).await.is_empty());
+    // The clients have ids of the upstream, which may be of evicted events.
+    let preserved = Replay::default().preserve_upstream_ids(true);
+    assert_eq!(forwarded_revisions(preserved.clone()).await, revisions);
+    // `reject_foreign_ids` rejects them nevertheless.
+    assert!(
+        forwarded_revisions(preserved.reject_foreign_ids(true))
+            .await
+            .is_empty()
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_of_mcp_without_sessions_is_resumed_by_clients_that_name_no_revision() {
+async fn client_without_revision_or_session_resumes() {
     let mcp = Mcp::new(Policy::default().replay(Replay::default()));
     let layer = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
     let (front, mut origin) = staged(&layer);

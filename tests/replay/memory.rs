@@ -1,4 +1,4 @@
-//! The memory that the layer counts is the memory that is allocated.
+//! The memory that the layer counts agrees with the memory that is allocated.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tower_sse_proxy::{SseProxyLayer, replay::Replay};
 
 type Feed = Sender<Bytes, BoxError>;
 
-/// A layer that stays the same for as long as a test takes.
+/// A layer whose streams do not end by their grace period during a test.
 fn layer() -> SseProxyLayer {
     with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
@@ -39,7 +39,7 @@ async fn open(front: &Front, origin: &mut Origin) -> (Client, Feed) {
     tokio::join!(front.send(request), answered)
 }
 
-/// What a stream takes on average, in bytes: allocated, and counted by the layer.
+/// Runs `one` for several new streams. Returns the average of the bytes of each: allocated, and counted by the layer.
 fn each(layer: &SseProxyLayer, one: impl AsyncFn(Client, Feed)) -> (i64, i64) {
     const STREAMS: i64 = 14;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -57,7 +57,7 @@ fn each(layer: &SseProxyLayer, one: impl AsyncFn(Client, Feed)) -> (i64, i64) {
             settle().await;
         });
     };
-    // What there is for all streams, and does not grow between here and the end.
+    // Fills the structures that all streams share, so that they do not grow later.
     run(42);
     let before = layer.retained_bytes() as i64;
     let allocated = measure(|| run(STREAMS)).bytes_current;
@@ -65,7 +65,7 @@ fn each(layer: &SseProxyLayer, one: impl AsyncFn(Client, Feed)) -> (i64, i64) {
     (allocated / STREAMS, counted / STREAMS)
 }
 
-/// Of one that has sent so many events, `together` of them at a time.
+/// Sends `events` events of `size` bytes, `together` of them in each chunk, and has the client read them.
 async fn send(client: &mut Client, feed: &mut Feed, events: usize, size: usize, together: usize) {
     let event = format!("data: {}\n\n", "x".repeat(size - 8));
     for _ in 0..events / together {
@@ -75,21 +75,21 @@ async fn send(client: &mut Client, feed: &mut Feed, events: usize, size: usize, 
     }
 }
 
-/// Of events with their ids.
+/// The size of the events with their ids.
 fn bytes(events: usize, size: usize) -> i64 {
     (events * (size + "id: .0.000\n".len() + 32)) as i64
 }
 
 #[test]
-fn a_small_answer_that_has_ended_takes_2_kib_beside_its_bytes() {
+fn small_ended_stream_takes_2_kib_more_than_its_events() {
     let layer = layer();
     let (allocated, counted) = each(&layer, async |mut client, mut feed| {
         send(&mut client, &mut feed, 1, 200, 1).await;
         drop(feed);
         client.rest().await;
     });
-    let beside = allocated - 200 - 40;
-    assert!(beside <= 2048, "{allocated} allocated, {counted} counted");
+    let overhead = allocated - 200 - 40;
+    assert!(overhead <= 2048, "{allocated} allocated, {counted} counted");
     assert!(
         counted >= allocated && allocated * 3 / 2 >= counted,
         "{allocated} allocated, {counted} counted"
@@ -97,7 +97,7 @@ fn a_small_answer_that_has_ended_takes_2_kib_beside_its_bytes() {
 }
 
 #[test]
-fn what_an_ended_stream_counts_for_is_what_it_takes() {
+fn counted_bytes_of_an_ended_stream_are_near_its_allocated_bytes() {
     for (events, size, together) in [
         (120, 30, 1),
         (200, 30, 100),
@@ -117,18 +117,18 @@ fn what_an_ended_stream_counts_for_is_what_it_takes() {
             allocated * 10 <= counted * 11 && counted * 10 <= allocated * 12,
             "{shape}: {allocated} allocated, {counted} counted"
         );
-        let beside = allocated - bytes(events, size);
-        // One that is written by itself and is large has a buffer of its own.
+        let overhead = allocated - bytes(events, size);
+        // A large event that is written alone has its own buffer.
         let each = if size > 2048 { 250 } else { 45 };
         assert!(
-            beside < 2048 + each * events as i64,
-            "{shape}: {beside} beside the bytes"
+            overhead < 2048 + each * events as i64,
+            "{shape}: {overhead} above the bytes of the events"
         );
     }
 }
 
 #[test]
-fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
+fn detached_stream_allocates_no_more_than_it_counts() {
     for (events, size, together) in [(1, 200, 1), (120, 30, 1), (100, 250, 1), (1000, 250, 250)] {
         let layer = layer();
         let feeds = std::cell::RefCell::new(Vec::with_capacity(300));
@@ -136,7 +136,7 @@ fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
             send(&mut client, &mut feed, events, size, together).await;
             feeds.borrow_mut().push(feed);
         });
-        // It counts with a connection to an upstream, and with what that may have read at once.
+        // The count includes a connection to the upstream, and its read buffer for the largest chunk.
         let connection = (16 << 10) + (size * together) as i64;
         let own = counted - connection;
         let shape = format!("{events} of {size} B, {together} together");
@@ -148,7 +148,7 @@ fn a_stream_that_goes_on_without_a_client_takes_no_more_than_it_counts_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_a_client_ends_where_there_is_no_room_for_it() {
+async fn oldest_detached_streams_end_above_max_replay_bytes() {
     let layer = layer()
         .max_replay_bytes(300_000)
         .max_replay_bytes_per_owner(300_000);
@@ -162,17 +162,17 @@ async fn a_stream_without_a_client_ends_where_there_is_no_room_for_it() {
         assert!(layer.retained_bytes() <= 300_000);
         feeds.push(feed);
     }
-    let mut goes_on = Vec::new();
+    let mut open = Vec::new();
     for feed in &mut feeds {
-        goes_on.push(feed.send_data(":\n\n".into()).await.is_ok());
+        open.push(feed.send_data(":\n\n".into()).await.is_ok());
     }
-    assert!(goes_on.is_sorted(), "the oldest end first: {goes_on:?}");
-    let number = goes_on.iter().filter(|&&goes_on| goes_on).count();
-    assert!((10..20).contains(&number), "{number} go on");
+    assert!(open.is_sorted(), "the oldest streams end first: {open:?}");
+    let number = open.iter().filter(|&&open| open).count();
+    assert!((10..20).contains(&number), "{number} streams are open");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_with_a_client_goes_on_where_there_is_no_room_for_it() {
+async fn stream_with_a_client_continues_above_max_replay_bytes() {
     let (front, mut origin) = staged(&layer().max_replay_bytes(0));
     let mut streams = Vec::new();
     for _ in 0..20 {
@@ -189,7 +189,7 @@ async fn a_stream_with_a_client_goes_on_where_there_is_no_room_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_events_of_an_ordinary_answer_are_all_kept() {
+async fn default_retention_holds_all_events_of_an_ordinary_stream() {
     let (front, mut origin) = staged(&layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3000).await;

@@ -1,4 +1,4 @@
-//! The parameter of the query that names the last event.
+//! `Replay::query_param`: the query parameter with the last event id.
 
 use crate::support::{
     Origin,
@@ -8,7 +8,7 @@ use crate::support::{
 use http::Request;
 use tower_sse_proxy::replay::Replay;
 
-/// What the service gets: its URI, and the last id.
+/// Sends a request. Returns the URI and the `Last-Event-ID` header that reach the upstream.
 async fn forwarded(
     front: &Front,
     origin: &mut Origin,
@@ -27,7 +27,7 @@ async fn forwarded(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_of_the_layer_is_found_however_the_parameter_is_escaped() {
+async fn percent_encoded_id_of_the_layer_resumes() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=%61")).await;
     feed.events(0..3).await;
@@ -47,22 +47,31 @@ async fn an_id_of_the_layer_is_found_however_the_parameter_is_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_is_decoded_once() {
+async fn value_is_decoded_once() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     let (mut client, mut feed) = front.open(&mut origin, get("/s")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let twice: String = id.bytes().map(|byte| format!("%25{byte:02x}")).collect();
-    let (uri, last) = forwarded(&front, &mut origin, get(&format!("/s?last={twice}"))).await;
+    let encoded_twice: String = id.bytes().map(|byte| format!("%25{byte:02x}")).collect();
+    let (uri, last) = forwarded(
+        &front,
+        &mut origin,
+        get(&format!("/s?last={encoded_twice}")),
+    )
+    .await;
     assert_eq!(uri, "/s");
-    let once: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    assert_eq!(last, Some(once), "it is no id of the layer's");
+    let decoded_once: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    assert_eq!(
+        last,
+        Some(decoded_once),
+        "the decoded value is not an id of the layer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header() {
+async fn upstream_gets_the_value_as_a_header_and_not_the_parameter() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
-    for (query, left, last) in [
+    for (query, forwarded_query, last) in [
         ("?last=up-7", "", Some("up-7")),
         ("?a=1&last=up-7&b=%20", "?a=1&b=%20", Some("up-7")),
         ("?last=up%207%2B1", "", Some("up 7+1")),
@@ -79,11 +88,11 @@ async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header
         let (uri, got) = forwarded(&front, &mut origin, request).await;
         assert_eq!(
             (uri, got.as_deref()),
-            (format!("/s{left}"), last),
+            (format!("/s{forwarded_query}"), last),
             "{query}"
         );
     }
-    // A client that sends both goes by the header.
+    // If a request has both, the header takes precedence.
     let both = get("/s?last=up-7").header("last-event-id", "up-8");
     let (uri, last) = forwarded(&front, &mut origin, both).await;
     assert_eq!((&*uri, last.as_deref()), ("/s", Some("up-8")));
@@ -93,7 +102,7 @@ async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_other_than_get_that_names_an_event_is_not_forwarded() {
+async fn other_method_with_an_id_is_not_forwarded() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     for method in ["POST", "PUT", "DELETE"] {
         for query in ["?last=up-7", "?a=1&l%61st=up-7"] {
@@ -101,30 +110,30 @@ async fn a_request_other_than_get_that_names_an_event_is_not_forwarded() {
             let answer = front.send(request).await;
             assert!(answer.rest().await.0.contains("gap"), "{method} {query}");
         }
-        let unnamed = Request::builder().method(method).uri("/s?last=&a=1");
-        let (uri, last) = forwarded(&front, &mut origin, unnamed).await;
+        let without_id = Request::builder().method(method).uri("/s?last=&a=1");
+        let (uri, last) = forwarded(&front, &mut origin, without_id).await;
         assert_eq!((&*uri, last), ("/s?a=1", None), "{method}");
     }
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_can_be_no_id_is_refused() {
+async fn value_that_cannot_be_an_id_is_rejected() {
     let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
     for query in [
         "last=a%0d%0ax-admin:%201",
         "last=%00",
         "last=up-7&last=up-8",
     ] {
-        let refused = front.send(get(&format!("/s?{query}"))).await;
-        assert_eq!(refused.status, 400, "{query}");
-        assert!(refused.rest().await.0.contains("`last`"), "{query}");
+        let rejected = front.send(get(&format!("/s?{query}"))).await;
+        assert_eq!(rejected.status, 400, "{query}");
+        assert!(rejected.rest().await.0.contains("`last`"), "{query}");
     }
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_found_by_an_escaped_id_of_the_upstream() {
+async fn percent_encoded_upstream_id_resumes() {
     let replay = Replay::default()
         .preserve_upstream_ids(true)
         .query_param("last");

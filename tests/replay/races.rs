@@ -1,4 +1,4 @@
-//! Clients that come and go on many threads, in front of an upstream that does so too.
+//! Clients that connect and disconnect on many threads, with an upstream that often ends or breaks its streams.
 
 use std::{
     convert::Infallible,
@@ -26,7 +26,7 @@ const STREAMS: usize = 40;
 
 type Fed = Channel<Bytes, Broken>;
 
-/// Sends numbers, and ends or breaks off in between.
+/// Sends numbered events. After some of them it ends or aborts the stream.
 async fn feed(mut sender: http_body_util::channel::Sender<Bytes, Broken>, from: usize) {
     let mut chance = fastrand::Rng::new();
     for number in from..EVENTS {
@@ -44,7 +44,7 @@ async fn feed(mut sender: http_body_util::channel::Sender<Bytes, Broken>, from: 
     let _ = sender.send_data("data: [DONE]\n\n".into()).await;
 }
 
-/// What a client has.
+/// The events that a client has read.
 #[derive(Clone, Default)]
 struct Seen {
     events: usize,
@@ -90,7 +90,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_comes_and_goes_misses_nothing() {
+async fn clients_that_disconnect_and_resume_miss_no_event() {
     let (task, mut tasks) = mpsc::channel::<()>(1);
     let replay = Replay::default()
         .continue_after_end(true)
@@ -100,10 +100,10 @@ async fn whoever_comes_and_goes_misses_nothing() {
                 .age(Duration::from_secs(2)),
         )
         .grace_period(Duration::from_millis(500))
-        .executor(move |pump| {
+        .executor(move |driver| {
             let running = task.clone();
             tokio::spawn(async move {
-                pump.await;
+                driver.await;
                 drop(running);
             });
         });
@@ -160,9 +160,9 @@ async fn whoever_comes_and_goes_misses_nothing() {
     }
     assert!(
         calls.load(Ordering::SeqCst) > STREAMS,
-        "it never ended in between"
+        "no stream was continued"
     );
-    // And nothing is left of it.
+    // Drivers end together with the layer.
     drop((layer, proxy));
     assert_eq!(soon(tasks.recv()).await, None);
 }

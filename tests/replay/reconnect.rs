@@ -1,4 +1,4 @@
-//! Reconnect: an upstream that breaks off is asked to go on, and its client does not notice.
+//! Reconnect: if the upstream connection breaks, the layer resumes at the upstream, and the client sees one stream.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// Both ways to drive a stream.
+/// A layer without and one with replay: the two ways to drive a stream.
 fn both() -> [SseProxyLayer<Reconnect>; 2] {
     [layer(), layer().replay(Replay::default())]
 }
 
-/// Reads events while the upstream is asked again.
+/// Polls the client until the upstream gets the next request. Panics if the client gets `number` events before.
 async fn while_reading(
     client: &mut Client,
     number: usize,
@@ -42,22 +42,22 @@ async fn while_reading(
         }
         seen
     };
-    // The client goes on waiting: its body is what drives the upstream.
+    // The client must be polled, because its body drives the upstream.
     let call = async { origin.next().await };
     tokio::pin!(read, call);
     tokio::select! {
-        _ = &mut read => panic!("there was no more to read"),
+        _ = &mut read => panic!("the client got events before the request"),
         call = &mut call => (Vec::new(), call),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_breaks_off_is_asked_to_go_on_after_the_last_id() {
+async fn broken_upstream_is_resumed_after_the_last_id() {
     for layer in both() {
         let (witness, mut notes) = witness();
         let (front, mut origin) = staged(&layer.intercept(witness));
         let (mut client, mut feed) = front
-            .open(&mut origin, get().header("x-other", "kept"))
+            .open(&mut origin, get().header("x-other", "unchanged"))
             .await;
         let mut upto = 0;
         for round in 0..10 {
@@ -68,7 +68,7 @@ async fn an_upstream_that_breaks_off_is_asked_to_go_on_after_the_last_id() {
             }
             assert_eq!(seen, numbers(upto..upto + 3));
             upto += 3;
-            // What is unfinished is dropped, and sent again by the upstream.
+            // The unfinished event is dropped, because the upstream sends it again.
             feed.send(format!("id: up-{upto}\ndata: {upto}")).await;
             feed.cut();
             let (_, call) = while_reading(&mut client, 1, &mut origin).await;
@@ -77,7 +77,7 @@ async fn an_upstream_that_breaks_off_is_asked_to_go_on_after_the_last_id() {
                 Some(&*format!("up-{}", upto - 1)),
                 "{round}"
             );
-            assert_eq!(call.header("x-other"), Some("kept"));
+            assert_eq!(call.header("x-other"), Some("unchanged"));
             assert_eq!(call.request.extensions().get(), Some(&Attempt(1)));
             feed = call.stream();
         }
@@ -96,11 +96,11 @@ async fn an_upstream_that_breaks_off_is_asked_to_go_on_after_the_last_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_again_is_not_sent_on_again_however_much_it_is() {
+async fn any_number_of_repeated_events_is_dropped() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get()).await;
-        // More than are remembered: then the first one tells.
+        // The layer remembers fewer ids than these. It recognizes the repeats by the first id of the stream.
         for from in (0..2000).step_by(100) {
             feed.events(from..from + 100).await;
             for _ in 0..100 {
@@ -126,7 +126,7 @@ async fn what_comes_again_is_not_sent_on_again_however_much_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_ids_is_cut_and_not_asked_for_again() {
+async fn stream_without_ids_is_cut_without_a_reconnect() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         let (client, mut feed) = front.open(&mut origin, get()).await;
@@ -142,7 +142,7 @@ async fn a_stream_without_ids_is_cut_and_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_safe_to_repeat_is_not_repeated() {
+async fn request_with_other_method_or_body_is_not_repeated() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         for request in [
@@ -160,7 +160,7 @@ async fn what_is_not_safe_to_repeat_is_not_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_of_a_post_may_be_gone_on_with_by_a_get() {
+async fn resume_with_get_continues_the_stream_of_a_post() {
     let rules = Reconnect::default().resume_with_get(|request| request.method == Method::POST);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(rules));
     let request = Request::post("/")
@@ -179,15 +179,15 @@ async fn the_stream_of_a_post_may_be_gone_on_with_by_a_get() {
     );
 }
 
-/// Answers with this status until it is asked no more, and tells when it was asked.
+/// Answers each request with this status until there are no more. Returns the times of the requests.
 async fn failing(origin: &mut Origin, status: StatusCode) -> Vec<Duration> {
     let begun = Instant::now();
-    let mut asked = Vec::new();
+    let mut times = Vec::new();
     while let Some(call) = origin.maybe().await {
-        asked.push(begun.elapsed());
+        times.push(begun.elapsed());
         call.status(status);
     }
-    asked
+    times
 }
 
 async fn broken(front: &Front, origin: &mut Origin, before: &str) -> Client {
@@ -198,22 +198,22 @@ async fn broken(front: &Front, origin: &mut Origin, before: &str) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_grow_apart_and_come_to_an_end() {
+async fn delays_grow_exponentially_up_to_max_attempts() {
     let backoff = Backoff::default()
         .initial(Duration::from_millis(500))
         .max_delay(Duration::from_secs(4))
         .max_attempts(6);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(backoff));
     let client = broken(&front, &mut origin, "").await;
-    let ((seen, cut), asked) =
+    let ((seen, cut), times) =
         tokio::join!(client.rest(), failing(&mut origin, StatusCode::BAD_GATEWAY));
     assert_eq!(
         (&*seen, cut),
         ("id: 7\ndata: 7\n\n", Some(ErrorKind::Upstream))
     );
-    assert_eq!(asked.len(), 6);
+    assert_eq!(times.len(), 6);
     let mut before = Duration::ZERO;
-    for (at, most) in asked.into_iter().zip([1, 2, 4, 8, 8, 8]) {
+    for (at, most) in times.into_iter().zip([1, 2, 4, 8, 8, 8]) {
         assert!(
             at - before <= Duration::from_millis(most * 500 + 10),
             "{at:?}"
@@ -223,24 +223,24 @@ async fn attempts_grow_apart_and_come_to_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_upstreams_retry_is_the_least_that_is_waited() {
+async fn retry_field_of_the_upstream_is_the_minimum_delay() {
     let (front, mut origin) =
         staged(&SseProxyLayer::default().reconnect(Backoff::default().max_attempts(3)));
     let client = broken(&front, &mut origin, "retry: 1000\n").await;
-    let (_, asked) = tokio::join!(
+    let (_, times) = tokio::join!(
         client.rest(),
         failing(&mut origin, StatusCode::SERVICE_UNAVAILABLE)
     );
-    assert_eq!(asked.len(), 3);
+    assert_eq!(times.len(), 3);
     let mut before = Duration::ZERO;
-    for at in asked {
+    for at in times {
         assert!(at - before >= Duration::from_secs(1), "{at:?}");
         before = at;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_204_ends_the_stream_and_any_other_answer_cuts_it() {
+async fn status_204_ends_the_stream_and_other_answers_cut_it() {
     for (status, cut) in [
         (StatusCode::NO_CONTENT, None),
         (StatusCode::NOT_FOUND, Some(ErrorKind::Upstream)),
@@ -253,14 +253,14 @@ async fn a_204_ends_the_stream_and_any_other_answer_cuts_it() {
         ] {
             let (front, mut origin) = staged(&layer);
             let client = broken(&front, &mut origin, "").await;
-            let ((_, ended), asked) = tokio::join!(client.rest(), failing(&mut origin, status));
-            assert_eq!((ended, asked.len()), (cut, 1), "{status}");
+            let ((_, ended), times) = tokio::join!(client.rest(), failing(&mut origin, status));
+            assert_eq!((ended, times.len()), (cut, 1), "{status}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_by_a_204_is_not_begun_anew_by_who_comes_back() {
+async fn stream_ended_by_204_gives_204_to_resuming_clients() {
     let (front, mut origin) = staged(&layer().replay(Replay::default()));
     let (mut client, mut feed) = front.open(&mut origin, get()).await;
     feed.events(0..1).await;
@@ -276,7 +276,7 @@ async fn what_has_ended_by_a_204_is_not_begun_anew_by_who_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
+async fn event_resets_the_number_of_attempts_and_a_head_does_not() {
     let backoff = Backoff::default()
         .initial(Duration::from_secs(1))
         .max_attempts(3);
@@ -293,7 +293,7 @@ async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
             attempts.push(call.request.extensions().get::<Attempt>().unwrap().0);
             let mut feed = call.stream();
             if round == 2 {
-                // It goes on once, and then accepts and breaks off.
+                // The second answer brings an event. All others break after the head.
                 feed.events(1..2).await;
             }
             feed.cut();
@@ -306,7 +306,7 @@ async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_holds_is_not_fed_to_it_again() {
+async fn interceptor_does_not_get_held_events_again() {
     struct Pairs(Option<Event>);
     impl Interceptor for Pairs {
         fn event(&mut self, event: Event) -> Verdict {
@@ -331,7 +331,7 @@ async fn what_an_interceptor_holds_is_not_fed_to_it_again() {
         assert_eq!(
             call.header("last-event-id"),
             Some("up-2"),
-            "the third is held"
+            "the third event is held"
         );
         let mut feed = call.stream();
         feed.events(3..4).await;
@@ -341,7 +341,7 @@ async fn what_an_interceptor_holds_is_not_fed_to_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_kept_alive_while_the_upstream_is_waited_for() {
+async fn keep_alive_comments_are_sent_during_a_reconnect() {
     let keep_alive = KeepAlive::new(Duration::from_millis(100)).immediate(false);
     let (front, mut origin) = staged(&layer().keep_alive(keep_alive));
     let mut client = broken(&front, &mut origin, "retry: 1000\n").await;
@@ -361,7 +361,7 @@ async fn a_client_is_kept_alive_while_the_upstream_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_ends_the_attempts() {
+async fn client_disconnect_stops_the_attempts() {
     let (front, mut origin) = staged(&layer());
     let client = broken(&front, &mut origin, "").await;
     drop(client);
@@ -370,7 +370,7 @@ async fn a_client_that_leaves_ends_the_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_while_the_upstream_is_asked_again_waits_with_it() {
+async fn client_that_resumes_during_a_reconnect_gets_the_next_events() {
     let (front, mut origin) = staged(&layer().replay(Replay::default()));
     let (mut client, mut feed) = front.open(&mut origin, get()).await;
     feed.events(0..2).await;
@@ -387,7 +387,7 @@ async fn who_comes_back_while_the_upstream_is_asked_again_waits_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_an_end() {
+async fn clean_end_causes_no_reconnect() {
     let (front, mut origin) = staged(&layer());
     let (client, mut feed) = front.open(&mut origin, get()).await;
     feed.events(0..1).await;
@@ -397,13 +397,13 @@ async fn an_end_is_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_fails_before_there_is_a_stream_is_not_repeated() {
+async fn request_without_an_event_stream_response_is_not_repeated() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
-        let asked = async {
+        let upstream = async {
             origin.next().await.status(StatusCode::BAD_GATEWAY);
         };
-        let (client, ()) = tokio::join!(front.send(get()), asked);
+        let (client, ()) = tokio::join!(front.send(get()), upstream);
         assert_eq!(client.status, 502);
         assert!(origin.is_idle().await);
     }

@@ -1,4 +1,4 @@
-//! However an upstream behaves, a reconnect waits, the attempts of a stream are limited, and failures are logged.
+//! Limits of reconnecting: minimum delay, number of attempts for each stream, and logs of failures.
 
 use std::{
     io,
@@ -18,29 +18,29 @@ use crate::support::{Fed, Origin, event_stream, origin::get, staged};
 
 const FLOOR: Duration = Duration::from_millis(100);
 
-/// Sends these blocks on each request and breaks the stream, until there is no other request. Returns when it was asked.
+/// Answers each request with `blocks` and breaks the stream, until there are no more requests. Returns their times.
 async fn breaking(origin: &mut Origin, blocks: impl Fn(u32) -> String) -> Vec<Duration> {
     let begun = Instant::now();
-    let mut asked = Vec::new();
+    let mut times = Vec::new();
     for round in 0.. {
         let Some(call) = origin.maybe().await else {
             break;
         };
-        asked.push(begun.elapsed());
+        times.push(begun.elapsed());
         let mut feed = call.stream();
         feed.send(blocks(round)).await;
         feed.cut();
     }
-    asked
+    times
 }
 
-fn shortest(asked: &[Duration]) -> Duration {
-    let pauses = asked.windows(2).map(|two| two[1] - two[0]);
+fn shortest(times: &[Duration]) -> Duration {
+    let pauses = times.windows(2).map(|two| two[1] - two[0]);
     pauses.min().expect("two attempts")
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_100_ms_apart_whatever_retry_says() {
+async fn attempts_are_100_ms_apart_with_any_retry_field() {
     for retry in ["", "retry: 0\n", "retry: 1\n", "retry: 99\n"] {
         for backoff in [
             Backoff::default(),
@@ -56,16 +56,16 @@ async fn attempts_are_100_ms_apart_whatever_retry_says() {
                 let (front, mut origin) = staged(&layer.reconnect(backoff));
                 let blocks = |round| format!("{retry}id: {round}\ndata: {round}\n\n");
                 let read = async { front.send(get("/")).await.rest_after_all().await };
-                let (_, asked) = tokio::join!(read, breaking(&mut origin, blocks));
-                assert_eq!(asked.len(), 51);
-                assert!(shortest(&asked) >= FLOOR, "{retry:?} {backoff:?}");
+                let (_, times) = tokio::join!(read, breaking(&mut origin, blocks));
+                assert_eq!(times.len(), 51);
+                assert!(shortest(&times) >= FLOOR, "{retry:?} {backoff:?}");
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_attempts_are_100_ms_apart_too_and_grow_apart() {
+async fn failed_attempts_are_100_ms_apart_and_their_delays_grow() {
     fastrand::seed(1);
     let (front, mut origin) = staged(&SseProxyLayer::default().reconnect(Backoff::default()));
     let upstream = async {
@@ -73,23 +73,23 @@ async fn failed_attempts_are_100_ms_apart_too_and_grow_apart() {
         let mut feed = origin.next().await.stream();
         feed.send("retry: 0\nid: 1\ndata: 1\n\n").await;
         feed.cut();
-        let mut asked = vec![begun.elapsed()];
+        let mut times = vec![begun.elapsed()];
         while let Some(call) = origin.maybe().await {
-            asked.push(begun.elapsed());
+            times.push(begun.elapsed());
             call.status(StatusCode::BAD_GATEWAY);
         }
-        asked
+        times
     };
     let read = async { front.send(get("/")).await.rest_after_all().await };
-    let ((_, cut), asked) = tokio::join!(read, upstream);
-    assert_eq!((cut, asked.len()), (Some(ErrorKind::Upstream), 11));
-    assert!(shortest(&asked) >= FLOOR, "{asked:?}");
-    // The window in which the layer waits grows, although `retry` is 0.
-    assert!(asked[10] > 15 * FLOOR, "{asked:?}");
+    let ((_, cut), times) = tokio::join!(read, upstream);
+    assert_eq!((cut, times.len()), (Some(ErrorKind::Upstream), 11));
+    assert!(shortest(&times) >= FLOOR, "{times:?}");
+    // The maximum delay grows, although `retry` is 0.
+    assert!(times[10] > 15 * FLOOR, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_of_a_stream_are_limited_though_each_brings_an_event() {
+async fn max_total_attempts_limits_attempts_that_bring_events() {
     for (backoff, attempts) in [
         (Backoff::default(), 1000),
         (Backoff::default().max_total_attempts(7), 7),
@@ -103,15 +103,15 @@ async fn attempts_of_a_stream_are_limited_though_each_brings_an_event() {
             let (front, mut origin) = staged(&layer.reconnect(backoff));
             let blocks = |round| format!("id: {round}\ndata: {round}\n\n");
             let read = async { front.send(get("/")).await.rest_after_all().await };
-            let ((text, cut), asked) = tokio::join!(read, breaking(&mut origin, blocks));
-            assert_eq!(asked.len(), attempts + 1);
+            let ((text, cut), times) = tokio::join!(read, breaking(&mut origin, blocks));
+            assert_eq!(times.len(), attempts + 1);
             assert_eq!(crate::support::data(&text).len(), attempts + 1);
             assert_eq!(cut, Some(ErrorKind::Upstream));
         }
     }
 }
 
-/// What was logged.
+/// Collects the log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -132,24 +132,24 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// As the errors of some clients, it shows the address that was asked.
+/// An error whose message contains the request URL, like the errors of some HTTP clients.
 #[derive(Debug)]
-struct CannotAsk(io::Error);
+struct ConnectError(io::Error);
 
-impl std::fmt::Display for CannotAsk {
+impl std::fmt::Display for ConnectError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cannot ask http://upstream/?key=key-canary")
+        f.write_str("cannot connect to http://upstream/?key=key-canary")
     }
 }
 
-impl std::error::Error for CannotAsk {
+impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.0)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
+async fn failures_are_logged_with_their_cause_and_without_data_of_requests() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone());
     let subscriber = subscriber.with_max_level(tracing::Level::TRACE).finish();
@@ -169,7 +169,7 @@ async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
                 });
                 Ok(event_stream(body))
             }
-            2 => Err(CannotAsk(io::ErrorKind::ConnectionRefused.into())),
+            2 => Err(ConnectError(io::ErrorKind::ConnectionRefused.into())),
             3 => {
                 let mut response = Response::new(Fed::new(1).1);
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,4 +1,4 @@
-//! Reconnect as it looks from outside, on both HTTP versions.
+//! Reconnect between real sockets, with HTTP/1.1 and HTTP/2.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,16 +18,16 @@ use tower_sse_proxy::{
     replay::Replay,
 };
 
-/// Each costs at least the 100 ms between two attempts.
+/// Number of broken connections. Each costs at least the 100 ms between two attempts.
 const CUTS: usize = 40;
 
-/// What an upstream does that is asked to go on.
+/// The answer of the upstream to a request with `Last-Event-ID`.
 #[derive(Clone, Copy, Debug)]
-enum Does {
-    /// What it is asked to.
+enum Answer {
+    /// Continues after that event.
     Resume,
-    /// It does not know the header, and begins with the first event.
-    BeginAgain,
+    /// Ignores the header and starts with the first event.
+    Restart,
 }
 
 fn layer() -> SseProxyLayer<Reconnect> {
@@ -44,7 +44,7 @@ fn get() -> Request<Bytes> {
     Request::get("/").body(Bytes::new()).unwrap()
 }
 
-/// Sends the events from this one on, 250 a second, and breaks off in the middle of the one after the last.
+/// Sends the events from `from`, those from `at_once` on at 250 a second. Breaks the connection inside event `until`.
 async fn feed(mut exchange: Exchange, from: usize, until: usize, at_once: usize) {
     exchange.write(sse_chunked()).await;
     let mut pace = interval(Duration::from_millis(4));
@@ -62,7 +62,7 @@ async fn feed(mut exchange: Exchange, from: usize, until: usize, at_once: usize)
     }
 }
 
-/// The event after the one that it is asked to go on after.
+/// The number of the event after the `Last-Event-ID` of the request.
 fn next_of(exchange: &Exchange) -> usize {
     let head = exchange.head.to_ascii_lowercase();
     let mut lines = head.lines();
@@ -70,10 +70,10 @@ fn next_of(exchange: &Exchange) -> usize {
     last.map_or(0, |last| last.parse::<usize>().unwrap() + 1)
 }
 
-/// The upstream is cut often, and its client sees one stream.
-async fn cut_often(protocol: Protocol, does: Does, layer: SseProxyLayer<Reconnect>) {
+/// Breaks the upstream connection `CUTS` times, and checks that the client sees one stream.
+async fn broken_often(protocol: Protocol, answers: Answer, layer: SseProxyLayer<Reconnect>) {
     let seed = fastrand::u64(..);
-    println!("{protocol:?}, {does:?}: seed {seed}");
+    println!("{protocol:?}, {answers:?}: seed {seed}");
     let mut chance = fastrand::Rng::with_seed(seed);
     let spans: Vec<_> = (0..=CUTS).map(|_| chance.usize(1..=6)).collect();
     let events = spans.iter().sum::<usize>();
@@ -93,19 +93,19 @@ async fn cut_often(protocol: Protocol, does: Does, layer: SseProxyLayer<Reconnec
     for span in spans {
         let exchange = upstream.next().await;
         let next = next_of(&exchange);
-        // What was still on its way when the connection was reset has not arrived.
+        // Events that were still in transit when the connection was reset were lost.
         assert!(next <= sent, "seed {seed}: {next} after {sent}");
-        let from = match does {
-            Does::Resume => next,
-            Does::BeginAgain => 0,
+        let from = match answers {
+            Answer::Resume => next,
+            Answer::Restart => 0,
         };
         feed(exchange, from, sent + span, sent).await;
         sent += span;
     }
     let mut exchange = upstream.next().await;
-    let from = match does {
-        Does::Resume => next_of(&exchange),
-        Does::BeginAgain => 0,
+    let from = match answers {
+        Answer::Resume => next_of(&exchange),
+        Answer::Restart => 0,
     };
     exchange.write(sse_chunked()).await;
     for number in from..events {
@@ -128,40 +128,40 @@ async fn cut_often(protocol: Protocol, does: Does, layer: SseProxyLayer<Reconnec
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_cut_often_and_resumes_is_one_stream() {
-    let kept = layer().replay(Replay::default());
+async fn upstream_that_resumes_after_each_break_is_one_stream() {
+    let recorded = layer().replay(Replay::default());
     tokio::join!(
-        cut_often(Protocol::Http1, Does::Resume, layer()),
-        cut_often(Protocol::Http2, Does::Resume, layer()),
-        cut_often(Protocol::Http1, Does::Resume, kept),
+        broken_often(Protocol::Http1, Answer::Resume, layer()),
+        broken_often(Protocol::Http2, Answer::Resume, layer()),
+        broken_often(Protocol::Http1, Answer::Resume, recorded),
     );
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_cut_often_and_begins_again_is_one_stream() {
-    let kept = layer().replay(Replay::default());
+async fn upstream_that_restarts_after_each_break_is_one_stream() {
+    let recorded = layer().replay(Replay::default());
     tokio::join!(
-        cut_often(Protocol::Http1, Does::BeginAgain, layer()),
-        cut_often(Protocol::Http2, Does::BeginAgain, layer()),
-        cut_often(Protocol::Http1, Does::BeginAgain, kept),
+        broken_often(Protocol::Http1, Answer::Restart, layer()),
+        broken_often(Protocol::Http2, Answer::Restart, layer()),
+        broken_often(Protocol::Http1, Answer::Restart, recorded),
     );
 }
 
 #[tokio::test]
-async fn an_upstream_without_ids_is_cut_for_its_client_each_time() {
-    // Before a cut there is a pause, so ten at a time.
+async fn upstream_without_ids_cuts_the_client_at_each_break() {
+    // The layer waits before each cut, so ten clients run concurrently.
     let ten = async |protocol| {
         let mut upstream = Upstream::start().await;
         let proxy = proxied(layer(), upstream.address).await;
         for number in 0..CUTS / 10 {
-            let asking = tokio::spawn(fetch(protocol, proxy, get()));
+            let fetching = tokio::spawn(fetch(protocol, proxy, get()));
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;
             exchange
                 .chunk(format!("data: {number}\n\ndata: half"))
                 .await;
             exchange.wire.finish().await;
-            let mut answer = asking.await.unwrap();
+            let mut answer = fetching.await.unwrap();
             let mut all = Vec::new();
             let ended = loop {
                 match answer.read().await {
@@ -172,8 +172,8 @@ async fn an_upstream_without_ids_is_cut_for_its_client_each_time() {
             assert_eq!(ended, Ended::Cut);
             assert_eq!(all, format!("data: {number}\n\n").as_bytes());
         }
-        let asked = upstream.requests();
-        assert_eq!(asked, CUTS / 10, "nothing was asked for again");
+        let requests = upstream.requests();
+        assert_eq!(requests, CUTS / 10, "a request was repeated");
     };
     let protocols = [Protocol::Http1, Protocol::Http2].into_iter().cycle();
     join_all(protocols.take(10).map(ten)).await;

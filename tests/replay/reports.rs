@@ -1,4 +1,4 @@
-//! A recorded stream that does not end cleanly leaves one `tracing` event, however many clients read it.
+//! A recorded stream that does not end cleanly emits one `tracing` event, with any number of clients.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tower_sse_proxy::{
 };
 use tracing::Level;
 
-const LINGER: Duration = Duration::from_secs(30);
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 fn recorded() -> SseProxyLayer {
-    with(Replay::default().grace_period(LINGER)).route("/r")
+    with(Replay::default().grace_period(GRACE_PERIOD)).route("/r")
 }
 
-fn only(reports: &Reports, reason: &str, events: &str) {
+fn assert_one(reports: &Reports, reason: &str, events: &str) {
     let report = reports.only();
     assert_eq!(report.reason(), reason);
     assert_eq!(report.field("events"), Some(events));
@@ -34,42 +34,42 @@ fn only(reports: &Reports, reason: &str, events: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_end_leaves_none_nor_does_a_client_that_comes_back_to_it() {
+async fn clean_end_is_not_reported_even_after_a_resume() {
     let reports = reports();
     let (front, mut origin) = staged(&recorded());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    // It leaves in the middle, and comes back.
+    // The client disconnects and resumes.
     drop(client);
     let again = front.send(after(&id)).await;
     feed.end();
     assert_eq!(again.rest().await.1, None);
     let once_more = front.send(after(&id)).await;
     assert_eq!(once_more.rest().await.1, None);
-    tokio::time::advance(2 * LINGER).await;
+    tokio::time::advance(2 * GRACE_PERIOD).await;
     settle().await;
     assert!(reports.take().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_come_back_in_time_leaves_one() {
+async fn end_of_the_grace_period_is_reported() {
     let reports = reports();
     let (front, mut origin) = staged(&recorded());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     client.events(2).await;
     drop(client);
-    tokio::time::advance(LINGER / 2).await;
+    tokio::time::advance(GRACE_PERIOD / 2).await;
     assert!(!feed.is_let_go().await);
-    assert!(reports.take().is_empty(), "it may come back");
-    tokio::time::advance(LINGER).await;
+    assert!(reports.take().is_empty(), "the client may still resume");
+    tokio::time::advance(GRACE_PERIOD).await;
     assert!(feed.is_let_go().await);
-    only(&reports, "client_left", "2");
+    assert_one(&reports, "client_left", "2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_break_leaves_one_once_the_upstream_is_not_asked_to_go_on() {
+async fn broken_upstream_is_reported_when_no_client_resumes() {
     let reports = reports();
     let (front, mut origin) = staged(&recorded());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -77,8 +77,11 @@ async fn a_break_leaves_one_once_the_upstream_is_not_asked_to_go_on() {
     let (_, id) = client.events(1).await;
     feed.cut();
     assert_eq!(client.rest().await.1, Some(ErrorKind::Upstream));
-    assert!(reports.take().is_empty(), "a client may have it go on");
-    // The client does, and the stream is whole again.
+    assert!(
+        reports.take().is_empty(),
+        "a client may still resume at the upstream"
+    );
+    // A client resumes, and the stream continues.
     let (mut client, mut feed) = front.open(&mut origin, after(&id)).await;
     feed.events(1..2).await;
     client.events(1).await;
@@ -87,16 +90,16 @@ async fn a_break_leaves_one_once_the_upstream_is_not_asked_to_go_on() {
     drop(client);
     settle().await;
     assert!(reports.take().is_empty());
-    tokio::time::advance(2 * LINGER).await;
+    tokio::time::advance(2 * GRACE_PERIOD).await;
     settle().await;
-    only(&reports, "upstream_error", "2");
+    assert_one(&reports, "upstream_error", "2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_leaves_one_for_all_its_clients() {
+async fn interceptor_failure_is_reported_once_for_all_clients() {
     let reports = reports();
     let fail = |event: Event| match &*event.data() {
-        "2" => Verdict::fail("told to"),
+        "2" => Verdict::fail("test"),
         _ => event.into(),
     };
     let layer = recorded().intercept(fail);
@@ -109,14 +112,14 @@ async fn a_failure_leaves_one_for_all_its_clients() {
     for client in [client, second, third] {
         assert_eq!(client.rest().await.1, Some(ErrorKind::InterceptorFailed));
     }
-    only(&reports, "interceptor_failed", "2");
-    tokio::time::advance(2 * LINGER).await;
+    assert_one(&reports, "interceptor_failed", "2");
+    tokio::time::advance(2 * GRACE_PERIOD).await;
     settle().await;
     assert!(reports.take().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_inside_an_event_leaves_one() {
+async fn end_inside_an_event_is_reported() {
     let reports = reports();
     let (front, mut origin) = staged(&recorded());
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -124,11 +127,11 @@ async fn a_stream_that_ends_inside_an_event_leaves_one() {
     feed.send("data: half").await;
     feed.end();
     client.rest().await;
-    only(&reports, "truncated", "1");
+    assert_one(&reports, "truncated", "1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_aborted_leaves_one() {
+async fn closed_stream_is_reported() {
     let reports = reports();
     let layer = recorded();
     let (front, mut origin) = staged(&layer);
@@ -138,25 +141,25 @@ async fn a_stream_that_is_aborted_leaves_one() {
     let id: EventId = id.parse().unwrap();
     assert!(layer.abort(id.stream()));
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
-    only(&reports, "cancelled", "1");
+    assert_one(&reports, "cancelled", "1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_reaches_its_age_leaves_one() {
+async fn end_at_max_age_is_reported() {
     let reports = reports();
-    let layer = with(Replay::default().max_age(LINGER)).route("/r");
+    let layer = with(Replay::default().max_age(GRACE_PERIOD)).route("/r");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     client.events(1).await;
-    tokio::time::advance(LINGER).await;
+    tokio::time::advance(GRACE_PERIOD).await;
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
-    only(&reports, "expired", "1");
+    assert_one(&reports, "expired", "1");
 }
 
-/// The stream goes on without it.
+/// The stream continues for the other client.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_cannot_keep_up_leaves_one_of_its_own() {
+async fn lagging_client_is_reported_separately() {
     let reports = reports();
     let shared = Replay::default()
         .share_by(|_: &http::request::Parts| Some("all".to_owned()))
@@ -178,13 +181,13 @@ async fn a_client_that_cannot_keep_up_leaves_one_of_its_own() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_leaves_one_for_each_stream() {
+fn runtime_shutdown_is_reported_for_each_stream() {
     let reports = reports();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
-    let kept = runtime.block_on(async {
+    let open_stream = runtime.block_on(async {
         let (front, mut origin) = staged(&recorded());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
@@ -193,7 +196,7 @@ fn a_runtime_that_shuts_down_leaves_one_for_each_stream() {
         (front, origin, client, feed)
     });
     drop(runtime);
-    only(&reports, "shutdown", "1");
-    drop(kept);
+    assert_one(&reports, "shutdown", "1");
+    drop(open_stream);
     assert!(reports.take().is_empty());
 }

@@ -1,4 +1,4 @@
-//! A client that resumes gets the events it missed and then the live ones, and only the owner of a stream can resume it.
+//! A client that resumes gets the events that it missed and then live events. Only the owner of a stream can resume it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,7 +15,7 @@ use tower::{BoxError, service_fn};
 use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::SessionMapping};
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {
+async fn resuming_client_gets_missed_events_and_then_live_events() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..5).await;
@@ -28,15 +28,15 @@ async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() 
     assert_eq!(again.events(5).await.0, numbers(3..8));
     feed.events(8..9).await;
     assert_eq!(again.events(1).await.0, numbers(8..9));
-    assert!(origin.is_idle().await, "nobody asked the upstream again");
+    assert!(origin.is_idle().await, "no second request to the upstream");
 }
 
 #[tokio::test(start_paused = true)]
-async fn interceptors_see_an_event_once_however_often_it_is_sent() {
+async fn interceptors_see_each_event_once_with_several_resumes() {
     let (witness, mut notes) = witness();
     let layer = kept().intercept(witness).intercept(|event: Event| {
-        let keep = !event.data().contains("secret");
-        keep.then_some(event)
+        let public = !event.data().contains("secret");
+        public.then_some(event)
     });
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -57,8 +57,8 @@ async fn interceptors_see_an_event_once_however_often_it_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
-    let layer = kept().sessions(SessionMapping::header(HeaderName::from_static("x-session")));
+async fn id_of_another_owner_session_or_target_is_unknown() {
+    let layer = kept().sessions(SessionMapping::header("x-session"));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {
@@ -88,10 +88,10 @@ async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up
     };
     assert_eq!(front.send(own("/a?x=1")).await.events(1).await.0, ["1"]);
 
-    let told = async |request: http::request::Builder| {
-        let told = front.send(request).await;
-        let (status, headers) = (told.status, format!("{:?}", told.headers));
-        (status, headers, told.rest().await)
+    let answer_to = async |request: http::request::Builder| {
+        let answer = front.send(request).await;
+        let (status, headers) = (answer.status, format!("{:?}", answer.headers));
+        (status, headers, answer.rest().await)
     };
     let made_up = id.replace(
         &id[..4],
@@ -101,7 +101,7 @@ async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up
             "0000"
         },
     );
-    let unknown = told(
+    let unknown = answer_to(
         get("/a?x=1")
             .header("last-event-id", made_up)
             .header("authorization", "mine")
@@ -109,25 +109,25 @@ async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up
     )
     .await;
     assert!(unknown.2.0.contains("unknown"));
-    assert_eq!(told(own("/a?x=2")).await, unknown);
-    assert_eq!(told(own("/b?x=1")).await, unknown);
-    assert_eq!(told(own("/a&x=1")).await, unknown);
+    assert_eq!(answer_to(own("/a?x=2")).await, unknown);
+    assert_eq!(answer_to(own("/b?x=1")).await, unknown);
+    assert_eq!(answer_to(own("/a&x=1")).await, unknown);
     let without = get("/a?x=1")
         .header("last-event-id", &id)
         .header("authorization", "mine");
-    assert_eq!(told(without).await, unknown);
+    assert_eq!(answer_to(without).await, unknown);
     let another = get("/a?x=1")
         .header("last-event-id", &id)
         .header("authorization", "another's");
-    assert_eq!(told(another).await, unknown);
+    assert_eq!(answer_to(another).await, unknown);
     assert!(origin.is_idle().await);
     drop(feed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_resume_is_asked_before_anything_is_looked_up() {
-    let asked = Arc::new(Mutex::new(0));
-    let count = Arc::clone(&asked);
+async fn authorization_precedes_the_lookup_of_the_id() {
+    let calls = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&calls);
     let replay = Replay::default().authorize(service_fn(move |request: Request<()>| {
         *count.lock().unwrap() += 1;
         let token = request.headers().get("authorization").cloned();
@@ -139,13 +139,13 @@ async fn who_may_resume_is_asked_before_anything_is_looked_up() {
             }
         }
     }));
-    let layer = with(replay).owner(|_| Some("everybody"));
+    let layer = with(replay).owner(|_| Some("shared"));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(
-        *asked.lock().unwrap(),
+        *calls.lock().unwrap(),
         0,
-        "it is the upstream that is asked for a new stream"
+        "the upstream authorizes a new stream"
     );
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -156,11 +156,11 @@ async fn who_may_resume_is_asked_before_anything_is_looked_up() {
     let unknown = after("0123456789abcdef0123456789abcdef.0.7").header("authorization", "bad");
     assert_eq!(front.send(unknown).await.status, 401);
     assert_eq!(front.send(by("good")).await.events(1).await.0, ["1"]);
-    assert_eq!(*asked.lock().unwrap(), 5);
+    assert_eq!(*calls.lock().unwrap(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_id_may_come_in_the_query_and_goes_no_further() {
+async fn id_in_the_query_resumes_and_is_removed_from_the_query() {
     let replay = Replay::default()
         .query_param("lastEventId")
         .continue_after_end(true);
@@ -177,7 +177,7 @@ async fn the_id_may_come_in_the_query_and_goes_no_further() {
             numbers(1..3)
         );
     }
-    // The header is what a client goes by that has both: its URL has not changed since it began.
+    // The header takes precedence, because the URL of an `EventSource` never changes.
     let (_, second) = front
         .send(get("/s?a=1").header("last-event-id", &id))
         .await
@@ -205,7 +205,7 @@ async fn the_id_may_come_in_the_query_and_goes_no_further() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_stream_is_replayed_and_ends_and_then_is_not_asked_for_again() {
+async fn complete_stream_is_replayed_without_a_request_to_the_upstream() {
     for (done, status) in [("data: [DONE]\n\n", 204)] {
         let (front, mut origin) = staged(&kept());
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
@@ -231,13 +231,13 @@ async fn a_finished_stream_is_replayed_and_ends_and_then_is_not_asked_for_again(
         assert_eq!(front.send(post).await.rest().await, (String::new(), None));
         assert!(
             origin.is_idle().await,
-            "what is paid for is not paid for again"
+            "a request for an expensive stream is not repeated"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_success_is_kept() {
+async fn only_responses_with_a_success_status_are_recorded() {
     let (front, mut origin) = staged(&kept());
     let (client, mut feed) = tokio::join!(front.send(get("/")), async {
         let (feed, body) = Fed::new(16);
@@ -252,7 +252,7 @@ async fn only_a_success_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
+async fn unfinished_last_event_is_replayed_unchanged() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     feed.send("data: a\n\nid: up-1\ndata: [DO").await;
@@ -273,20 +273,20 @@ async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_primed_can_be_resumed_from_the_start() {
+async fn priming_event_lets_clients_resume_from_the_start() {
     let replay = Replay::default().priming_event(Some(Duration::from_millis(700)));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
-    let prime = client.event().await;
-    let id = field(&prime, "id").unwrap();
-    assert_eq!(prime, format!("id: {id}\ndata: \nretry: 700\n\n"));
+    let priming = client.event().await;
+    let id = field(&priming, "id").unwrap();
+    assert_eq!(priming, format!("id: {id}\ndata: \nretry: 700\n\n"));
     drop(client);
     feed.events(0..1).await;
     assert_eq!(front.send(after(&id)).await.events(1).await.0, ["0"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_ids_are_too_many() {
+async fn two_last_event_id_headers_are_rejected() {
     let (front, mut origin) = staged(&kept());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
     assert_eq!(front.send(two).await.status, 400);
@@ -294,7 +294,7 @@ async fn two_ids_are_too_many() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_of_different_scopes_are_told_apart() {
+async fn stream_is_unknown_in_another_namespace() {
     let [one, two] = ["one", "two"].map(|scope| {
         let replay = Replay::default().namespace(scope);
         Arc::new(Policy::default().replay(replay))
@@ -307,13 +307,13 @@ async fn streams_of_different_scopes_are_told_apart() {
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let elsewhere = front.send(after(&id).header("x-two", "1")).await;
-    assert!(elsewhere.rest().await.0.contains("unknown"));
+    let other_namespace = front.send(after(&id).header("x-two", "1")).await;
+    assert!(other_namespace.rest().await.0.contains("unknown"));
     assert_eq!(front.send(after(&id)).await.events(1).await.0, ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
+async fn replay_from_the_middle_never_starts_with_a_byte_order_mark() {
     let (front, mut origin) = staged(&kept());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     let text = "\u{feff}data: 0\r\rdata: 1\r\n\r\n\u{feff}: text\n\n: c\ndata: [DONE]\n\n";

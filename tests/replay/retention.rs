@@ -1,4 +1,4 @@
-//! How much is kept, of a stream and of all streams together.
+//! The retention of a stream, and of all streams of a layer together.
 
 use std::{
     future::poll_fn,
@@ -22,7 +22,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn all_streams_together_keep_no_more_than_they_may() {
+async fn max_replay_bytes_limits_all_streams_together() {
     let layer = kept()
         .max_replay_bytes(20_000)
         .max_replay_bytes_per_owner(20_000);
@@ -42,19 +42,22 @@ async fn all_streams_together_keep_no_more_than_they_may() {
         streams.push((first, client, feed));
     }
     settle().await;
-    let mut whole = Vec::new();
+    let mut complete = Vec::new();
     for (first, ..) in &streams {
         let mut again: Client = front.send(after(first)).await;
         let event = again.event().await;
-        whole.push(field(&event, "event").is_none());
+        complete.push(field(&event, "event").is_none());
     }
-    // There is room for 15 events, and each stream has five. Streams with clients do not give way to newer ones.
-    assert!(whole[..3].iter().all(|&whole| whole), "{whole:?}");
-    assert!(!whole[3..].contains(&true), "{whole:?}");
+    // There is room for 15 events, and each stream has five. Streams with clients are not evicted for newer ones.
+    assert!(
+        complete[..3].iter().all(|&complete| complete),
+        "{complete:?}"
+    );
+    assert!(!complete[3..].contains(&true), "{complete:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
+async fn stream_is_known_until_its_last_event_expires() {
     let replay = Replay::default().retention(Retention::default().age(Duration::from_secs(60)));
     let (front, mut origin) = staged(&with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -80,9 +83,8 @@ async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_session_is_the_end_of_its_streams() {
-    let sessions =
-        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
+async fn end_of_a_session_ends_its_streams() {
+    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
     let (front, mut origin) = staged(&kept().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
@@ -108,15 +110,14 @@ async fn the_end_of_a_session_is_the_end_of_its_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
-    let sessions =
-        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
+async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
+    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
     let layer = kept()
         .sessions(sessions)
         .max_replay_bytes(90_000)
         .max_replay_bytes_per_owner(90_000);
     let (front, mut origin) = staged(&layer);
-    let started = async |origin: &mut Origin| {
+    let open_in_session = async |origin: &mut Origin| {
         let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
             let call = origin.next().await;
             let (feed, body) = Fed::new(16);
@@ -135,7 +136,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
         (session, id, feed)
     };
     for _ in 0..5 {
-        let (session, _, feed) = started(&mut origin).await;
+        let (session, _, feed) = open_in_session(&mut origin).await;
         drop(feed);
         settle().await;
         let delete = Request::delete("/").header("x-session", session);
@@ -145,7 +146,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
         });
         settle().await;
     }
-    let (session, id, _feed) = started(&mut origin).await;
+    let (session, id, _feed) = open_in_session(&mut origin).await;
     settle().await;
     let request = after(&id).header("x-session", session);
     let (seen, _) = front.send(request).await.events(1).await;
@@ -153,7 +154,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
+async fn connected_streams_without_room_retain_no_read_events() {
     let (front, mut origin) = staged(
         &kept()
             .max_replay_bytes(25_000)
@@ -168,22 +169,22 @@ async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
         client.events(1).await;
         streams.push((first, client, feed));
     }
-    let mut whole = Vec::new();
+    let mut complete = Vec::new();
     for (first, ..) in &streams {
         let event = front.send(after(first)).await.event().await;
-        whole.push(field(&event, "event").is_none());
+        complete.push(field(&event, "event").is_none());
     }
-    // The oldest two fit. Nothing has been written since the last was read.
-    let last = whole.pop();
+    // There is room for the two oldest. The last stream is complete, because nothing was written after its client had read.
+    let last = complete.pop();
     assert_eq!(
-        (whole.iter().position(|whole| !whole), last),
+        (complete.iter().position(|complete| !complete), last),
         (Some(2), Some(true))
     );
-    assert!(!whole[2..].contains(&true), "{whole:?}");
+    assert!(!complete[2..].contains(&true), "{complete:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
+async fn many_small_ended_streams_stay_within_max_replay_bytes() {
     let (front, mut origin) = staged(
         &kept()
             .max_replay_bytes(100_000)
@@ -203,13 +204,13 @@ async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
         known.push(front.send(again).await.status == 200);
     }
     let number = known.iter().filter(|known| **known).count();
-    // A finished stream takes some 2.4 kB, however little it has sent.
+    // An ended stream counts about 2.4 kB, even if it has sent little.
     assert!((30..50).contains(&number), "{number}");
-    assert!(known.is_sorted(), "the oldest go first");
+    assert!(known.is_sorted(), "the oldest streams are evicted first");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
+async fn stream_without_any_retained_event_is_unknown() {
     let (front, mut origin) = staged(&kept().max_replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
@@ -220,16 +221,16 @@ async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
     feed.send(format!("data: {}\n\n", "x".repeat(10_000))).await;
     client.events(1).await;
     settle().await;
-    // A client that was told of nothing but a gap would come back with the same id.
-    let told = front.send(after(&id)).await.rest().await.0;
+    // With a gap event that does not reset the id, the client would resume with the same id again.
+    let answer = front.send(after(&id)).await.rest().await.0;
     assert!(
-        told.contains("id: \n") && told.contains("unknown"),
-        "{told}"
+        answer.contains("id: \n") && answer.contains("unknown"),
+        "{answer}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_there_is() {
+async fn task_of_an_empty_stream_is_idle_above_max_replay_bytes() {
     let polls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&polls);
     let replay = Replay::default().executor(move |mut task| {
@@ -240,9 +241,9 @@ async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_ther
         }));
     });
     let (front, mut origin) = staged(&with(replay).max_replay_bytes(0));
-    let (_waits, _silent) = front.open(&mut origin, get("/")).await;
+    let (_idle, _silent) = front.open(&mut origin, get("/")).await;
     let (_client, mut feed) = front.open(&mut origin, get("/")).await;
-    // It has not been read, and so is kept.
+    // The unread event stays in the log, which exceeds the limit of 0 bytes.
     feed.events(0..1).await;
     settle().await;
     let before = polls.load(Ordering::Relaxed);

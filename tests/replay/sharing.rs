@@ -1,4 +1,4 @@
-//! Sharing: requests that ride on one stream of the upstream.
+//! `Replay::share_by`: concurrent equal requests share one upstream call and its stream.
 
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ fn layer(replay: Replay) -> SseProxyLayer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_the_same_gets_the_same_and_the_upstream_is_asked_once() {
+async fn equal_requests_share_one_upstream_call() {
     let (witness, mut notes) = witness();
     let (front, mut origin) = staged(&layer(sharing()).intercept(witness));
-    // Both wait for the one head.
+    // Both clients wait for the same response head.
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
             let call = origin.next().await;
@@ -43,11 +43,11 @@ async fn who_asks_for_the_same_gets_the_same_and_the_upstream_is_asked_once() {
         });
     feed.events(0..2).await;
     assert_eq!(one.events(2).await, two.events(2).await);
-    // A third one comes later.
+    // A third client joins the running stream.
     let mut three = front.send(get("/a")).await;
     feed.events(2..4).await;
     let (seen, last) = three.events(2).await;
-    assert_eq!(seen, ["2", "3"], "from when it joins");
+    assert_eq!(seen, ["2", "3"], "from the live edge");
     assert_eq!(one.events(2).await, (seen, last));
     assert!(origin.is_idle().await);
     feed.send("data: [DONE]\n\n").await;
@@ -57,7 +57,7 @@ async fn who_asks_for_the_same_gets_the_same_and_the_upstream_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_may_begin_with_the_oldest() {
+async fn share_from_oldest_replays_the_log_to_joining_clients() {
     let (front, mut origin) = staged(&layer(sharing().share_from(StartAt::Oldest)));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..3).await;
@@ -66,9 +66,9 @@ async fn who_joins_may_begin_with_the_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_differs_in_key_or_owner_or_has_no_key_is_not_shared() {
+async fn requests_with_other_key_or_owner_or_without_key_are_not_shared() {
     let (front, mut origin) = staged(&layer(sharing()));
-    let asks = [
+    let requests = [
         get("/a"),
         get("/b"),
         get("/a").header("authorization", "mine"),
@@ -76,8 +76,8 @@ async fn what_differs_in_key_or_owner_or_has_no_key_is_not_shared() {
         get("/a").header("x-alone", "1"),
     ];
     let mut open = Vec::new();
-    for ask in asks {
-        open.push(front.open(&mut origin, ask).await);
+    for request in requests {
+        open.push(front.open(&mut origin, request).await);
     }
     for (number, (client, feed)) in (0..).zip(&mut open) {
         feed.events(number..number + 1).await;
@@ -86,7 +86,7 @@ async fn what_differs_in_key_or_owner_or_has_no_key_is_not_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asked_first_may_leave_before_the_head() {
+async fn first_client_may_disconnect_before_the_response_head() {
     let (front, mut origin) = staged(&layer(sharing()));
     let first = tokio::spawn({
         let front = front.clone();
@@ -107,7 +107,7 @@ async fn who_asked_first_may_leave_before_the_head() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asked_first_may_leave_after_the_head() {
+async fn first_client_may_disconnect_after_the_response_head() {
     let never = sharing().detach_when(|_, _| false);
     let (front, mut origin) = staged(&layer(never));
     let (mut one, mut two, mut feed) =
@@ -121,30 +121,30 @@ async fn who_asked_first_may_leave_after_the_head() {
     feed.events(1..2).await;
     assert_eq!(two.events(2).await.0, ["0", "1"]);
     drop(two);
-    assert!(feed.is_let_go().await, "the last one has left");
+    assert!(feed.is_let_go().await, "the last client has disconnected");
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_have_left_nobody_waits_for_the_head() {
+async fn upstream_call_is_dropped_when_all_waiting_clients_disconnect() {
     let (front, mut origin) = staged(&layer(sharing()));
-    let ask = || {
+    let send = || {
         let front = front.clone();
         tokio::spawn(async move { front.send(get("/a")).await })
     };
-    let (one, two) = (ask(), ask());
+    let (one, two) = (send(), send());
     let mut call = origin.next().await;
     assert!(origin.is_idle().await);
     one.abort();
     two.abort();
     call.is_given_up().await;
-    // Who comes now asks anew.
+    // The next client causes a new call.
     let (mut client, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..1).await;
     assert_eq!(client.events(1).await.0, ["0"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_stream_is_shared_with_nobody() {
+async fn response_without_an_event_stream_is_not_shared() {
     let (front, mut origin) = staged(&layer(sharing()));
     let (one, two, ()) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         for text in ["first", "second"] {
@@ -159,7 +159,7 @@ async fn what_is_no_stream_is_shared_with_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_too_slow_is_cut_and_can_resume_and_holds_nobody_up() {
+async fn slow_reader_is_cut_without_delaying_others_and_can_resume() {
     let replay = sharing().retention(Retention::default().events(10));
     let (front, mut origin) = staged(&layer(replay));
     let (mut quick, mut slow, mut feed) =
@@ -186,7 +186,7 @@ async fn a_reader_that_is_too_slow_is_cut_and_can_resume_and_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_over_is_not_joined() {
+async fn ended_stream_is_not_joined() {
     for ids in [true, false] {
         let (front, mut origin) = staged(&layer(sharing()));
         let (client, mut feed) = front.open(&mut origin, get("/a")).await;
@@ -204,10 +204,9 @@ async fn a_stream_that_is_over_is_not_joined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_are_never_shared() {
-    let (front, mut origin) = staged(
-        &layer(sharing()).sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
-    );
+async fn requests_of_different_sessions_are_not_shared() {
+    let (front, mut origin) =
+        staged(&layer(sharing()).sessions(SessionMapping::header("x-session")));
     // Each answer opens a session.
     let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         let mut feeds = Vec::new();
@@ -224,10 +223,10 @@ async fn sessions_are_never_shared() {
     });
     let session = |client: &crate::support::Client| client.headers["x-session"].clone();
     assert_ne!(session(&one), session(&two));
-    // In a session its own requests may.
-    let ask = || get("/a").header("x-session", session(&one));
+    // Requests of the same session share one call.
+    let in_session = || get("/a").header("x-session", session(&one));
     let (mut three, mut four, mut feed) =
-        tokio::join!(front.send(ask()), front.send(ask()), async {
+        tokio::join!(front.send(in_session()), front.send(in_session()), async {
             origin.next().await.stream()
         });
     feed.events(0..1).await;
@@ -236,7 +235,7 @@ async fn sessions_are_never_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_interceptors_of_a_shared_stream_end_once() {
+async fn interceptors_of_a_shared_stream_are_ended_once() {
     let (witness, mut notes) = witness();
     let (front, mut origin) = staged(&layer(sharing()).intercept(witness));
     let (one, two, feed) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
@@ -246,15 +245,15 @@ async fn the_interceptors_of_a_shared_stream_end_once() {
     tokio::time::advance(Duration::from_secs(9)).await;
     assert!(
         front.send(get("/a")).await.status == 200,
-        "it is still there"
+        "the stream is still open"
     );
     tokio::time::advance(Duration::from_secs(11)).await;
     assert_eq!(notes.ends().await, [Note::ClientGone]);
     drop(feed);
 }
 
-/// Two clients of one stream, and the id of the last event that both have. Its upstream has broken off.
-async fn broken_off(front: &Front, origin: &mut Origin) -> String {
+/// Opens a shared stream with two clients, and breaks it. Returns the id of the last event that both clients have.
+async fn broken_shared_stream(front: &Front, origin: &mut Origin) -> String {
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
             origin.next().await.stream()
@@ -270,9 +269,9 @@ async fn broken_off(front: &Front, origin: &mut Origin) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_together_has_the_upstream_asked_once_to_go_on() {
+async fn clients_that_resume_together_share_one_upstream_call() {
     let (front, mut origin) = staged(&layer(sharing()));
-    let id = broken_off(&front, &mut origin).await;
+    let id = broken_shared_stream(&front, &mut origin).await;
     let after = || get("/a").header("last-event-id", &id);
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(after()), front.send(after()), async {
@@ -288,16 +287,16 @@ async fn who_comes_back_together_has_the_upstream_asked_once_to_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_the_upstream_asked_to_go_on_may_leave() {
+async fn leading_client_of_a_resume_may_disconnect() {
     let (front, mut origin) = staged(&layer(sharing()));
-    let id = broken_off(&front, &mut origin).await;
-    let back = || {
+    let id = broken_shared_stream(&front, &mut origin).await;
+    let resume = || {
         let (front, after) = (front.clone(), get("/a").header("last-event-id", &id));
         tokio::spawn(async move { front.send(after).await })
     };
-    let first = back();
+    let first = resume();
     let mut call = origin.next().await;
-    let second = back();
+    let second = resume();
     assert!(origin.is_idle().await);
     first.abort();
     call.is_given_up().await;
@@ -307,9 +306,9 @@ async fn who_has_the_upstream_asked_to_go_on_may_leave() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
+async fn unavailable_upstream_gets_one_request_of_all_resuming_clients() {
     let (front, mut origin) = staged(&layer(sharing()));
-    let id = broken_off(&front, &mut origin).await;
+    let id = broken_shared_stream(&front, &mut origin).await;
     let after = || get("/a").header("last-event-id", &id);
     let (one, two, ()) = tokio::join!(front.send(after()), front.send(after()), async {
         let call = origin.next().await;
@@ -317,31 +316,31 @@ async fn an_upstream_that_is_down_is_not_asked_by_each_who_comes_back() {
         call.status(StatusCode::SERVICE_UNAVAILABLE);
     });
     for client in [one, two] {
-        assert_eq!(client.status, 200, "an EventSource would give up");
+        assert_eq!(client.status, 200, "an EventSource would stop at 503");
         assert_eq!(client.rest().await.0, "");
     }
     assert!(origin.is_idle().await);
-    // Later it is there again.
+    // The upstream is available again.
     let (mut again, mut feed) = front.open(&mut origin, after()).await;
     feed.events(1..2).await;
     assert_eq!(again.events(1).await.0, ["1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_ahead_of_one_who_has_not_read_stalls_nobody() {
+async fn client_that_joins_before_others_have_read_delays_no_reader() {
     let replay = sharing().retention(Retention::default().events(1));
     let (front, mut origin) = staged(&layer(replay));
     let (mut behind, mut feed) = front.open(&mut origin, get("/a")).await;
-    // The first is written, and is waited with until it is read.
+    // The writer waits at the first event until a client reads it.
     feed.events(0..3).await;
     settle().await;
     let mut ahead = front.send(get("/a")).await;
-    let (seen, told) = tokio::join!(behind.events(3), ahead.events(2));
-    assert_eq!((seen.0, told.0), (numbers(0..3), numbers(1..3)));
+    let (seen, ahead_seen) = tokio::join!(behind.events(3), ahead.events(2));
+    assert_eq!((seen.0, ahead_seen.0), (numbers(0..3), numbers(1..3)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() {
+async fn clients_that_resume_a_dropped_shared_stream_share_its_successor() {
     let never = sharing().detach_when(|_, _| false);
     let (front, mut origin) = staged(&layer(never));
     let (mut one, mut two, mut feed) =
@@ -353,20 +352,20 @@ async fn who_comes_back_to_a_shared_stream_that_was_let_go_of_shares_the_next() 
     two.events(1).await;
     drop((one, two));
     assert!(feed.is_let_go().await);
-    let back = || get("/a").header("last-event-id", &id);
+    let resume = || get("/a").header("last-event-id", &id);
     let (mut one, mut two, mut feed) =
-        tokio::join!(front.send(back()), front.send(back()), async {
+        tokio::join!(front.send(resume()), front.send(resume()), async {
             let call = origin.next().await;
             assert_eq!(call.header("last-event-id"), Some("up-0"));
             call.stream()
         });
     feed.events(1..3).await;
     assert_eq!(one.events(2).await, two.events(2).await);
-    assert!(origin.is_idle().await, "each has asked for itself");
+    assert!(origin.is_idle().await, "one upstream call for both clients");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_names_nothing_shares() {
+async fn client_with_an_empty_last_event_id_joins() {
     let (front, mut origin) = staged(&layer(sharing().query_param("last")));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
     let mut two = front.send(get("/a").header("last-event-id", " ")).await;
@@ -379,20 +378,20 @@ async fn who_names_nothing_shares() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_names_an_event_of_the_upstreams_is_not_put_among_those_who_have_more() {
+async fn client_with_an_upstream_id_does_not_join_a_stream_past_that_id() {
     let (front, mut origin) = staged(&layer(sharing()));
     let (_one, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..3).await;
     settle().await;
     let late = get("/a").header("last-event-id", "up-0");
-    let (mut late, mut own) = tokio::join!(front.send(late), async {
+    let (mut late, mut late_feed) = tokio::join!(front.send(late), async {
         let call = origin.next().await;
         assert_eq!(call.header("last-event-id"), Some("up-0"));
         call.stream()
     });
-    own.events(1..3).await;
+    late_feed.events(1..3).await;
     assert_eq!(late.events(2).await.0, numbers(1..3));
-    // Nor do others ride on what begins in the middle.
+    // Other clients do not join the stream of the late client, which starts in the middle.
     let mut two = front.send(get("/a")).await;
     assert!(origin.is_idle().await);
     feed.events(3..4).await;
@@ -400,7 +399,7 @@ async fn who_names_an_event_of_the_upstreams_is_not_put_among_those_who_have_mor
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_come_for_a_stream_is_for_the_upstream() {
+async fn head_options_and_delete_requests_are_forwarded_and_not_shared() {
     let (front, mut origin) = staged(&layer(sharing()));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;
     for method in [Method::HEAD, Method::OPTIONS, Method::DELETE] {
@@ -412,7 +411,7 @@ async fn what_does_not_come_for_a_stream_is_for_the_upstream() {
         });
         assert_eq!(answer.status, 204);
     }
-    // Nobody waits for what came of that.
+    // No client waits for the response to a HEAD request.
     let head = front.send(get("/b").method(Method::HEAD));
     let (head, mut two, mut other) = tokio::join!(head, front.send(get("/b")), async {
         let (head, two) = (origin.next().await, origin.next().await);

@@ -1,4 +1,4 @@
-//! A request other than GET reaches the upstream once, whatever becomes of its stream and however its client resumes.
+//! A request other than GET reaches the upstream once, with any end of its stream and any number of resumes.
 
 use http::{Method, Request};
 use tower_sse_proxy::{
@@ -14,22 +14,22 @@ use crate::support::{
     staged,
 };
 
-/// How the upstream's answer is over.
+/// The end of the upstream's response.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Over {
+enum Ending {
     Broken,
     Clean,
     /// Inside an event.
     Truncated,
 }
 
-const OVER: [Over; 3] = [Over::Broken, Over::Clean, Over::Truncated];
+const ENDINGS: [Ending; 3] = [Ending::Broken, Ending::Clean, Ending::Truncated];
 
-async fn end(feed: &mut Feed, over: Over) {
-    match over {
-        Over::Broken => feed.cut(),
-        Over::Clean => feed.end(),
-        Over::Truncated => {
+async fn end(feed: &mut Feed, ending: Ending) {
+    match ending {
+        Ending::Broken => feed.cut(),
+        Ending::Clean => feed.end(),
+        Ending::Truncated => {
             feed.send("data: half").await;
             feed.end();
         }
@@ -37,17 +37,17 @@ async fn end(feed: &mut Feed, over: Over) {
 }
 
 /// Opens a stream of two events and ends it. Returns the ids of both.
-async fn over(
+async fn ended_stream(
     front: &Front,
     origin: &mut Origin,
     request: http::request::Builder,
-    over: Over,
+    ending: Ending,
 ) -> [String; 2] {
     let (mut client, mut feed) = front.open(origin, request).await;
     feed.events(0..2).await;
     let first = client.events(1).await.1;
     let last = client.events(1).await.1;
-    end(&mut feed, over).await;
+    end(&mut feed, ending).await;
     client.rest().await;
     [first, last]
 }
@@ -61,41 +61,41 @@ fn resume(method: Method, id: &str) -> http::request::Builder {
 #[tokio::test(start_paused = true)]
 async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-        for how in OVER {
+        for ending in ENDINGS {
             let (front, mut origin) = staged(&kept());
-            let begun = Request::builder().method(method.clone());
-            let [first, last] = over(&front, &mut origin, begun, how).await;
+            let request = Request::builder().method(method.clone());
+            let [first, last] = ended_stream(&front, &mut origin, request, ending).await;
             let (text, cut) = front
                 .send(resume(method.clone(), &first))
                 .await
                 .rest()
                 .await;
-            assert_eq!(data(&text)[0], "1", "{method} {how:?}");
-            let expected = (how == Over::Broken).then_some(ErrorKind::Upstream);
-            assert_eq!(cut, expected, "{method} {how:?}");
+            assert_eq!(data(&text)[0], "1", "{method} {ending:?}");
+            let expected = (ending == Ending::Broken).then_some(ErrorKind::Upstream);
+            assert_eq!(cut, expected, "{method} {ending:?}");
             for _ in 0..3 {
                 let answer = front.send(resume(method.clone(), &last)).await;
-                if how == Over::Clean {
+                if ending == Ending::Clean {
                     assert_eq!(answer.status, 200, "{method}");
                     assert_eq!(answer.rest().await, (String::new(), None));
                 } else {
-                    assert_eq!(answer.status, 410, "{method} {how:?}");
+                    assert_eq!(answer.status, 410, "{method} {ending:?}");
                 }
             }
-            assert!(origin.is_idle().await, "{method} {how:?}");
+            assert!(origin.is_idle().await, "{method} {ending:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
-    for how in OVER {
+async fn stream_opened_with_get_is_resumed_upstream_only_by_get() {
+    for ending in ENDINGS {
         let (front, mut origin) = staged(&kept());
-        let [_, last] = over(&front, &mut origin, get("/"), how).await;
-        let status = if how == Over::Clean { 200 } else { 410 };
+        let [_, last] = ended_stream(&front, &mut origin, get("/"), ending).await;
+        let status = if ending == Ending::Clean { 200 } else { 410 };
         for method in [Method::POST, Method::PUT] {
             let answer = front.send(resume(method, &last)).await;
-            assert_eq!(answer.status, status, "{how:?}");
+            assert_eq!(answer.status, status, "{ending:?}");
         }
         assert!(origin.is_idle().await);
     }
@@ -104,24 +104,24 @@ async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
 #[tokio::test(start_paused = true)]
 async fn get_that_resumes_a_broken_post_is_not_forwarded() {
     let (front, mut origin) = staged(&kept());
-    let [first, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    let [first, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
     let (text, cut) = front.send(after(&first)).await.rest().await;
     assert_eq!(
         (data(&text), cut),
         (numbers(1..2), Some(ErrorKind::Upstream))
     );
-    let told = front.send(after(&last)).await.rest().await.0;
-    assert!(told.contains(r#"{"reason":"failed"}"#), "{told}");
+    let answer = front.send(after(&last)).await.rest().await.0;
+    assert!(answer.contains(r#"{"reason":"failed"}"#), "{answer}");
     assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_resumes_a_broken_post_upstream_where_the_reconnect_policy_says_so() {
+async fn resume_with_get_lets_a_get_resume_a_broken_post_upstream() {
     let rules = Reconnect::default()
         .backoff(Backoff::default().max_attempts(0))
         .resume_with_get(|request| request.method == Method::POST);
     let (front, mut origin) = staged(&kept().reconnect(rules));
-    let [_, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    let [_, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
     assert_eq!(front.send(resume(Method::POST, &last)).await.status, 410);
     assert!(origin.is_idle().await);
     let (again, ()) = tokio::join!(front.send(after(&last)), async {
@@ -136,7 +136,7 @@ async fn get_resumes_a_broken_post_upstream_where_the_reconnect_policy_says_so()
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_id_is_refused_unless_the_method_is_get() {
+async fn unknown_id_is_rejected_unless_the_method_is_get() {
     let own = "0123456789abcdef0123456789abcdef.0.7";
     let verbatim = Replay::default().preserve_upstream_ids(true);
     for replay in [
@@ -162,7 +162,7 @@ async fn unknown_id_is_refused_unless_the_method_is_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn evicted_id_of_the_upstreams_is_not_posted_again() {
+async fn post_with_an_upstream_id_is_never_forwarded() {
     let layer = with(
         Replay::default()
             .preserve_upstream_ids(true)
@@ -187,7 +187,7 @@ async fn evicted_id_of_the_upstreams_is_not_posted_again() {
     for id in ["up-1", "up-9"] {
         assert_eq!(front.send(mine(resume(Method::POST, id))).await.status, 410);
     }
-    // Streams of anonymous owners are not found by an id of the upstream's.
+    // The upstream's ids identify no streams of anonymous owners.
     assert_eq!(front.send(resume(Method::POST, "up-0")).await.status, 410);
     assert!(origin.is_idle().await);
 }
@@ -226,25 +226,25 @@ fn mcp() -> SseProxyLayer {
 #[tokio::test(start_paused = true)]
 async fn mcp_server_is_resumed_by_get_and_never_by_post() {
     for revision in ["2025-03-26", "2025-06-18", "2025-11-25"] {
-        for how in OVER {
-            let of = |method: Method| {
+        for ending in ENDINGS {
+            let request_by = |method: Method| {
                 let request = Request::builder().method(method).uri("/mcp");
                 request.header("mcp-protocol-version", revision)
             };
             let (front, mut origin) = staged(&mcp());
-            let (client, mut feed) = front.open(&mut origin, of(Method::POST)).await;
+            let (client, mut feed) = front.open(&mut origin, request_by(Method::POST)).await;
             feed.events(0..1).await;
             settle().await;
-            end(&mut feed, how).await;
+            end(&mut feed, ending).await;
             let (text, _) = client.rest().await;
             let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
             let id = ids.next_back().expect("an id").to_owned();
             let post = front
-                .send(of(Method::POST).header("last-event-id", &id))
+                .send(request_by(Method::POST).header("last-event-id", &id))
                 .await;
-            assert_eq!(post.status, 400, "{revision} {how:?}");
-            assert!(origin.is_idle().await, "{revision} {how:?}");
-            let by_get = of(Method::GET).header("last-event-id", &id);
+            assert_eq!(post.status, 400, "{revision} {ending:?}");
+            assert!(origin.is_idle().await, "{revision} {ending:?}");
+            let by_get = request_by(Method::GET).header("last-event-id", &id);
             let (again, ()) = tokio::join!(front.send(by_get), async {
                 let call = origin.next().await;
                 assert_eq!(call.request.method(), Method::GET);
@@ -253,10 +253,10 @@ async fn mcp_server_is_resumed_by_get_and_never_by_post() {
                 feed.events(1..2).await;
                 feed.end();
             });
-            // What goes on after a cut is a stream of its own, which begins with an event without data.
+            // After a truncated or broken response, the rest is a new stream, which starts with a priming event without data.
             let mut events = data(&again.rest().await.0);
             events.retain(|data| !data.is_empty());
-            assert_eq!(events, ["1"], "{revision} {how:?}");
+            assert_eq!(events, ["1"], "{revision} {ending:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Replay as it looks from outside, on both HTTP versions.
+//! Replay between real sockets, with HTTP/1.1 and HTTP/2.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use tower_sse_proxy::{
     session::MemoryStore,
 };
 
-fn kept() -> SseProxyLayer {
+fn recorded() -> SseProxyLayer {
     with(Replay::default())
 }
 
@@ -27,20 +27,20 @@ fn with(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)
 }
 
-/// A request of this client, after the last event that it has.
-fn ask(method: Method, path: &str, after: Option<&str>, body: &'static str) -> Request<Bytes> {
-    let mut request = Request::builder().method(method).uri(path);
+/// A request that resumes after the event with this id.
+fn request(method: Method, path: &str, after: Option<&str>, body: &'static str) -> Request<Bytes> {
+    let mut builder = Request::builder().method(method).uri(path);
     if let Some(id) = after {
-        request = request.header("last-event-id", id);
+        builder = builder.header("last-event-id", id);
     }
-    request.body(body.into()).unwrap()
+    builder.body(body.into()).unwrap()
 }
 
 fn get(after: Option<&str>) -> Request<Bytes> {
-    ask(Method::GET, "/", after, "")
+    request(Method::GET, "/", after, "")
 }
 
-/// What a client has of a stream, over all of its connections.
+/// The events that a client has read, on all of its connections.
 #[derive(Default)]
 struct Seen {
     data: Vec<String>,
@@ -59,19 +59,19 @@ impl Seen {
         }
     }
 
-    /// What a client goes by that comes back.
+    /// The id of the last event, for the next request.
     fn id(&self) -> Option<&str> {
         self.ids.last().map(String::as_str)
     }
 
-    /// Has no more than so many events.
-    fn forget_from(&mut self, events: usize) {
+    /// Drops all events but the first `events`.
+    fn truncate(&mut self, events: usize) {
         self.data.truncate(events);
         self.ids.truncate(events);
         self.unfinished.clear();
     }
 
-    /// Reads until it has so many events in all, or until the end.
+    /// Reads until it has `events` events, or until the end of the response.
     async fn read(&mut self, answer: &mut Answer, events: usize) -> Option<Ended> {
         while self.data.len() < events {
             match answer.read().await {
@@ -82,8 +82,8 @@ impl Seen {
         None
     }
 
-    /// Reads on, and loses the connection in the middle of what came last.
-    async fn read_and_lose(
+    /// Reads until the last of `events` events, and drops a random part of the last data that it read.
+    async fn read_and_truncate(
         &mut self,
         answer: &mut Answer,
         events: usize,
@@ -91,7 +91,7 @@ impl Seen {
     ) {
         while self.data.len() < events {
             let Read::Data(data) = answer.read().await else {
-                panic!("it ended by itself");
+                panic!("the response ended");
             };
             let last = self.data.len() + data.windows(2).filter(|end| end == b"\n\n").count();
             let got = if last < events {
@@ -112,7 +112,7 @@ fn numbers(range: Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-fn lose(answer: Answer, chance: &mut fastrand::Rng) {
+fn disconnect(answer: Answer, chance: &mut fastrand::Rng) {
     match chance.bool() {
         true => answer.reset(),
         false => drop(answer),
@@ -120,9 +120,9 @@ fn lose(answer: Answer, chance: &mut fastrand::Rng) {
 }
 
 #[tokio::test]
-async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
+async fn client_that_disconnects_a_hundred_times_misses_nothing() {
     const CUTS: usize = 100;
-    let cut_often = async |protocol| {
+    let disconnect_often = async |protocol| {
         let seed = fastrand::u64(..);
         println!("{protocol:?}: seed {seed}");
         let mut chance = fastrand::Rng::with_seed(seed);
@@ -130,10 +130,10 @@ async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
         let events = spans.iter().sum::<usize>() + 30;
 
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(kept(), upstream.address).await;
-        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let proxy = proxy(recorded(), upstream.address).await;
+        let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
         let mut exchange = upstream.next().await;
-        // The upstream is a few events ahead of its client, however busy the machine is, and sends them without it.
+        // The upstream sends only a few events more than the client has read, on fast and slow machines.
         let (ahead, mut allowed) = watch::channel(1);
         let fed = tokio::spawn(async move {
             exchange.write(sse_chunked()).await;
@@ -149,15 +149,16 @@ async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
         });
 
         let begun = Instant::now();
-        let mut answer = asking.await.unwrap();
+        let mut answer = sent.await.unwrap();
         let mut seen = Seen::default();
-        // Before the first event nobody can come back.
+        // A client without an event id cannot resume.
         seen.read(&mut answer, 1).await;
         for span in spans {
             let events = seen.data.len() + span;
             ahead.send_replace(events);
-            seen.read_and_lose(&mut answer, events, &mut chance).await;
-            lose(answer, &mut chance);
+            seen.read_and_truncate(&mut answer, events, &mut chance)
+                .await;
+            disconnect(answer, &mut chance);
             ahead.send_replace(events + chance.usize(..3));
             answer = fetch(protocol, proxy, get(seen.id())).await;
             assert_eq!(answer.status, 200);
@@ -175,26 +176,29 @@ async fn a_client_that_is_cut_off_a_hundred_times_misses_nothing() {
             begun.elapsed()
         );
     };
-    tokio::join!(cut_often(Protocol::Http1), cut_often(Protocol::Http2));
+    tokio::join!(
+        disconnect_often(Protocol::Http1),
+        disconnect_often(Protocol::Http2)
+    );
 }
 
 #[tokio::test]
-async fn a_post_that_is_sent_again_is_answered_once_by_the_upstream() {
+async fn post_that_is_sent_again_reaches_the_upstream_once() {
     let tokens = ["To", " be", ",", " or", " not", " to", " be", "[DONE]"];
     let event = |token: &str| format!("data: {{\"delta\":\"{token}\"}}\n\n");
-    let post = |id: Option<&str>| ask(Method::POST, "/v1/chat", id, r#"{"stream":true}"#);
+    let post = |id: Option<&str>| request(Method::POST, "/v1/chat", id, r#"{"stream":true}"#);
     for protocol in BOTH {
         for finished in [false, true] {
             let mut upstream = Upstream::start().await;
-            let proxy = proxy(kept(), upstream.address).await;
-            let asking = tokio::spawn(fetch(protocol, proxy, post(None)));
+            let proxy = proxy(recorded(), upstream.address).await;
+            let sent = tokio::spawn(fetch(protocol, proxy, post(None)));
             let mut exchange = upstream.next().await;
             assert_eq!(exchange.body().await, r#"{"stream":true}"#);
             exchange.write(sse_chunked()).await;
             for token in &tokens[..5] {
                 exchange.chunk(event(token)).await;
             }
-            let mut answer = asking.await.unwrap();
+            let mut answer = sent.await.unwrap();
             let mut seen = Seen::default();
             seen.read(&mut answer, 3).await;
             answer.reset();
@@ -204,7 +208,7 @@ async fn a_post_that_is_sent_again_is_answered_once_by_the_upstream() {
                 }
                 exchange.write("0\r\n\r\n").await;
             };
-            seen.forget_from(3);
+            seen.truncate(3);
             let mut again = if finished {
                 more.await;
                 fetch(protocol, proxy, post(seen.id())).await
@@ -223,16 +227,16 @@ async fn a_post_that_is_sent_again_is_answered_once_by_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing() {
+async fn slow_reader_stops_the_upstream_and_loses_nothing() {
     const MOST: usize = 64 << 20;
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
         let bounds = Retention::default().events(50).bytes(100_000);
         let proxy = proxy(with(Replay::default().retention(bounds)), upstream.address).await;
-        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
         let mut exchange = upstream.next().await;
         exchange.write(sse_chunked()).await;
-        let mut answer = asking.await.unwrap();
+        let mut answer = sent.await.unwrap();
 
         let filler = "x".repeat(500);
         let (mut events, mut bytes, mut writing) = (0, 0, true);
@@ -247,8 +251,11 @@ async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing(
             events += 100;
             bytes += chunk.len();
         }
-        assert!(!writing, "{MOST} bytes were taken, and nobody reads");
-        // The last chunk was not written to its end.
+        assert!(
+            !writing,
+            "the layer took {MOST} bytes although the client does not read"
+        );
+        // The last chunk was written in part.
         let mut seen = Seen::default();
         seen.read(&mut answer, events - 100).await;
         assert_eq!(seen.data[..events - 100], numbers(0..events - 100));
@@ -256,61 +263,61 @@ async fn a_reader_that_takes_its_time_holds_the_upstream_back_and_loses_nothing(
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_to_outlive_its_client_lets_the_upstream_go() {
+async fn stream_that_may_not_detach_closes_the_upstream_connection() {
     for protocol in BOTH {
         for reset in [false, true] {
             let layer = with(Replay::default().detach_when(|_, _| false));
             let mut upstream = Upstream::start().await;
             let proxy = proxy(layer, upstream.address).await;
-            let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+            let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;
             exchange.chunk("data: 0\n\ndata: 1\n\n").await;
-            let mut answer = asking.await.unwrap();
+            let mut answer = sent.await.unwrap();
             let mut seen = Seen::default();
             seen.read(&mut answer, 1).await;
-            seen.forget_from(1);
+            seen.truncate(1);
             match reset {
                 true => answer.reset(),
                 false => drop(answer.leave()),
             }
             exchange.closed().await;
-            // What was sent until then is there, and that it is not all.
+            // The log has all events that were sent, and the stream ends with a cut.
             let mut again = fetch(protocol, proxy, get(seen.id())).await;
             assert_eq!(seen.read(&mut again, usize::MAX).await, Some(Ended::Cut));
             assert_eq!(seen.data, ["0", "1"]);
         }
-        // Before the head there is nothing to keep, whatever may outlive its client.
+        // A stream cannot detach before its response head.
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(kept(), upstream.address).await;
-        let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let proxy = proxy(recorded(), upstream.address).await;
+        let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
         let exchange = upstream.next().await;
-        asking.abort();
+        sent.abort();
         exchange.closed().await;
     }
 }
 
 #[tokio::test]
-async fn what_has_ended_or_broken_is_replayed_and_ends_or_breaks_again() {
+async fn replay_of_an_ended_or_broken_stream_has_the_same_end() {
     for protocol in BOTH {
         for broken in [false, true] {
             let check = |ended: Ended| match ended {
-                // On HTTP/1 only what a `Trailer` field names is sent, and only to who asks for trailers.
+                // HTTP/1.1 sends only trailers that a `Trailer` field names, and only to clients with `TE: trailers`.
                 Ended::Clean(trailers) if protocol == Protocol::Http2 => {
                     assert!(!broken && trailers["x-sum"] == "1");
                 }
                 ended => assert_eq!(ended.is_clean(), !broken),
             };
             let mut upstream = Upstream::start().await;
-            let proxy = proxy(kept(), upstream.address).await;
-            let asking = tokio::spawn(fetch(protocol, proxy, get(None)));
+            let proxy = proxy(recorded(), upstream.address).await;
+            let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;
-            // One that breaks off after it was done is done.
+            // Without a terminal event, because a stream that breaks after one is complete.
             let last = if broken { "2" } else { "[DONE]" };
             let events = format!("data: 0\n\ndata: 1\n\ndata: {last}\n\n");
             exchange.chunk(events).await;
-            let mut answer = asking.await.unwrap();
+            let mut answer = sent.await.unwrap();
             let mut seen = Seen::default();
             if broken {
                 seen.read(&mut answer, 3).await;
@@ -323,35 +330,35 @@ async fn what_has_ended_or_broken_is_replayed_and_ends_or_breaks_again() {
             assert_eq!(seen.data, ["0", "1", last]);
             let id = seen.ids[2].clone();
 
-            seen.forget_from(1);
+            seen.truncate(1);
             let mut again = fetch(protocol, proxy, get(seen.id())).await;
             let ended = seen.read(&mut again, usize::MAX).await.unwrap();
             check(ended);
             assert_eq!(seen.data, ["0", "1", last]);
 
-            let told = fetch(protocol, proxy, get(Some(&id))).await;
+            let answer = fetch(protocol, proxy, get(Some(&id))).await;
             if broken {
-                assert_eq!(told.status, 200);
-                let (text, ended) = told.rest().await;
+                assert_eq!(answer.status, 200);
+                let (text, ended) = answer.rest().await;
                 assert!(ended.is_clean());
                 assert_eq!(text, "event: gap\nid: \ndata: {\"reason\":\"failed\"}\n\n");
             } else {
-                assert_eq!(told.status, 204);
-                assert_eq!(told.rest().await.0, "");
+                assert_eq!(answer.status, 204);
+                assert_eq!(answer.rest().await.0, "");
             }
             assert_eq!(upstream.requests(), 1);
         }
     }
 }
 
-/// A client of MCP, and the upstream behind the gateway.
-struct InMcp {
+/// An MCP client, the proxy, and the upstream behind it.
+struct McpSetup {
     protocol: Protocol,
     proxy: SocketAddr,
     upstream: Upstream,
 }
 
-impl InMcp {
+impl McpSetup {
     async fn start(protocol: Protocol) -> Self {
         let mcp = Mcp::new(Policy::default().replay(Replay::default()));
         let layer = SseProxyLayer::new(MemoryStore::default())
@@ -365,23 +372,23 @@ impl InMcp {
         }
     }
 
-    /// Sends a request that comes through to the upstream.
+    /// Sends a request that the layer forwards to the upstream.
     async fn send(
         &mut self,
         request: http::request::Builder,
         answered: impl AsyncFnOnce(&mut Exchange),
     ) -> (Answer, Exchange) {
         let body = Bytes::from_static(b"{}");
-        let asking = fetch(self.protocol, self.proxy, request.body(body).unwrap());
-        let asking = tokio::spawn(asking);
+        let sent = fetch(self.protocol, self.proxy, request.body(body).unwrap());
+        let sent = tokio::spawn(sent);
         let mut exchange = self.upstream.next().await;
         exchange.body().await;
         answered(&mut exchange).await;
-        (asking.await.unwrap(), exchange)
+        (sent.await.unwrap(), exchange)
     }
 
-    /// Sends one that does not.
-    async fn send_here(&self, request: http::request::Builder) -> Answer {
+    /// Sends a request that the layer answers.
+    async fn send_to_layer(&self, request: http::request::Builder) -> Answer {
         fetch(
             self.protocol,
             self.proxy,
@@ -392,9 +399,9 @@ impl InMcp {
 }
 
 #[tokio::test]
-async fn a_polling_server_of_mcp_is_asked_to_go_on_only_at_the_end_of_what_is_kept() {
+async fn polling_mcp_server_is_resumed_only_at_the_end_of_the_log() {
     for protocol in BOTH {
-        let mut mcp = InMcp::start(protocol).await;
+        let mut mcp = McpSetup::start(protocol).await;
         let initialize = Request::post("/mcp").header("mcp-protocol-version", "2025-11-25");
         let (answer, _) = mcp
             .send(initialize, async |exchange| {
@@ -405,21 +412,21 @@ async fn a_polling_server_of_mcp_is_asked_to_go_on_only_at_the_end_of_what_is_ke
             .await;
         let session = answer.header("mcp-session-id").unwrap().to_owned();
         assert_ne!(session, "UP-1");
-        let own = |request: http::request::Builder| {
+        let in_session = |request: http::request::Builder| {
             request
                 .header("mcp-protocol-version", "2025-11-25")
                 .header("mcp-session-id", &session)
         };
-        let after = |id: &str| own(Request::get("/mcp").header("last-event-id", id));
+        let after = |id: &str| in_session(Request::get("/mcp").header("last-event-id", id));
 
         let (mut answer, _) = mcp
-            .send(own(Request::post("/mcp")), async |exchange| {
+            .send(in_session(Request::post("/mcp")), async |exchange| {
                 exchange.write(sse_chunked()).await;
                 exchange.chunk("id: up-1\ndata: \n\n").await;
                 exchange
                     .chunk("id: up-2\ndata: {\"method\":\"progress\"}\n\n")
                     .await;
-                // This is how a server of this revision asks to be polled.
+                // With `retry` and a clean end, a server of this revision asks the client to poll.
                 exchange.chunk("retry: 10\n\n").await;
                 exchange.write("0\r\n\r\n").await;
             })
@@ -438,16 +445,20 @@ async fn a_polling_server_of_mcp_is_asked_to_go_on_only_at_the_end_of_what_is_ke
         assert!(!text.contains("up-"), "{text}");
         let mut seen = Seen::default();
         seen.take(text.trim_end_matches("retry: 10\n\n").as_bytes());
-        // One of our own, and that of the upstream.
+        // The priming events of the layer and of the upstream have no data.
         assert_eq!(seen.data, ["", "", r#"{"method":"progress"}"#]);
-        let asked = mcp.upstream.requests();
+        let requests_before = mcp.upstream.requests();
         for from in 0..2 {
-            let mut again = mcp.send_here(after(&seen.ids[from])).await;
+            let mut again = mcp.send_to_layer(after(&seen.ids[from])).await;
             let event = again.until("progress\"}\n\n").await;
             assert!(!String::from_utf8_lossy(&event).contains("up-"));
             assert!(again.rest().await.1.is_clean());
         }
-        assert_eq!(mcp.upstream.requests(), asked, "it is all kept");
+        assert_eq!(
+            mcp.upstream.requests(),
+            requests_before,
+            "the log has all events"
+        );
 
         let (mut again, exchange) = mcp
             .send(after(seen.id().unwrap()), async |exchange| {
@@ -467,22 +478,26 @@ async fn a_polling_server_of_mcp_is_asked_to_go_on_only_at_the_end_of_what_is_ke
         seen.take(text.as_bytes());
         assert!(again.rest().await.1.is_clean());
         assert_eq!(seen.data[3], r#"{"id":1,"result":{}}"#);
-        let token = |id: &str| id.split('.').next().unwrap().to_owned();
-        assert_eq!(token(&seen.ids[3]), token(&seen.ids[0]), "the same stream");
-        // It is complete.
-        assert_eq!(mcp.send_here(after(&seen.ids[3])).await.status, 204);
-        // In no session, and in one that is not known, there is nothing.
-        let foreign = Request::get("/mcp").header("last-event-id", &seen.ids[0]);
-        let none = foreign.header("mcp-protocol-version", "2025-11-25");
-        assert_eq!(mcp.send_here(none).await.status, 400);
-        assert_eq!(mcp.upstream.requests(), asked + 1);
+        let stream_of = |id: &str| id.split('.').next().unwrap().to_owned();
+        assert_eq!(
+            stream_of(&seen.ids[3]),
+            stream_of(&seen.ids[0]),
+            "the same stream"
+        );
+        // The stream is complete.
+        assert_eq!(mcp.send_to_layer(after(&seen.ids[3])).await.status, 204);
+        // A request without a session cannot resume the stream.
+        let request = Request::get("/mcp").header("last-event-id", &seen.ids[0]);
+        let request = request.header("mcp-protocol-version", "2025-11-25");
+        assert_eq!(mcp.send_to_layer(request).await.status, 400);
+        assert_eq!(mcp.upstream.requests(), requests_before + 1);
     }
 }
 
 #[tokio::test]
-async fn streams_of_the_stateless_revision_of_mcp_are_not_kept() {
+async fn streams_of_the_stateless_mcp_revision_are_not_recorded() {
     for protocol in BOTH {
-        let mut mcp = InMcp::start(protocol).await;
+        let mut mcp = McpSetup::start(protocol).await;
         let request = Request::post("/mcp")
             .header("mcp-protocol-version", "2026-07-28")
             .header("mcp-session-id", "stolen")
@@ -505,9 +520,9 @@ async fn streams_of_the_stateless_revision_of_mcp_are_not_kept() {
 }
 
 #[tokio::test]
-async fn a_stream_of_the_first_revision_of_mcp_gets_no_ids() {
+async fn streams_of_the_first_mcp_revision_get_no_ids() {
     for protocol in BOTH {
-        let mut mcp = InMcp::start(protocol).await;
+        let mut mcp = McpSetup::start(protocol).await;
         let (mut answer, exchange) = mcp
             .send(Request::get("/m/sse"), async |exchange| {
                 exchange.write(sse_chunked()).await;

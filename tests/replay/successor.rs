@@ -1,4 +1,4 @@
-//! A stream that was abandoned while its upstream could continue is linked to the stream that continues it.
+//! If a stream ended while its upstream could continue, it links to its successor: the stream that continues it.
 
 use std::time::Duration;
 
@@ -15,10 +15,9 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
-{
-    let lifetime = Duration::from_secs(10);
-    let layer = with(Replay::default().continue_after_end(true).max_age(lifetime))
+async fn held_events_are_sent_if_the_stream_ends_during_a_resume_upstream() {
+    let max_age = Duration::from_secs(10);
+    let layer = with(Replay::default().continue_after_end(true).max_age(max_age))
         .intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -30,7 +29,7 @@ async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its
     let (again, mut feed) = tokio::join!(front.send(after(&id)), async {
         let call = origin.next().await;
         assert_eq!(call.header("last-event-id"), Some("up-2"));
-        tokio::time::advance(lifetime).await;
+        tokio::time::advance(max_age).await;
         settle().await;
         call.stream()
     });
@@ -39,7 +38,7 @@ async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its
     assert_eq!(data(&text), ["2"]);
 }
 
-/// Holds one event back.
+/// Holds each event until the next one, or until the end.
 #[derive(Default)]
 struct HoldLast(Option<Event>);
 
@@ -54,7 +53,7 @@ impl Interceptor for HoldLast {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
+async fn held_events_are_sent_when_the_upstream_answers_204() {
     for breaks in [false, true] {
         let layer = continuing().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
         let (front, mut origin) = staged(&layer);
@@ -73,7 +72,10 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
             assert_eq!(call.header("last-event-id"), Some("up-2"));
             call.status(StatusCode::NO_CONTENT);
         });
-        assert_eq!(again.status, 200, "who is told 204 does not come back");
+        assert_eq!(
+            again.status, 200,
+            "a client with a 204 would not read the held event"
+        );
         let (seen, id) = again.events(1).await;
         assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
         assert_eq!(front.send(after(&id)).await.status, 204);
@@ -82,7 +84,7 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
+async fn events_that_the_upstream_repeats_are_dropped_in_the_successor() {
     let (front, mut origin) = staged(&with(
         Replay::default()
             .continue_after_end(true)
@@ -101,10 +103,10 @@ async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows_on_it() {
-    /// Holds the last event, and forgets it at the end.
-    struct Forgets(Option<Event>);
-    impl Interceptor for Forgets {
+async fn client_that_resumes_an_ended_stream_gets_its_successor() {
+    /// Holds each event until the next one, and drops the last one at the end.
+    struct DropLast(Option<Event>);
+    impl Interceptor for DropLast {
         fn event(&mut self, event: Event) -> Verdict {
             self.0.replace(event).into()
         }
@@ -112,7 +114,7 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
+    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(DropLast(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -121,15 +123,18 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
     drop(client);
     tokio::time::advance(Duration::from_secs(2)).await;
     settle().await;
-    // It is gone on with by a stream of its own, of which nothing is let go of yet.
-    let (asked, mut feed) = front.open(&mut origin, after(&id)).await;
-    drop(asked);
+    // A successor continues the stream. No event has passed its interceptor yet.
+    let (client, mut feed) = front.open(&mut origin, after(&id)).await;
+    drop(client);
     let mut again = front.send(after(&id)).await;
-    assert!(origin.is_idle().await, "the upstream was asked");
+    assert!(
+        origin.is_idle().await,
+        "the successor reads from the upstream already"
+    );
     feed.events(2..5).await;
     let (seen, next) = again.events(2).await;
     assert_eq!(seen, numbers(2..4));
-    // As often as need be, with the old id or with a new one.
+    // Clients can resume any number of times, with an id of either stream.
     assert_eq!(
         front.send(after(&id)).await.events(2).await.0,
         numbers(2..4)
@@ -140,8 +145,8 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held() {
-    /// Holds the last event, and takes its time for it at the end.
+async fn client_that_resumes_while_the_stream_ends_waits_for_held_events() {
+    /// Holds each event until the next one, and releases the last one 300 ms after the end.
     #[derive(Default)]
     struct Slow(Option<Event>);
     impl Interceptor for Slow {
@@ -169,7 +174,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
     tokio::time::advance(Duration::from_millis(1100)).await;
     settle().await;
     let mut again = front.send(after(&id)).await;
-    assert!(origin.is_idle().await, "there is more to come");
+    assert!(origin.is_idle().await, "the held event comes first");
     let (seen, last) = again.events(1).await;
     assert_eq!((seen, again.rest().await.1), (numbers(2..3), None));
     let (mut next, mut feed) = front.open(&mut origin, after(&last)).await;
@@ -178,8 +183,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
-{
+async fn second_resume_joins_the_stream_although_the_upstream_rejects_it() {
     let (front, mut origin) = staged(&continuing());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

@@ -1,11 +1,11 @@
-//! Which fields of a request make up its owner.
+//! Which fields of a request make up the owner of a session.
 
-use crate::proxy::{Proxy, ask, by_header, header, opens};
+use crate::proxy::{Proxy, by_header, header, opens_session, post};
 use http::{HeaderName, HeaderValue, StatusCode, request::Builder};
 use proptest::prelude::*;
 use tower_sse_proxy::session::Credentials;
 
-/// Fields of a request, in order.
+/// Header fields of a request, in order.
 type Fields = Vec<(&'static str, &'static str)>;
 
 fn with(request: Builder, fields: &[(&'static str, &'static str)]) -> Builder {
@@ -14,21 +14,21 @@ fn with(request: Builder, fields: &[(&'static str, &'static str)]) -> Builder {
     })
 }
 
-/// Whether a session that one request opens is there for another request.
+/// Opens a session with the fields of `opener`. Returns whether a request with the fields of `other` can use it.
 async fn is_shared(proxy: &Proxy, opener: &Fields, other: &Fields) -> bool {
-    let opened = proxy.send(with(ask("/"), opener)).await;
+    let opened = proxy.send(with(post("/"), opener)).await;
     let id = header(&opened, "x-session").unwrap();
-    let request = with(ask("/").header("x-session", id), other);
+    let request = with(post("/").header("x-session", id), other);
     match proxy.send(request).await.status() {
         StatusCode::OK => true,
         StatusCode::NOT_FOUND => false,
-        status => panic!("answered {status}"),
+        status => panic!("unexpected status {status}"),
     }
 }
 
 #[tokio::test]
 async fn every_common_api_key_header_is_part_of_the_owner() {
-    let proxy = Proxy::new(by_header(), opens);
+    let proxy = Proxy::new(by_header(), opens_session);
     for name in [
         "authorization",
         "x-api-key",
@@ -54,8 +54,8 @@ async fn every_common_api_key_header_is_part_of_the_owner() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_changes_does_not_end_a_session() {
-    let proxy = Proxy::new(by_header(), opens);
+async fn other_cookies_are_not_part_of_the_owner() {
+    let proxy = Proxy::new(by_header(), opens_session);
     for other in [
         vec![],
         vec![("cookie", "_ga=2")],
@@ -69,9 +69,9 @@ async fn a_cookie_that_changes_does_not_end_a_session() {
 }
 
 #[tokio::test]
-async fn a_named_cookie_is_part_of_the_owner_wherever_it_stands() {
+async fn configured_cookie_is_part_of_the_owner_at_any_position() {
     let credentials = Credentials::default().cookie("login").unwrap();
-    let proxy = Proxy::new(by_header().credentials(credentials), opens);
+    let proxy = Proxy::new(by_header().credentials(credentials), opens_session);
     let ann = vec![("cookie", "login=ann")];
     for same in [
         vec![("cookie", "_ga=7; login=ann; x")],
@@ -95,10 +95,10 @@ async fn a_named_cookie_is_part_of_the_owner_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn the_fields_may_be_named_one_by_one() {
+async fn credentials_can_be_set_field_by_field() {
     let user = HeaderName::from_static("x-user");
     let layer = by_header().credentials(Credentials::none().header(user));
-    let proxy = Proxy::new(layer, opens);
+    let proxy = Proxy::new(layer, opens_session);
     let ann = vec![("x-user", "ann"), ("authorization", "old")];
     let renewed = vec![("x-user", "ann"), ("authorization", "new")];
     let bob = vec![("x-user", "bob"), ("authorization", "old")];
@@ -107,7 +107,7 @@ async fn the_fields_may_be_named_one_by_one() {
 }
 
 #[test]
-fn a_name_that_no_cookie_can_have_is_an_error_that_shows_it() {
+fn invalid_cookie_name_is_an_error_that_contains_the_name() {
     for name in ["", "a=b", "a;b", "a b", "\u{e4}", "a\"", "a,b", "a\\b"] {
         let error = Credentials::default().cookie(name).unwrap_err();
         assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
@@ -122,7 +122,7 @@ fn fields() -> impl Strategy<Value = Fields> {
     prop::collection::vec((name, value.prop_filter("a header value", valid)), 0..4)
 }
 
-/// The values of each field: what the documentation compares.
+/// The values of each field, which the documentation says are compared.
 fn compared(fields: &Fields) -> [Vec<&'static str>; 3] {
     ["authorization", "x-api-key", "api-key"].map(|name| {
         let same = fields.iter().filter(|field| field.0 == name);
@@ -132,9 +132,9 @@ fn compared(fields: &Fields) -> [Vec<&'static str>; 3] {
 
 proptest! {
     #[test]
-    fn two_requests_have_one_owner_only_if_every_field_is_the_same(a in fields(), b in fields()) {
+    fn requests_have_one_owner_exactly_if_all_fields_are_equal(a in fields(), b in fields()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let proxy = Proxy::new(by_header(), opens);
+        let proxy = Proxy::new(by_header(), opens_session);
         let shared = runtime.block_on(is_shared(&proxy, &a, &b));
         prop_assert_eq!(shared, compared(&a) == compared(&b), "{:?} and {:?}", a, b);
     }

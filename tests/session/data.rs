@@ -1,17 +1,15 @@
-//! Session ids in event data, where a rule names them.
+//! `SessionMapping::in_data`: session ids in the data of events.
 
 use std::sync::{Arc, Mutex};
 
-use crate::proxy::{Proxy, answer, ask, by_header, header, opens, text, with};
+use crate::proxy::{Proxy, answer, by_header, header, opens_session, post, text, with};
 use crate::support::{Script, event_stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tower_sse_proxy::{Event, SseProxyLayer, intercept::StreamHead, session::SessionMapping};
 
 #[tokio::test]
-async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
-    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
-        .in_data("/session/id")
-        .unwrap();
+async fn ids_are_mapped_only_at_the_configured_pointer() {
+    let rules = SessionMapping::header("x-session").in_data("/session/id");
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| {
         let stream = concat!(
             "id: 7\ndata: {\"n\": 1.0, \"session\": {\"id\": \"UP-1\"}, \"text\": \"UP-1\"}\n\n",
@@ -25,7 +23,7 @@ async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
             "UP-1",
         )
     });
-    let response = proxy.send(ask("/")).await;
+    let response = proxy.send(post("/")).await;
     let id = header(&response, "x-session").unwrap();
     let stream = text(response).await;
     let events: Vec<_> = stream.split("\n\n").collect();
@@ -43,7 +41,7 @@ async fn ids_in_data_are_mapped_where_a_rule_names_them_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn interceptors_see_what_the_client_sees() {
+async fn interceptors_see_the_ids_of_the_client() {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&heads);
     let interceptor = move |head: &StreamHead<'_>| {
@@ -54,10 +52,10 @@ async fn interceptors_see_what_the_client_sees() {
     };
     let layer = by_header().intercept(interceptor);
     let proxy = Proxy::new(layer, |request| {
-        with(opens(request), "content-type", "text/event-stream")
+        with(opens_session(request), "content-type", "text/event-stream")
     });
-    let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
-    proxy.send(ask("/").header("x-session", &id)).await;
+    let id = header(&proxy.send(post("/")).await, "x-session").unwrap();
+    proxy.send(post("/").header("x-session", &id)).await;
     let id = Some(HeaderValue::from_str(&id).unwrap());
     assert_eq!(
         *heads.lock().unwrap(),
@@ -74,8 +72,8 @@ impl tower_sse_proxy::intercept::Interceptor for Pass {
 }
 
 #[tokio::test]
-async fn a_stream_that_cannot_be_read_does_not_carry_ids_past_the_rules() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id").unwrap());
+async fn stream_with_unknown_content_coding_is_rejected() {
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
     let mut stream = event_stream(Script::of(["?"]));
     stream
         .headers_mut()

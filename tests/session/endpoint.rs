@@ -1,8 +1,8 @@
-//! The `endpoint` event of the MCP transport of 2024-11-05.
+//! The `endpoint` event of the MCP HTTP+SSE transport, revision 2024-11-05.
 
 use std::convert::Infallible;
 
-use crate::proxy::{Proxy, answer, ask, streamed, text};
+use crate::proxy::{Proxy, answer, post, send_stream, text};
 use crate::support::{Script, event_stream, rest};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -14,7 +14,7 @@ use tower_sse_proxy::{
     session::{MemoryStore, SessionMapping},
 };
 
-/// The id of the URL that a client is told to post to.
+/// Returns the session id in the URL of the first `endpoint` event.
 fn endpoint_id<'a>(stream: &'a str, path: &str) -> &'a str {
     let url = stream.strip_prefix("event: endpoint\ndata: ").unwrap();
     let url = url.split('\n').next().unwrap();
@@ -25,7 +25,7 @@ fn endpoint_id<'a>(stream: &'a str, path: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
+async fn endpoint_url_of_any_form_becomes_the_path_of_the_stream_with_an_id() {
     for (endpoint, target) in [
         ("/messages?sessionId=UP-1", "/messages?sessionId=UP-1"),
         (
@@ -39,7 +39,7 @@ async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
         ),
         ("http://gateway/messages?sid=UP-1", "/messages?sid=UP-1"),
     ] {
-        // Left open: the session ends with the stream.
+        // The stream stays open, because the session ends with it.
         let layer = SseProxyLayer::default().sessions(
             SessionMapping::none()
                 .in_endpoint()
@@ -65,7 +65,7 @@ async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
             seen.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         }
         let seen = seen.strip_prefix(": hi\n\n").unwrap();
-        // What is not an endpoint is data.
+        // A `message` event passes unchanged.
         assert!(
             seen.ends_with(&format!("event: message\ndata: {endpoint}\n\n")),
             "{seen}"
@@ -74,23 +74,23 @@ async fn an_endpoint_in_any_form_becomes_a_path_of_our_own() {
         assert!(!id.contains("UP-1"));
 
         let proxy = Proxy::new(layer, |_| answer("accepted"));
-        let request = ask(&format!("/m/sse?sessionId={id}"));
+        let request = post(&format!("/m/sse?sessionId={id}"));
         assert_eq!(proxy.send(request).await.status(), StatusCode::OK);
-        assert_eq!(proxy.asked.last().uri(), target);
-        // It is no id for another place, nor the upstream's one for this.
+        assert_eq!(proxy.requests.last().uri(), target);
+        // The id is valid only in the parameter that the layer sets. The upstream's id is unknown.
         for wrong in [
-            ask("/messages?sessionId=UP-1"),
-            ask("/messages?session_id=UP-1"),
-            ask("/messages?s%65ssionid=UP-1"),
+            post("/messages?sessionId=UP-1"),
+            post("/messages?session_id=UP-1"),
+            post("/messages?s%65ssionid=UP-1"),
         ] {
             assert_eq!(proxy.send(wrong).await.status(), StatusCode::NOT_FOUND);
         }
-        assert_eq!(proxy.asked.count(), 1);
+        assert_eq!(proxy.requests.count(), 1);
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_elsewhere_cuts_the_stream() {
+async fn endpoint_of_another_origin_cuts_the_stream() {
     for endpoint in [
         "http://evil.example/messages",
         "//evil.example/",
@@ -100,7 +100,7 @@ async fn an_endpoint_elsewhere_cuts_the_stream() {
         let stream = Script::of([format!(
             "data: 1\n\nevent: endpoint\ndata: {endpoint}\n\ndata: 2\n\n"
         )]);
-        let (seen, failed) = streamed(
+        let (seen, failed) = send_stream(
             SessionMapping::none().in_endpoint(),
             Request::get("/sse"),
             stream,
@@ -115,7 +115,7 @@ async fn an_endpoint_elsewhere_cuts_the_stream() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
+async fn endpoint_never_starts_with_two_slashes() {
     for path in ["//evil.example/sse", "///evil.example/sse"] {
         let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_endpoint());
         let proxy = Proxy::new(layer, |_| {
@@ -130,21 +130,18 @@ async fn an_endpoint_is_of_our_origin_whatever_path_the_stream_was_asked_by() {
 }
 
 #[tokio::test]
-async fn a_mounted_layer_tells_the_whole_path() {
-    let rules = SessionMapping::none()
-        .in_endpoint()
-        .mount_path("/tools/")
-        .unwrap();
+async fn mount_path_is_part_of_the_endpoint() {
+    let rules = SessionMapping::none().in_endpoint().mount_path("/tools/");
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
-    let (seen, _) = streamed(rules, Request::get("/sse"), stream).await;
+    let (seen, _) = send_stream(rules, Request::get("/sse"), stream).await;
     endpoint_id(&seen, "/tools/sse");
 }
 
 #[tokio::test]
-async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
+async fn endpoint_reaches_a_nested_router() {
     use axum::{Router, body::Body, http::Uri, routing};
     let stream = || async {
-        // Left open: the session ends with the stream.
+        // The stream stays open, because the session ends with it.
         let event = Bytes::from("event: endpoint\ndata: /messages?sessionId=UP-1\n\n");
         let first = futures_util::stream::iter([Ok::<_, Infallible>(event)]);
         let body = Body::from_stream(first.chain(futures_util::stream::pending()));
@@ -172,12 +169,12 @@ async fn an_endpoint_leads_into_a_nested_router_that_the_layer_is_around() {
     let request = request.body(Body::empty()).unwrap();
     let answer = app.oneshot(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    let reached = answer.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(reached, "/messages?sessionId=UP-1");
+    let received_uri = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(received_uri, "/messages?sessionId=UP-1");
 }
 
 #[tokio::test]
-async fn the_session_of_an_endpoint_ends_with_its_stream() {
+async fn session_of_an_endpoint_ends_with_its_stream() {
     let store = MemoryStore::default();
     let layer = SseProxyLayer::new(store.clone()).sessions(SessionMapping::none().in_endpoint());
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
@@ -190,10 +187,10 @@ async fn the_session_of_an_endpoint_ends_with_its_stream() {
     let (seen, _) = rest(response.into_body()).await;
     let id = endpoint_id(&seen, "/sse").to_owned();
     let proxy = Proxy::new(layer, |_| answer(""));
-    // It is forgotten behind the client's back, so this may come too early.
+    // A task removes the session later, so the first requests may still succeed.
     crate::support::soon(async {
         while proxy
-            .send(ask(&format!("/sse?sessionId={id}")))
+            .send(post(&format!("/sse?sessionId={id}")))
             .await
             .status()
             != StatusCode::NOT_FOUND
@@ -205,7 +202,7 @@ async fn the_session_of_an_endpoint_ends_with_its_stream() {
 }
 
 #[tokio::test]
-async fn streams_with_one_endpoint_are_sessions_of_their_own() {
+async fn streams_with_the_same_endpoint_are_separate_sessions() {
     let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_endpoint());
     let stream = |last| {
         let event = "event: endpoint\ndata: /messages\n\n";
@@ -215,17 +212,17 @@ async fn streams_with_one_endpoint_are_sessions_of_their_own() {
         ]))
     };
     let get = || Request::get("/sse").body(()).unwrap();
-    let ends = crate::support::respond(&layer, get(), stream(crate::support::Step::Later)).await;
-    let stays = crate::support::respond(&layer, get(), stream(crate::support::Step::Never)).await;
-    let (ended, _) = rest(ends.into_body()).await;
-    let mut stays = stays.into_body();
-    let stayed = stays.frame().await.unwrap().unwrap().into_data().unwrap();
-    let stayed = String::from_utf8(stayed.to_vec()).unwrap();
-    let id = |told: &str| endpoint_id(told, "/sse").to_owned();
-    assert_ne!(id(&ended), id(&stayed));
+    let ending = crate::support::respond(&layer, get(), stream(crate::support::Step::Later)).await;
+    let open = crate::support::respond(&layer, get(), stream(crate::support::Step::Never)).await;
+    let (ended, _) = rest(ending.into_body()).await;
+    let mut open = open.into_body();
+    let live = open.frame().await.unwrap().unwrap().into_data().unwrap();
+    let live = String::from_utf8(live.to_vec()).unwrap();
+    let id = |text: &str| endpoint_id(text, "/sse").to_owned();
+    assert_ne!(id(&ended), id(&live));
     let proxy = Proxy::new(layer, |_| answer(""));
-    let status = async |told: &str| {
-        let request = ask(&format!("/sse?sessionId={}", id(told)));
+    let status = async |text: &str| {
+        let request = post(&format!("/sse?sessionId={}", id(text)));
         proxy.send(request).await.status()
     };
     crate::support::soon(async {
@@ -234,5 +231,5 @@ async fn streams_with_one_endpoint_are_sessions_of_their_own() {
         }
     })
     .await;
-    assert_eq!(status(&stayed).await, StatusCode::OK);
+    assert_eq!(status(&live).await, StatusCode::OK);
 }

@@ -1,4 +1,4 @@
-//! One owner cannot use up the sessions of the others, and no session with an open stream makes room for a new one.
+//! One owner cannot use up the sessions of other owners, and no session with an open stream is evicted for a new one.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,49 +15,49 @@ use tower_sse_proxy::{
     },
 };
 
-fn ask(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
+fn call(store: &MemoryStore, request: SessionRequest) -> Option<Session> {
     store.clone().call(request).into_inner().unwrap()
 }
 
 fn try_bind(store: &MemoryStore, owner: u8, upstream_id: impl ToString) -> Option<Session> {
     let upstream_id = UpstreamSessionId::new(upstream_id.to_string());
     let new = NewSession::new(upstream_id, Owner::from_bytes([owner; 32]));
-    ask(store, SessionRequest::Bind(new))
+    call(store, SessionRequest::Bind(new))
 }
 
 fn bind(store: &MemoryStore, owner: u8, upstream_id: impl ToString) -> Session {
-    try_bind(store, owner, upstream_id).expect("there is room")
+    try_bind(store, owner, upstream_id).expect("the store has room")
 }
 
 fn count(store: &MemoryStore, sessions: &[Session]) -> usize {
-    let is_kept =
-        |session: &&Session| ask(store, SessionRequest::Lookup(session.id.clone())).is_some();
-    sessions.iter().filter(is_kept).count()
+    let is_known =
+        |session: &&Session| call(store, SessionRequest::Lookup(session.id.clone())).is_some();
+    sessions.iter().filter(is_known).count()
 }
 
 #[test]
-fn one_owner_that_floods_the_store_evicts_its_own_sessions_only() {
+fn owner_that_floods_the_store_evicts_only_its_own_sessions() {
     let store = MemoryStore::default().max_sessions(1_000);
     let others: Vec<_> = (1..=100).map(|owner| bind(&store, owner, "x")).collect();
     let flood: Vec<_> = (0..20_000).map(|n| bind(&store, 0, n)).collect();
     assert_eq!(count(&store, &others), 100);
-    // The flood's oldest went first.
-    let kept = count(&store, &flood);
-    assert_eq!(count(&store, &flood[flood.len() - kept..]), kept);
-    assert!((1..=900).contains(&kept), "{kept}");
-    // There is room for newcomers all the same.
+    // The oldest sessions of the flood were evicted first.
+    let remaining = count(&store, &flood);
+    assert_eq!(count(&store, &flood[flood.len() - remaining..]), remaining);
+    assert!((1..=900).contains(&remaining), "{remaining}");
+    // New owners still get sessions.
     let more: Vec<_> = (101..=250).map(|owner| bind(&store, owner, "x")).collect();
     assert_eq!(count(&store, &more), 150);
     assert_eq!(count(&store, &others), 100);
 }
 
 #[test]
-fn a_full_store_takes_from_the_largest_owner_and_never_makes_a_smaller_one_smaller() {
+fn full_store_evicts_sessions_of_the_largest_owners_only() {
     let store = MemoryStore::default().max_sessions(30);
     let large: Vec<_> = (0..15).map(|n| bind(&store, 1, n)).collect();
     let small: Vec<_> = (0..5).map(|n| bind(&store, 2, n)).collect();
     let middle: Vec<_> = (0..10).map(|n| bind(&store, 3, n)).collect();
-    // Of the same size as the others in the end.
+    // In the end, owner 4 has about as many sessions as owners 1 and 3.
     let new: Vec<_> = (0..15).map(|n| bind(&store, 4, n)).collect();
     let counts = [&large, &small, &middle, &new].map(|sessions| count(&store, sessions));
     assert_eq!((counts[0] + counts[2], counts[1], counts[3]), (17, 5, 8));
@@ -65,17 +65,17 @@ fn a_full_store_takes_from_the_largest_owner_and_never_makes_a_smaller_one_small
 }
 
 #[test]
-fn a_full_store_of_equal_owners_refuses_newcomers() {
+fn full_store_of_equal_owners_rejects_new_owners() {
     let store = MemoryStore::default().max_sessions(50);
     let sessions: Vec<_> = (0..50).map(|owner| bind(&store, owner, "x")).collect();
     assert!(try_bind(&store, 99, "x").is_none());
     assert_eq!(count(&store, &sessions), 50);
-    ask(&store, SessionRequest::Remove(sessions[7].id.clone()));
+    call(&store, SessionRequest::Remove(sessions[7].id.clone()));
     assert!(try_bind(&store, 99, "x").is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_that_have_expired_make_room_before_any_other() {
+async fn expired_sessions_are_evicted_first() {
     let store = MemoryStore::default()
         .max_sessions(20)
         .idle_timeout(Duration::from_secs(60));
@@ -91,22 +91,22 @@ async fn sessions_that_have_expired_make_room_before_any_other() {
 }
 
 #[test]
-fn the_limit_of_an_owner_can_be_set() {
+fn max_sessions_per_owner_limits_each_owner() {
     let store = MemoryStore::default()
         .max_sessions(100)
         .max_sessions_per_owner(3);
     let sessions: Vec<_> = (0..10).map(|n| bind(&store, 1, n)).collect();
     assert_eq!(count(&store, &sessions[7..]), 3);
     assert_eq!(count(&store, &sessions), 3);
-    // To bind a session again takes no room.
+    // Binding an existing session again needs no room.
     for n in 7..10 {
         bind(&store, 1, n);
     }
     assert_eq!(count(&store, &sessions), 3);
 }
 
-/// A layer in front of a server that opens a session, and a stream for a GET, which never ends.
-fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> Answered {
+/// A layer with an upstream that opens a session on each request without one, and answers a GET with an endless stream.
+fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> ResponseFuture {
     let number = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     move |layer, request| {
         let number = std::sync::Arc::clone(&number);
@@ -139,7 +139,7 @@ fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> Answered {
     }
 }
 
-type Answered =
+type ResponseFuture =
     futures_util::future::BoxFuture<'static, Result<Response<SseBody<Fed>>, Infallible>>;
 
 fn request(method: &str, session: Option<&str>) -> Request<()> {
@@ -155,7 +155,7 @@ fn session_of<B>(response: &Response<B>) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_with_an_open_stream_is_not_evicted_by_its_own_owner_either() {
+async fn session_with_an_open_stream_is_not_evicted_for_its_own_owner() {
     for recorded in [false, true] {
         let store = MemoryStore::default().max_sessions(100);
         let mut layer = SseProxyLayer::new(store)
@@ -180,13 +180,13 @@ async fn a_session_with_an_open_stream_is_not_evicted_by_its_own_owner_either() 
         }
         let again = send(&layer, request("POST", Some(&session))).await.unwrap();
         assert_eq!(again.status(), 200, "recorded: {recorded}");
-        let gone = send(&layer, request("POST", Some(&idle))).await.unwrap();
-        assert_eq!(gone.status(), 404);
+        let evicted = send(&layer, request("POST", Some(&idle))).await.unwrap();
+        assert_eq!(evicted.status(), 404);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
+async fn owner_with_streams_in_all_sessions_gets_503_with_retry_after() {
     let store = MemoryStore::default()
         .max_sessions(100)
         .max_sessions_per_owner(3);
@@ -199,9 +199,9 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
         assert_eq!(stream.status(), 200);
         streams.push((session_of(&stream), stream));
     }
-    let refused = send(&layer, request("POST", None)).await.unwrap();
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let retry = refused.headers()["retry-after"].to_str().unwrap();
+    let rejected = send(&layer, request("POST", None)).await.unwrap();
+    assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let retry = rejected.headers()["retry-after"].to_str().unwrap();
     assert!((1..=60).contains(&retry.parse::<u32>().unwrap()));
     // Another owner is not affected.
     let mut other = request("POST", None);
@@ -209,22 +209,22 @@ async fn an_owner_whose_sessions_all_have_streams_gets_503_with_retry_after() {
         .headers_mut()
         .insert("authorization", "other".parse().unwrap());
     assert_eq!(send(&layer, other).await.unwrap().status(), 200);
-    // When a stream closes, its session makes room.
+    // A session without a stream is evicted again.
     let (closed, stream) = streams.swap_remove(1);
     drop(stream);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let opened = send(&layer, request("POST", None)).await.unwrap();
     assert_eq!(opened.status(), 200);
-    let gone = send(&layer, request("POST", Some(&closed))).await.unwrap();
-    assert_eq!(gone.status(), 404);
+    let evicted = send(&layer, request("POST", Some(&closed))).await.unwrap();
+    assert_eq!(evicted.status(), 404);
     for (session, _) in &streams {
-        let there = send(&layer, request("POST", Some(session))).await.unwrap();
-        assert_eq!(there.status(), 200);
+        let answer = send(&layer, request("POST", Some(session))).await.unwrap();
+        assert_eq!(answer.status(), 200);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_stream_waits_for_its_head_is_not_evicted() {
+async fn session_of_a_stream_that_waits_for_its_head_is_not_evicted() {
     let store = MemoryStore::default().max_sessions(10);
     let layer = SseProxyLayer::new(store)
         .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
@@ -246,6 +246,6 @@ async fn a_session_whose_stream_waits_for_its_head_is_not_evicted() {
     for _ in 0..100 {
         send(&layer, request("POST", None)).await.unwrap();
     }
-    let gone = send(&layer, request("POST", Some(&session))).await.unwrap();
-    assert_eq!(gone.status(), 404);
+    let evicted = send(&layer, request("POST", Some(&session))).await.unwrap();
+    assert_eq!(evicted.status(), 404);
 }

@@ -1,11 +1,11 @@
-//! An open stream keeps its session alive.
+//! A session with an open stream does not expire.
 
 use std::{
     convert::Infallible,
     time::{Duration, SystemTime},
 };
 
-use crate::proxy::{Proxy, ask, header, opens};
+use crate::proxy::{Proxy, header, opens_session, post};
 use crate::support::{Script, event_stream};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use tower::service_fn;
@@ -15,36 +15,35 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_open_keeps_its_session_alive() {
+async fn open_stream_keeps_its_session_alive() {
     let store = MemoryStore::default().idle_timeout(Duration::from_secs(60));
-    let layer = SseProxyLayer::new(store)
-        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
-    let proxy = Proxy::new(layer.clone(), opens);
-    let id = header(&proxy.send(ask("/")).await, "x-session").unwrap();
+    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+    let proxy = Proxy::new(layer.clone(), opens_session);
+    let id = header(&proxy.send(post("/")).await, "x-session").unwrap();
     let idle = header(
-        &proxy.send(ask("/").header("authorization", "other")).await,
+        &proxy.send(post("/").header("authorization", "other")).await,
         "x-session",
     )
     .unwrap();
     let request = Request::get("/").header("x-session", &id).body(()).unwrap();
     let stream = event_stream(Script::new([crate::support::Step::Never]));
     let open = crate::support::respond(&layer, request, stream).await;
-    // Nobody polls the body: a client that does not read is still there.
+    // The client does not read. Its stream is open nevertheless.
     tokio::time::sleep(Duration::from_secs(300)).await;
-    let after = proxy.send(ask("/").header("x-session", &id)).await;
+    let after = proxy.send(post("/").header("x-session", &id)).await;
     assert_eq!(after.status(), StatusCode::OK);
-    let request = ask("/")
+    let request = post("/")
         .header("x-session", &idle)
         .header("authorization", "other");
     assert_eq!(proxy.send(request).await.status(), StatusCode::NOT_FOUND);
     drop(open);
     tokio::time::sleep(Duration::from_secs(90)).await;
-    let after = proxy.send(ask("/").header("x-session", &id)).await;
+    let after = proxy.send(post("/").header("x-session", &id)).await;
     assert_eq!(after.status(), StatusCode::NOT_FOUND);
 }
 
-/// A store of one session, which is idle after this time, and what becomes of it when it is touched.
-fn touched(
+/// A layer with a store that gives each session this idle timeout, and calls `touch` for each request that is not a bind.
+fn with_touch(
     idle_timeout: Duration,
     touch: impl Fn() + Clone + Send + Sync + 'static,
 ) -> SseProxyLayer {
@@ -71,29 +70,29 @@ async fn open_stream(layer: &SseProxyLayer) -> Response<SseBody<Script>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_for_one_stream_keeps_the_sessions_of_others_alive() {
-    let (touches, mut touched_so_often) = tokio::sync::watch::channel(0);
-    let layer = touched(Duration::from_secs(3), move || {
+async fn store_panic_for_one_stream_does_not_stop_touches_of_others() {
+    let (touches, mut touch_count) = tokio::sync::watch::channel(0);
+    let layer = with_touch(Duration::from_secs(3), move || {
         touches.send_modify(|touches| *touches += 1);
-        assert_ne!(*touches.borrow(), 1, "the first one");
+        assert_ne!(*touches.borrow(), 1, "panic at the first touch");
     });
     let _streams = [open_stream(&layer).await, open_stream(&layer).await];
-    crate::support::soon(touched_so_often.wait_for(|&touches| touches == 6))
+    crate::support::soon(touch_count.wait_for(|&touches| touches == 6))
         .await
         .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_idle_at_once_does_not_keep_its_stream_busy() {
-    let (touches, mut touched_so_often) = tokio::sync::watch::channel(0);
-    let layer = touched(Duration::ZERO, move || {
+async fn touches_are_limited_with_an_idle_timeout_of_zero() {
+    let (touches, mut touch_count) = tokio::sync::watch::channel(0);
+    let layer = with_touch(Duration::ZERO, move || {
         touches.send_modify(|touches| *touches += 1);
     });
-    let begun = tokio::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let _stream = open_stream(&layer).await;
-    touched_so_often
+    touch_count
         .wait_for(|&touches| touches >= 100)
         .await
         .unwrap();
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }

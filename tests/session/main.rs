@@ -1,4 +1,4 @@
-//! Sessions: the rules that map their ids, and the stores that keep them.
+//! Sessions: the mapping of ids between clients and upstream, and the session stores.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,28 +1,30 @@
-//! A session belongs to its owner; for another owner it does not exist.
+//! A session belongs to its owner. For other owners it does not exist.
 
-use crate::proxy::{Proxy, ask, by_header, header, opens, text};
-use http::{HeaderName, StatusCode};
+use crate::proxy::{Proxy, by_header, header, opens_session, post, text};
+use http::StatusCode;
 use tower_sse_proxy::{
     SseProxyLayer,
     session::{MemoryStore, SessionMapping},
 };
 
 #[tokio::test]
-async fn a_session_of_another_owner_is_one_that_does_not_exist() {
-    let proxy = Proxy::new(by_header(), opens);
-    for proof in ["authorization", "x-api-key"] {
-        let opened = proxy.send(ask("/").header(proof, "a=1")).await;
+async fn session_of_another_owner_is_unknown() {
+    let proxy = Proxy::new(by_header(), opens_session);
+    for credential in ["authorization", "x-api-key"] {
+        let opened = proxy.send(post("/").header(credential, "a=1")).await;
         let id = header(&opened, "x-session").unwrap();
-        let before = proxy.asked.count();
+        let before = proxy.requests.count();
         let mut answers = Vec::new();
         for request in [
-            ask("/").header("x-session", &id),
-            ask("/").header("x-session", &id).header(proof, "a=2"),
-            ask("/")
+            post("/").header("x-session", &id),
+            post("/").header("x-session", &id).header(credential, "a=2"),
+            post("/")
                 .header("x-session", &id)
-                .header(proof, "a=1")
-                .header(proof, "a=2"),
-            ask("/").header("x-session", "unknown").header(proof, "a=1"),
+                .header(credential, "a=1")
+                .header(credential, "a=2"),
+            post("/")
+                .header("x-session", "unknown")
+                .header(credential, "a=1"),
         ] {
             let response = proxy.send(request).await;
             answers.push((
@@ -36,60 +38,60 @@ async fn a_session_of_another_owner_is_one_that_does_not_exist() {
             answers.iter().all(|answer| *answer == answers[0]),
             "{answers:?}"
         );
-        assert_eq!(proxy.asked.count(), before, "the upstream was asked");
+        assert_eq!(proxy.requests.count(), before, "the upstream got a request");
         let own = proxy
-            .send(ask("/").header("x-session", &id).header(proof, "a=1"))
+            .send(post("/").header("x-session", &id).header(credential, "a=1"))
             .await;
         assert_eq!(own.status(), StatusCode::OK);
     }
 }
 
 #[tokio::test]
-async fn owners_are_whoever_the_user_says() {
+async fn owner_function_replaces_the_credentials() {
     let layer = by_header().owner(|request| {
         request
             .headers
             .get("x-user")
             .map(|user| user.as_bytes().to_vec())
     });
-    let proxy = Proxy::new(layer, opens);
+    let proxy = Proxy::new(layer, opens_session);
     let opened = proxy
         .send(
-            ask("/")
+            post("/")
                 .header("x-user", "ann")
                 .header("authorization", "old"),
         )
         .await;
     let id = header(&opened, "x-session").unwrap();
-    let as_who = |user: &str| {
-        ask("/")
+    let by_user = |user: &str| {
+        post("/")
             .header("x-session", &id)
             .header("x-user", user)
             .header("authorization", "new")
     };
-    assert_eq!(proxy.send(as_who("ann")).await.status(), StatusCode::OK);
+    assert_eq!(proxy.send(by_user("ann")).await.status(), StatusCode::OK);
     assert_eq!(
-        proxy.send(as_who("bob")).await.status(),
+        proxy.send(by_user("bob")).await.status(),
         StatusCode::NOT_FOUND
     );
 }
 
 #[tokio::test]
-async fn nodes_with_one_store_and_one_key_know_each_others_sessions() {
+async fn nodes_with_the_same_store_and_owner_key_share_sessions() {
     let store = MemoryStore::default();
     let node = |key: &str| {
         let layer = SseProxyLayer::new(store.clone()).owner_key(key);
         Proxy::new(
-            layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
-            opens,
+            layer.sessions(SessionMapping::header("x-session")),
+            opens_session,
         )
     };
     let opened = node("key")
-        .send(ask("/").header("authorization", "me"))
+        .send(post("/").header("authorization", "me"))
         .await;
     let id = header(&opened, "x-session").unwrap();
     let again = || {
-        ask("/")
+        post("/")
             .header("x-session", &id)
             .header("authorization", "me")
     };

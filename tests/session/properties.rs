@@ -1,4 +1,4 @@
-//! Sessions under any interleaving of clients, owners, upstream ids, ends and time, against a model that is a list.
+//! Compares sessions with a list as the model, for any interleaving of clients, owners, upstream ids, ends and time.
 
 use std::{
     collections::HashSet,
@@ -26,7 +26,7 @@ enum Op {
     Open {
         owner: u8,
     },
-    /// Uses a session that was opened at some time, by its owner or another.
+    /// Uses an earlier session, as its owner or as another one.
     Use {
         session: usize,
         owner: u8,
@@ -35,12 +35,12 @@ enum Op {
         session: usize,
         owner: u8,
     },
-    /// Takes an upstream's id for a session's.
+    /// Uses the upstream's id of a session.
     Steal {
         session: usize,
         owner: u8,
     },
-    /// The upstream has forgotten the session, and says so.
+    /// The upstream loses the session and answers 404.
     Lose {
         session: usize,
     },
@@ -64,7 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What is done at once, and how much time goes by after it.
+/// Operations that run concurrently, and the seconds to wait after them.
 fn batches() -> impl Strategy<Value = Vec<(Vec<Op>, u64)>> {
     vec(
         (
@@ -79,14 +79,14 @@ struct Opened {
     id: String,
     upstream: String,
     owner: u8,
-    /// `None` once it is over.
+    /// The time of the last use, or `None` if the session has ended.
     seen: Option<Instant>,
 }
 
-/// What the upstream was asked for by whom, and what it has minted.
+/// Checks that requests arrive with an upstream id of their owner, and creates upstream ids.
 #[derive(Default)]
 struct Upstream {
-    minted: Vec<(String, u8)>,
+    created: Vec<(String, u8)>,
     lost: HashSet<String>,
     wrong: Vec<String>,
 }
@@ -101,17 +101,18 @@ impl Upstream {
         let mut response = Response::new(Full::default());
         let id = match request.headers().get("x-session") {
             None => {
-                let number = self.minted.len();
+                let number = self.created.len();
                 let id = format!("UP-{number}");
-                self.minted.push((id.clone(), owner));
-                // For the model, which could not tell otherwise.
-                response.headers_mut().insert("x-minted", number.into());
+                self.created.push((id.clone(), owner));
+                // Lets the model assign the client's id to the upstream's.
+                response.headers_mut().insert("x-created", number.into());
                 id
             }
             Some(id) => {
                 let id = id.to_str().unwrap().to_owned();
-                if !self.minted.contains(&(id.clone(), owner)) {
-                    self.wrong.push(format!("{owner} came through as {id}"));
+                if !self.created.contains(&(id.clone(), owner)) {
+                    self.wrong
+                        .push(format!("a request of owner {owner} has {id}"));
                 }
                 if self.lost.contains(&id) {
                     *response.status_mut() = StatusCode::NOT_FOUND;
@@ -126,7 +127,7 @@ impl Upstream {
     }
 }
 
-/// A store that takes its time, so that calls overlap.
+/// A store that yields a few times before each call, so that calls overlap.
 fn slow(store: MemoryStore) -> impl SessionStore {
     let calls = Arc::new(Mutex::new(0_usize));
     service_fn(move |request: SessionRequest| {
@@ -159,16 +160,16 @@ async fn run(batches: Vec<(Vec<Op>, u64)>) {
 
     for (batch, pause) in batches {
         let mut sent = Vec::new();
-        // Sessions that may be over by the time the others of the batch get there.
+        // Sessions that another request of the batch may end first.
         let mut ending = HashSet::new();
         for op in &batch {
-            let of = |session: &usize| (!model.is_empty()).then(|| session % model.len());
+            let index = |session: &usize| (!model.is_empty()).then(|| session % model.len());
             let at = match op {
                 Op::Open { .. } | Op::Guess { .. } => None,
                 Op::Use { session, .. }
                 | Op::Delete { session, .. }
                 | Op::Steal { session, .. }
-                | Op::Lose { session } => of(session),
+                | Op::Lose { session } => index(session),
             };
             let (owner, id) = match (op, at) {
                 (Op::Open { owner }, _) => (*owner, None),
@@ -225,8 +226,8 @@ async fn run(batches: Vec<(Vec<Op>, u64)>) {
         for ((op, at, owner, _, _), answer) in sent.into_iter().zip(answers) {
             let (head, body) = answer.unwrap().into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            let told = format!("{head:?} {body:?}");
-            assert!(!told.contains("UP-"), "{op:?} was told {told}");
+            let response = format!("{head:?} {body:?}");
+            assert!(!response.contains("UP-"), "{op:?} got {response}");
             let id = head
                 .headers
                 .get("x-session")
@@ -235,8 +236,8 @@ async fn run(batches: Vec<(Vec<Op>, u64)>) {
                 (Op::Open { .. }, _) => {
                     assert_eq!(head.status, StatusCode::OK);
                     let id = id.expect("a new session has an id");
-                    assert!(model.iter().all(|old| old.id != id), "an id came twice");
-                    let upstream = format!("UP-{}", head.headers["x-minted"].to_str().unwrap());
+                    assert!(model.iter().all(|old| old.id != id), "an id was used twice");
+                    let upstream = format!("UP-{}", head.headers["x-created"].to_str().unwrap());
                     model.push(Opened {
                         id,
                         upstream,
@@ -258,24 +259,24 @@ async fn run(batches: Vec<(Vec<Op>, u64)>) {
                         StatusCode::NOT_FOUND
                     };
                     if ending.contains(&at) && alive {
-                        // Whichever came first.
+                        // Either order of the requests of this batch is possible.
                         assert!([StatusCode::OK, StatusCode::NOT_FOUND].contains(&head.status));
                     } else {
                         assert_eq!(head.status, expected, "{op:?}");
                     }
                     if head.status == StatusCode::OK {
-                        assert_eq!(id.as_ref(), Some(&session.id), "another's id");
+                        assert_eq!(id.as_ref(), Some(&session.id), "the id of another session");
                     }
-                    // Whoever asks for a session that is there keeps it.
-                    let there = session.seen.filter(|seen| seen.elapsed() < IDLE);
-                    model[at].seen = there.map(|_| Instant::now());
+                    // A request of any owner extends the session in the store.
+                    let known = session.seen.filter(|seen| seen.elapsed() < IDLE);
+                    model[at].seen = known.map(|_| Instant::now());
                 }
-                (_, None) => unreachable!("there was a session"),
+                (_, None) => unreachable!("these operations have a session"),
             }
         }
         for at in ending {
             let session = &mut model[at];
-            // Its owner has ended it, or was told by the upstream that it is over.
+            // Ended by a DELETE of its owner, or by a 404 of the upstream.
             session.seen = None;
         }
         assert_eq!(upstream.lock().unwrap().wrong, Vec::<String>::new());
@@ -287,7 +288,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_session_is_anybody_elses_in_any_interleaving(batches in batches()) {
+    fn no_owner_gets_a_session_of_another_in_any_interleaving(batches in batches()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -1,4 +1,4 @@
-//! The layer around an upstream that a function plays.
+//! A layer in front of an upstream that is a function.
 
 use std::{
     convert::Infallible,
@@ -15,17 +15,17 @@ use tower_sse_proxy::{
     session::{MemoryStore, Session, SessionMapping, SessionRequest},
 };
 
-/// What an upstream was asked.
+/// The requests that the upstream got.
 #[derive(Clone, Default)]
-pub struct Asked(Arc<Mutex<Vec<Request<()>>>>);
+pub struct UpstreamRequests(Arc<Mutex<Vec<Request<()>>>>);
 
-impl Asked {
+impl UpstreamRequests {
     pub fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
     pub fn last(&self) -> Request<()> {
-        self.0.lock().unwrap().last().expect("asked").clone()
+        self.0.lock().unwrap().last().expect("a request").clone()
     }
 
     pub fn header(&self, name: &str) -> Option<String> {
@@ -34,20 +34,20 @@ impl Asked {
         let value = values
             .next()
             .map(|value| value.to_str().unwrap().to_owned());
-        assert!(values.next().is_none(), "{name} is there twice");
+        assert!(values.next().is_none(), "two {name} headers");
         value
     }
 }
 
-pub type Answered = Response<SseBody<Full<Bytes>>>;
+pub type ProxyResponse = Response<SseBody<Full<Bytes>>>;
 
-pub type Answers = Arc<dyn Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync>;
+pub type AnswerFn = Arc<dyn Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync>;
 
-/// The layer around an upstream that answers by this function.
+/// A layer in front of an upstream that answers by a function.
 pub struct Proxy {
     pub layer: SseProxyLayer,
-    pub asked: Asked,
-    pub answer: Answers,
+    pub requests: UpstreamRequests,
+    pub answer: AnswerFn,
 }
 
 impl Proxy {
@@ -55,19 +55,19 @@ impl Proxy {
         layer: SseProxyLayer,
         answer: impl Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
-        let (asked, answer) = (Asked::default(), Arc::new(answer));
+        let (requests, answer) = (UpstreamRequests::default(), Arc::new(answer));
         Self {
             layer,
-            asked,
+            requests,
             answer,
         }
     }
 
-    pub async fn send(&self, request: http::request::Builder) -> Answered {
-        let (asked, answer) = (self.asked.clone(), Arc::clone(&self.answer));
+    pub async fn send(&self, request: http::request::Builder) -> ProxyResponse {
+        let (requests, answer) = (self.requests.clone(), Arc::clone(&self.answer));
         let upstream = service_fn(move |request: Request<()>| {
             let answer = answer(&request);
-            asked.0.lock().unwrap().push(request);
+            requests.0.lock().unwrap().push(request);
             async { Ok::<_, Infallible>(answer) }
         });
         self.layer
@@ -78,7 +78,7 @@ impl Proxy {
     }
 }
 
-pub fn ask(path: &str) -> http::request::Builder {
+pub fn post(path: &str) -> http::request::Builder {
     Request::post(path)
 }
 
@@ -87,7 +87,7 @@ pub fn header<B>(response: &Response<B>, name: &str) -> Option<String> {
     Some(value.to_str().unwrap().to_owned())
 }
 
-pub async fn text(response: Answered) -> String {
+pub async fn text(response: ProxyResponse) -> String {
     let all = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(all.to_vec()).unwrap()
 }
@@ -105,8 +105,8 @@ pub fn with(
     response
 }
 
-/// Opens a session for who has none, as servers of MCP do.
-pub fn opens(request: &Request<()>) -> Response<Full<Bytes>> {
+/// Answers with the session id of the request, or opens a session, like MCP servers.
+pub fn opens_session(request: &Request<()>) -> Response<Full<Bytes>> {
     let id = request.headers().get("x-session");
     let id = id.map_or("UP-1", |id| id.to_str().unwrap());
     with(answer("fine"), "x-session", id)
@@ -117,8 +117,8 @@ pub fn by_header() -> SseProxyLayer {
         .sessions(SessionMapping::header(HeaderName::from_static("x-session")))
 }
 
-/// Sends one stream through a layer with these rules.
-pub async fn streamed(
+/// Sends a response with this stream through a layer with these rules. Returns the text and the error of the body.
+pub async fn send_stream(
     rules: SessionMapping,
     request: http::request::Builder,
     stream: Script,
@@ -129,15 +129,13 @@ pub async fn streamed(
     rest(response.into_body()).await
 }
 
-/// A layer whose store is this function, and a policy without sessions for paths below /free.
-pub fn stored<F, Fut, E>(ask: F) -> SseProxyLayer
+/// A layer whose store is a function. Requests for paths below `/free` have a policy without sessions.
+pub fn with_store<F, Fut, E>(store: F) -> SseProxyLayer
 where
     F: Fn(SessionRequest) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Option<Session>, E>> + Send + 'static,
     E: Into<tower::BoxError> + 'static,
 {
-    let layer = SseProxyLayer::new(service_fn(ask));
-    crate::support::with_free_paths(
-        layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
-    )
+    let layer = SseProxyLayer::new(service_fn(store));
+    crate::support::with_free_paths(layer.sessions(SessionMapping::header("x-session")))
 }

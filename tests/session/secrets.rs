@@ -1,4 +1,4 @@
-//! Nothing secret is told: not in logs at any level, not in `Debug`, not in errors.
+//! Session ids, credentials and data appear in no log at any level, no `Debug` output and no error.
 
 use std::{
     convert::Infallible,
@@ -52,7 +52,7 @@ fn stream(_: &Request<()>) -> Response<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn no_id_no_proof_and_no_data_is_told() {
+async fn no_secret_is_in_logs_debug_output_or_errors() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("trace"))
@@ -69,7 +69,7 @@ async fn no_id_no_proof_and_no_data_is_told() {
         SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
     let failing = service_fn(|_| async { Err::<Option<Session>, _>("store-canary") });
     let failing = SseProxyLayer::new(failing).sessions(rules());
-    let mut told = vec![shown, format!("{good:?}")];
+    let mut outputs = vec![shown, format!("{good:?}")];
     let mut ids = Vec::new();
     for layer in [
         good,
@@ -91,32 +91,32 @@ async fn no_id_no_proof_and_no_data_is_told() {
                 request = request.header("mcp-session-id", id);
             }
             let service = layer.layer(upstream);
-            told.push(format!("{service:?}"));
+            outputs.push(format!("{service:?}"));
             let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
             id = response.headers().get("mcp-session-id").cloned();
             ids.extend(id.as_ref().map(|id| id.to_str().unwrap().to_owned()));
             let mut body = response.into_body();
-            told.push(format!("{body:?}"));
+            outputs.push(format!("{body:?}"));
             while let Some(frame) = body.frame().await {
                 if let Err(error) = frame {
                     let source = std::error::Error::source(&error).map(ToString::to_string);
-                    told.push(format!("{error} {error:?} {source:?}"));
+                    outputs.push(format!("{error} {error:?} {source:?}"));
                 }
             }
         }
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("the log works"));
-    // What is told is why a stream was cut or refused.
+    // The log says why a stream was cut or a request was rejected.
     for why in [
         "the upstream's endpoint is of another origin",
         "the session store failed",
     ] {
-        assert!(log.contains(why), "nothing of `{why}` in {log}");
+        assert!(log.contains(why), "`{why}` is not in the log: {log}");
     }
     assert!(!ids.is_empty());
-    told.push(log);
-    for text in told {
+    outputs.push(log);
+    for text in outputs {
         for canary in CANARIES {
             assert!(!text.contains(canary), "{canary} in {text}");
         }

@@ -1,4 +1,4 @@
-//! Sessions as they look from outside, on both HTTP versions.
+//! Sessions between real sockets, with HTTP/1.1 and HTTP/2.
 
 use std::{
     convert::Infallible,
@@ -19,7 +19,7 @@ use tower_sse_proxy::{
     session::{MemoryStore, Session, SessionMapping, SessionRequest},
 };
 
-fn ask(path: &str) -> http::request::Builder {
+fn post(path: &str) -> http::request::Builder {
     Request::post(path)
 }
 
@@ -33,7 +33,7 @@ fn mcp() -> SseProxyLayer {
 }
 
 #[tokio::test]
-async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
+async fn hanging_store_gives_503_in_time_and_other_paths_work() {
     for protocol in BOTH {
         let hung = service_fn(|_: SessionRequest| pending::<Result<Option<Session>, Infallible>>());
         let rules = SessionMapping::header(HeaderName::from_static("x-session"))
@@ -45,11 +45,11 @@ async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
         .await;
         let proxy = proxy(layer, upstream).await;
         let begun = Instant::now();
-        // With an id the store is asked before the upstream, without one after it.
-        let with_id = fetch(protocol, proxy, body(ask("/").header("x-session", "some")));
-        let without = fetch(protocol, proxy, body(ask("/")));
+        // With an id, the layer calls the store before the upstream, without one after it.
+        let with_id = fetch(protocol, proxy, body(post("/").header("x-session", "some")));
+        let without = fetch(protocol, proxy, body(post("/")));
         let free = async {
-            let answer = fetch(protocol, proxy, body(ask("/free"))).await;
+            let answer = fetch(protocol, proxy, body(post("/free"))).await;
             (answer, begun.elapsed())
         };
         let (with_id, without, (free, at)) = tokio::join!(with_id, without, free);
@@ -58,28 +58,28 @@ async fn a_store_that_never_answers_is_a_503_in_time_and_other_paths_go_on() {
             (503, 503, 200)
         );
         assert_eq!(without.headers.get("x-session"), None);
-        assert!(at < begun.elapsed(), "it waited for the others");
+        assert!(at < begun.elapsed(), "the free path waited for the store");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_in_a_session_lets_the_upstream_go() {
+async fn client_disconnect_closes_the_upstream_connection() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(mcp(), upstream.address).await;
-        let asking = tokio::spawn(async move { fetch(protocol, proxy, body(ask("/mcp"))).await });
-        // Before the head.
+        let sent = tokio::spawn(async move { fetch(protocol, proxy, body(post("/mcp"))).await });
+        // Before the response head.
         let exchange = upstream.next().await;
-        asking.abort();
+        sent.abort();
         exchange.closed().await;
-        // After it.
-        let asking = tokio::spawn(async move { fetch(protocol, proxy, body(ask("/mcp"))).await });
+        // After the response head.
+        let sent = tokio::spawn(async move { fetch(protocol, proxy, body(post("/mcp"))).await });
         let mut exchange = upstream.next().await;
         exchange
             .write(sse_chunked().replace("\r\n\r\n", "\r\nmcp-session-id: UP-1\r\n\r\n"))
             .await;
         exchange.chunk("data: 1\n\n").await;
-        let mut client = asking.await.unwrap();
+        let mut client = sent.await.unwrap();
         client.expect("data: 1\n\n").await;
         let _connection = client.leave();
         exchange.closed().await;
@@ -87,32 +87,32 @@ async fn a_client_that_leaves_while_in_a_session_lets_the_upstream_go() {
 }
 
 #[tokio::test]
-async fn an_endpoint_in_pieces_is_of_our_own_and_leads_to_the_upstreams() {
+async fn endpoint_event_in_pieces_is_mapped_to_the_upstream_url() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(mcp(), upstream.address).await;
         let get = Request::get("/m/sse").body(Bytes::new()).unwrap();
-        let asking = tokio::spawn(async move { fetch(protocol, proxy, get).await });
+        let sent = tokio::spawn(async move { fetch(protocol, proxy, get).await });
         let mut stream = upstream.next().await;
         stream.write(sse_chunked()).await;
-        let mut client = asking.await.unwrap();
+        let mut client = sent.await.unwrap();
         let event = "event: endpoint\ndata: messages/UP-1?session_id=UP-1\n\n";
         for piece in event.as_bytes().chunks(1) {
             stream.chunk(piece).await;
         }
-        let told = client.until("\n\n").await;
-        let told = String::from_utf8(told.to_vec()).unwrap();
-        let path = told
+        let text = client.until("\n\n").await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        let path = text
             .strip_prefix("event: endpoint\ndata: ")
             .unwrap()
             .trim_end();
         assert!(
             path.starts_with("/m/sse?sessionId=") && !path.contains("UP-1"),
-            "{told}"
+            "{text}"
         );
 
-        let post = body(ask(path));
-        let asking = tokio::spawn(async move { fetch(protocol, proxy, post).await });
+        let to_endpoint = body(post(path));
+        let sent = tokio::spawn(async move { fetch(protocol, proxy, to_endpoint).await });
         let mut exchange = upstream.next().await;
         assert!(
             exchange
@@ -124,9 +124,9 @@ async fn an_endpoint_in_pieces_is_of_our_own_and_leads_to_the_upstreams() {
         assert_eq!(exchange.body().await, "{}");
         let accepted = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         exchange.write(accepted).await;
-        assert_eq!(asking.await.unwrap().status, 202);
+        assert_eq!(sent.await.unwrap().status, 202);
 
-        // The stream is the session. It is forgotten behind the client's back, so the upstream may still be asked.
+        // The session ends with its stream. A task removes it later, so the upstream may still get requests.
         let _connection = client.leave();
         stream.closed().await;
         tokio::spawn(async move {
@@ -134,12 +134,12 @@ async fn an_endpoint_in_pieces_is_of_our_own_and_leads_to_the_upstreams() {
                 upstream.next().await.write(accepted).await;
             }
         });
-        soon(async { while fetch(protocol, proxy, body(ask(path))).await.status != 404 {} }).await;
+        soon(async { while fetch(protocol, proxy, body(post(path))).await.status != 404 {} }).await;
     }
 }
 
 #[tokio::test]
-async fn no_id_gets_out_in_the_trailers() {
+async fn session_id_is_removed_from_trailers() {
     for (mime, version) in [
         ("text/event-stream", "2025-11-25"),
         ("text/event-stream", "2026-07-28"),
@@ -152,8 +152,8 @@ async fn no_id_gets_out_in_the_trailers() {
         ))
         .await;
         let proxy = proxy(mcp(), upstream).await;
-        let request = body(ask("/mcp").header("mcp-protocol-version", version));
-        // On HTTP/1 only what a `Trailer` field names is sent, and only to who asks for trailers.
+        let request = body(post("/mcp").header("mcp-protocol-version", version));
+        // HTTP/1.1 sends only trailers that a `Trailer` field names, and only to clients with `TE: trailers`.
         let answer = fetch(Protocol::Http2, proxy, request).await;
         let (data, ended) = answer.rest().await;
         assert_eq!(data, "data: 1\n\n");
@@ -169,40 +169,43 @@ async fn no_id_gets_out_in_the_trailers() {
 }
 
 #[tokio::test]
-async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
+async fn wrong_origin_or_host_gets_403_and_never_reaches_the_upstream() {
     for protocol in BOTH {
         let upstream = Upstream::start().await;
         let address = upstream.address;
         let answering = Upstream::answering(sse("data: 1\n\n")).await;
         let check = |host: &str| OriginCheckLayer::new([host], ["http://app.example:3000/"]);
-        // As a layer of its own, and in the profile.
-        let alone = serve(check("test").layer(forward(answering))).await;
+        // The check as a separate layer, and the check in the profile.
+        let as_layer = serve(check("test").layer(forward(answering))).await;
         let mcp = Mcp::new(Policy::default()).check(check("test"));
-        let within = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
-        let within = proxy(within, answering).await;
-        let refusing = serve(check("test").layer(forward(address))).await;
-        let elsewhere = serve(check("test:80").layer(forward(address))).await;
-        assert_eq!(fetch(protocol, elsewhere, body(ask("/"))).await.status, 403);
-        for proxy in [alone, within] {
+        let in_profile = SseProxyLayer::default().policy(move |request, _| mcp.policy(request));
+        let in_profile = proxy(in_profile, answering).await;
+        let rejecting = serve(check("test").layer(forward(address))).await;
+        let other_port = serve(check("test:80").layer(forward(address))).await;
+        assert_eq!(
+            fetch(protocol, other_port, body(post("/"))).await.status,
+            403
+        );
+        for proxy in [as_layer, in_profile] {
             for (name, value, what) in [
                 ("origin", "null", "origin"),
                 ("host", "evil.example", "host"),
             ] {
-                // A client of HTTP/1 here sends a host of its own, so that this is the second one.
-                let refused = fetch(protocol, proxy, body(ask("/").header(name, value))).await;
-                assert_eq!(refused.status, 403);
-                let (text, _) = refused.rest().await;
+                // With HTTP/1.1 the client adds its own `Host` header, so that there are two.
+                let rejected = fetch(protocol, proxy, body(post("/").header(name, value))).await;
+                assert_eq!(rejected.status, 403);
+                let (text, _) = rejected.rest().await;
                 assert!(String::from_utf8_lossy(&text).contains(what), "{text:?}");
             }
-            let fine = fetch(protocol, proxy, body(ask("/"))).await;
-            assert_eq!(fine.status, 200);
-            let fine = fetch(
+            let accepted = fetch(protocol, proxy, body(post("/"))).await;
+            assert_eq!(accepted.status, 200);
+            let accepted = fetch(
                 protocol,
                 proxy,
-                body(ask("/").header("origin", "http://app.example:3000")),
+                body(post("/").header("origin", "http://app.example:3000")),
             )
             .await;
-            assert_eq!(fine.status, 200);
+            assert_eq!(accepted.status, 200);
         }
         for origin in [
             "http://evil.example",
@@ -215,17 +218,17 @@ async fn origins_and_hosts_are_checked_as_a_whole_and_before_the_upstream() {
             "null",
             "",
         ] {
-            let request = body(ask("/").header("origin", origin));
+            let request = body(post("/").header("origin", origin));
             assert_eq!(
-                fetch(protocol, refusing, request).await.status,
+                fetch(protocol, rejecting, request).await.status,
                 403,
                 "{origin}"
             );
         }
-        let twice = ask("/")
+        let twice = post("/")
             .header("origin", "http://app.example:3000")
             .header("origin", "http://evil.example");
-        assert_eq!(fetch(protocol, refusing, body(twice)).await.status, 403);
+        assert_eq!(fetch(protocol, rejecting, body(twice)).await.status, 403);
         assert_eq!(upstream.requests(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! A store that fails, hangs or answers wrongly.
+//! Session stores that fail, hang or give wrong answers.
 
 use std::{
     convert::Infallible,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::proxy::{Proxy, ask, by_header, header, opens, stored, text};
+use crate::proxy::{Proxy, by_header, header, opens_session, post, text, with_store};
 use crate::support::{Script, event_stream, rest};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -20,36 +20,42 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_keep_its_promises_is_a_503_and_nobody_elses_trouble() {
-    let hung = Proxy::new(stored(|_| pending::<Result<_, Infallible>>()), opens);
-    let failing = Proxy::new(
-        stored(|_| async { Err::<Option<Session>, _>("UP-1 is secret") }),
-        opens,
+async fn faulty_store_gives_503_and_does_not_affect_other_paths() {
+    let hung = Proxy::new(
+        with_store(|_| pending::<Result<_, Infallible>>()),
+        opens_session,
     );
-    let full = Proxy::new(stored(|_| async { Ok::<_, Infallible>(None) }), opens);
+    let failing = Proxy::new(
+        with_store(|_| async { Err::<Option<Session>, _>("UP-1 is secret") }),
+        opens_session,
+    );
+    let full = Proxy::new(
+        with_store(|_| async { Ok::<_, Infallible>(None) }),
+        opens_session,
+    );
     let panicking = Proxy::new(
-        stored(|request| async move {
-            panic!("asked for {request:?}");
-            #[allow(unreachable_code, reason = "says of what type the answer would be")]
+        with_store(|request| async move {
+            panic!("request {request:?}");
+            #[allow(unreachable_code, reason = "the type of the answer")]
             Ok::<_, Infallible>(None)
         }),
-        opens,
+        opens_session,
     );
-    // Each gets what another one has asked for.
+    // A store that answers with the session of another request.
     let mixing = Proxy::new(
-        stored(|request| async move {
-            let whose = match request {
+        with_store(|request| async move {
+            let session = match request {
                 SessionRequest::Bind(new) => {
                     NewSession::new(UpstreamSessionId::new("UP-2"), new.owner)
                 }
                 _ => NewSession::new(UpstreamSessionId::new("UP-1"), Owner::ANONYMOUS),
             };
-            let session = Session::new(SessionId::random(), whose, SystemTime::now());
+            let session = Session::new(SessionId::random(), session, SystemTime::now());
             Ok::<_, Infallible>(Some(session))
         }),
-        opens,
+        opens_session,
     );
-    for (proxy, knows) in [
+    for (proxy, answers_lookups) in [
         (hung, false),
         (failing, false),
         (full, true),
@@ -57,37 +63,41 @@ async fn a_store_that_does_not_keep_its_promises_is_a_503_and_nobody_elses_troub
         (mixing, false),
     ] {
         let begun = tokio::time::Instant::now();
-        let response = proxy.send(ask("/")).await;
+        let response = proxy.send(post("/")).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(header(&response, "x-session"), None);
         assert!(!text(response).await.contains("UP-1"));
         assert!(begun.elapsed() <= Duration::from_secs(2));
-        let response = proxy.send(ask("/").header("x-session", "some")).await;
-        let expected = if knows {
+        let response = proxy.send(post("/").header("x-session", "some")).await;
+        let expected = if answers_lookups {
             StatusCode::NOT_FOUND
         } else {
             StatusCode::SERVICE_UNAVAILABLE
         };
         assert_eq!(response.status(), expected);
-        assert_eq!(proxy.asked.count(), 1, "the upstream was asked");
-        assert_eq!(proxy.send(ask("/free")).await.status(), StatusCode::OK);
+        assert_eq!(
+            proxy.requests.count(),
+            1,
+            "the upstream got a second request"
+        );
+        assert_eq!(proxy.send(post("/free")).await.status(), StatusCode::OK);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_store_holds_no_permit() {
+async fn request_that_waits_for_the_store_holds_no_permit() {
     let upstream = ServiceBuilder::new()
         .concurrency_limit(1)
         .service(service_fn(|request: Request<()>| async move {
-            Ok::<_, Infallible>(opens(&request))
+            Ok::<_, Infallible>(opens_session(&request))
         }));
-    let mut proxy = stored(|_| pending::<Result<_, Infallible>>()).layer(upstream);
-    let waiting = ask("/").header("x-session", "some").body(()).unwrap();
+    let mut proxy = with_store(|_| pending::<Result<_, Infallible>>()).layer(upstream);
+    let waiting = post("/").header("x-session", "some").body(()).unwrap();
     let waiting = proxy.ready().await.unwrap().call(waiting);
     let mut waiting = Box::pin(waiting);
     assert!(futures_util::poll!(&mut waiting).is_pending());
-    // The one permit there is goes to whoever asks next.
-    let free = proxy.clone().oneshot(ask("/free").body(()).unwrap());
+    // The next request gets the only permit.
+    let free = proxy.clone().oneshot(post("/free").body(()).unwrap());
     let free = crate::support::soon(free).await.unwrap();
     assert_eq!(free.status(), StatusCode::OK);
     drop(free);
@@ -98,22 +108,22 @@ async fn who_waits_for_a_store_holds_no_permit() {
 }
 
 #[tokio::test]
-async fn a_layer_in_a_session_still_needs_its_service_to_be_ready() {
-    // The service inside is one that panics when it is called before it is ready.
+async fn service_of_a_session_request_is_ready_before_the_call() {
+    // The mock service panics if it is called before it is ready.
     let (service, mut handle) = tower_test::mock::pair::<Request<()>, Response<Full<Bytes>>>();
     let answer = tokio::spawn(
         by_header()
             .layer(service)
-            .oneshot(ask("/").body(()).unwrap()),
+            .oneshot(post("/").body(()).unwrap()),
     );
     handle.allow(1);
     let (request, respond) = handle.next_request().await.unwrap();
-    respond.send_response(opens(&request));
+    respond.send_response(opens_session(&request));
     assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_store_that_fails_in_a_stream_cuts_it() {
+async fn store_failure_inside_a_stream_cuts_it() {
     let layer = SseProxyLayer::new(service_fn(|_| async { Err::<Option<Session>, _>("no") }))
         .sessions(SessionMapping::none().in_endpoint());
     let stream = Script::of(["data: 1\n\nevent: endpoint\ndata: /messages\n\n"]);

@@ -1,4 +1,4 @@
-//! Every store keeps what a store promises, alone and in tower's wrappings.
+//! Each store of the crate passes `session::testing`, alone and wrapped in tower's middleware.
 
 use std::{
     future::{Ready, ready},
@@ -14,7 +14,7 @@ use tower_sse_proxy::session::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_memory_store_keeps_its_promises() {
+async fn memory_store_passes() {
     let store = MemoryStore::default();
     testing::core(store.clone()).await;
     testing::stateful(store.clone()).await;
@@ -22,7 +22,7 @@ async fn a_memory_store_keeps_its_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_memory_store_keeps_them_for_many_at_once() {
+async fn memory_store_passes_concurrent_runs() {
     let store = MemoryStore::default();
     let mut runs = Vec::new();
     for _ in 0..4 {
@@ -35,40 +35,40 @@ async fn a_memory_store_keeps_them_for_many_at_once() {
 }
 
 #[tokio::test]
-async fn a_wrapped_memory_store_keeps_them_too() {
+async fn memory_store_in_tower_middleware_passes() {
     let [a, b, c, d, e, f] = [(); 6].map(|()| MemoryStore::default());
     testing::stateful(timed(a)).await;
     testing::stateful(limited(b)).await;
     testing::stateful(retried(c)).await;
     testing::stateful(buffered(d)).await;
-    testing::stateful(a_function(e)).await;
-    testing::stateful(buffered(timed(limited(retried(a_function(f)))))).await;
+    testing::stateful(as_function(e)).await;
+    testing::stateful(buffered(timed(limited(retried(as_function(f)))))).await;
     wrapped(MemoryStore::default()).await;
 }
 
 #[tokio::test]
-async fn a_sealed_store_keeps_what_every_store_promises() {
+async fn sealed_store_passes() {
     let store = SealedStore::new(SealedKey::generate());
     testing::core(store.clone()).await;
     testing::core(store.decryption_key(SealedKey::generate())).await;
 }
 
 #[tokio::test]
-async fn a_wrapped_sealed_store_keeps_it_too() {
+async fn sealed_store_in_tower_middleware_passes() {
     wrapped(SealedStore::new(SealedKey::generate())).await;
 }
 
-/// In each of tower's wrappings, and in all of them at once.
+/// Runs the core tests with each middleware, and with all of them together.
 async fn wrapped(store: impl SessionStore) {
     testing::core(timed(store.clone())).await;
     testing::core(limited(store.clone())).await;
     testing::core(retried(store.clone())).await;
     testing::core(buffered(store.clone())).await;
-    testing::core(a_function(store.clone())).await;
-    testing::core(buffered(timed(limited(retried(a_function(store)))))).await;
+    testing::core(as_function(store.clone())).await;
+    testing::core(buffered(timed(limited(retried(as_function(store)))))).await;
 }
 
-/// Boxed, since tower's buffer wants an error that it can share.
+/// Boxed, because tower's buffer needs an error that it can share.
 type Store = BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>;
 
 fn boxed(store: impl SessionStore) -> Store {
@@ -85,7 +85,7 @@ fn limited(store: impl SessionStore) -> impl SessionStore {
 }
 
 fn retried(store: impl SessionStore) -> impl SessionStore {
-    ServiceBuilder::new().retry(Again(2)).service(store)
+    ServiceBuilder::new().retry(Retry(2)).service(store)
 }
 
 fn buffered(store: impl SessionStore) -> impl SessionStore {
@@ -93,15 +93,15 @@ fn buffered(store: impl SessionStore) -> impl SessionStore {
     ServiceBuilder::new().layer(buffer).service(boxed(store))
 }
 
-fn a_function(store: impl SessionStore) -> impl SessionStore {
+fn as_function(store: impl SessionStore) -> impl SessionStore {
     service_fn(move |request| store.clone().oneshot(request))
 }
 
-/// So often, whatever the error is.
+/// Retries a failed request this many times.
 #[derive(Clone)]
-struct Again(usize);
+struct Retry(usize);
 
-impl<Res, E> Policy<SessionRequest, Res, E> for Again {
+impl<Res, E> Policy<SessionRequest, Res, E> for Retry {
     type Future = Ready<()>;
 
     fn retry(&mut self, _: &mut SessionRequest, result: &mut Result<Res, E>) -> Option<Ready<()>> {

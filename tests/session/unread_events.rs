@@ -17,7 +17,7 @@ async fn endpoint_event_passes_unchanged_without_an_endpoint_rule() {
 }
 
 #[tokio::test]
-async fn unknown_content_coding_passes_where_no_rule_reads_events() {
+async fn unknown_content_coding_passes_if_no_rule_reads_events() {
     let mut stream = event_stream(Script::of(["coded"]));
     stream
         .headers_mut()
