@@ -111,7 +111,7 @@ async fn one_owner_has_only_so_many_streams_without_a_client() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, true, false, false]);
 }
@@ -133,8 +133,8 @@ async fn a_stream_ends_at_its_total_age_though_a_client_resumes_it_every_minute(
             let mut resumed = front.send(get("/r/a").header("last-event-id", &id)).await;
             id = resumed.events(1).await.1;
         }
-        assert!(!feed.is_let_go().await);
+        assert!(!feed.is_dropped().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(feed.is_let_go().await, "{arguments:?}");
+        assert!(feed.is_dropped().await, "{arguments:?}");
     }
 }

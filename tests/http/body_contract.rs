@@ -3,7 +3,7 @@
 
 use std::future::pending;
 
-use crate::support::{Script, Step, pass, witnessed};
+use crate::support::{Script, Step, pass, witnessed_layer};
 use futures_util::FutureExt;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -58,7 +58,7 @@ async fn the_contract_of_a_body_is_kept() {
     let large: &'static str = "x".repeat(2000).leak();
     for layer in [
         SseProxyLayer::default().max_event_bytes(1000),
-        witnessed().0,
+        witnessed_layer().0,
     ] {
         for (steps, out, failed) in [
             (vec![], "", None),
@@ -98,7 +98,7 @@ async fn the_contract_of_a_body_is_kept() {
             Some(ErrorKind::InterceptorPanicked),
         ),
     ] {
-        let (all, error) = keeps_the_contract(&witnessed().0, Script::of([text, one])).await;
+        let (all, error) = keeps_the_contract(&witnessed_layer().0, Script::of([text, one])).await;
         assert_eq!((&*all, error), (out.as_bytes(), failed));
     }
 }
@@ -108,7 +108,7 @@ async fn the_upstream_is_gone_before_the_client_knows_of_the_end() {
     for text in ["data: end\n\n", "data: fail\n\n"] {
         let script = Script::of([text]).then(Step::Never);
         let taken = script.taken();
-        let (layer, [mut notes, _]) = witnessed();
+        let (layer, [mut notes, _]) = witnessed_layer();
         let mut body = pass(&layer, script).await;
         while !taken.is_dropped() {
             let frame = body.frame().await;
@@ -123,7 +123,7 @@ async fn the_upstream_is_gone_before_the_client_knows_of_the_end() {
 async fn an_error_leaves_the_server_time_to_send_what_came_before() {
     for (layer, text) in [
         (SseProxyLayer::default(), "data: 1\n\n"),
-        (witnessed().0, "data: 1\n\ndata: fail\n\n"),
+        (witnessed_layer().0, "data: 1\n\ndata: fail\n\n"),
     ] {
         let script = Script::of([text]).then(Step::Error);
         let mut body = pass(&layer, script).await;
@@ -154,7 +154,7 @@ async fn the_upstream_is_gone_while_an_interceptor_still_looks_for_its_last_word
     for text in ["data: end\n\n", "data: fail\n\n"] {
         let script = Script::of([text]).then(Step::Never);
         let taken = script.taken();
-        let layer = witnessed()
+        let layer = witnessed_layer()
             .0
             .intercept(|_: &StreamHead<'_>| Some(Speechless));
         let mut body = pass(&layer, script).await;

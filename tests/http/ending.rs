@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    BOTH, Ended, Exchange, Note, Protocol, Read, Upstream, get, proxy, sse_chunked, witnessed,
+    BOTH, Ended, Exchange, Note, Protocol, Read, Upstream, get, proxy, sse_chunked, witnessed_layer,
 };
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -66,7 +66,7 @@ async fn the_last_event_before_a_cut_arrives_and_the_cut_looks_cut() {
         Deed::Finish("data: 1\n\ndata: panic\n\ndata: 2\n\n"),
     ] {
         for protocol in BOTH {
-            let (body, ended) = seen(witnessed().0, protocol, deed).await;
+            let (body, ended) = seen(witnessed_layer().0, protocol, deed).await;
             assert_eq!(body, "data: 1\n\n", "{deed:?} {protocol:?}");
             assert_eq!(ended, Ended::Cut, "{deed:?} {protocol:?}");
         }
@@ -118,7 +118,7 @@ async fn the_last_event_before_a_cut_arrives_from_a_busy_server_too() {
         let together = BOTH.repeat(10);
         let together = together
             .into_iter()
-            .map(|protocol| tokio::spawn(seen(witnessed().0, protocol, deed)));
+            .map(|protocol| tokio::spawn(seen(witnessed_layer().0, protocol, deed)));
         for (body, ended) in try_join_all(together).await.unwrap() {
             assert_eq!((&*body, ended), (&b"data: 1\n\n"[..], Ended::Cut));
         }
@@ -129,7 +129,7 @@ async fn the_last_event_before_a_cut_arrives_from_a_busy_server_too() {
 async fn an_upstream_that_resets_its_connection_looks_cut() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let upstream = async {
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;
@@ -168,7 +168,7 @@ async fn every_interceptor_is_told_once_how_the_stream_ended() {
         ),
     ] {
         for protocol in BOTH {
-            let (layer, mut notes) = witnessed();
+            let (layer, mut notes) = witnessed_layer();
             let (_, ended) = seen(layer, protocol, deed).await;
             assert_eq!(
                 ended.is_clean(),
@@ -242,7 +242,7 @@ async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
         "\u{feff}data: 1\r",
         "da",
     ] {
-        for layer in [SseProxyLayer::default(), witnessed().0] {
+        for layer in [SseProxyLayer::default(), witnessed_layer().0] {
             let (body, ended) = seen(layer, Protocol::Http1, Deed::Finish(text)).await;
             assert_eq!(body, text);
             assert!(ended.is_clean());
@@ -264,7 +264,7 @@ async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
 
 #[tokio::test]
 async fn a_stream_can_go_on_without_an_event_that_is_too_large() {
-    let (layer, [mut notes, _]) = witnessed();
+    let (layer, [mut notes, _]) = witnessed_layer();
     let layer = layer.oversized_event(OversizedEvent::Discard);
     let mut upstream = Upstream::start().await;
     let proxy = proxy(layer, upstream.address).await;
@@ -290,7 +290,7 @@ async fn a_stream_can_go_on_without_an_event_that_is_too_large() {
 async fn a_stream_that_an_interceptor_ends_lets_the_upstream_go_at_once() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let upstream = async {
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;

@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Mutex};
 
-use crate::support::{BOTH, Note, Upstream, get, proxy, soon, sse_chunked, witnessed};
+use crate::support::{BOTH, Note, Upstream, get, proxy, soon, sse_chunked, witnessed_layer};
 use tokio::{
     sync::oneshot,
     time::{Duration, timeout},
@@ -13,7 +13,7 @@ use tower_sse_proxy::{Event, intercept::Verdict};
 async fn a_client_that_leaves_is_an_end_too_and_lets_the_upstream_go() {
     for protocol in BOTH {
         for (events, allowed) in [("", ""), ("data: 1\n\n", "data: 1\n\n"), ("data: half", "")] {
-            let (layer, mut notes) = witnessed();
+            let (layer, mut notes) = witnessed_layer();
             let mut upstream = Upstream::start().await;
             let proxy = proxy(layer, upstream.address).await;
             let asking = tokio::spawn(async move { get(protocol, proxy).await });
@@ -37,7 +37,7 @@ async fn a_client_that_leaves_is_an_end_too_and_lets_the_upstream_go() {
 async fn a_client_that_leaves_before_the_head_lets_the_upstream_go() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let asking = tokio::spawn(async move { get(protocol, proxy).await });
         let exchange = upstream.next().await;
         asking.abort();
@@ -48,7 +48,7 @@ async fn a_client_that_leaves_before_the_head_lets_the_upstream_go() {
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_of_a_deferral_drops_the_question() {
     for protocol in BOTH {
-        let (layer, mut notes) = witnessed();
+        let (layer, mut notes) = witnessed_layer();
         let (asked, was_asked) = oneshot::channel();
         let (kept, dropped) = oneshot::channel::<()>();
         let tokens = Mutex::new(Some((asked, kept)));
@@ -85,7 +85,7 @@ async fn nobody_who_reads_nothing_makes_the_upstream_run_on() {
     const MOST: usize = 64 << 20;
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let asking = tokio::spawn(async move { get(protocol, proxy).await });
         let mut exchange = upstream.next().await;
         exchange.write(sse_chunked()).await;

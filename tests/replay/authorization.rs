@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    origin::{after, get, settle, with},
+    origin::{after, get, layer_with, settle},
     staged,
 };
 use futures_util::future::BoxFuture;
@@ -60,7 +60,7 @@ const REFUSED: [(&str, u16); 7] = [
 #[tokio::test(start_paused = true)]
 async fn a_service_that_hangs_or_panics_refuses_the_client_and_harms_no_other() {
     let (replay, _) = authorizing(Replay::default());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -77,7 +77,9 @@ async fn a_service_that_hangs_or_panics_refuses_the_client_and_harms_no_other() 
 #[tokio::test(start_paused = true)]
 async fn the_time_limit_can_be_set() {
     let (replay, _) = authorizing(Replay::default());
-    let (front, mut origin) = staged(&with(replay.authorize_timeout(Duration::from_millis(10))));
+    let (front, mut origin) = staged(&layer_with(
+        replay.authorize_timeout(Duration::from_millis(10)),
+    ));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -96,7 +98,7 @@ fn sharing() -> Replay {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
     let (replay, asked) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut first, mut feed) = front
         .open(&mut origin, get("/a").header("x-do", "401"))
         .await;
@@ -117,7 +119,7 @@ async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_would_wait_for_the_head_is_asked_about() {
     let (replay, asked) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let send = |what: &'static str| {
         let front = front.clone();
         tokio::spawn(async move { front.send(get("/a").header("x-do", what)).await })
@@ -139,7 +141,7 @@ async fn a_client_that_would_wait_for_the_head_is_asked_about() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_client_does_not_keep_a_stream_without_clients_alive() {
     let (replay, _) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (first, mut feed) = front.open(&mut origin, get("/a")).await;
     drop(first);
     for _ in 0..3 {
@@ -147,7 +149,7 @@ async fn a_refused_client_does_not_keep_a_stream_without_clients_alive() {
         let refused = front.send(get("/a").header("x-do", "401")).await;
         assert_eq!(refused.status, 401);
     }
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
     tokio::time::advance(Duration::from_secs(4)).await;
-    assert!(feed.is_let_go().await, "61 s without a client");
+    assert!(feed.is_dropped().await, "61 s without a client");
 }

@@ -4,7 +4,7 @@ use http::{Method, Request};
 
 use crate::support::{
     data,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use tower_sse_proxy::{
@@ -49,7 +49,7 @@ async fn get_is_answered_204_and_any_other_method_with_an_empty_body() {
     for (name, blocks) in ENDINGS {
         for begun in [Method::GET, Method::POST, Method::PUT] {
             for present in [true, false] {
-                let (front, mut origin) = staged(&kept());
+                let (front, mut origin) = staged(&recording_layer());
                 let request = Request::builder().method(begun.clone());
                 let (mut client, mut feed) = front.open(&mut origin, request).await;
                 for block in blocks {
@@ -100,7 +100,7 @@ async fn get_is_answered_204_and_any_other_method_with_an_empty_body() {
 
 #[tokio::test(start_paused = true)]
 async fn client_that_missed_events_gets_them_first() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
     feed.end();
@@ -126,7 +126,7 @@ async fn interceptors_learn_of_the_end_when_it_comes() {
             self.0.take().into()
         }
     }
-    let layer = kept().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
+    let layer = recording_layer().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
@@ -142,7 +142,7 @@ async fn interceptors_learn_of_the_end_when_it_comes() {
 async fn stream_that_is_shared_ends_for_all_its_clients() {
     for join in [StartAt::Live, StartAt::Oldest] {
         let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
-        let layer = with(Replay::default().share_by(share).share_from(join));
+        let layer = layer_with(Replay::default().share_by(share).share_from(join));
         let (front, mut origin) = staged(&layer);
         let (mut one, mut feed) = front.open(&mut origin, get("/")).await;
         let mut two = front.send(get("/")).await;
@@ -160,7 +160,7 @@ async fn stream_that_is_shared_ends_for_all_its_clients() {
 #[tokio::test(start_paused = true)]
 async fn end_that_is_no_longer_kept_is_a_gap_and_then_204() {
     let replay = Replay::default().retention(Retention::default().bytes(1000));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -184,7 +184,7 @@ async fn break_after_the_terminal_event_is_a_clean_end() {
         "data: {\"type\":\"response.incomplete\",\"response\":{}}\n\n",
         "data: {\"type\":\"response.failed\",\"response\":{}}\n\n",
     ] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send(terminal).await;
         let (_, id) = client.events(1).await;
@@ -199,7 +199,7 @@ async fn break_after_the_terminal_event_is_a_clean_end() {
 
 #[tokio::test(start_paused = true)]
 async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: half").await;
     let (_, id) = client.events(1).await;
@@ -212,7 +212,7 @@ async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
-    let layer = with(Replay::default().continue_after_end(true));
+    let layer = layer_with(Replay::default().continue_after_end(true));
     let (front, mut origin) = staged(&layer);
     for ids in [true, false] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

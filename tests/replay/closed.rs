@@ -7,7 +7,7 @@ use tower_sse_proxy::{
 };
 
 use crate::support::{
-    origin::{after, continuing, get, kept, settle, with},
+    origin::{after, continuing_layer, get, layer_with, recording_layer, settle},
     staged,
 };
 
@@ -23,7 +23,7 @@ fn mine(request: http::request::Builder) -> http::request::Builder {
 async fn get_is_answered_204_and_any_other_method_410() {
     for gap in [Gap::Event, Gap::Status(StatusCode::BAD_REQUEST)] {
         for begun in [Method::GET, Method::POST] {
-            let layer = with(Replay::default().on_gap(gap));
+            let layer = layer_with(Replay::default().on_gap(gap));
             let (front, mut origin) = staged(&layer);
             let request = Request::builder().method(begun);
             let (mut client, mut feed) = front.open(&mut origin, request).await;
@@ -31,7 +31,7 @@ async fn get_is_answered_204_and_any_other_method_410() {
             let (_, first) = client.events(1).await;
             let (_, last) = client.events(2).await;
             assert!(layer.abort(token(&last)));
-            assert!(feed.is_let_go().await);
+            assert!(feed.is_dropped().await);
             assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
             for id in [&first, &last] {
                 // A client that has missed events does not get them either: it was told to stop.
@@ -59,7 +59,7 @@ async fn get_is_answered_204_and_any_other_method_410() {
 #[tokio::test(start_paused = true)]
 async fn it_stays_closed_whatever_state_it_was_closed_in() {
     for state in ["live", "detached", "ended", "broken"] {
-        let layer = continuing();
+        let layer = continuing_layer();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
@@ -80,7 +80,7 @@ async fn it_stays_closed_whatever_state_it_was_closed_in() {
 
 #[tokio::test(start_paused = true)]
 async fn ids_of_closed_streams_are_unknown_to_other_owners_and_at_other_targets() {
-    let (layer, unknown) = (kept(), "0123456789abcdef0123456789abcdef.0.1");
+    let (layer, unknown) = (recording_layer(), "0123456789abcdef0123456789abcdef.0.1");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, mine(get("/"))).await;
     feed.events(0..1).await;
@@ -128,11 +128,11 @@ async fn succeeded(
 #[tokio::test(start_paused = true)]
 async fn closing_a_stream_closes_those_that_follow_on_it_and_those_that_it_follows_on() {
     for by_old in [true, false] {
-        let layer = kept();
+        let layer = recording_layer();
         let (front, mut origin) = staged(&layer);
         let (old, new, mut feed) = succeeded(&front, &mut origin).await;
         assert!(layer.abort(token(if by_old { &old } else { &new })));
-        assert!(feed.is_let_go().await, "{by_old}");
+        assert!(feed.is_dropped().await, "{by_old}");
         for id in [&old, &new] {
             assert_eq!(front.send(after(id)).await.status, 204, "{by_old}");
         }
@@ -143,7 +143,7 @@ async fn closing_a_stream_closes_those_that_follow_on_it_and_those_that_it_follo
 #[tokio::test(start_paused = true)]
 async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_closed() {
     for how in ["suspended", "given up"] {
-        let layer = continuing();
+        let layer = continuing_layer();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
@@ -160,7 +160,7 @@ async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_
             call.stream()
         });
         assert_eq!(answer.status, 204, "{how}");
-        assert!(feed.is_let_go().await, "{how}");
+        assert!(feed.is_dropped().await, "{how}");
         assert_eq!(front.send(after(&id)).await.status, 204, "{how}");
         assert!(origin.is_idle().await);
     }
@@ -170,7 +170,7 @@ async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_
 async fn clients_that_wait_for_their_turn_do_not_open_a_closed_stream_again() {
     let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
     let replay = Replay::default().continue_after_end(true).share_by(share);
-    let layer = with(replay);
+    let layer = layer_with(replay);
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -189,6 +189,6 @@ async fn clients_that_wait_for_their_turn_do_not_open_a_closed_stream_again() {
     for client in waiting {
         assert_eq!(client.await.unwrap(), 204);
     }
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     assert!(origin.is_idle().await);
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{
     Note, data,
-    origin::{after, continuing, get, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, settle},
     staged, witness,
 };
 use http::{Request, StatusCode};
@@ -11,7 +11,7 @@ use tower_sse_proxy::{ErrorKind, Event, intercept::Verdict, replay::Replay};
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_stream() {
     let (witness, mut notes) = witness();
-    let (front, mut origin) = staged(&continuing().intercept(witness));
+    let (front, mut origin) = staged(&continuing_layer().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     feed.end();
@@ -55,7 +55,7 @@ async fn an_upstream_that_ends_without_being_done_is_asked_to_go_on_in_the_same_
 async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
     let long = "7".repeat(10_000);
     for id in ["a b", "\u{e9}\u{1f980}", "\"7\", 8", "7\t8", &long] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(format!("id: {id}\ndata: 0\n\n")).await;
         feed.end();
@@ -68,7 +68,7 @@ async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
         asking.abort();
     }
     // What no header can carry is no place to go on from.
-    let (front, mut origin) = staged(&continuing());
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: \u{1}\ndata: 0\n\n").await;
     feed.end();
@@ -88,7 +88,7 @@ async fn an_upstream_gets_the_id_back_that_it_gave_whatever_is_in_it() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
     for broken in [false, true] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (client, mut feed) = front.open(&mut origin, get("/")).await;
         // A task of its own, so that it may read as soon as there is something.
         let reading = tokio::spawn(client.rest());
@@ -105,7 +105,7 @@ async fn what_comes_right_before_the_end_of_an_answer_is_sent_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_upstream_sends_again_is_not_sent_on() {
-    let (front, mut origin) = staged(&continuing());
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
     feed.end();
@@ -136,7 +136,7 @@ async fn what_an_upstream_sends_again_is_not_sent_on() {
 #[tokio::test(start_paused = true)]
 async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
     for greeting in ["", "id: up-0\ndata: 0\n\n"] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
         feed.end();
@@ -155,7 +155,7 @@ async fn what_an_upstream_counts_anew_is_not_what_it_has_sent_before() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_interceptor_refused_is_not_passed_over() {
-    let layer = continuing().intercept(|event: Event| match &*event.data() {
+    let layer = continuing_layer().intercept(|event: Event| match &*event.data() {
         "1" => Verdict::fail("told to"),
         _ => event.into(),
     });
@@ -174,7 +174,7 @@ async fn what_an_interceptor_refused_is_not_passed_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
-    let (front, mut origin) = staged(&continuing());
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
@@ -200,7 +200,7 @@ async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give
 #[tokio::test(start_paused = true)]
 async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_was_there() {
     for verbatim in [false, true] {
-        let layer = with(
+        let layer = layer_with(
             Replay::default()
                 .continue_after_end(true)
                 .preserve_upstream_ids(verbatim),
@@ -227,7 +227,7 @@ async fn an_upstream_is_asked_again_for_what_it_has_not_finished_though_its_id_w
 #[tokio::test(start_paused = true)]
 async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
     let (witness, mut notes) = witness();
-    let (front, mut origin) = staged(&continuing().intercept(witness));
+    let (front, mut origin) = staged(&continuing_layer().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
@@ -243,7 +243,7 @@ async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
     let mut one = sent.0.await.unwrap();
     let mut unused = calls.1.stream();
     let mut other = sent.1.await.unwrap();
-    assert!(unused.is_let_go().await);
+    assert!(unused.is_dropped().await);
     feed.events(1..3).await;
     let seen = one.events(2).await;
     assert_eq!(seen.0, numbers(1..3));
@@ -257,7 +257,7 @@ async fn two_clients_that_come_back_to_the_end_at_once_are_in_one_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
-    let (front, mut origin) = staged(&continuing());
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, continuing, get, kept, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use http::Request;
@@ -23,7 +23,7 @@ async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever()
         (done, "", true),
         (done, "data: half", true),
     ] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(last).await;
         feed.send(format!(": bye\nretry: 10\n{rest}")).await;
@@ -55,7 +55,7 @@ async fn comments_behind_the_last_event_do_not_make_clients_come_back_for_ever()
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can() {
     for (ids, goes_on) in [(true, true), (false, false)] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         if ids {
             feed.events(0..2).await;
@@ -90,7 +90,7 @@ async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
         let replay = Replay::default()
             .detach_when(move |_, _| detach)
             .max_detached_bytes(bytes);
-        let (front, mut origin) = staged(&with(replay));
+        let (front, mut origin) = staged(&layer_with(replay));
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send("data: 0\n\ndata: [DONE]\n\n").await;
         let (_, id) = client.events(1).await;
@@ -103,7 +103,7 @@ async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
         } else {
             tokio::time::advance(Duration::from_secs(61)).await;
         }
-        assert!(feed.is_let_go().await);
+        assert!(feed.is_dropped().await);
         let post = |id: &str| Request::post("/").header("last-event-id", id);
         let (text, cut) = front.send(post(&id)).await.rest().await;
         assert_eq!((&*data(&text)[0], cut), ("[DONE]", None));
@@ -119,14 +119,14 @@ async fn a_stream_that_said_it_was_done_is_done_when_it_is_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_can_be_ended_by_its_token() {
-    let layer = kept();
+    let layer = recording_layer();
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
     let token = id.parse::<EventId>().unwrap().stream;
     assert!(layer.abort(token));
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_eq!(front.send(after(&id)).await.status, 204);
     assert!(!layer.abort(token));
@@ -136,7 +136,7 @@ async fn a_stream_can_be_ended_by_its_token() {
 async fn what_completes_a_stream_can_be_said() {
     let replay = Replay::default().continue_after_end(true);
     let replay = replay.complete_when(|event| event.event_type() == "bye");
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     for (last, status) in [("event: bye\n", 204), ("", 200)] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(format!("{last}id: up-0\ndata: 0\n\n")).await;
@@ -157,7 +157,7 @@ async fn what_completes_a_stream_can_be_said() {
 #[tokio::test(start_paused = true)]
 async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on() {
     let replay = Replay::default().complete_when(|event| event.data().starts_with("bye"));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.send("id: up-1\ndata: bye, and than").await;
@@ -171,7 +171,7 @@ async fn what_is_cut_off_in_the_middle_does_not_complete_a_stream_that_can_go_on
 
 #[tokio::test(start_paused = true)]
 async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
-    let layer = kept().intercept(|event: Event| match &*event.data() {
+    let layer = recording_layer().intercept(|event: Event| match &*event.data() {
         "1" => Verdict::End(vec![event.into()]),
         _ => event.into(),
     });
@@ -191,7 +191,7 @@ async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.send("data: [DONE]\n\n").await;

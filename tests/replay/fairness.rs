@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Feed, Front, Origin, data, field,
-    origin::{get, kept, settle, with},
+    origin::{get, layer_with, recording_layer, settle},
     staged,
 };
 use tower_sse_proxy::{
@@ -49,7 +49,7 @@ async fn is_whole(front: &Front, owner: &str, id: &str) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
     let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
     drop(client);
     let mut flood = Vec::new();
@@ -73,7 +73,7 @@ async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
     for newcomer in ["victim", "flood"] {
-        let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
+        let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
         let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
         // Sent, and not read yet.
         for _ in 0..5 {
@@ -92,7 +92,7 @@ async fn the_log_of_a_connected_client_makes_no_room_for_a_new_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(50 * KB));
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(50 * KB));
     let mut streams = Vec::new();
     for _ in 0..40 {
         let (client, mut feed) = front.open(&mut origin, by("one")).await;
@@ -114,7 +114,7 @@ async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
     let mut flood = Vec::new();
     for _ in 0..50 {
         flood.push(reading(&front, &mut origin, "flood", 10).await);
@@ -125,7 +125,7 @@ async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
 }
 
 fn lingering() -> SseProxyLayer {
-    with(Replay::default().grace_period(Duration::from_secs(3600)))
+    layer_with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,10 +142,10 @@ async fn above_the_limit_the_oldest_detached_stream_of_that_owner_ends() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, true, true, false, false, false]);
-    assert!(!connected_feed.is_let_go().await);
+    assert!(!connected_feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,8 +168,8 @@ async fn a_client_that_comes_back_and_leaves_again_is_the_youngest() {
     let (client, _feed) = front.open(&mut origin, by("one")).await;
     drop(client);
     settle().await;
-    assert!(!streams[0].1.is_let_go().await);
-    assert!(streams[1].1.is_let_go().await);
+    assert!(!streams[0].1.is_dropped().await);
+    assert!(streams[1].1.is_dropped().await);
     // What it had sent can still be resumed.
     let resumed = front
         .send(by("one").header("last-event-id", &streams[0].0))
@@ -209,7 +209,7 @@ async fn a_full_layer_ends_the_detached_stream_of_the_newcomer() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, false, false, true, false, true]);
 }
@@ -228,7 +228,7 @@ async fn ended_streams_do_not_count_as_detached() {
         client.rest().await;
         settle().await;
     }
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +239,7 @@ async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
         .grace_period(Duration::from_secs(90))
         .max_age(Duration::from_secs(3600));
     for by_the_minute in [true, false] {
-        let (front, mut origin) = staged(&with(replay.clone()));
+        let (front, mut origin) = staged(&layer_with(replay.clone()));
         let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
         feed.events(0..1).await;
         let mut id = client.events(1).await.1;
@@ -258,9 +258,9 @@ async fn the_lifetime_of_a_stream_holds_however_often_clients_resume_it() {
             assert_eq!(seen, [minute.to_string()]);
             (id, client) = (last, Some(resumed));
         }
-        assert!(!feed.is_let_go().await);
+        assert!(!feed.is_dropped().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(feed.is_let_go().await, "by the minute: {by_the_minute}");
+        assert!(feed.is_dropped().await, "by the minute: {by_the_minute}");
         let (rest, _) = client.unwrap().rest().await;
         assert_eq!(data(&rest), [""; 0]);
     }

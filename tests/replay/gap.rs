@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data, field,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use http::{Request, StatusCode};
@@ -22,7 +22,7 @@ fn bounded(bounds: Retention) -> Replay {
 #[tokio::test(start_paused = true)]
 async fn what_is_no_longer_kept_is_told_before_anything_else() {
     let replay = Replay::default().retention(Retention::default().events(3));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
@@ -43,7 +43,7 @@ async fn what_is_no_longer_kept_is_told_before_anything_else() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let unknown = "0123456789abcdef0123456789abcdef.0.7";
     let told = front.send(after(unknown)).await;
     assert_eq!(
@@ -75,7 +75,7 @@ async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
 async fn by_policy_a_gap_is_a_status() {
     let status = StatusCode::BAD_REQUEST;
     let replay = Replay::default().on_gap(Gap::Status(status));
-    let (front, _origin) = staged(&with(replay));
+    let (front, _origin) = staged(&layer_with(replay));
     let told = front
         .send(after("0123456789abcdef0123456789abcdef.0.7"))
         .await;
@@ -85,7 +85,7 @@ async fn by_policy_a_gap_is_a_status() {
 
 #[tokio::test(start_paused = true)]
 async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
-    let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
+    let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let (told, ended) = front.send(get(address)).await.rest().await;
     assert!(told.starts_with("event: gap\n"));
@@ -118,7 +118,7 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
-    let (front, mut origin) = staged(&with(bounded(Retention::default().bytes(1000))));
+    let (front, mut origin) = staged(&layer_with(bounded(Retention::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -149,7 +149,7 @@ async fn who_has_fallen_behind_is_not_told_that_there_is_no_more() {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         settle().await;
     };
-    let layer = with(bounded(Retention::default().age(Duration::from_secs(2))))
+    let layer = layer_with(bounded(Retention::default().age(Duration::from_secs(2))))
         .intercept(|_: &StreamHead<'_>| Some(HoldForAWhile::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -182,7 +182,7 @@ async fn what_is_no_longer_kept_of_the_one_that_follows_is_told() {
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1))
         .retention(bounds);
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

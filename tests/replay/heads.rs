@@ -1,8 +1,8 @@
 //! What the head of a replayed or joined stream says.
 
 use crate::support::{
-    Call, Client, Fed, Origin, event_stream,
-    origin::{get, settle, with},
+    Call, Client, FedBody, Origin, event_stream,
+    origin::{get, layer_with, settle},
     staged,
 };
 use http::{HeaderMap, HeaderName, header};
@@ -27,7 +27,7 @@ const OF_THE_FIRST_CLIENT: [(&str, &str); 14] = [
 ];
 
 fn answer(call: Call) {
-    let (feed, body) = Fed::new(256);
+    let (feed, body) = FedBody::new(256);
     let mut response = event_stream(body);
     for (name, value) in OF_THE_FIRST_CLIENT {
         response.headers_mut().append(name, value.parse().unwrap());
@@ -75,7 +75,7 @@ async fn open(front: &crate::support::Front, origin: &mut Origin) -> (Client, St
 
 #[tokio::test(start_paused = true)]
 async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
-    for layer in [with(Replay::default()), with(sharing())] {
+    for layer in [layer_with(Replay::default()), layer_with(sharing())] {
         let (front, mut origin) = staged(&layer);
         let (client, _) = open(&front, &mut origin).await;
         for (name, value) in OF_THE_FIRST_CLIENT {
@@ -86,7 +86,7 @@ async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
 
 #[tokio::test(start_paused = true)]
 async fn a_resumed_stream_has_the_allowed_headers_and_no_other() {
-    let (front, mut origin) = staged(&with(Replay::default()));
+    let (front, mut origin) = staged(&layer_with(Replay::default()));
     let (_client, id) = open(&front, &mut origin).await;
     settle().await;
     let mut resumed = front.send(get("/a").header("last-event-id", id)).await;
@@ -106,7 +106,7 @@ fn sharing() -> Replay {
 
 #[tokio::test(start_paused = true)]
 async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
-    let (front, mut origin) = staged(&with(sharing()));
+    let (front, mut origin) = staged(&layer_with(sharing()));
     // One waits for the head together with the first, the other comes later.
     let (first, second, ()) = tokio::join!(
         biased;

@@ -183,7 +183,7 @@ async fn the_stream_of_a_post_may_be_gone_on_with_by_a_get() {
 async fn failing(origin: &mut Origin, status: StatusCode) -> Vec<Duration> {
     let begun = Instant::now();
     let mut asked = Vec::new();
-    while let Some(call) = origin.maybe().await {
+    while let Some(call) = origin.next_within_hours().await {
         asked.push(begun.elapsed());
         call.status(status);
     }
@@ -287,7 +287,7 @@ async fn attempts_are_counted_anew_after_an_event_and_not_after_a_head() {
     let upstream = async {
         let mut attempts = Vec::new();
         for round in 1.. {
-            let Some(call) = origin.maybe().await else {
+            let Some(call) = origin.next_within_hours().await else {
                 break;
             };
             attempts.push(call.request.extensions().get::<Attempt>().unwrap().0);

@@ -14,7 +14,7 @@ use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{ErrorKind, SseProxyLayer, reconnect::Backoff, replay::Replay};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Fed, Origin, event_stream, origin::get, staged};
+use crate::support::{FedBody, Origin, event_stream, origin::get, staged};
 
 const FLOOR: Duration = Duration::from_millis(100);
 
@@ -23,7 +23,7 @@ async fn breaking(origin: &mut Origin, blocks: impl Fn(u32) -> String) -> Vec<Du
     let begun = Instant::now();
     let mut asked = Vec::new();
     for round in 0.. {
-        let Some(call) = origin.maybe().await else {
+        let Some(call) = origin.next_within_hours().await else {
             break;
         };
         asked.push(begun.elapsed());
@@ -55,7 +55,7 @@ async fn attempts_are_100_ms_apart_whatever_retry_says() {
                 }
                 let (front, mut origin) = staged(&layer.reconnect(backoff));
                 let blocks = |round| format!("{retry}id: {round}\ndata: {round}\n\n");
-                let read = async { front.send(get("/")).await.rest_after_all().await };
+                let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
                 let (_, asked) = tokio::join!(read, breaking(&mut origin, blocks));
                 assert_eq!(asked.len(), 51);
                 assert!(shortest(&asked) >= FLOOR, "{retry:?} {backoff:?}");
@@ -74,13 +74,13 @@ async fn failed_attempts_are_100_ms_apart_too_and_grow_apart() {
         feed.send("retry: 0\nid: 1\ndata: 1\n\n").await;
         feed.cut();
         let mut asked = vec![begun.elapsed()];
-        while let Some(call) = origin.maybe().await {
+        while let Some(call) = origin.next_within_hours().await {
             asked.push(begun.elapsed());
             call.status(StatusCode::BAD_GATEWAY);
         }
         asked
     };
-    let read = async { front.send(get("/")).await.rest_after_all().await };
+    let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
     let ((_, cut), asked) = tokio::join!(read, upstream);
     assert_eq!((cut, asked.len()), (Some(ErrorKind::Upstream), 11));
     assert!(shortest(&asked) >= FLOOR, "{asked:?}");
@@ -102,7 +102,7 @@ async fn attempts_of_a_stream_are_limited_though_each_brings_an_event() {
             }
             let (front, mut origin) = staged(&layer.reconnect(backoff));
             let blocks = |round| format!("id: {round}\ndata: {round}\n\n");
-            let read = async { front.send(get("/")).await.rest_after_all().await };
+            let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
             let ((text, cut), asked) = tokio::join!(read, breaking(&mut origin, blocks));
             assert_eq!(asked.len(), attempts + 1);
             assert_eq!(crate::support::data(&text).len(), attempts + 1);
@@ -160,7 +160,7 @@ async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
         *calls += 1;
         let answer = match *calls {
             1 => {
-                let (mut feed, body) = Fed::new(4);
+                let (mut feed, body) = FedBody::new(4);
                 let event = Bytes::from("id: id-canary\ndata: data-canary\n\n");
                 feed.try_send(http_body::Frame::data(event)).unwrap();
                 tokio::spawn(async {
@@ -171,11 +171,11 @@ async fn failures_are_logged_with_their_cause_and_nothing_that_flows() {
             }
             2 => Err(CannotAsk(io::ErrorKind::ConnectionRefused.into())),
             3 => {
-                let mut response = Response::new(Fed::new(1).1);
+                let mut response = Response::new(FedBody::new(1).1);
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 Ok(response)
             }
-            _ => Ok(Response::new(Fed::new(1).1)),
+            _ => Ok(Response::new(FedBody::new(1).1)),
         };
         async { answer }
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Reports,
-    origin::{after, get, settle, with},
+    origin::{after, get, layer_with, settle},
     reports, staged,
 };
 use tower_sse_proxy::{
@@ -17,7 +17,7 @@ use tracing::Level;
 const LINGER: Duration = Duration::from_secs(30);
 
 fn recorded() -> SseProxyLayer {
-    with(Replay::default().grace_period(LINGER)).route("/r")
+    layer_with(Replay::default().grace_period(LINGER)).route("/r")
 }
 
 fn only(reports: &Reports, reason: &str, events: &str) {
@@ -61,10 +61,10 @@ async fn a_client_that_does_not_come_back_in_time_leaves_one() {
     client.events(2).await;
     drop(client);
     tokio::time::advance(LINGER / 2).await;
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
     assert!(reports.take().is_empty(), "it may come back");
     tokio::time::advance(LINGER).await;
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     only(&reports, "client_left", "2");
 }
 
@@ -144,7 +144,7 @@ async fn a_stream_that_is_aborted_leaves_one() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_reaches_its_age_leaves_one() {
     let reports = reports();
-    let layer = with(Replay::default().max_age(LINGER)).route("/r");
+    let layer = layer_with(Replay::default().max_age(LINGER)).route("/r");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -161,7 +161,7 @@ async fn a_client_that_cannot_keep_up_leaves_one_of_its_own() {
     let shared = Replay::default()
         .share_by(|_: &http::request::Parts| Some("all".to_owned()))
         .retention(Retention::default().events(2));
-    let (front, mut origin) = staged(&with(shared).route("/f"));
+    let (front, mut origin) = staged(&layer_with(shared).route("/f"));
     let (mut quick, mut feed) = front.open(&mut origin, get("/")).await;
     let slow = front.send(get("/")).await;
     for n in 0..9 {

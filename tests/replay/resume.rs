@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::support::{
-    Fed, Note, data, field,
-    origin::{after, get, kept, numbers, settle, with},
+    FedBody, Note, data, field,
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged, witness,
 };
 use http::{Method, Request, Response, StatusCode};
@@ -16,7 +16,7 @@ use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::Ses
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..5).await;
     let (seen, id) = client.events(3).await;
@@ -34,10 +34,12 @@ async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() 
 #[tokio::test(start_paused = true)]
 async fn interceptors_see_an_event_once_however_often_it_is_sent() {
     let (witness, mut notes) = witness();
-    let layer = kept().intercept(witness).intercept(|event: Event| {
-        let keep = !event.data().contains("secret");
-        keep.then_some(event)
-    });
+    let layer = recording_layer()
+        .intercept(witness)
+        .intercept(|event: Event| {
+            let keep = !event.data().contains("secret");
+            keep.then_some(event)
+        });
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: a\n\ndata: secret\n\ndata: b\n\n").await;
@@ -58,7 +60,7 @@ async fn interceptors_see_an_event_once_however_often_it_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
-    let layer = kept().sessions(SessionMapping::header("x-session"));
+    let layer = recording_layer().sessions(SessionMapping::header("x-session"));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {
@@ -67,7 +69,7 @@ async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up
             .headers_mut()
             .insert("x-session", "up".parse().unwrap());
         let call = origin.next().await;
-        let (mut feed, body) = Fed::new(16);
+        let (mut feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         response
             .headers_mut()
@@ -139,7 +141,7 @@ async fn who_may_resume_is_asked_before_anything_is_looked_up() {
             }
         }
     }));
-    let layer = with(replay).owner(|_| Some("everybody"));
+    let layer = layer_with(replay).owner(|_| Some("everybody"));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(
@@ -164,7 +166,7 @@ async fn the_id_may_come_in_the_query_and_goes_no_further() {
     let replay = Replay::default()
         .query_param("lastEventId")
         .continue_after_end(true);
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=1")).await;
     feed.events(0..3).await;
     let (_, id) = client.events(1).await;
@@ -207,7 +209,7 @@ async fn the_id_may_come_in_the_query_and_goes_no_further() {
 #[tokio::test(start_paused = true)]
 async fn a_finished_stream_is_replayed_and_ends_and_then_is_not_asked_for_again() {
     for (done, status) in [("data: [DONE]\n\n", 204)] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send("data: a\n\ndata: b\n\n").await;
         feed.send(done).await;
@@ -238,9 +240,9 @@ async fn a_finished_stream_is_replayed_and_ends_and_then_is_not_asked_for_again(
 
 #[tokio::test(start_paused = true)]
 async fn only_a_success_is_kept() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (client, mut feed) = tokio::join!(front.send(get("/")), async {
-        let (feed, body) = Fed::new(16);
+        let (feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         origin.next().await.answer(response);
@@ -253,7 +255,7 @@ async fn only_a_success_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     feed.send("data: a\n\nid: up-1\ndata: [DO").await;
     let (_, id) = client.events(1).await;
@@ -275,7 +277,7 @@ async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_primed_can_be_resumed_from_the_start() {
     let replay = Replay::default().priming_event(Some(Duration::from_millis(700)));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     let prime = client.event().await;
     let id = field(&prime, "id").unwrap();
@@ -287,7 +289,7 @@ async fn a_stream_that_is_primed_can_be_resumed_from_the_start() {
 
 #[tokio::test(start_paused = true)]
 async fn two_ids_are_too_many() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
     assert_eq!(front.send(two).await.status, 400);
     assert!(origin.is_idle().await);
@@ -314,7 +316,7 @@ async fn streams_of_different_scopes_are_told_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     let text = "\u{feff}data: 0\r\rdata: 1\r\n\r\n\u{feff}: text\n\n: c\ndata: [DONE]\n\n";
     for byte in text.as_bytes().chunks(1) {

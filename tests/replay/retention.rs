@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::support::{
-    Client, Fed, Origin, field,
-    origin::{after, get, kept, settle, with},
+    Client, FedBody, Origin, field,
+    origin::{after, get, layer_with, recording_layer, settle},
     staged,
 };
 use http::{Request, Response};
@@ -23,7 +23,7 @@ use tower_sse_proxy::{
 
 #[tokio::test(start_paused = true)]
 async fn all_streams_together_keep_no_more_than_they_may() {
-    let layer = kept()
+    let layer = recording_layer()
         .max_replay_bytes(20_000)
         .max_replay_bytes_per_owner(20_000);
     let (front, mut origin) = staged(&layer);
@@ -56,7 +56,7 @@ async fn all_streams_together_keep_no_more_than_they_may() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
     let replay = Replay::default().retention(Retention::default().age(Duration::from_secs(60)));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
@@ -82,10 +82,10 @@ async fn a_stream_is_known_for_as_long_as_anything_of_it_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_session_is_the_end_of_its_streams() {
     let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
-    let (front, mut origin) = staged(&kept().sessions(sessions));
+    let (front, mut origin) = staged(&recording_layer().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
-        let (feed, body) = Fed::new(16);
+        let (feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         response
             .headers_mut()
@@ -98,7 +98,7 @@ async fn the_end_of_a_session_is_the_end_of_its_streams() {
     client.events(1).await;
     let delete = Request::delete("/").header("x-session", session);
     let (answer, ()) = tokio::join!(front.send(delete), async {
-        let (_, body) = Fed::new(1);
+        let (_, body) = FedBody::new(1);
         origin.next().await.answer(Response::new(body));
     });
     assert_eq!(answer.status, 200);
@@ -109,7 +109,7 @@ async fn the_end_of_a_session_is_the_end_of_its_streams() {
 #[tokio::test(start_paused = true)]
 async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
     let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
-    let layer = kept()
+    let layer = recording_layer()
         .sessions(sessions)
         .max_replay_bytes(90_000)
         .max_replay_bytes_per_owner(90_000);
@@ -117,7 +117,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
     let started = async |origin: &mut Origin| {
         let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
             let call = origin.next().await;
-            let (feed, body) = Fed::new(16);
+            let (feed, body) = FedBody::new(16);
             let mut response = crate::support::event_stream(body);
             response
                 .headers_mut()
@@ -138,7 +138,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
         settle().await;
         let delete = Request::delete("/").header("x-session", session);
         tokio::join!(front.send(delete), async {
-            let (_, body) = Fed::new(1);
+            let (_, body) = FedBody::new(1);
             origin.next().await.answer(Response::new(body));
         });
         settle().await;
@@ -153,7 +153,7 @@ async fn the_streams_of_a_session_that_has_ended_take_no_room_from_others() {
 #[tokio::test(start_paused = true)]
 async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
     let (front, mut origin) = staged(
-        &kept()
+        &recording_layer()
             .max_replay_bytes(25_000)
             .max_replay_bytes_per_owner(25_000),
     );
@@ -183,7 +183,7 @@ async fn streams_with_clients_that_do_not_fit_keep_nothing_that_was_read() {
 #[tokio::test(start_paused = true)]
 async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
     let (front, mut origin) = staged(
-        &kept()
+        &recording_layer()
             .max_replay_bytes(100_000)
             .max_replay_bytes_per_owner(100_000),
     );
@@ -208,7 +208,7 @@ async fn many_small_streams_that_are_over_take_no_more_than_few_large_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(10_000));
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
@@ -237,7 +237,7 @@ async fn a_stream_that_keeps_nothing_is_at_rest_where_others_take_more_than_ther
             task.as_mut().poll(cx)
         }));
     });
-    let (front, mut origin) = staged(&with(replay).max_replay_bytes(0));
+    let (front, mut origin) = staged(&layer_with(replay).max_replay_bytes(0));
     let (_waits, _silent) = front.open(&mut origin, get("/")).await;
     let (_client, mut feed) = front.open(&mut origin, get("/")).await;
     // It has not been read, and so is kept.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, continuing, get, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, settle},
     staged,
 };
 use http::StatusCode;
@@ -18,7 +18,7 @@ use tower_sse_proxy::{
 async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
 {
     let lifetime = Duration::from_secs(10);
-    let layer = with(Replay::default().continue_after_end(true).max_age(lifetime))
+    let layer = layer_with(Replay::default().continue_after_end(true).max_age(lifetime))
         .intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -34,7 +34,7 @@ async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its
         settle().await;
         call.stream()
     });
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     let (text, _) = again.rest().await;
     assert_eq!(data(&text), ["2"]);
 }
@@ -56,7 +56,7 @@ impl Interceptor for HoldLast {
 #[tokio::test(start_paused = true)]
 async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
     for breaks in [false, true] {
-        let layer = continuing().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
+        let layer = continuing_layer().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
@@ -83,7 +83,7 @@ async fn what_interceptors_hold_is_sent_when_the_upstream_has_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
-    let (front, mut origin) = staged(&with(
+    let (front, mut origin) = staged(&layer_with(
         Replay::default()
             .continue_after_end(true)
             .grace_period(Duration::from_secs(1)),
@@ -112,7 +112,7 @@ async fn who_comes_back_to_a_stream_that_was_given_up_is_in_the_one_that_follows
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -159,7 +159,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Slow::default()));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(Slow::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -180,7 +180,7 @@ async fn who_comes_back_while_a_stream_is_being_given_up_waits_for_what_was_held
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
 {
-    let (front, mut origin) = staged(&continuing());
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
