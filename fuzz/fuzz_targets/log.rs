@@ -1,4 +1,4 @@
-//! Whatever is done to a log, in whatever order: what it tells is what it was told, or that it cannot.
+//! For any operations on a log in any order: a read returns the appended blocks, or reports a gap. A simple model checks this.
 
 #![no_main]
 
@@ -68,11 +68,11 @@ impl From<Step> for Op {
 }
 
 fuzz_target!(|input: Input| {
-    let bounds = Retention::default()
+    let retention = Retention::default()
         .events(input.events.into())
         .bytes(input.bytes.into())
         .age(Duration::from_secs(input.age.into()));
-    // The model looks at everything after each step.
+    // The model compares the whole log after each step, so the number of steps is limited.
     let steps = input.steps.into_iter().take(200);
-    check_all(bounds, input.at_once, steps.map(Op::from));
+    check_all(retention, input.at_once, steps.map(Op::from));
 });
