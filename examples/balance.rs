@@ -1,4 +1,4 @@
-//! Two upstreams, each with sessions of its own: a session stays on the upstream that opened it.
+//! A balancer for two upstreams with separate sessions: each session stays on the upstream that opened it.
 //!
 //! ```sh
 //! cargo run --example balance
@@ -26,14 +26,14 @@ use tower_sse_proxy::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let turn = Arc::new(AtomicUsize::new(0));
     let balancer = service_fn(move |request: Request<()>| {
-        // A request of a session says where it lives. Others go to whose turn it is.
+        // The layer adds the key of the session's upstream. Requests without a session go to the upstreams in turn.
         let key = match request.extensions().get::<UpstreamKey>() {
             Some(key) => key.clone(),
             None => UpstreamKey::new(["first", "second"][turn.fetch_add(1, Ordering::Relaxed) % 2]),
         };
         async move {
             let mut response = upstream(&key, request.headers());
-            // What the session is bound to, if this opens one.
+            // If this response opens a session, the layer binds the session to this key.
             response.extensions_mut().insert(key);
             Ok::<_, Infallible>(response)
         }
@@ -55,16 +55,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// In real life: one of several servers.
+/// Stands for one of several servers.
 fn upstream(key: &UpstreamKey, headers: &HeaderMap) -> Response<Full<Bytes>> {
     static OPENED: AtomicUsize = AtomicUsize::new(0);
     let name = key.as_str();
     let (session, text) = match headers.get("x-session") {
-        Some(known) => (known.clone(), format!("{name}: I know {known:?}\n")),
+        Some(known) => (known.clone(), format!("{name}: known session {known:?}\n")),
         None => {
             let new = format!("{name}-{}", OPENED.fetch_add(1, Ordering::Relaxed));
-            let text = format!("{name}: I have opened {new:?}\n");
-            (new.parse().expect("visible"), text)
+            let text = format!("{name}: opened session {new:?}\n");
+            (new.parse().expect("valid header value"), text)
         }
     };
     let mut response = Response::new(text.into());

@@ -1,4 +1,5 @@
-//! Two upstreams with the same stream: when one breaks off, the other goes on, and the client does not notice.
+//! Two upstreams with the same stream: when the first one breaks, the second one continues the stream. The client sees one
+//! uninterrupted stream.
 //!
 //! ```sh
 //! cargo run --example failover
@@ -19,7 +20,7 @@ use tower_sse_proxy::{
 async fn main() -> Result<(), Box<dyn Error>> {
     let upstreams = ["first", "second"];
     let failover = service_fn(move |request: Request<String>| async move {
-        // A client's own request has no attempt, and the next one goes to the next upstream.
+        // The request of the client has no `Attempt`. Each reconnect attempt goes to the other upstream.
         let attempt = request
             .extensions()
             .get()
@@ -39,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// In real life: one of several servers. The first breaks off after three events, the second knows how to go on.
+/// Stands for one of several servers. The first one breaks after three events; the second one continues after `Last-Event-ID`.
 fn upstream(name: &'static str, request: &Request<String>) -> Response<Channel<Bytes, io::Error>> {
     let last = request.headers().get("last-event-id");
     let last: u32 = last.map_or(0, |id| id.to_str().unwrap_or_default().parse().unwrap_or(0));
@@ -57,5 +58,5 @@ fn upstream(name: &'static str, request: &Request<String>) -> Response<Channel<B
         }
     });
     let stream = Response::builder().header("content-type", "text/event-stream");
-    stream.body(body).expect("a head")
+    stream.body(body).expect("valid head")
 }

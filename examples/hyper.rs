@@ -1,11 +1,11 @@
-//! A reverse proxy of hyper on both sides, with the layer in between.
+//! A reverse proxy with hyper's server, the layer, and hyper's client.
 //!
 //! ```sh
 //! cargo run --example hyper -- 127.0.0.1:3000 127.0.0.1:8080
 //! ```
 //!
-//! The interceptor counts the events of each stream and the bytes of their data, and reports when the stream
-//! ends, however it ends.
+//! The interceptor counts the events of each stream and the bytes of their data, and prints the counts when the stream ends, for
+//! any reason.
 
 use std::{convert::Infallible, env, error::Error, time::Duration};
 
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     serve_all(TcpListener::bind(&listen).await?, upstream).await
 }
 
-/// Serves every connection with the upstream behind the layer.
+/// Accepts connections and forwards their requests through the layer to the upstream.
 pub async fn serve_all(listener: TcpListener, upstream: String) -> Result<(), Box<dyn Error>> {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
@@ -48,11 +48,11 @@ pub async fn serve_all(listener: TcpListener, upstream: String) -> Result<(), Bo
         let accepted = listener.accept().await;
         let Ok((socket, _)) = accepted.inspect_err(|error| eprintln!("cannot accept: {error}"))
         else {
-            // Out of descriptors, most likely: those in use have to end first.
+            // Usually out of file descriptors: wait until other connections end.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // It fails for a client that has left already, which the server finds out by itself.
+        // This fails if the client has already left. The server detects that too.
         let _ = socket.set_nodelay(true);
         tokio::spawn(serve(socket, TowerToHyperService::new(proxy.clone())));
     }
@@ -72,7 +72,7 @@ where
     }
 }
 
-/// Sends a request on. What concerns one connection only stays here (RFC 9110 7.6.1).
+/// Forwards a request to the upstream. Removes the hop-by-hop header fields (RFC 9110 7.6.1).
 async fn forward(
     client: Client<HttpConnector, Incoming>,
     upstream: String,
@@ -104,13 +104,13 @@ async fn forward(
 }
 
 fn status(status: StatusCode) -> Response<BoxBody<Bytes, hyper::Error>> {
-    let nothing = Full::default().map_err(|never| match never {}).boxed();
-    let mut response = Response::new(nothing);
+    let empty = Full::default().map_err(|never| match never {}).boxed();
+    let mut response = Response::new(empty);
     *response.status_mut() = status;
     response
 }
 
-/// What one stream came to.
+/// Counts the events and bytes of one stream.
 struct Meter {
     path: String,
     events: u64,

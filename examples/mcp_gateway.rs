@@ -1,4 +1,4 @@
-//! A gateway for MCP servers: sessions are its own, each belongs to who opened it, and no event passes unseen.
+//! A gateway for MCP servers: it maps session ids, binds each session to its owner, and inspects every event.
 //!
 //! ```sh
 //! cargo run --example mcp_gateway -- 127.0.0.1:3000 127.0.0.1:8080
@@ -25,15 +25,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
         return Err("usage: mcp_gateway LISTEN UPSTREAM, both as host:port".into());
     };
-    // Which upstream the sessions of an `endpoint` event may name, and who may ask for us.
-    let sessions = Mcp::sessions().allow_upstream_origin(format!("http://{upstream}"))?;
+    // The URL in an `endpoint` event may only name this upstream. Requests must have one of these hosts and origins.
+    let sessions = Mcp::sessions().allow_upstream_origin(format!("http://{upstream}"));
     let port = listen.rsplit(':').next().unwrap_or_default();
     let hosts = [listen.clone(), format!("localhost:{port}")];
     let origins = hosts.clone().map(|host| format!("http://{host}"));
     let check = OriginCheckLayer::new(hosts, origins);
     let guarded = Policy::default().intercept(|event: Event| {
-        let fine = !event.data().contains("ignore previous instructions");
-        fine.then_some(event)
+        let allowed = !event.data().contains("ignore previous instructions");
+        allowed.then_some(event)
     });
     let mcp = Mcp::with_sessions(guarded, sessions).check(check);
     let layer =
@@ -60,7 +60,7 @@ async fn forward(
         return Ok(StatusCode::BAD_REQUEST.into_response());
     };
     *request.uri_mut() = uri;
-    // It has been checked, and the upstream is asked by its own name.
+    // The layer has checked the client's Host. hyper adds the Host of the upstream.
     request.headers_mut().remove(header::HOST);
     Ok(match client.request(request).await {
         Ok(response) => response.map(Body::new),

@@ -1,10 +1,10 @@
-//! A reverse proxy: axum towards the clients, reqwest towards the upstream, and the layer in between.
+//! A reverse proxy with axum's server, the layer, and reqwest as the client.
 //!
 //! ```sh
 //! cargo run --example reqwest -- http://127.0.0.1:8080
 //! ```
 //!
-//! Whatever answers with an event stream has its events counted; everything else passes untouched.
+//! An interceptor counts the events of each event stream. All other responses pass unchanged.
 
 use std::{env, error::Error};
 
@@ -17,9 +17,9 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// Counts the events of one stream and says so at its end.
+/// Counts the events of one stream and prints the count at its end.
 struct Count {
-    of: String,
+    path: String,
     events: usize,
 }
 
@@ -30,18 +30,18 @@ impl Interceptor for Count {
     }
 
     fn end(&mut self, end: StreamEnd<'_>) -> Verdict {
-        println!("{}: {} events, {end:?}", self.of, self.events);
+        println!("{}: {} events, {end:?}", self.path, self.events);
         Verdict::Drop
     }
 }
 
-/// Sends a request on with reqwest, its body as it comes.
+/// Forwards a request with reqwest, without buffering its body.
 async fn forward(
     client: reqwest::Client,
     upstream: String,
     request: Request<Body>,
 ) -> Result<Response<reqwest::Body>, StatusCode> {
-    // What concerns one connection only (RFC 9110 7.6.1).
+    // Hop-by-hop header fields (RFC 9110 7.6.1).
     const HOP_BY_HOP: [HeaderName; 5] = [
         header::CONNECTION,
         header::TE,
@@ -54,17 +54,17 @@ async fn forward(
         parts.headers.remove(name);
     }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let answer = client
+    let response = client
         .request(parts.method, format!("{upstream}{path}"))
         .headers(parts.headers)
         .body(reqwest::Body::wrap_stream(body.into_data_stream()))
         .send()
         .await;
-    let mut answer = Response::from(answer.map_err(|_| StatusCode::BAD_GATEWAY)?);
+    let mut response = Response::from(response.map_err(|_| StatusCode::BAD_GATEWAY)?);
     for name in &HOP_BY_HOP {
-        answer.headers_mut().remove(name);
+        response.headers_mut().remove(name);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 #[tokio::main]
@@ -72,15 +72,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let upstream = env::args()
         .nth(1)
         .ok_or("usage: reqwest UPSTREAM, as http://host:port")?;
-    // Redirects are the client's business, not the proxy's.
+    // A proxy forwards redirects to the client and does not follow them.
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
 
     let proxy = service_fn(move |request| {
-        let answer = forward(client.clone(), upstream.clone(), request);
+        let response = forward(client.clone(), upstream.clone(), request);
         async move {
-            Ok::<_, std::convert::Infallible>(answer.await.unwrap_or_else(|status| {
+            Ok::<_, std::convert::Infallible>(response.await.unwrap_or_else(|status| {
                 let mut failed = Response::new(reqwest::Body::from(""));
                 *failed.status_mut() = status;
                 failed
@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let layer = SseProxyLayer::default().intercept(|head: &StreamHead<'_>| {
         Some(Count {
-            of: head.request.uri.path().to_owned(),
+            path: head.request.uri.path().to_owned(),
             events: 0,
         })
     });

@@ -1,13 +1,14 @@
-//! Answers of a language model that are paid for once, whatever becomes of the connection, and a button that stops them.
+//! Language model responses that survive a broken connection: the client resumes the stream, and the model is called only once. A
+//! second route stops a stream.
 //!
 //! ```sh
 //! cargo run --example resume
-//! curl -N -X POST http://127.0.0.1:3000/chat -H 'Authorization: Bearer ann'    # interrupt it, and come back to an id:
+//! curl -N -X POST http://127.0.0.1:3000/chat -H 'Authorization: Bearer ann'    # interrupt it, and resume after an id:
 //! curl -N -X POST http://127.0.0.1:3000/chat -H 'Authorization: Bearer ann' -H "Last-Event-ID: $ID"
 //! curl -i http://127.0.0.1:3000/stop -H 'Authorization: Bearer ann' -d "$ID"
 //! ```
 //!
-//! A stream that was stopped cannot be resumed: the second command is answered with 410 then, and the model is not asked again.
+//! A stopped stream cannot be resumed: the second command then gets 410, and the model is not called again.
 
 use std::{convert::Infallible, error::Error, time::Duration};
 
@@ -30,11 +31,11 @@ use tower_sse_proxy::{
     replay::{EventId, Replay, Retention},
 };
 
-/// Who asks, as `login` has found.
+/// The user that `login` has authenticated.
 #[derive(Clone)]
 struct User(String);
 
-/// In real life: checks the token. It is outside of the layer, so who comes back is checked too.
+/// Stands for a check of the token. It runs outside of the layer, so it checks resume requests too.
 async fn login(mut request: Request, next: Next) -> Result<Response, StatusCode> {
     let token = request.headers().get(header::AUTHORIZATION);
     let user = token
@@ -45,16 +46,16 @@ async fn login(mut request: Request, next: Next) -> Result<Response, StatusCode>
     Ok(next.run(request).await)
 }
 
-/// In real life: asks the model, which costs something.
+/// Stands for a call of a model, which costs money.
 async fn chat() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
-    println!("asked, and paid");
+    println!("model called");
     let pace = IntervalStream::new(tokio::time::interval(Duration::from_millis(300)));
     let words = (1..=100).map(|word| format!("word {word}"));
     let events = stream::iter(words.chain(["[DONE]".to_owned()])).zip(pace);
     Sse::new(events.map(|(word, _)| Ok(sse::Event::default().data(word))))
 }
 
-/// The body is an id of any event of the stream. Whoever knows one may stop it.
+/// Stops a stream. The request body is the id of any event of the stream. Any user who knows an id may stop the stream.
 async fn stop(State(layer): State<SseProxyLayer>, id: String) -> StatusCode {
     match id.parse::<EventId>() {
         Ok(id) if layer.abort(id.stream()) => StatusCode::NO_CONTENT,

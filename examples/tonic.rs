@@ -1,11 +1,11 @@
-//! A tonic server that answers gRPC and event streams on one port, with one layer around both.
+//! A tonic server with gRPC services and an event stream on one port, and one layer around both.
 //!
 //! ```sh
 //! cargo run --example tonic
 //! curl -N http://127.0.0.1:50051/events
 //! ```
 //!
-//! gRPC answers are not event streams: they pass untouched, trailers included.
+//! gRPC responses are not event streams: they pass unchanged, including their trailers.
 
 use std::{convert::Infallible, error::Error, time::Duration};
 
@@ -24,7 +24,7 @@ async fn events() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     Sse::new(events.map(|(n, _)| Ok(sse::Event::default().id(n.to_string()).data("tick"))))
 }
 
-/// Numbers the ticks by their ids.
+/// Appends the event's id to its data.
 fn number(mut event: Event) -> Event {
     let id = event.id().unwrap_or_default().into_owned();
     event.set_data(format!("{} {id}", event.data()));
@@ -33,7 +33,7 @@ fn number(mut event: Event) -> Event {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // In real life: `Routes::new(my_grpc_service)`.
+    // A server with gRPC services starts with `Routes::new(my_grpc_service)`.
     let mut routes = Routes::builder().routes();
     let router = std::mem::take(routes.axum_router_mut());
     *routes.axum_router_mut() = router.route("/events", get(events));

@@ -1,5 +1,4 @@
-//! What the measurements share: streams of the shapes that there are, and ways to compare fairly on a machine that is
-//! not quiet.
+//! Shared code of the benchmarks: typical event streams, and measurements that stay fair on a busy machine.
 
 pub mod rounds;
 pub mod streams;

@@ -1,8 +1,8 @@
-//! Streams of the shapes that there are.
+//! Typical event streams.
 
 use bytes::Bytes;
 
-/// A stream in chunks.
+/// An event stream, split into chunks.
 #[derive(Debug)]
 pub struct Stream {
     pub name: &'static str,
@@ -28,11 +28,11 @@ impl Stream {
     }
 }
 
-/// What a server reads from a socket at once.
+/// The size of one read from a socket, in bytes.
 pub const CHUNK: usize = 16 << 10;
 
-/// One of each shape, of a quarter of a MiB where its events are smaller: what has just been read from a socket is in the
-/// processor's cache, and a stream that does not fit there would tell of the memory and not of who decodes it.
+/// One stream of each kind. Streams of small events have a quarter of a MiB, so that they fit into the processor's cache, as data
+/// does that has just been read from a socket. A larger stream would measure the memory and not the decoder.
 pub fn all() -> Vec<Stream> {
     let times = |n: usize, event: &dyn Fn(usize) -> String| (0..n).map(event).collect::<Vec<_>>();
     vec![
@@ -51,12 +51,12 @@ pub fn all() -> Vec<Stream> {
             CHUNK,
         ),
         Stream::new("1 MiB in 12,000 lines", times(1, &many_lines), CHUNK),
-        Stream::new("OpenAI chat, 1 B a chunk", times(400, &openai), 1),
-        Stream::new("64 KiB, 1 B a chunk", times(2, &|_| large(64 << 10)), 1),
+        Stream::new("OpenAI chat, 1 B per chunk", times(400, &openai), 1),
+        Stream::new("64 KiB, 1 B per chunk", times(2, &|_| large(64 << 10)), 1),
     ]
 }
 
-/// A piece of an answer, as OpenAI's chat completions send it.
+/// A chunk of a response in the format of OpenAI's chat completions.
 pub fn openai(n: usize) -> String {
     format!(
         "data: {{\"id\":\"chatcmpl-9sK3vQxY7bLm2PzR\",\"object\":\"chat.completion.chunk\",\"created\":1732400000,\
@@ -98,7 +98,7 @@ fn many_lines(_: usize) -> String {
     line.repeat(12_000) + "\n"
 }
 
-/// An event of this size.
+/// An event of `size` bytes.
 pub fn large(size: usize) -> String {
     format!("data: {}\n\n", "z".repeat(size - 8))
 }

@@ -1,4 +1,4 @@
-//! An upstream to try the gateway with: a page of live streams, an LLM-like stream, a ticker, and something like an MCP server.
+//! The demo upstream: a page with live streams, a stream of LLM tokens, a ticker, and a minimal MCP endpoint.
 
 use std::{
     convert::Infallible,
@@ -23,20 +23,20 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
 
 use crate::{
-    line::Line,
+    relay::Relay,
     ticker::{self, Ticker},
 };
 
 type Events = Sse<stream::BoxStream<'static, Result<Event, Infallible>>>;
 
-/// Starts the upstream on a free port, and what its page needs in front of the gateway.
+/// Starts the upstream on a free port, and a [`Relay`] in front of the gateway for its page. Returns the upstream's origin.
 pub async fn start(gateway: SocketAddr) -> io::Result<Uri> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let origin = format!("http://{}", listener.local_addr()?);
-    let line = Arc::new(Line::to(gateway).await?);
-    let page = include_str!("page.html").replace("LINE_PORT", &line.address.port().to_string());
+    let relay = Arc::new(Relay::start(gateway).await?);
+    let page = include_str!("page.html").replace("RELAY_PORT", &relay.address.port().to_string());
     let cut = async move || {
-        tokio::spawn(async move { line.cut().await });
+        tokio::spawn(async move { relay.cut().await });
         StatusCode::NO_CONTENT
     };
     let app = Router::new()
@@ -54,20 +54,20 @@ pub async fn start(gateway: SocketAddr) -> io::Result<Uri> {
     origin.parse().map_err(io::Error::other)
 }
 
-/// A page, and three commands, each of which shows a stream.
-pub fn print_what_to_try(gateway: SocketAddr) {
-    // Nobody may be there to read it.
+/// Prints the address of the page, and three commands that show streams.
+pub fn print_commands(gateway: SocketAddr) {
+    // Writing fails if stdout is closed.
     let _ = write!(
         io::stdout(),
         "Try http://{gateway}/ in a browser, or in another terminal:\n  \
-         curl -N http://{gateway}/s/chat       # tokens, as an LLM streams them\n  \
-         curl -N http://{gateway}/r/ticker     # events with ids, one a second\n  \
+         curl -N http://{gateway}/s/chat       # tokens of an LLM\n  \
+         curl -N http://{gateway}/r/ticker     # events with ids, one per second\n  \
          curl -N http://{gateway}/mcp -H 'content-type: application/json' \\\n       \
          -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\"}}'\n"
     );
 }
 
-/// Events, one each `pace`.
+/// A response with these events, one every `pace`.
 fn paced(events: impl Stream<Item = Event> + Send + 'static, pace: Duration) -> Events {
     let events = IntervalStream::new(tokio::time::interval(pace)).zip(events);
     Sse::new(events.map(|(_, event)| Ok(event)).boxed())

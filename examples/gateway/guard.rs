@@ -1,4 +1,4 @@
-//! The interceptors: what is dropped, rewritten, or never decided.
+//! The interceptors of the settings: they drop, rewrite, mask or block text. Two of them fail on purpose, for tests.
 
 use tower_sse_proxy::{
     Event, Policy,
@@ -11,16 +11,16 @@ use tower_sse_proxy::{
 
 use crate::{settings::Settings, text::Text};
 
-/// What stands in place of a masked text.
+/// The replacement of masked text.
 const MASK: &str = "***";
 
-/// How many bytes of events a window holds behind one of the largest size.
+/// The bytes of events that a window may hold in addition to one event of the largest size.
 const HELD_BYTES: usize = 1 << 20;
 
-/// Installs what the settings ask for, in the order of severity.
+/// Installs the interceptors of the settings: those that drop or block first.
 ///
 /// # Errors
-/// A text for a window that is too long to be looked for: the error names the setting.
+/// Returns an error that names the setting if the text of a window is too long for a pattern.
 pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
@@ -37,7 +37,7 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
     if let Some(text) = &settings.panic {
         let text = Text::new(text);
         policy = policy.intercept(move |event: Event| {
-            assert!(!text.is_in(&event), "told to panic at this event");
+            assert!(!text.is_in(&event), "SSEP_PANIC matches this event");
             event
         });
     }
@@ -67,14 +67,14 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
     Ok(policy)
 }
 
-/// A window for one pattern. An event waits only while its texts may begin an occurrence.
+/// A window for one pattern. It holds an event only while the event's text may begin a match.
 fn window(pattern: Pattern, settings: &Settings) -> Result<TextWindow, PatternError> {
-    // An event of the largest size that ends with the beginning of an occurrence waits for its continuation, too.
+    // The window must be able to hold an event of the largest size that ends with the beginning of a match.
     let max_bytes = settings.max_event_bytes.saturating_add(HELD_BYTES);
     Ok(TextWindow::new(patterns([pattern])?).max_held_bytes(max_bytes))
 }
 
-/// Drops whatever carries a text, whether a client would dispatch it or not.
+/// Drops every event and every other block that contains the text.
 struct Deny(Text);
 
 impl Interceptor for Deny {

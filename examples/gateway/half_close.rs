@@ -1,8 +1,8 @@
-//! Clients of HTTP/1 that shut down their sending side once the request is sent, and still read the response (`nc -N`, some proxies).
+//! HTTP/1 clients that shut down their write half after the request and still read the response (`nc -N`, some proxies).
 //!
-//! At first such a client looks like one that has left: both send a FIN. Only an answer to something that is written tells them
-//! apart. So an event stream sends a comment, which the kernel of a client that has left answers with a reset. Before the head
-//! and in other bodies there is nothing to send, and the client is waited for, but not for long.
+//! At first, such a client looks like one that has left: both send a FIN. Only the reaction to sent data distinguishes them. So an
+//! event stream sends a comment, and the kernel of a client that has left replies with a reset. Before the head and in other bodies,
+//! the gateway has nothing to send; there it waits for a limited time and then treats the client as gone.
 
 use std::{
     pin::Pin,
@@ -22,22 +22,22 @@ use tower_sse_proxy::is_event_stream;
 
 use crate::{server::WRITE_STALL, socket::Socket};
 
-/// How long a response may keep silent in which nothing can be sent, and how often a silent event stream sends a comment.
+/// The time that a half-closed client may wait for a response head, and the interval of comments in a silent event stream.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
-    /// No request is being answered.
+    /// No request is in progress.
     Idle,
-    /// A connection of HTTP/2 ends as a whole.
+    /// HTTP/2 has no half-closed clients: a FIN ends the whole connection.
     Http2,
     AwaitingHead,
     EventStream,
     OtherBody,
 }
 
-/// One connection, as seen by its socket's watcher and by its responses.
+/// The state that the watcher of a connection's socket shares with the connection's responses.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
@@ -54,7 +54,7 @@ impl Connection {
         }))
     }
 
-    /// A request has arrived.
+    /// Records the arrival of a request.
     pub fn begin(&self, version: Version) {
         self.0.phase.send_replace(match version {
             Version::HTTP_2 => Phase::Http2,
@@ -62,12 +62,12 @@ impl Connection {
         });
     }
 
-    /// The response is on its way: its body sends comments if the client half-closes, where it can.
-    pub fn respond<B>(&self, response: Response<B>) -> Response<Probing<B>> {
+    /// Wraps the body of a response. If it is an event stream, it sends comments after the client has half-closed.
+    pub fn respond<B>(&self, response: Response<B>) -> Response<ProbingBody<B>> {
         if *self.0.phase.borrow() == Phase::Http2 {
-            return response.map(|body| Probing::new(body, None));
+            return response.map(|body| ProbingBody::new(body, None));
         }
-        // A layer that reads an event stream ends each frame between two blocks, and removes these fields.
+        // If one of these applies, the layer did not read the stream, and an inserted comment would damage the body.
         let (status, headers) = (response.status(), response.headers());
         let bytes_are_counted = headers.contains_key(header::CONTENT_LENGTH)
             || headers.contains_key(header::CONTENT_ENCODING)
@@ -79,11 +79,11 @@ impl Connection {
             Phase::OtherBody
         };
         self.0.phase.send_replace(phase);
-        let body = Probing::new(body, Some((self.clone(), phase == Phase::EventStream)));
+        let body = ProbingBody::new(body, Some((self.clone(), phase == Phase::EventStream)));
         Response::from_parts(parts, body)
     }
 
-    /// Waits until the client has left.
+    /// Waits until the client has left: it has closed its side, and then it resets the connection or a time limit passes.
     pub async fn left(&self, client: &Socket) {
         client.left().await;
         self.0.half_closed.send_replace(true);
@@ -101,7 +101,7 @@ impl Connection {
                 Phase::Http2 => return,
                 Phase::AwaitingHead => GRACE,
                 Phase::OtherBody => WRITE_STALL,
-                // The server ends the connection when it reads the FIN, or a comment shows that the client has left.
+                // The server ends an idle connection when it reads the FIN. In an event stream, comments detect that the client left.
                 Phase::Idle | Phase::EventStream => Duration::MAX,
             };
             if !matches!(timeout(limit, phases.changed()).await, Ok(Ok(()))) {
@@ -111,15 +111,16 @@ impl Connection {
     }
 }
 
-/// A body that sends comments while it is silent and its client has half-closed.
-pub struct Probing<B> {
+/// A body that sends comments while it is silent and its client has half-closed the connection.
+pub struct ProbingBody<B> {
     body: B,
-    of: Option<Of>,
+    /// `None` for HTTP/2.
+    state: Option<ProbeState>,
 }
 
-struct Of {
+struct ProbeState {
     connection: Connection,
-    /// `None` where no comment can be sent.
+    /// `None` if the body cannot contain comments.
     probe: Option<Probe>,
 }
 
@@ -128,21 +129,21 @@ enum Probe {
     Sending(Pin<Box<Sleep>>),
 }
 
-impl<B> Probing<B> {
-    fn new(body: B, of: Option<(Connection, bool)>) -> Self {
-        let of = of.map(|(connection, probes)| {
+impl<B> ProbingBody<B> {
+    fn new(body: B, state: Option<(Connection, bool)>) -> Self {
+        let state = state.map(|(connection, probes)| {
             let mut half_closed = connection.0.half_closed.subscribe();
             let closed = async move {
                 if half_closed.wait_for(|closed| *closed).await.is_err() {
                     std::future::pending().await
                 }
             };
-            Of {
+            ProbeState {
                 probe: probes.then(|| Probe::Waiting(Box::pin(closed))),
                 connection,
             }
         });
-        Self { body, of }
+        Self { body, state }
     }
 }
 
@@ -152,7 +153,7 @@ impl Probe {
             match self {
                 Probe::Waiting(closed) => {
                     std::task::ready!(closed.as_mut().poll(cx));
-                    // What has just been written may have been answered already.
+                    // The kernel may already report a reset for data that was sent before.
                     *self = Probe::Sending(Box::pin(sleep(GRACE / 10)));
                 }
                 Probe::Sending(pause) => {
@@ -165,7 +166,7 @@ impl Probe {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Probing<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for ProbingBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -175,16 +176,16 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Probing<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
-        let Some(of) = &mut this.of else {
+        let Some(state) = &mut this.state else {
             return frame;
         };
         match frame {
             Poll::Ready(frame) => {
-                // Begins the time of a silence anew.
-                of.connection.0.phase.send_modify(|_| {});
+                // Restarts the time limit for silence.
+                state.connection.0.phase.send_modify(|_| {});
                 Poll::Ready(frame)
             }
-            Poll::Pending => match &mut of.probe {
+            Poll::Pending => match &mut state.probe {
                 Some(probe) => probe
                     .poll(cx)
                     .map(|()| Some(Ok(Frame::data(Bytes::from_static(b":\n\n"))))),
@@ -202,10 +203,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Probing<B> {
     }
 }
 
-impl<B> Drop for Probing<B> {
+impl<B> Drop for ProbingBody<B> {
     fn drop(&mut self) {
-        if let Some(of) = &self.of {
-            of.connection.0.phase.send_replace(Phase::Idle);
+        if let Some(state) = &self.state {
+            state.connection.0.phase.send_replace(Phase::Idle);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! A gateway in front of an upstream that answers with event streams.
+//! A gateway for upstreams that respond with event streams.
 //!
 //! ```sh
-//! cargo run --example gateway                                   # with a demo upstream of its own
-//! cargo run --example gateway -- --upstream https://example.com # in front of a real one
+//! cargo run --example gateway                                   # with the built-in demo upstream
+//! cargo run --example gateway -- --upstream https://example.com # in front of a real upstream
 //! ```
 //!
 //! Every setting is a flag and an environment variable; `--help` lists them.
@@ -10,10 +10,10 @@
 mod demo;
 mod guard;
 mod half_close;
-mod line;
 mod mcp;
 mod path;
 mod proxy;
+mod relay;
 mod routes;
 mod server;
 mod settings;
@@ -35,7 +35,7 @@ use crate::{proxy::Upstream, settings::Settings};
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        // Whoever reads the log may be gone; to complain of that on stderr would panic.
+        // If stderr is closed, reporting the failed write on stderr would panic.
         .log_internal_errors(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SSEP_LOG")
@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What is wrong with the settings, without the advice below it.
+/// The message of a settings error in one line, without clap's usage text.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().map(str::trim);
@@ -75,7 +75,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         Some(upstream) => upstream,
         None => {
             let upstream = demo::start(listen).await?;
-            demo::print_what_to_try(listen);
+            demo::print_commands(listen);
             upstream
         }
     };
@@ -86,9 +86,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What is done with every event stream.
+/// The policy for all event streams; the routes add to it.
 fn policy(settings: &Settings) -> Result<Policy, String> {
-    // Streams are read even if nothing else is set, so that each frame ends between two blocks.
+    // These settings make the layer read every stream, so each frame ends between two blocks. `half_close` relies on that.
     let policy = Policy::default()
         .oversized_event(OversizedEvent::Fail)
         .max_event_bytes(settings.max_event_bytes);

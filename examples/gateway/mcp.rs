@@ -1,4 +1,4 @@
-//! The MCP routes: who may use them.
+//! The MCP profile for the MCP routes, with the allowed hosts and origins.
 
 use std::net::SocketAddr;
 
@@ -11,14 +11,9 @@ use tower_sse_proxy::{
 
 use crate::settings::Settings;
 
-/// The rules of MCP, on top of this policy.
-pub fn rules(
-    policy: Policy,
-    settings: &Settings,
-    listen: SocketAddr,
-    upstream: &Uri,
-) -> Result<Mcp, MappingError> {
-    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string())?;
+/// The MCP profile on top of `policy`.
+pub fn rules(policy: Policy, settings: &Settings, listen: SocketAddr, upstream: &Uri) -> Mcp {
+    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string());
     let check = OriginCheckLayer::new(hosts(settings, listen), origins(settings, listen));
     Ok(Mcp::with_sessions(policy, sessions).check(check))
 }
@@ -40,7 +35,7 @@ fn origins(settings: &Settings, listen: SocketAddr) -> Vec<String> {
     settings.allowed_origins.clone().unwrap_or_else(own)
 }
 
-/// By what names the gateway goes on its own machine.
+/// The hosts, with port, under which local clients reach the gateway.
 fn names(listen: SocketAddr) -> Vec<String> {
     let port = listen.port();
     let mut names = vec![listen.to_string(), format!("localhost:{port}")];

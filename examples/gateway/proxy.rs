@@ -1,4 +1,4 @@
-//! The upstream as a tower service: a reverse proxy in the plain, without a word about event streams.
+//! The upstream as a tower service: a plain reverse proxy, which knows nothing about event streams.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, task::Context, task::Poll};
 
@@ -23,7 +23,7 @@ use crate::tunnel;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Fields that concern one connection only (RFC 9110 7.6.1, and those that predate it).
+/// The hop-by-hop header fields (RFC 9110 7.6.1, and older ones).
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -39,7 +39,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// The largest read buffer of a connection to the upstream, in bytes. It stays allocated while a stream is silent.
 pub const READ_BUFFER: usize = 64 << 10;
 
-/// Any body, or none.
+/// The body of a request or a response.
 pub type Body = BoxBody<Bytes, hyper::Error>;
 
 /// Sends requests to an upstream over pooled HTTP/1.1 connections.
@@ -57,7 +57,7 @@ impl Upstream {
         tcp.enforce_http(false);
         let scheme = origin.scheme().cloned().unwrap_or(Scheme::HTTP);
         let tls = HttpsConnectorBuilder::new();
-        // Trusted roots are read only where they are needed: a container without any can serve http.
+        // Reads the trusted root certificates only for https, so that http works in a container without any.
         let tls = if scheme == Scheme::HTTPS {
             tls.with_native_roots()?
         } else {
@@ -74,7 +74,7 @@ impl Upstream {
         })
     }
 
-    /// The request as the upstream is to get it.
+    /// Rewrites a request for the upstream: URI, version, hop-by-hop and `X-Forwarded-*` fields.
     fn rewritten(&self, request: Request<Body>) -> Result<Request<Body>, http::Error> {
         let (mut parts, body) = request.into_parts();
         let peer = parts.extensions.get::<Peer>().copied();
@@ -82,17 +82,17 @@ impl Upstream {
             .headers
             .remove(header::HOST)
             .or_else(|| parts.uri.host().and_then(|_| authority(&parts.uri)));
-        // With both lengths the chunked one holds (RFC 9112 6.3), and the other must not travel on.
+        // If a request has both, Transfer-Encoding applies, and Content-Length must not be forwarded (RFC 9112 6.3).
         if parts.headers.contains_key(header::TRANSFER_ENCODING) {
             parts.headers.remove(header::CONTENT_LENGTH);
         }
-        let upgrade = tunnel::asked_for(&parts.headers);
+        let upgrade = tunnel::requested_upgrade(&parts.headers);
         remove_hop_by_hop(&mut parts.headers);
         if let Some(upgrade) = upgrade {
-            tunnel::ask(&mut parts.headers, upgrade);
+            tunnel::set_upgrade(&mut parts.headers, upgrade);
         }
         join_cookies(&mut parts.headers);
-        // What it says is this gateway's word, not the client's.
+        // Replaces the client's value: the upstream must be able to trust this field.
         match host {
             Some(host) => parts.headers.insert("x-forwarded-host", host),
             None => parts.headers.remove("x-forwarded-host"),
@@ -120,22 +120,22 @@ impl Upstream {
 
     async fn fetch(self, mut request: Request<Body>) -> Response<Body> {
         if request.method() == Method::CONNECT {
-            return answer(
+            return status_response(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "This gateway opens no tunnels.\n",
+                "CONNECT is not supported by this gateway.\n",
             );
         }
         if let Some((status, why)) = malformed(&request) {
-            return answer(status, why);
+            return status_response(status, why);
         }
-        let client_side = tunnel::asked_for(request.headers())
+        let client_side = tunnel::requested_upgrade(request.headers())
             .is_some()
             .then(|| hyper::upgrade::on(&mut request));
         let request = match self.rewritten(request) {
             Ok(request) => request,
             Err(error) => {
-                tracing::info!("a request that cannot be forwarded: {error}");
-                return answer(
+                tracing::info!("cannot forward a request: {error}");
+                return status_response(
                     StatusCode::BAD_REQUEST,
                     "The request cannot be forwarded.\n",
                 );
@@ -143,52 +143,52 @@ impl Upstream {
         };
         let mut response = match self.client.request(request).await {
             Ok(response) => response,
-            Err(error) if is_of_the_client(&error) => {
-                tracing::info!("a request whose body cannot be forwarded: {error}");
-                return answer(
+            Err(error) if is_client_error(&error) => {
+                tracing::info!("cannot forward the body of a request: {error}");
+                return status_response(
                     StatusCode::BAD_REQUEST,
-                    "The body of the request is broken.\n",
+                    "The request body is incomplete or malformed.\n",
                 );
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!("the upstream did not answer: {error}: {cause}");
-                return answer(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n");
+                return status_response(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n");
             }
         };
         if response.headers().contains_key(header::TRANSFER_ENCODING) {
-            // Anything but `chunked` is still in the body, where nobody could read what is in it.
+            // hyper decodes only `chunked`. The layer could not inspect a body with another transfer coding.
             if !is_chunked_at_most(response.headers()) {
-                return answer(
+                return status_response(
                     StatusCode::BAD_GATEWAY,
-                    "The upstream's transfer coding is not known here.\n",
+                    "The upstream used an unsupported transfer coding.\n",
                 );
             }
             response.headers_mut().remove(header::CONTENT_LENGTH);
         }
-        let upgrade = tunnel::asked_for(response.headers());
+        let upgrade = tunnel::requested_upgrade(response.headers());
         remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(client_side), Some(upgrade)) = (client_side, upgrade) else {
-                return answer(
+                return status_response(
                     StatusCode::BAD_GATEWAY,
-                    "The upstream switched protocols unasked.\n",
+                    "The upstream switched protocols without a request for it.\n",
                 );
             };
-            tunnel::ask(response.headers_mut(), upgrade);
+            tunnel::set_upgrade(response.headers_mut(), upgrade);
             tunnel::open(client_side, hyper::upgrade::on(&mut response));
-            return response.map(|_| nothing());
+            return response.map(|_| empty());
         }
-        response.map(|body| Plainly(body).boxed())
+        response.map(|body| CleanTrailers(body).boxed())
     }
 }
 
-/// A body without hop-by-hop fields in its trailers. HTTP/2 resets a stream that has any, and drops what it had not sent.
-struct Plainly(Incoming);
+/// Removes hop-by-hop fields from the trailers of a body. hyper resets an HTTP/2 stream with such a field and drops unsent data.
+struct CleanTrailers(Incoming);
 
-impl hyper::body::Body for Plainly {
+impl hyper::body::Body for CleanTrailers {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -228,34 +228,37 @@ impl Service<Request<Body>> for Upstream {
     }
 }
 
-/// Whether it is the body of the request that failed, not the upstream.
-fn is_of_the_client(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether the error comes from the client's request body, and not from the upstream.
+fn is_client_error(error: &(dyn std::error::Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let mut of_hyper = causes.filter_map(|error| error.downcast_ref::<hyper::Error>());
-    // An error of the client's connection, in that of the upstream's that had to send it on.
+    // The client's error is the source of an error of the upstream's connection.
     of_hyper.any(hyper::Error::is_user) && of_hyper.next().is_some()
 }
 
-/// Why a request cannot be forwarded as what it is.
+/// The reason to reject a malformed request, with its status, or `None` if the request can be forwarded.
 fn malformed<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let headers = request.headers();
     if !is_chunked_at_most(headers) {
-        // It would be undone here, and nobody told (RFC 9112 6.1).
+        // A recipient must not forward a transfer coding that it does not implement (RFC 9112 6.1).
         return Some((
             StatusCode::NOT_IMPLEMENTED,
-            "The only transfer coding known here is chunked.\n",
+            "The only supported transfer coding is chunked.\n",
         ));
     }
     let hosts = headers.get_all(header::HOST).iter().count();
     let needs_one = request.version() == Version::HTTP_11;
     if hosts > 1 || (needs_one && hosts == 0) {
         // RFC 9112 3.2.
-        return Some((StatusCode::BAD_REQUEST, "A request has one Host.\n"));
+        return Some((
+            StatusCode::BAD_REQUEST,
+            "A request must have exactly one Host field.\n",
+        ));
     }
     None
 }
 
-/// Whether a message has no transfer coding but the one that hyper undoes.
+/// Whether a message has no transfer coding except `chunked`, which hyper decodes.
 fn is_chunked_at_most(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -275,9 +278,9 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Fields that say what a message is or whose it is. `Connection` cannot take them away: a body whose type is hidden
-/// would pass the inspection of its type (RFC 9110 7.6.1 forbids to name them), and an upstream that does not see the revision
-/// of MCP would go by another one than the rules for the request did.
+/// Whether a field must be forwarded even if `Connection` names it. Without its `Content-Type`, a body would pass without
+/// inspection, and without `Mcp-Protocol-Version`, the upstream would apply another version of MCP than the gateway. RFC 9110 7.6.1
+/// forbids senders to name end-to-end fields in `Connection`.
 fn is_end_to_end(name: &HeaderName) -> bool {
     ["content-", "mcp-"]
         .iter()
@@ -292,7 +295,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         .contains(name)
 }
 
-/// HTTP/2 may cut a cookie field into several, HTTP/1.1 knows only one (RFC 9113 8.2.3).
+/// Joins several cookie fields: HTTP/2 allows them, HTTP/1.1 allows only one (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let cookies: Vec<&[u8]> = headers
         .get_all(header::COOKIE)
@@ -310,14 +313,14 @@ fn authority(uri: &Uri) -> Option<HeaderValue> {
     HeaderValue::from_str(uri.authority()?.as_str()).ok()
 }
 
-fn answer(status: StatusCode, text: &'static str) -> Response<Body> {
+fn status_response(status: StatusCode, text: &'static str) -> Response<Body> {
     let body = Full::from(text).map_err(|never| match never {}).boxed();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
 }
 
-fn nothing() -> Body {
+fn empty() -> Body {
     Full::default().map_err(|never| match never {}).boxed()
 }
 

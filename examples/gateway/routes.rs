@@ -1,4 +1,4 @@
-//! Which paths are treated how.
+//! The policy for each path.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,21 +17,21 @@ use crate::{
     settings::{Settings, Store},
 };
 
-/// For so long a shared stream is kept whose clients have all left: one whose connection broke is back by then.
-const AWAY: Duration = Duration::from_secs(2);
+/// The grace period of a shared stream without clients: enough for a client to reconnect.
+const SHARED_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// A layer that does with all streams what this policy says, and nothing else but for those of MCP, which have rules of their own,
-/// those on `/r`, which can be resumed and whose upstream is asked again when it breaks off, and those on `/f`, which are shared.
+/// The layer of the gateway. It applies `policy` to all streams. MCP paths also get the MCP profile; clients can resume streams on
+/// `/r`, and the layer reconnects when their upstream breaks; equal requests on `/f` share one stream.
 pub fn layer(
     policy: Policy,
     settings: &Settings,
     listen: SocketAddr,
     upstream: &Uri,
-) -> Result<SseProxyLayer<Reconnect>, MappingError> {
-    let kept = policy.clone().route("/mcp").replay(replay(settings));
-    let mcp = mcp::rules(kept, settings, listen, upstream)?;
+) -> SseProxyLayer<Reconnect> {
+    let recorded = policy.clone().route("/mcp").replay(replay(settings));
+    let mcp = mcp::rules(recorded, settings, listen, upstream);
     let shared = policy.clone().route("/f").replay(shared(settings));
-    // No client of this route has an id of the upstream's.
+    // All event ids on this route are the layer's, so an id of another form is rejected.
     let resumed = policy.clone().route("/r");
     let resumed = resumed.replay(replay(settings).reject_foreign_ids(true));
     let (plain, resumed, shared) = (
@@ -50,7 +50,7 @@ pub fn layer(
         Some(streams) => layer.max_detached_per_owner(streams),
         None => layer,
     };
-    let again = |request: &request::Parts| {
+    let reconnects = |request: &request::Parts| {
         request.method == Method::GET && request.uri.path().starts_with("/r/")
     };
     let layer = match settings.log_bytes {
@@ -58,8 +58,8 @@ pub fn layer(
         None => layer,
     };
     let layer = layer.upstream_buffer(proxy::READ_BUFFER);
-    let layer = layer.reconnect(Reconnect::default().retry_if(again));
-    Ok(layer.policy(move |request, _| {
+    let layer = layer.reconnect(Reconnect::default().retry_if(reconnects));
+    layer.policy(move |request, _| {
         let path = request.uri.path();
         if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)
@@ -73,29 +73,29 @@ pub fn layer(
     }))
 }
 
-/// What is kept of streams.
+/// The replay settings for `/r` and the MCP routes.
 fn replay(settings: &Settings) -> Replay {
     let mut replay = Replay::default().max_age(settings.max_age());
     if let Some(events) = settings.replay_events {
         replay = replay.retention(Retention::default().events(events));
     }
-    if let Some(time) = settings.linger() {
+    if let Some(time) = settings.grace_period() {
         replay = replay.grace_period(time);
     }
     replay
 }
 
-/// One stream for all requests with the same target and cookies. (The layer compares their owner and their host, too.)
+/// The replay settings for `/f`: requests with equal target and cookies share one stream. (The layer also compares owner and host.)
 fn shared(settings: &Settings) -> Replay {
     let key = |request: &request::Parts| {
         let cookies = request.headers.get_all(COOKIE).iter();
         let cookies: Vec<_> = cookies.map(|value| value.as_bytes()).collect();
-        // HTTP/2 may cut them into several fields (RFC 9113 8.2.3).
+        // HTTP/2 clients may split cookies into several fields (RFC 9113 8.2.3).
         let key = (request.uri.path_and_query(), cookies.join(&b"; "[..]));
         (request.method == Method::GET).then(|| format!("{key:?}"))
     };
     Replay::default()
         .share_by(key)
-        .grace_period(AWAY)
+        .grace_period(SHARED_GRACE_PERIOD)
         .max_age(settings.max_age())
 }

@@ -1,4 +1,4 @@
-//! The clients' side: sockets, HTTP/1.1 and HTTP/2, and an orderly end.
+//! The downstream side: sockets, HTTP/1.1 and HTTP/2, and graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -41,15 +41,15 @@ use crate::{
     proxy::{self, Peer},
     settings::{Listen, Settings},
     socket::Socket,
-    stall::{Patience, Watched},
+    stall::{StallLimit, WatchedBody},
 };
 
-type Answer = UnsyncBoxBody<Bytes, BoxError>;
+type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A client that takes nothing for this long, or whose machine does not acknowledge anything, is gone.
+/// The time after which a client is treated as gone if it reads nothing or its machine acknowledges nothing.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// Listens on the first of the addresses on which that is possible.
+/// Listens on the first address that can be bound.
 pub fn bind(listen: &Listen) -> Result<TcpListener, String> {
     let mut failed = None;
     for address in &listen.addresses {
@@ -58,7 +58,7 @@ pub fn bind(listen: &Listen) -> Result<TcpListener, String> {
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let error = failed.unwrap_or_else(|| io::Error::other("it has no address"));
+    let error = failed.unwrap_or_else(|| io::Error::other("the name has no address"));
     let name = &listen.name;
     Err(format!(
         "cannot listen on {name} (--listen, SSEP_LISTEN): {error}"
@@ -78,7 +78,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves until SIGTERM or Ctrl-C, and then for as long as the streams run or the settings allow.
+/// Serves until SIGTERM or Ctrl-C. Then it waits until all streams have ended, or until the drain time has passed.
 pub async fn serve<S, B>(listener: TcpListener, service: S, settings: &Settings) -> io::Result<()>
 where
     S: Service<Request<proxy::Body>, Response = Response<B>, Error = Infallible>,
@@ -88,10 +88,10 @@ where
     B::Error: Into<BoxError>,
 {
     let mut terminate = signal(SignalKind::terminate())?;
-    // Told when to drain, and closed when all connections are.
+    // Signals the start of the drain. It is closed when all connections have ended.
     let (drain, draining) = watch::channel(());
     let header_timeout = settings.header_timeout();
-    let mut server = auto::Builder::new(Patience(WRITE_STALL));
+    let mut server = auto::Builder::new(StallLimit(WRITE_STALL));
     server
         .http1()
         .timer(TokioTimer::new())
@@ -118,7 +118,7 @@ where
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, most likely: the ones in use have to end first.
+                // Usually out of file descriptors: wait until other connections end.
                 tracing::warn!("cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -127,30 +127,31 @@ where
         let client = match prepare(&socket) {
             Ok(client) => client,
             Err(error) => {
-                tracing::debug!("{peer} left at once: {error}");
+                tracing::debug!("{peer} left before its first request: {error}");
                 continue;
             }
         };
         let begun = Arc::new(AtomicBool::new(false));
-        let exchange = Connection::new();
-        let (service, has_begun, its) = (service.clone(), Arc::clone(&begun), client.clone());
-        let answers = exchange.clone();
+        let connection = Connection::new();
+        let (service, has_begun, client_socket) =
+            (service.clone(), Arc::clone(&begun), client.clone());
+        let responses = connection.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             has_begun.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
             let version = request.version();
-            answers.begin(version);
+            responses.begin(version);
             let request = request.map(BodyExt::boxed);
-            let (response, its) = (Oneshot::new(service.clone(), request), its.clone());
-            let answers = answers.clone();
+            let response = Oneshot::new(service.clone(), request);
+            let (client_socket, responses) = (client_socket.clone(), responses.clone());
             async move {
-                let response = guarded(response.await?, version, &its);
-                Ok::<_, Infallible>(answers.respond(response))
+                let response = with_failure_detection(response.await?, version, &client_socket);
+                Ok::<_, Infallible>(responses.respond(response))
             }
         });
         let (server, draining) = (Arc::clone(&server), draining.clone());
         tokio::spawn(async move {
-            // hyper times the head, but not the bytes by which HTTP/1 and HTTP/2 are told apart.
+            // hyper limits the time for a head, but not for the first bytes, which distinguish HTTP/1 from HTTP/2.
             let no_head = async {
                 tokio::time::sleep(header_timeout).await;
                 if begun.load(Ordering::Relaxed) {
@@ -160,7 +161,7 @@ where
             tokio::select! {
                 () = connected(socket, &server, service, draining) => {}
                 () = no_head => {}
-                () = exchange.left(&client) => {}
+                () = connection.left(&client) => {}
             }
         });
     }
@@ -170,18 +171,18 @@ where
     drop(draining);
     let _ = drain.send(());
     if timeout(settings.drain(), drain.closed()).await.is_err() {
-        tracing::info!("streams that still run are cut");
+        tracing::info!("cutting the streams that are still running");
     }
     Ok(())
 }
 
-/// Serves one connection, by the version of HTTP that it begins with.
+/// Serves one connection with HTTP/1 or HTTP/2, depending on its first bytes.
 ///
-/// hyper-util's server for any version reads the first 24 bytes by themselves, and then again with room for 8 KiB, so that a stream
-/// of HTTP/1 has a buffer of 16 KiB. HTTP/2 begins with `PRI` (RFC 9113 3.4), and no method of HTTP/1 does.
+/// hyper-util's server for both versions would allocate a read buffer of 16 KiB for an HTTP/1 connection: it reads the first 24 bytes
+/// separately, and then with room for 8 KiB. HTTP/2 begins with `PRI` (RFC 9113 3.4), and no HTTP/1 method does.
 async fn connected<S, B>(
     socket: TcpStream,
-    (http1, any): &(http1::Builder, auto::Builder<Patience>),
+    (http1, any): &(http1::Builder, auto::Builder<StallLimit>),
     service: S,
     mut draining: watch::Receiver<()>,
 ) where
@@ -193,24 +194,34 @@ async fn connected<S, B>(
 {
     let mut begin = [0; 3];
     let read = tokio::select! {
-        // An error shows again when the connection is read.
+        // The server gets the same error when it reads.
         read = socket.peek(&mut begin) => read.unwrap_or(0),
         _ = draining.changed() => return,
     };
     let mut stream = TimeoutStream::new(socket);
     stream.set_write_timeout(Some(WRITE_STALL));
     let io = TokioIo::new(Box::pin(stream));
-    // Boxed as they are made: an async block has room for each variable that a future is moved through.
+    // Boxed immediately: an async block reserves space for each variable that holds the future.
     if b"PRI".starts_with(&begin[..read]) {
         let connection = Box::pin(any.serve_connection_with_upgrades(io, service));
-        drained(connection, |it| it.graceful_shutdown(), draining).await;
+        drained(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            draining,
+        )
+        .await;
     } else {
         let connection = Box::pin(http1.serve_connection(io, service).with_upgrades());
-        drained(connection, |it| it.graceful_shutdown(), draining).await;
+        drained(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            draining,
+        )
+        .await;
     }
 }
 
-/// Runs a connection to its end, which comes with its last answer once the server drains.
+/// Runs a connection to its end. When the server drains, the connection ends after its current responses.
 async fn drained<C, E>(
     mut connection: Pin<Box<C>>,
     drain: impl FnOnce(Pin<&mut C>),
@@ -227,25 +238,29 @@ async fn drained<C, E>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!("a connection: {error}");
+        tracing::debug!("connection failed: {error}");
     }
 }
 
-/// The answer with a body that shows the client how it ends, and does not wait for ever until it is taken.
-fn guarded<B>(response: Response<B>, version: Version, client: &Socket) -> Response<Answer>
+/// Wraps a response body so that an HTTP/1.0 client can see a failure, and so that an HTTP/2 client that does not read is dropped.
+fn with_failure_detection<B>(
+    response: Response<B>,
+    version: Version,
+    client: &Socket,
+) -> Response<ResponseBody>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
     let body = if version == Version::HTTP_10 && body.size_hint().exact().is_none() {
-        // No other end than that of the connection tells whether it is complete.
+        // Only the end of the connection can show whether the body is complete.
         client
             .reset_unless_it_ends(body.map_err(Into::into))
             .boxed_unsync()
     } else if version == Version::HTTP_2 && is_event_stream(&head) {
-        // Not a download: a client with a wide window may be busy with half of it for longer.
-        Watched::new(body.map_err(Into::into).boxed_unsync()).boxed_unsync()
+        // Only event streams: a client with a large window may process a part of a download for longer.
+        WatchedBody::new(body.map_err(Into::into).boxed_unsync()).boxed_unsync()
     } else {
         body.map_err(Into::into).boxed_unsync()
     };

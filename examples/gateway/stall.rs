@@ -1,5 +1,5 @@
-//! A stream of HTTP/2 whose client takes nothing. The connection does not show it: pings are answered, and other streams
-//! may do well.
+//! Detects an HTTP/2 stream that the client does not read. The connection does not show it: the client still answers pings and may
+//! read other streams.
 
 use std::{
     cmp::min,
@@ -19,38 +19,38 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// No more than this is handed out at once, or a client that is only slow could not show it.
-const PART: usize = 64 << 10;
+/// The largest part of a body that is in flight at once, in bytes. Without this limit, a slow client could not show its progress.
+const MAX_PART: usize = 64 << 10;
 
-/// Since when a part has been on its way, if one is. hyper asks for another one once the client has room for it.
-type OnItsWay = watch::Sender<Option<Instant>>;
+/// The time since which a part is in flight, or `None`. hyper polls for the next part when the client has window for it.
+type InFlight = watch::Sender<Option<Instant>>;
 
 tokio::task_local! {
-    static ON_ITS_WAY: Arc<OnItsWay>;
+    static IN_FLIGHT: Arc<InFlight>;
 }
 
-/// Lets go of a stream whose client takes nothing for so long, by which HTTP/2 resets it.
+/// An executor that drops a stream if its client reads nothing for this time. HTTP/2 then resets the stream.
 #[derive(Clone)]
-pub struct Patience(pub Duration);
+pub struct StallLimit(pub Duration);
 
-/// hyper runs every stream of HTTP/2 in a task of its own.
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Patience {
+/// hyper runs each HTTP/2 stream in a separate task.
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for StallLimit {
     fn execute(&self, stream: F) {
-        let on_its_way = Arc::new(OnItsWay::new(None));
-        let stalled = stalled(on_its_way.subscribe(), self.0);
-        tokio::spawn(ON_ITS_WAY.scope(on_its_way, async {
+        let in_flight = Arc::new(InFlight::new(None));
+        let stalled = stalled(in_flight.subscribe(), self.0);
+        tokio::spawn(IN_FLIGHT.scope(in_flight, async {
             tokio::select! {
                 _ = stream => {}
-                () = stalled => tracing::info!("a client takes nothing of its stream"),
+                () = stalled => tracing::info!("dropped a stream that its client does not read"),
             }
         }));
     }
 }
 
-async fn stalled(on_its_way: watch::Receiver<Option<Instant>>, limit: Duration) {
+async fn stalled(in_flight: watch::Receiver<Option<Instant>>, limit: Duration) {
     loop {
         let now = Instant::now();
-        let end = on_its_way.borrow().unwrap_or(now) + limit;
+        let end = in_flight.borrow().unwrap_or(now) + limit;
         if end <= now {
             return;
         }
@@ -58,25 +58,25 @@ async fn stalled(on_its_way: watch::Receiver<Option<Instant>>, limit: Duration) 
     }
 }
 
-/// A body that notes when a part of it is on its way, in a task that has patience. To one of HTTP/1 it makes no difference.
-pub struct Watched<B> {
+/// A body that records when a part of it is in flight, for the [`StallLimit`] of its task. For HTTP/1, it changes nothing.
+pub struct WatchedBody<B> {
     body: B,
     rest: Bytes,
-    on_its_way: Option<Arc<OnItsWay>>,
+    in_flight: Option<Arc<InFlight>>,
 }
 
-impl<B> Watched<B> {
-    /// For an answer of the current task.
+impl<B> WatchedBody<B> {
+    /// Wraps the body of a response of the current task.
     pub fn new(body: B) -> Self {
         Self {
             body,
             rest: Bytes::new(),
-            on_its_way: ON_ITS_WAY.try_with(Arc::clone).ok(),
+            in_flight: IN_FLIGHT.try_with(Arc::clone).ok(),
         }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for WatchedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -85,10 +85,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        let Some(on_its_way) = &this.on_its_way else {
+        let Some(in_flight) = &this.in_flight else {
             return Pin::new(&mut this.body).poll_frame(cx);
         };
-        on_its_way.send_replace(None);
+        in_flight.send_replace(None);
         if this.rest.is_empty() {
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)?);
             match frame.map(Frame::into_data) {
@@ -97,8 +97,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
                 None => return Poll::Ready(None),
             }
         }
-        on_its_way.send_replace(Some(Instant::now()));
-        let part = this.rest.split_to(min(this.rest.len(), PART));
+        in_flight.send_replace(Some(Instant::now()));
+        let part = this.rest.split_to(min(this.rest.len(), MAX_PART));
         Poll::Ready(Some(Ok(Frame::data(part))))
     }
 

@@ -1,4 +1,4 @@
-//! A text that is looked for in blocks.
+//! Searches a text in blocks.
 
 use std::sync::Arc;
 
@@ -8,18 +8,17 @@ use tower_sse_proxy::{
     codec::{Block, Line},
 };
 
-/// A text to look for in any value that a block can carry: data, event, id, retry, a comment, or a field that no client
-/// knows, of which the name counts as well.
+/// A text to search for in all values of a block: data, event, id, retry, comments, and the names and values of unknown fields.
 ///
-/// Most blocks have nothing of it, so the bytes of the block are searched once for a part of the text that stands there
-/// in one piece if the text is in any value. Only if it does, the values are looked at one by one.
+/// Most blocks do not contain the text. So the search first looks in the bytes of the block for a part of the text that is
+/// contiguous there if any value contains the text. Only if it finds that part, it searches the values one by one.
 #[derive(Clone)]
 pub struct Text(Arc<Parts>);
 
 struct Parts {
     text: Finder<'static>,
     piece: Finder<'static>,
-    /// An unknown field is also read as `name:value` and as `name: value`, however it was spelled.
+    /// The text may match across name and value of an unknown field, which is searched as `name:value` and as `name: value`.
     may_span_colon: bool,
 }
 
@@ -32,22 +31,22 @@ impl Text {
         }))
     }
 
-    /// In any value of an event.
+    /// Whether any value of an event contains the text.
     pub fn is_in(&self, event: &Event) -> bool {
         self.may_be_in(event) && (self.found(event.data().as_bytes()) || self.is_in_values(event))
     }
 
-    /// In the data of an event.
+    /// Whether the data of an event contains the text.
     pub fn is_in_data(&self, event: &Event) -> bool {
         self.may_be_in(event) && self.found(event.data().as_bytes())
     }
 
-    /// In any value of a block that is not an event, or in one line of an event's data.
+    /// Whether any value of a block contains the text. Data lines are searched one by one.
     pub fn is_in_a_line(&self, block: &Block) -> bool {
         self.may_be_in(block) && self.is_in_values(block)
     }
 
-    /// Whether the text may be in a value. If not, it certainly is in none.
+    /// Whether a value may contain the text. If this is false, no value contains it.
     fn may_be_in(&self, block: &Block) -> bool {
         self.0.piece.find(block.as_bytes()).is_some()
     }
@@ -75,10 +74,10 @@ impl Text {
     }
 }
 
-/// The longest part of a text that has to stand in the bytes of a block in one piece if the text is in a value of it.
+/// The longest part of a text that is contiguous in the bytes of a block if a value of the block contains the text.
 ///
-/// A line feed may stand between two lines of data, a colon between the name and the value of a field, with or without a
-/// space, and U+FFFD for bytes that are not UTF-8. What is left between those stands within one line.
+/// The text is split where its bytes may differ from the block's: at a line feed (between two data lines), at a colon with or
+/// without a space (between name and value), and at U+FFFD (for bytes that are not UTF-8). Each part is within one line.
 fn piece(text: &str) -> &str {
     let lines = text.split(['\n', char::REPLACEMENT_CHARACTER]);
     let pieces = lines.flat_map(|line| line.split(':'));

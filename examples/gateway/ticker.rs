@@ -1,4 +1,4 @@
-//! A clock as a stream: tick after tick, the same to whoever listens, and those that were missed to whoever names the last one.
+//! A stream of numbered ticks. All clients get the same ticks, and a client with `Last-Event-ID` gets the ticks that it missed.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,8 @@ use tokio::{
 pub struct Ticker {
     begun: Instant,
     broken: watch::Sender<()>,
-    /// How many requests there were for each path and pace.
-    asked: Mutex<BTreeMap<String, u32>>,
+    /// The number of requests for each path and pace.
+    requests: Mutex<BTreeMap<String, u32>>,
 }
 
 #[derive(Deserialize)]
@@ -37,11 +37,11 @@ impl Ticker {
         Arc::new(Self {
             begun: Instant::now(),
             broken: watch::Sender::default(),
-            asked: Mutex::default(),
+            requests: Mutex::default(),
         })
     }
 
-    /// From the tick after this one, or from the next.
+    /// The ticks after `last`, or from the next tick on without it.
     fn ticks(
         &self,
         pace: Duration,
@@ -50,7 +50,7 @@ impl Ticker {
     ) -> impl Stream<Item = io::Result<Event>> + use<> {
         let begun = self.begun;
         let now = (begun.elapsed().as_millis() / pace.as_millis()) as u32;
-        // One that has not been yet is of another clock.
+        // A number in the future comes from an earlier run of the ticker.
         let first = last.filter(|last| *last <= now).unwrap_or(now) + 1;
         let ticks = stream::iter(first..).then(move |n| async move {
             sleep_until(begun + pace * n).await;
@@ -66,13 +66,13 @@ impl Ticker {
         let mut broken = self.broken.subscribe();
         let broken = stream::once(async move {
             let _ = broken.changed().await;
-            Err(io::Error::other("told to break"))
+            Err(io::Error::other("broken by the demo"))
         });
         stream::select(ticks, broken)
     }
 }
 
-/// One tick a second, or every so many milliseconds. Below `/s` without ids, as most upstreams send them.
+/// A stream with one tick every `ms` milliseconds (default 1000). Below `/s`, the events have no ids, as with most upstreams.
 pub async fn stream(
     State(ticker): State<Arc<Ticker>>,
     Query(Pace { ms }): Query<Pace>,
@@ -81,8 +81,8 @@ pub async fn stream(
 ) -> Sse<impl Stream<Item = io::Result<Event>>> {
     let ms = ms.unwrap_or(1000).clamp(10, 10_000);
     let target = format!("{}?ms={ms}", uri.path());
-    if let Ok(mut asked) = ticker.asked.lock() {
-        *asked.entry(target).or_default() += 1;
+    if let Ok(mut requests) = ticker.requests.lock() {
+        *requests.entry(target).or_default() += 1;
     }
     let last = headers.get("last-event-id");
     let last = last.and_then(|id| id.to_str().ok()?.parse().ok());
@@ -90,13 +90,13 @@ pub async fn stream(
     Sse::new(ticker.ticks(Duration::from_millis(ms), last, with_ids))
 }
 
-/// How often each stream was asked for.
+/// The number of requests for each stream.
 pub async fn asked(State(ticker): State<Arc<Ticker>>) -> Json<BTreeMap<String, u32>> {
-    let asked = ticker.asked.lock().map(|asked| asked.clone());
-    Json(asked.unwrap_or_default())
+    let requests = ticker.requests.lock().map(|requests| requests.clone());
+    Json(requests.unwrap_or_default())
 }
 
-/// Breaks all streams that run.
+/// Breaks all running streams.
 pub async fn break_off(State(ticker): State<Arc<Ticker>>) -> StatusCode {
     ticker.broken.send_replace(());
     StatusCode::NO_CONTENT

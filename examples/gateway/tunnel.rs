@@ -1,4 +1,4 @@
-//! Upgrades: once both sides have agreed to another protocol, bytes are copied and nobody looks at them.
+//! Protocol upgrades: after client and upstream have agreed on another protocol, the gateway copies bytes without inspection.
 
 use http::{
     HeaderMap, HeaderValue,
@@ -7,9 +7,9 @@ use http::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-/// The protocol that a head asks for or agrees to (RFC 9110 7.8). Not another HTTP, nor TLS: what flows in a tunnel is not
-/// looked at, and HTTP is to be.
-pub fn asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocol that a head requests or accepts (RFC 9110 7.8). Returns `None` for HTTP and TLS: the gateway does not inspect
+/// upgraded connections, so an upgrade to HTTP would bypass the interceptors.
+pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let named = headers
         .get_all(CONNECTION)
         .iter()
@@ -17,21 +17,22 @@ pub fn asked_for(headers: &HeaderMap) -> Option<HeaderValue> {
         .flat_map(|value| value.split(','))
         .any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
     let upgrade = headers.get(UPGRADE).filter(|_| named)?;
-    let more_http = upgrade.to_str().ok()?.split(',').any(|protocol| {
+    let is_http = upgrade.to_str().ok()?.split(',').any(|protocol| {
         let name = protocol.split('/').next().unwrap_or_default().trim();
         ["h2c", "h2", "http", "tls"]
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known))
     });
-    (!more_http).then(|| upgrade.clone())
+    (!is_http).then(|| upgrade.clone())
 }
 
-pub fn ask(headers: &mut HeaderMap, upgrade: HeaderValue) {
+/// Sets the header fields that request or accept an upgrade.
+pub fn set_upgrade(headers: &mut HeaderMap, upgrade: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, upgrade);
 }
 
-/// Joins the two connections once both are free of HTTP.
+/// Copies bytes between both connections after both have been upgraded.
 pub fn open(client: OnUpgrade, upstream: OnUpgrade) {
     tokio::spawn(async move {
         let joined = async {
@@ -41,7 +42,7 @@ pub fn open(client: OnUpgrade, upstream: OnUpgrade) {
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
         };
         if let Err(error) = joined.await {
-            tracing::debug!("an upgraded connection broke: {error}");
+            tracing::debug!("an upgraded connection failed: {error}");
         }
     });
 }

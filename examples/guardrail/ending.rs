@@ -1,4 +1,4 @@
-//! How an API says that an answer was stopped.
+//! Ends a blocked response with the events that its API uses for a stopped response.
 
 use std::collections::BTreeSet;
 
@@ -8,52 +8,53 @@ use tower_sse_proxy::{
     intercept::{Interceptor, Verdict},
 };
 
-/// The data of the event with which the window ends a stream.
+/// The data of the event that the window sends when it blocks a stream.
 pub const BLOCKED: &str = "guardrail: blocked";
 
-/// Stands behind the window, sees what has left, and ends in its terms what has begun in them.
+/// An interceptor after the window. It records the state of the response, and replaces the event [`BLOCKED`] by the end events of the
+/// API.
 pub struct Ending {
-    say: fn(&Told) -> Vec<Event>,
-    told: Told,
+    end_events: fn(&ClientState) -> Vec<Event>,
+    state: ClientState,
 }
 
-/// What the client knows.
+/// The state of the response at the client.
 #[derive(Default)]
-struct Told {
+struct ClientState {
     first: Map<String, Value>,
     last: Map<String, Value>,
-    /// The choices, content blocks or candidates that have begun and are not finished.
+    /// The indexes of choices, content blocks or candidates that have begun and are not finished.
     open: BTreeSet<u64>,
 }
 
 impl Ending {
-    /// For the API with this path.
+    /// The interceptor for the API at this path.
     pub fn of(path: &str) -> Self {
-        let say = match path {
+        let end_events = match path {
             "/v1/chat/completions" => openai_chat,
             "/v1/responses" => openai_responses,
             "/v1/messages" => anthropic,
             _ => gemini,
         };
-        let told = Told::default();
-        Self { say, told }
+        let state = ClientState::default();
+        Self { end_events, state }
     }
 }
 
 impl Interceptor for Ending {
     fn event(&mut self, event: Event) -> Verdict {
         if event.data() == BLOCKED {
-            return Verdict::end((self.say)(&self.told));
+            return Verdict::end((self.end_events)(&self.state));
         }
         if let Ok(data) = serde_json::from_str(&event.data()) {
-            self.told.hear(data);
+            self.state.update(data);
         }
         event.into()
     }
 }
 
-impl Told {
-    fn hear(&mut self, data: Map<String, Value>) {
+impl ClientState {
+    fn update(&mut self, data: Map<String, Value>) {
         for (parts, finished) in [("choices", "finish_reason"), ("candidates", "finishReason")] {
             let parts = data.get(parts).and_then(Value::as_array);
             for part in parts.into_iter().flatten() {
@@ -72,7 +73,7 @@ impl Told {
         self.last = data;
     }
 
-    /// Where there can be only one, it may have no index.
+    /// Marks an index as open or finished. An API with a single candidate may omit the index.
     fn mark(&mut self, index: &Value, is_open: bool) {
         let index = index.as_u64().unwrap_or(0);
         if is_open {
@@ -82,7 +83,7 @@ impl Told {
         }
     }
 
-    /// The last event once more, with this in it for each that is open.
+    /// A copy of the last event with the member `name` replaced by `finished` for each open index.
     fn last_with(&self, name: &str, finished: fn(u64) -> Value) -> Event {
         let mut data = self.last.clone();
         let finished = self.open.iter().map(|&index| finished(index));
@@ -91,30 +92,30 @@ impl Told {
     }
 }
 
-fn openai_chat(told: &Told) -> Vec<Event> {
+fn openai_chat(state: &ClientState) -> Vec<Event> {
     let finished =
         |index| json!({ "index": index, "delta": {}, "finish_reason": "content_filter" });
-    vec![told.last_with("choices", finished), Event::new("[DONE]")]
+    vec![state.last_with("choices", finished), Event::new("[DONE]")]
 }
 
-fn openai_responses(told: &Told) -> Vec<Event> {
-    let response = told.first.get("response").and_then(Value::as_object);
+fn openai_responses(state: &ClientState) -> Vec<Event> {
+    let response = state.first.get("response").and_then(Value::as_object);
     let mut response = response.cloned().unwrap_or_default();
     response.insert("status".to_owned(), "incomplete".into());
     response.insert(
         "incomplete_details".to_owned(),
         json!({ "reason": "content_filter" }),
     );
-    let number = told.last.get("sequence_number").and_then(Value::as_u64);
+    let number = state.last.get("sequence_number").and_then(Value::as_u64);
     vec![typed(
         json!({ "type": "response.incomplete", "response": response,
         "sequence_number": number.map_or(0, |number| number + 1) }),
     )]
 }
 
-fn anthropic(told: &Told) -> Vec<Event> {
+fn anthropic(state: &ClientState) -> Vec<Event> {
     let stop = |index| typed(json!({ "type": "content_block_stop", "index": index }));
-    let mut events: Vec<_> = told.open.iter().map(stop).collect();
+    let mut events: Vec<_> = state.open.iter().map(stop).collect();
     events.push(typed(
         json!({ "type": "message_delta", "usage": { "output_tokens": 0 },
         "delta": { "stop_reason": "refusal", "stop_sequence": null } }),
@@ -123,16 +124,16 @@ fn anthropic(told: &Told) -> Vec<Event> {
     events
 }
 
-fn gemini(told: &Told) -> Vec<Event> {
+fn gemini(state: &ClientState) -> Vec<Event> {
     let finished = |index| json!({ "index": index, "content": { "parts": [], "role": "model" }, "finishReason": "SAFETY" });
-    vec![told.last_with("candidates", finished)]
+    vec![state.last_with("candidates", finished)]
 }
 
-/// An event whose name is its type.
+/// An event with the `type` of its data as its name.
 fn typed(data: Value) -> Event {
     let mut event = Event::new(data.to_string());
     let name = data["type"].as_str().unwrap_or_default();
-    // The names above have no line ends in them.
+    // The names in this file contain no line ends.
     let _ = event.set_event(name);
     event
 }

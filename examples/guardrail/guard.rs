@@ -1,4 +1,4 @@
-//! What is looked for, and what becomes of it.
+//! The patterns of the guardrail.
 
 use tower_sse_proxy::{
     Event, SseProxyLayer,
@@ -10,7 +10,8 @@ use tower_sse_proxy::{
 
 use crate::ending::{self, Ending};
 
-/// The guardrail, as a layer. A text waits only where it may be the beginning of what is looked for.
+/// The guardrail as a layer: it blocks `phrase` and masks card numbers and e-mail addresses. It holds text only while the text may
+/// begin a match.
 pub fn layer(phrase: &str) -> Result<SseProxyLayer, PatternError> {
     let judge = patterns([
         Pattern::phrase(phrase).ignore_case().block(),

@@ -1,12 +1,12 @@
-//! A guardrail for the answers of language models: masks card numbers and e-mail addresses, and blocks a
-//! phrase, in the streams of four APIs.
+//! A guardrail for language model responses: it masks card numbers and e-mail addresses, and blocks a phrase, in the streams of four
+//! APIs.
 //!
 //! ```sh
 //! cargo run --example guardrail
 //! ```
 //!
-//! The upstream is a mock inside the program that answers with the text it is asked with, a few letters an event; the
-//! guardrail is a layer around it.
+//! The upstream is a mock inside the program: it responds with the text of the request, a few letters per event. The guardrail is a
+//! layer around it.
 
 mod ending;
 mod guard;
@@ -23,15 +23,15 @@ use tokio::net::TcpListener;
 
 #[derive(Debug, Parser)]
 struct Settings {
-    /// Where to listen with the guardrail.
+    /// The address with the guardrail.
     #[arg(long, env = "GUARDRAIL_LISTEN", default_value = "127.0.0.1:18081")]
     listen: SocketAddr,
 
-    /// Where the mock can be asked without it.
+    /// The address of the mock without the guardrail.
     #[arg(long, env = "GUARDRAIL_MOCK_LISTEN", default_value = "127.0.0.1:0")]
     mock_listen: SocketAddr,
 
-    /// The phrase that ends an answer.
+    /// The phrase that ends a response.
     #[arg(long, env = "GUARDRAIL_BLOCK", default_value = "project nightingale")]
     block: String,
 }
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let guard = guard::layer(&settings.block)?;
     let open = TcpListener::bind(settings.mock_listen).await?;
     let guarded = TcpListener::bind(settings.listen).await?;
-    print_what_to_try(guarded.local_addr()?, open.local_addr()?);
+    print_commands(guarded.local_addr()?, open.local_addr()?);
 
     let app = mock::router();
     tokio::try_join!(
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn print_what_to_try(guarded: SocketAddr, open: SocketAddr) {
+fn print_commands(guarded: SocketAddr, open: SocketAddr) {
     let ask = |path: &str, body: &str| {
         format!(
             "  curl -N 'http://{guarded}{path}' -H 'content-type: application/json' \\\n       -d '{body}'\n"
@@ -61,10 +61,10 @@ fn print_what_to_try(guarded: SocketAddr, open: SocketAddr) {
     let chat = r#"{"stream":true,"messages":[{"role":"user","content":"Pay with 4111 1111 1111 1111, or ask bob@example.com."}]}"#;
     let messages = r#"{"stream":true,"messages":[{"role":"user","content":"Tell me about project nightingale."}]}"#;
     let gemini = r#"{"contents":[{"parts":[{"text":"Pay with 5500-0000-0000-0004, please."}]}]}"#;
-    // Nobody may be there to read it.
+    // Writing fails if stdout is closed.
     let _ = write!(
         io::stdout(),
-        "Try, in another terminal (the same without the guardrail: {open}):\n{}{}{}",
+        "Try in another terminal (without the guardrail: {open}):\n{}{}{}",
         ask("/v1/chat/completions", chat),
         ask("/v1/messages", messages),
         ask("/v1beta/models/mock:streamGenerateContent?alt=sse", gemini),

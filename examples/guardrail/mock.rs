@@ -1,6 +1,7 @@
-//! Four APIs that answer with the text they are asked with, in the shapes of the real ones.
+//! Mocks of four model APIs. Each responds with the text of the request, in the format of the real API.
 //!
-//! The headers `x-split` and `x-pace-ms` say how many letters an event brings, and how long the next one takes.
+//! The request headers `x-split` and `x-pace-ms` set the letters per event (default 3) and the milliseconds between two events
+//! (default 40).
 
 use std::{str::FromStr, time::Duration};
 
@@ -25,14 +26,14 @@ pub fn router() -> Router {
         .route("/v1beta/models/{call}", post(gemini))
 }
 
-/// Half a card number must not become a whole one with what another choice has.
+/// The text of the second choice. Its half card number must not be joined with the text of the first choice.
 const OTHER: &str =
     "Half of one is 4111 1111, no more. Of the others there is nothing to tell that was not told.";
 
-/// OpenAI's chat completions. A second choice, if one is asked for, is always the same; with tools, the text is
-/// the argument of a call.
+/// OpenAI's chat completions. A second choice, if requested, has the text [`OTHER`]. If the request has tools, the text is the argument
+/// of a tool call.
 async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
-    let text = asked(&request["messages"]);
+    let text = last_text(&request["messages"]);
     let chunk = |index: usize, delta: Value, finish: Value| {
         json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "mock",
             "choices": [{ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish }] })
@@ -84,7 +85,7 @@ async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
 async fn responses(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     let text = match &request["input"] {
         Value::String(text) => text.clone(),
-        input => asked(input),
+        input => last_text(input),
     };
     let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [] });
     let item = |status: &str, content: Vec<Value>| json!({ "id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": content });
@@ -131,14 +132,14 @@ async fn responses(headers: HeaderMap, Json(request): Json<Value>) -> Response {
 
 /// Anthropic's messages.
 async fn messages(headers: HeaderMap, Json(request): Json<Value>) -> Response {
-    let text = asked(&request["messages"]);
+    let text = last_text(&request["messages"]);
     let message = |content: Value, reason: Value| {
         json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "mock", "content": content,
             "stop_reason": reason, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 1 } })
     };
     if request["stream"] != true {
-        let whole = json!([{ "type": "text", "text": text }]);
-        return Json(message(whole, "end_turn".into())).into_response();
+        let content = json!([{ "type": "text", "text": text }]);
+        return Json(message(content, "end_turn".into())).into_response();
     }
     let mut data = vec![
         json!({ "type": "message_start", "message": message(json!([]), Value::Null) }),
@@ -155,7 +156,7 @@ async fn messages(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     paced(&headers, data.iter().map(typed).collect())
 }
 
-/// Google's Gemini, whose lines end in CRLF.
+/// Google's Gemini. Its lines end with CRLF.
 async fn gemini(
     headers: HeaderMap,
     Path(call): Path<String>,
@@ -186,8 +187,8 @@ async fn gemini(
     paced(&headers, events.collect())
 }
 
-/// What was said last.
-fn asked(messages: &Value) -> String {
+/// The text of the last message.
+fn last_text(messages: &Value) -> String {
     let last = messages.as_array().and_then(|messages| messages.last());
     let content = last.map_or(&Value::Null, |last| &last["content"]);
     let text = content.as_str().or_else(|| content[0]["text"].as_str());

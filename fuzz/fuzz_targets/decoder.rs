@@ -1,5 +1,5 @@
-//! Whatever the input and wherever it is cut: the pieces are the input, they do not depend on the cuts, they are where slow
-//! parsers find them, and a client reads in them what the standard says.
+//! For any input and any chunks: the items contain every byte, do not depend on the chunks, and equal those of a slow parser. A
+//! client reads from them the events that the algorithm of the standard gives.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use client::Client;
 use libfuzzer_sys::fuzz_target;
-use reference::{Reference, Whole, cut, whole};
+use reference::{Reference, WholeItem, join_line_feeds, split_stream};
 use tower_sse_proxy::codec::{Decoder, Item};
 
 #[derive(Arbitrary, Debug)]
@@ -23,37 +23,39 @@ struct Input<'a> {
     limit: u16,
 }
 
-/// The pieces of a stream, and whether the limit ended it.
-fn pieces(chunks: &[&[u8]], limit: usize) -> (Vec<Item>, bool) {
+/// Decodes a stream. Returns the items, and whether the size limit ended the stream.
+fn items(chunks: &[&[u8]], limit: usize) -> (Vec<Item>, bool) {
     let mut decoder = Decoder::new(limit);
-    let mut pieces = Vec::new();
+    let mut items = Vec::new();
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
         loop {
             match decoder.next_item() {
-                Ok(Some(piece)) => pieces.push(piece),
+                Ok(Some(item)) => items.push(item),
                 Ok(None) => break,
-                Err(_) => return (pieces, true),
+                Err(_) => return (items, true),
             }
         }
     }
-    pieces.extend(decoder.finish());
-    (pieces, false)
+    items.extend(decoder.finish());
+    (items, false)
 }
 
 fuzz_target!(|input: Input<'_>| {
     let limit = 16 + usize::from(input.limit);
-    let expected = cut(input.stream);
-    let over = expected.iter().position(|piece| piece.counted() > limit);
+    let expected = split_stream(input.stream);
+    let over = expected
+        .iter()
+        .position(|item| item.counted_bytes() > limit);
     let within = &expected[..over.unwrap_or(expected.len())];
 
     let check = |chunks: &[&[u8]]| {
-        let (pieces, failed) = pieces(chunks, limit);
-        let found: Vec<Whole> = whole(&pieces);
+        let (items, failed) = items(chunks, limit);
+        let found: Vec<WholeItem> = join_line_feeds(&items);
         assert_eq!(failed, over.is_some());
         assert_eq!(found, within);
         if !failed {
-            assert_eq!(Client::read(&pieces), Reference::read(input.stream));
+            assert_eq!(Client::read(&items), Reference::read(input.stream));
         }
     };
     check(&[input.stream]);

@@ -1,4 +1,4 @@
-//! However an event is edited, it reads as what was set, and so does what is on the wire, in any client.
+//! After any edits, an event has the values that were set, and a client reads the same values from its wire form.
 
 #![no_main]
 
@@ -27,7 +27,7 @@ struct Input<'a> {
     edits: Vec<Edit>,
 }
 
-/// What a client reads in an event.
+/// The values that a client reads from an event.
 #[derive(Clone, Debug, PartialEq)]
 struct Read {
     data: String,
@@ -45,8 +45,8 @@ fn read(event: &Event) -> Read {
     }
 }
 
-/// What clients do not read: fields in order, comments in any (one that comes to stand first makes room for a field).
-fn foreign(block: &Block) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+/// The lines that clients ignore: unknown fields in order, and comments sorted, because an edit may move a first comment.
+fn ignored_lines(block: &Block) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let lines = block.lines().filter_map(|line| match line {
         Line::Comment(text) => Some([b":", text].concat()),
         Line::Field {
@@ -62,7 +62,7 @@ fn foreign(block: &Block) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (fields, comments)
 }
 
-/// All events, and what stands outside of them.
+/// Decodes a stream. Returns the events and the blocks without data.
 fn decode(stream: &[u8]) -> (Vec<Event>, Vec<Block>) {
     let mut decoder = Decoder::default();
     let (mut events, mut blocks) = (Vec::new(), Vec::new());
@@ -77,7 +77,7 @@ fn decode(stream: &[u8]) -> (Vec<Event>, Vec<Block>) {
     (events, blocks)
 }
 
-fn can_stand_in_a_line(text: &str) -> bool {
+fn fits_in_one_line(text: &str) -> bool {
     !text.contains(['\r', '\n', '\0'])
 }
 
@@ -86,7 +86,7 @@ fuzz_target!(|input: Input<'_>| {
     events.push(Event::new("fresh"));
     for mut event in events {
         let mut expected = read(&event);
-        let strange = foreign(&event);
+        let ignored = ignored_lines(&event);
         let terminated = event.is_terminated();
         for edit in &input.edits {
             let before = event.as_bytes().to_vec();
@@ -96,16 +96,16 @@ fuzz_target!(|input: Input<'_>| {
                     expected.data = data.replace("\r\n", "\n").replace('\r', "\n");
                 }
                 Edit::EventType(name) => {
-                    assert_eq!(event.set_event(name).is_ok(), can_stand_in_a_line(name));
-                    if can_stand_in_a_line(name) {
+                    assert_eq!(event.set_event(name).is_ok(), fits_in_one_line(name));
+                    if fits_in_one_line(name) {
                         expected.event = Some(name.clone());
                     } else {
                         assert_eq!(event.as_bytes(), before);
                     }
                 }
                 Edit::Id(id) => {
-                    assert_eq!(event.set_id(id).is_ok(), can_stand_in_a_line(id));
-                    if can_stand_in_a_line(id) {
+                    assert_eq!(event.set_id(id).is_ok(), fits_in_one_line(id));
+                    if fits_in_one_line(id) {
                         expected.id = Some(id.clone());
                     } else {
                         assert_eq!(event.as_bytes(), before);
@@ -124,9 +124,9 @@ fuzz_target!(|input: Input<'_>| {
             assert_eq!(read(&event), expected);
             assert_eq!(event.is_terminated(), terminated);
         }
-        assert_eq!(foreign(&event), strange);
+        assert_eq!(ignored_lines(&event), ignored);
 
-        // On the wire it is the same, in the middle of a stream as well.
+        // The wire form decodes to the same values in the middle of a stream.
         let wire = [b": first\n", event.as_bytes(), b": last\n"].concat();
         if terminated && event.as_bytes().ends_with(b"\n") {
             let (again, around) = decode(&wire);

@@ -1,5 +1,5 @@
-//! A guard that drops a word: whatever the upstream sends, however it is cut, the word is in nothing that any reader
-//! could read at the client, and the body neither panics nor spins.
+//! An interceptor drops every block with a word. For any upstream bytes in any chunks, no client can read the word, and the body
+//! neither panics nor stays pending forever.
 
 #![no_main]
 
@@ -27,7 +27,7 @@ const WORD: &[u8] = b"BAD";
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    /// Pieces of wire text, so that the word and the grammar are found soon.
+    /// Pieces of wire text, which help the fuzzer to find the word and the grammar soon.
     text: Vec<Text>,
     cuts: Vec<u8>,
     strip_comments: bool,
@@ -121,14 +121,14 @@ fuzz_target!(|input: Input| {
     let mut out = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     for polls in 0.. {
-        assert!(polls < 100_000, "the body spins");
+        assert!(polls < 100_000, "the body did not end after 100,000 polls");
         match body.as_mut().poll_frame(&mut cx) {
             Poll::Ready(Some(frame)) => out.extend(frame.unwrap().into_data().unwrap()),
             Poll::Ready(None) => break,
             Poll::Pending => {}
         }
     }
-    // Readers that replace, skip or refuse ill-formed text all read the same: there is none.
+    // The output is valid UTF-8, so clients that replace, skip or reject ill-formed text read the same.
     assert!(std::str::from_utf8(&out).is_ok());
     assert!(!found(&out));
 });

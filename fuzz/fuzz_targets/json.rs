@@ -1,6 +1,6 @@
-//! Any JSON, spelled in any way, with a text anywhere in it, over any events. Whether a reader can read the text in it is told
-//! by a reader that shares no code with the crate: if it can, a window that blocks the text cuts the stream, and one that
-//! masks it leaves nothing to read; if it cannot, every byte leaves as it came.
+//! Any JSON in any spelling, with parts of a secret anywhere in it, over any events. An independent reader, which shares no code
+//! with the crate, decides whether a client can read the secret. If it can, a window that blocks the secret cuts the stream, and
+//! a window that masks it leaves nothing of it. If it cannot, every byte passes unchanged.
 
 #![no_main]
 
@@ -26,20 +26,20 @@ mod streams;
 use reader::{contains, is_in, parse, readable, units};
 use streams::{Choices, SECRET, stream};
 
-fn deny(passage: &TextSegment) -> Decision {
-    if passage.text.contains(SECRET) {
+fn deny(segment: &TextSegment) -> Decision {
+    if segment.text.contains(SECRET) {
         Decision::Block
     } else {
         Decision::Pass
     }
 }
 
-fn mask(passage: &TextSegment) -> Decision {
-    let found = passage.text.match_indices(SECRET);
+fn mask(segment: &TextSegment) -> Decision {
+    let found = segment.text.match_indices(SECRET);
     Decision::mask(found.map(|(at, found)| at..at + found.len()), "***")
 }
 
-/// The data of the events that come out, all bytes of them, and whether the stream was cut.
+/// Passes the stream through the window. Returns the data of the output's events, the whole output, and whether it was cut.
 fn through(window: TextWindow, wire: &str) -> (Vec<String>, String, bool) {
     let window = window
         .overlap(SECRET.len() - 1)

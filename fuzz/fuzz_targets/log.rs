@@ -1,4 +1,4 @@
-//! A log returns the blocks that were appended to it or reports a gap, after any sequence of operations.
+//! For any operations on a log in any order: a read returns the appended blocks, or reports a gap. A simple model checks this.
 
 #![no_main]
 
@@ -73,7 +73,7 @@ fuzz_target!(|input: Input| {
         .events(input.events.into())
         .bytes(input.bytes.into())
         .age(Duration::from_secs(input.age.into()));
-    // The model compares the whole log after each step.
+    // The model compares the whole log after each step, so the number of steps is limited.
     let steps = input.steps.into_iter().take(200);
-    check_all(retention, input.manual_commit, steps.map(Op::from));
+    check_all(retention, input.at_once, steps.map(Op::from));
 });

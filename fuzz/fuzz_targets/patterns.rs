@@ -1,5 +1,5 @@
-//! Any expression, on any text in any pieces: what leaves is what the `regex` crate makes of the whole text, and at any time the
-//! beginning of that.
+//! For any expressions and any text in any pieces: the output of the window equals the text masked with the `regex` crate, and at
+//! any time the output is a prefix of that.
 
 #![no_main]
 
@@ -36,7 +36,7 @@ enum Expression {
     Many(Box<Expression>, bool),
 }
 
-/// Few, so that matches are found soon; some of more than one byte.
+/// A small alphabet, so that matches are frequent. Some letters have more than one byte.
 const LETTERS: [char; 7] = ['a', 'b', 'c', ' ', '\n', '\u{e4}', '\u{65e5}'];
 
 fn letter(n: u8) -> char {
@@ -72,16 +72,16 @@ impl Expression {
                 other.write(out, depth);
                 out.push(')');
             }
-            Expression::Repeated(what, least, most, greedy) => {
+            Expression::Repeated(inner, least, most, greedy) => {
                 let least = least % 4;
                 out.push_str("(?:");
-                what.write(out, depth);
+                inner.write(out, depth);
                 out.push_str(&format!("){{{least},{}}}", least + most % 4));
                 out.push_str(if *greedy { "" } else { "?" });
             }
-            Expression::Many(what, greedy) => {
+            Expression::Many(inner, greedy) => {
                 out.push_str("(?:");
-                what.write(out, depth);
+                inner.write(out, depth);
                 out.push_str(if *greedy { ")*" } else { ")*?" });
             }
         }
@@ -104,7 +104,7 @@ fn expected(text: &str, regexes: &[Regex]) -> String {
     out + &text[at..]
 }
 
-/// An event's text, which stands between quotes so that line ends in it are escaped.
+/// An event with the text as a JSON string, so that line ends in it are escaped.
 fn event(text: &str) -> Event {
     let escaped = text.replace('\n', "\\n");
     Event::new(format!("\"{escaped}\""))
@@ -133,7 +133,7 @@ fuzz_target!(|input: Input| {
     let expressions: Vec<_> = expressions.collect();
     let masked = expressions.iter().enumerate();
     let masked = masked.map(|(n, expression)| Pattern::regex(expression).mask(format!("<{n}>")));
-    // It may match the empty text, or nothing.
+    // `patterns` rejects expressions that match the empty text or no text.
     let Ok(judge) = patterns(masked) else { return };
     let regexes: Vec<_> = expressions.iter().map(|e| Regex::new(e).unwrap()).collect();
 

@@ -1,5 +1,5 @@
-//! A window that lets everything pass, with any setting, on any stream in any chunks: what leaves is what came, in its order.
-//! One that masks a word: the word is in no string that any event has.
+//! For any settings and any stream in any chunks: a window that passes everything does not change the stream, and after a window
+//! that masks a word, no string of any event contains the word.
 
 #![no_main]
 
@@ -22,7 +22,7 @@ use tower_sse_proxy::{
 
 const WORD: &str = "BAD";
 
-/// Where the texts stand in JSON of these shapes.
+/// The JSON pointers of the texts in the formats of [`Text`].
 const TEXTS: [&str; 5] = [
     "",
     "/choices/0/delta/content",
@@ -41,7 +41,7 @@ struct Input {
     time_ms: u8,
 }
 
-/// Pieces of wire text, so that the shapes are found soon.
+/// Pieces of wire text, which help the fuzzer to find the formats soon.
 #[derive(Arbitrary, Debug)]
 enum Text {
     Chat(u8, Delta),
@@ -56,7 +56,7 @@ enum Text {
     Wire(Vec<u8>),
 }
 
-/// Parts of the word, and whatever else.
+/// Parts of the word, or other text.
 #[derive(Arbitrary, Debug)]
 enum Delta {
     Part(u8),
@@ -118,12 +118,12 @@ impl Text {
     }
 }
 
-fn found(passage: &TextSegment) -> Decision {
-    let found = passage.text.match_indices(WORD);
+fn mask(segment: &TextSegment) -> Decision {
+    let found = segment.text.match_indices(WORD);
     Decision::mask(found.map(|(at, word)| at..at + word.len()), "[-]")
 }
 
-/// What comes out of a layer, and whether the stream was cut.
+/// Passes the chunks through a layer. Returns the output, and whether the stream was cut.
 fn through(layer: &SseProxyLayer, chunks: &[Bytes]) -> (Vec<u8>, bool) {
     let chunks = chunks.to_vec();
     let upstream = service_fn(move |_: http::Request<()>| {
@@ -188,7 +188,7 @@ fuzz_target!(|input: Input| {
     let (out, cut) = through(&SseProxyLayer::default().intercept(strict), &chunks);
     assert!(all.starts_with(&out) && (cut || out == all));
 
-    let masking = set(TextWindow::new(found));
+    let masking = set(TextWindow::new(mask));
     let (out, _) = through(&SseProxyLayer::default().intercept(masking), &chunks);
     let mut decoder = Decoder::default();
     decoder.push(out.into());
@@ -198,8 +198,8 @@ fuzz_target!(|input: Input| {
             assert!(!data.contains(WORD), "{data}");
             continue;
         };
-        for place in TEXTS {
-            let text = json.pointer(place).and_then(|text| text.as_str());
+        for pointer in TEXTS {
+            let text = json.pointer(pointer).and_then(|text| text.as_str());
             assert!(!text.unwrap_or_default().contains(WORD), "{data}");
         }
     }

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tower_sse_proxy::codec::{Block, Decoder, Event, Item, Line};
 
-/// What a client has got out of a stream when it is over.
+/// The state of a client at the end of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Client {
     pub events: Vec<Dispatched>,
-    /// The reconnection time in milliseconds, if the stream has set it.
+    /// The reconnection time in milliseconds, or `None` if the stream did not set it.
     pub retry: Option<u64>,
     pub last_event_id: String,
 }
@@ -23,10 +23,10 @@ pub struct Dispatched {
 
 impl Client {
     /// Reads a whole stream.
-    pub fn read<'a>(pieces: impl IntoIterator<Item = &'a Item>) -> Self {
+    pub fn read<'a>(items: impl IntoIterator<Item = &'a Item>) -> Self {
         let mut client = Self::default();
-        for piece in pieces {
-            match piece {
+        for item in items {
+            match item {
                 Item::Event(event) => client.block(event, Some(event)),
                 Item::Block(block) => client.block(block, None),
                 _ => {}
@@ -54,8 +54,8 @@ impl Client {
         }
     }
 
-    /// Nothing in it is dispatched and its id does not count, but a `retry` takes effect when its line is
-    /// read. The last line never was, unless a line end came.
+    /// Applies an unfinished block at the end of the stream. A client dispatches no event from it and ignores its id. A
+    /// `retry` line takes effect if its line end has arrived.
     fn unfinished(&mut self, block: &Block) {
         let mut lines: Vec<_> = block.lines().collect();
         if !block.as_bytes().ends_with(b"\n") && !block.as_bytes().ends_with(b"\r") {
@@ -80,35 +80,33 @@ pub fn milliseconds(value: &str) -> Option<u64> {
     digits.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
-/// All pieces of a stream that comes in these chunks.
+/// Decodes a stream that arrives in these chunks. Returns all items.
 pub fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Item> {
     let mut decoder = Decoder::default();
-    let mut pieces = Vec::new();
+    let mut items = Vec::new();
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
-        while let Some(piece) = decoder.next_item().unwrap() {
-            pieces.push(piece);
+        while let Some(item) = decoder.next_item().unwrap() {
+            items.push(item);
         }
     }
-    pieces.extend(decoder.finish());
-    pieces
+    items.extend(decoder.finish());
+    items
 }
 
-/// The bytes of a piece on the wire.
-pub fn raw(piece: &Item) -> &[u8] {
-    match piece {
+/// The wire bytes of an item.
+pub fn raw(item: &Item) -> &[u8] {
+    match item {
         Item::Bom => b"\xef\xbb\xbf",
         Item::Event(event) => event.as_bytes(),
         Item::Block(block) => block.as_bytes(),
         Item::SplitLineFeed(_) => b"\n",
-        other => panic!("a piece of a new kind: {other:?}"),
+        other => panic!("unknown item: {other:?}"),
     }
 }
 
-/// The bytes of all pieces, each in valid UTF-8: what is ill-formed is the U+FFFD that a client reads.
-pub fn repaired(pieces: &[Item]) -> Vec<u8> {
-    let text = pieces
-        .iter()
-        .map(|piece| String::from_utf8_lossy(raw(piece)));
+/// The wire bytes of all items, with ill-formed UTF-8 replaced by U+FFFD as clients do.
+pub fn repaired(items: &[Item]) -> Vec<u8> {
+    let text = items.iter().map(|item| String::from_utf8_lossy(raw(item)));
     text.collect::<String>().into_bytes()
 }

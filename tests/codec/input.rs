@@ -1,4 +1,4 @@
-//! Inputs that make trouble, and the ways they may come.
+//! Generators of difficult inputs and of chunk sizes.
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -6,7 +6,7 @@ use tower_sse_proxy::codec::{Decoder, EventTooLarge, Item};
 
 use super::reference::BOM;
 
-/// What the grammar and the text encoding are about, joined at random.
+/// Random sequences of line ends, field names, lines and byte sequences that matter to the grammar or to UTF-8.
 pub fn scraps() -> impl Strategy<Value = Bytes> {
     let ends: [&[u8]; 5] = [b"\r", b"\n", b"\r\n", b"\r\r", b"\n\n"];
     let grammar: [&[u8]; 8] = [b":", b" ", b"data", b"id", b"event", b"retry", b"\0", BOM];
@@ -56,8 +56,8 @@ pub fn input() -> impl Strategy<Value = Bytes> {
     ]
 }
 
-/// How an input comes: the sizes of its chunks, and how many pieces are asked for before the next one is
-/// handed in. What is left comes at once.
+/// For each chunk, its size and the number of items that are read before the next chunk. The rest of the input is the last
+/// chunk.
 pub fn chunks() -> impl Strategy<Value = Vec<(usize, usize)>> {
     prop_oneof![
         Just(vec![]),
@@ -67,10 +67,10 @@ pub fn chunks() -> impl Strategy<Value = Vec<(usize, usize)>> {
     ]
 }
 
-/// All that comes out of a decoder.
+/// The output of a decoder.
 #[derive(Debug, Default)]
 pub struct Out {
-    pub pieces: Vec<Item>,
+    pub items: Vec<Item>,
     pub errors: Vec<EventTooLarge>,
 }
 
@@ -78,7 +78,7 @@ impl Out {
     pub fn take(&mut self, decoder: &mut Decoder, at_most: usize) {
         for _ in 0..at_most {
             match decoder.next_item() {
-                Ok(Some(piece)) => self.pieces.push(piece),
+                Ok(Some(item)) => self.items.push(item),
                 Ok(None) => break,
                 Err(error) => return self.errors.push(error),
             }
@@ -86,7 +86,7 @@ impl Out {
     }
 }
 
-/// Feeds a decoder, to the end.
+/// Feeds the input to a decoder in these chunks and reads its output to the end.
 pub fn feed(mut decoder: Decoder, input: &Bytes, chunks: &[(usize, usize)]) -> Out {
     let mut out = Out::default();
     let mut rest = input.clone();
@@ -96,8 +96,8 @@ pub fn feed(mut decoder: Decoder, input: &Bytes, chunks: &[(usize, usize)]) -> O
     }
     decoder.push(rest);
     out.take(&mut decoder, usize::MAX);
-    // After an error there is nothing more.
+    // After an error, the decoder must return no more items.
     out.take(&mut decoder, usize::MAX);
-    out.pieces.extend(decoder.finish());
+    out.items.extend(decoder.finish());
     out
 }

@@ -1,4 +1,4 @@
-//! The codec: what it makes of any input, in any chunks.
+//! The codec: decoding, editing and encoding of any input in any chunks.
 
 mod client;
 mod input;

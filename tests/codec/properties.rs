@@ -1,4 +1,4 @@
-//! What the codec promises for any input, in any chunks.
+//! Properties of the codec that hold for any input in any chunks.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use tower_sse_proxy::{
 
 use crate::client::{Client, decode, raw, repaired};
 use crate::input::{Out, chunks, feed, input, scraps};
-use crate::reference::{Reference, Whole, cut, whole};
+use crate::reference::{Reference, WholeItem, join_line_feeds, split_stream};
 
-/// The same cases each time, so that a change is judged by what it changes. `PROPTEST_CASES=1000000` looks at more of
-/// them; `PROPTEST_RNG_SEED=7` at others.
+/// A configuration with a fixed seed: every run tests the same cases, so a new failure comes from a change of the code. Set
+/// `PROPTEST_CASES=1000000` for more cases, or `PROPTEST_RNG_SEED=7` for other cases.
 fn config(cases: u32) -> ProptestConfig {
-    let asked = ProptestConfig::default();
+    let from_env = ProptestConfig::default();
     ProptestConfig {
         failure_persistence: None,
-        cases: std::env::var_os("PROPTEST_CASES").map_or(cases, |_| asked.cases),
-        rng_seed: match asked.rng_seed {
+        cases: std::env::var_os("PROPTEST_CASES").map_or(cases, |_| from_env.cases),
+        rng_seed: match from_env.rng_seed {
             RngSeed::Random => RngSeed::Fixed(1),
             chosen => chosen,
         },
-        ..asked
+        ..from_env
     }
 }
 
@@ -39,29 +39,32 @@ proptest! {
     #![proptest_config(config(3000))]
 
     #[test]
-    fn any_chunking_gives_the_same_pieces_and_loses_no_byte(input in input(), chunks in chunks()) {
+    fn items_do_not_depend_on_chunks_and_contain_every_byte(input in input(), chunks in chunks()) {
         let out = feed(Decoder::default(), &input, &chunks);
         prop_assert_eq!(out.errors, []);
-        prop_assert_eq!(Bytes::from_iter(out.pieces.iter().flat_map(raw).copied()), &input);
-        prop_assert_eq!(whole(&out.pieces), cut(&input));
+        prop_assert_eq!(Bytes::from_iter(out.items.iter().flat_map(raw).copied()), &input);
+        prop_assert_eq!(join_line_feeds(&out.items), split_stream(&input));
     }
 
     #[test]
-    fn a_client_reads_what_the_steps_of_the_standard_give(input in input(), chunks in chunks()) {
-        let pieces = feed(Decoder::default(), &input, &chunks).pieces;
+    fn client_reads_the_result_of_the_standard_algorithm(input in input(), chunks in chunks()) {
+        let items = feed(Decoder::default(), &input, &chunks).items;
         let expected = Reference::read(&input);
-        prop_assert_eq!(&Client::read(&pieces), &expected);
-        prop_assert_eq!(Client::read(&decode([&repaired(&pieces)[..]])), expected);
+        prop_assert_eq!(&Client::read(&items), &expected);
+        prop_assert_eq!(Client::read(&decode([&repaired(&items)[..]])), expected);
     }
 }
 
 // ---- Limits
 
-/// An input with a limit: one off the size of one of its blocks, that size, or any.
+/// An input with a size limit: the size of one of its blocks, one more, one less, or any size.
 fn limited() -> impl Strategy<Value = (Bytes, usize)> {
     let parts = (input(), any::<Index>(), 0..4usize, 16..80usize);
     parts.prop_map(|(input, which, near, any)| {
-        let mut sizes: Vec<_> = cut(&input).iter().map(Whole::counted).collect();
+        let mut sizes: Vec<_> = split_stream(&input)
+            .iter()
+            .map(WholeItem::counted_bytes)
+            .collect();
         sizes.retain(|&size| size > 16);
         let limit = match near {
             1.. if !sizes.is_empty() => which.get(&sizes) + near - 2,
@@ -75,25 +78,25 @@ proptest! {
     #![proptest_config(config(4000))]
 
     #[test]
-    fn the_first_block_above_the_limit_ends_the_stream((input, limit) in limited(), chunks in chunks()) {
-        let mut expected = cut(&input);
-        let large = expected.iter().position(|block| block.counted() > limit);
+    fn first_block_above_the_limit_ends_the_stream((input, limit) in limited(), chunks in chunks()) {
+        let mut expected = split_stream(&input);
+        let large = expected.iter().position(|block| block.counted_bytes() > limit);
         expected.truncate(large.unwrap_or(expected.len()));
 
         let out = feed(Decoder::new(limit), &input, &chunks);
         prop_assert_eq!(out.errors, Vec::from_iter(large.map(|_| EventTooLarge { limit })));
-        prop_assert_eq!(whole(&out.pieces), expected);
+        prop_assert_eq!(join_line_feeds(&out.items), expected);
     }
 
     #[test]
     fn only_blocks_above_the_limit_are_discarded((input, limit) in limited(), chunks in chunks()) {
-        let mut expected = cut(&input);
-        expected.retain(|block| block.counted() <= limit);
+        let mut expected = split_stream(&input);
+        expected.retain(|block| block.counted_bytes() <= limit);
 
         let decoder = Decoder::new(limit).oversized_event(OversizedEvent::Discard);
         let out = feed(decoder, &input, &chunks);
         prop_assert_eq!(out.errors, []);
-        prop_assert_eq!(whole(&out.pieces), expected);
+        prop_assert_eq!(join_line_feeds(&out.items), expected);
     }
 }
 
@@ -108,7 +111,7 @@ enum Edit {
     Retry(Duration),
 }
 
-/// Text that could break out of its line.
+/// Text with characters that could end its line or be lost.
 fn text() -> impl Strategy<Value = String> {
     let bad = select(vec!['\r', '\n', '\0']);
     let odd = select(vec![' ', ':', 'a', '\u{feff}', '\u{2028}', '\u{85}']);
@@ -128,7 +131,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// What the accessors of an event say.
+/// The values that an event's accessors return.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Values {
     data: String,
@@ -149,18 +152,18 @@ impl Values {
         }
     }
 
-    /// Edits the event, and notes what it must be then.
+    /// Edits the event, and updates the expected values.
     fn edit(&mut self, event: &mut Event, edit: &Edit) {
         match edit {
             Edit::Data(data) => {
                 event.set_data(data);
                 self.data = with_line_feeds(data);
             }
-            Edit::Event(name) if one_line(name) => {
+            Edit::Event(name) if fits_in_one_line(name) => {
                 event.set_event(name).unwrap();
                 self.event = Some(name.clone());
             }
-            Edit::Id(id) if one_line(id) => {
+            Edit::Id(id) if fits_in_one_line(id) => {
                 event.set_id(id).unwrap();
                 self.id = Some(id.clone());
             }
@@ -183,48 +186,48 @@ impl Values {
     }
 }
 
-/// Whether a field of one line can hold the text.
-fn one_line(text: &str) -> bool {
+/// Whether `text` is a valid value of a one-line field.
+fn fits_in_one_line(text: &str) -> bool {
     !text.contains(['\r', '\n', '\0'])
 }
 
-/// Line ends as a client reads them.
+/// The text as a client reads it from `data`: every line end is LF.
 fn with_line_feeds(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// The pieces of a block that stands in the middle of a stream, where nothing is a byte order mark.
+/// Decodes a block in the middle of a stream, where U+FEFF is no byte order mark.
 fn decode_mid_stream(raw: &[u8]) -> Vec<Item> {
-    let mut pieces = decode([b"\n", raw]);
-    assert_eq!(self::raw(&pieces.remove(0)), b"\n");
-    pieces
+    let mut items = decode([b"\n", raw]);
+    assert_eq!(self::raw(&items.remove(0)), b"\n");
+    items
 }
 
-/// The lines that no setter owns: the fields, then the comments in no order. (An edit may move a comment past what comes
-/// after it, since one that comes first would be a block of its own.)
-fn foreign<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> (Vec<String>, Vec<String>) {
+/// The lines that no setter changes: the fields in order, and the comments sorted. (An edit may move a comment behind the next
+/// line, because a comment before all fields would be a separate block.)
+fn unedited_lines<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> (Vec<String>, Vec<String>) {
     let lines = blocks.into_iter().flat_map(|block| block.lines());
-    let foreign = lines.filter(|line| {
+    let unedited_lines = lines.filter(|line| {
         !matches!(line, Line::Field { name, .. } if [&b"data"[..], b"event", b"id", b"retry"].contains(name))
     });
     let (fields, comments): (Vec<_>, Vec<_>) =
-        foreign.partition(|line| matches!(line, Line::Field { .. }));
+        unedited_lines.partition(|line| matches!(line, Line::Field { .. }));
     let shown = |lines: Vec<Line<'_>>| Vec::from_iter(lines.iter().map(|line| format!("{line:?}")));
     let mut comments = shown(comments);
     comments.sort_unstable();
     (shown(fields), comments)
 }
 
-fn as_block(piece: &Item) -> &Block {
-    match piece {
+fn as_block(item: &Item) -> &Block {
+    match item {
         Item::Event(event) => event,
         Item::Block(block) => block,
-        other => panic!("{other:?} in the middle of a stream"),
+        other => panic!("unexpected item in the middle of a stream: {other:?}"),
     }
 }
 
-fn events(pieces: Vec<Item>) -> impl Iterator<Item = Event> {
-    pieces.into_iter().filter_map(|piece| match piece {
+fn events(items: Vec<Item>) -> impl Iterator<Item = Event> {
+    items.into_iter().filter_map(|item| match item {
         Item::Event(event) => Some(event),
         _ => None,
     })
@@ -234,82 +237,82 @@ proptest! {
     #![proptest_config(config(3000))]
 
     #[test]
-    fn an_edited_event_reads_back_as_what_it_was_made(input in scraps(), edits in vec(edit(), 1..5)) {
+    fn edited_event_decodes_to_its_edited_values(input in scraps(), edits in vec(edit(), 1..5)) {
         for mut event in events(decode([&input[..]])) {
-            let foreign_before = foreign([&*event]);
+            let unedited_before = unedited_lines([&*event]);
             let mut values = Values::of(&event);
             for edit in &edits {
                 values.edit(&mut event, edit);
                 prop_assert_eq!(&Values::of(&event), &values);
             }
 
-            let pieces = decode_mid_stream(event.as_bytes());
-            prop_assert_eq!(foreign(pieces.iter().map(as_block)), foreign_before);
-            prop_assert_eq!(pieces.iter().filter_map(|piece| as_block(piece).retry()).next_back(), values.retry);
-            let back: Vec<_> = events(pieces).collect();
+            let items = decode_mid_stream(event.as_bytes());
+            prop_assert_eq!(unedited_lines(items.iter().map(as_block)), unedited_before);
+            prop_assert_eq!(items.iter().filter_map(|item| as_block(item).retry()).next_back(), values.retry);
+            let back: Vec<_> = events(items).collect();
             prop_assert_eq!(back.len(), 1);
             prop_assert_eq!(Values { retry: values.retry, ..Values::of(&back[0]) }, values);
         }
     }
 
     #[test]
-    fn an_edited_event_stays_one_piece(input in scraps(), edits in vec(edit(), 1..5)) {
+    fn edited_event_stays_one_item(input in scraps(), edits in vec(edit(), 1..5)) {
         for mut event in events(decode([&input[..]])) {
             let mut values = Values::of(&event);
             for edit in &edits {
                 values.edit(&mut event, edit);
             }
-            let pieces = decode_mid_stream(event.as_bytes());
-            prop_assert_eq!(pieces.len(), 1, "{:?}", event.raw());
-            prop_assert_eq!(Vec::from_iter(events(pieces).map(|event| Values::of(&event))), [values]);
+            let items = decode_mid_stream(event.as_bytes());
+            prop_assert_eq!(items.len(), 1, "{:?}", event.raw());
+            prop_assert_eq!(Vec::from_iter(events(items).map(|event| Values::of(&event))), [values]);
         }
     }
 
     #[test]
-    fn a_new_event_holds_any_text(data in prop_oneof![text(), any::<String>()]) {
+    fn new_event_holds_any_text(data in prop_oneof![text(), any::<String>()]) {
         let event = Event::new(&data);
         prop_assert_eq!(event.data(), with_line_feeds(&data));
-        let pieces = decode([&event.raw()[..]]);
-        prop_assert_eq!(pieces.len(), 1);
-        prop_assert_eq!(Vec::from_iter(events(pieces).map(|back| Values::of(&back))), [Values::of(&event)]);
+        let items = decode([&event.raw()[..]]);
+        prop_assert_eq!(items.len(), 1);
+        prop_assert_eq!(Vec::from_iter(events(items).map(|back| Values::of(&back))), [Values::of(&event)]);
     }
 
     #[test]
-    fn a_comment_holds_any_text(comment in prop_oneof![text(), any::<String>()]) {
-        let pieces = decode([&Block::comment(&comment).raw()[..]]);
-        let lines: Vec<_> = pieces.iter().flat_map(|piece| as_block(piece).comments()).collect();
+    fn comment_holds_any_text(comment in prop_oneof![text(), any::<String>()]) {
+        let items = decode([&Block::comment(&comment).raw()[..]]);
+        let lines: Vec<_> = items.iter().flat_map(|item| as_block(item).comments()).collect();
         prop_assert_eq!(lines.join("\n"), with_line_feeds(&comment));
-        prop_assert_eq!(Client::read(&pieces), Client::default());
+        prop_assert_eq!(Client::read(&items), Client::default());
     }
 }
 
 // ---- Examples
 
-/// What comes out of a decoder right after this input.
-fn at_once(input: &'static str) -> Vec<Item> {
+/// The items that a decoder returns right after this input.
+fn decode_so_far(input: &'static str) -> Vec<Item> {
     let mut out = Out::default();
     let mut decoder = Decoder::default();
     decoder.push(input.into());
     out.take(&mut decoder, usize::MAX);
-    out.pieces
+    out.items
 }
 
 #[test]
-fn an_event_is_out_after_the_cr_of_its_blank_line() {
+fn event_is_complete_at_the_cr_of_its_blank_line() {
     for input in ["data: a\r\r", "data: a\r\n\r", "data: a\n\r"] {
-        assert!(matches!(&at_once(input)[..], [Item::Event(event)] if event.raw() == input));
+        assert!(matches!(&decode_so_far(input)[..], [Item::Event(event)] if event.raw() == input));
     }
 }
 
 #[test]
-fn an_lf_after_that_cr_is_no_blank_line() {
+fn late_lf_of_a_crlf_is_no_blank_line() {
     use Item::{Event, SplitLineFeed};
-    let pieces = decode([&b"data: a\r\n\r"[..], b"\ndata: b\n\n"]);
-    assert!(matches!(pieces[..], [Event(_), SplitLineFeed(_), Event(_)]));
+    let items = decode([&b"data: a\r\n\r"[..], b"\ndata: b\n\n"]);
+    assert!(matches!(items[..], [Event(_), SplitLineFeed(_), Event(_)]));
 }
 
 #[test]
-fn a_comment_and_a_retry_are_out_when_their_line_ends() {
+fn comment_and_retry_are_complete_at_their_line_end() {
     for input in [
         ":\n",
         ":\r",
@@ -318,12 +321,12 @@ fn a_comment_and_a_retry_are_out_when_their_line_ends() {
         "retry:\r",
         "retry\n",
     ] {
-        assert!(matches!(&at_once(input)[..], [Item::Block(block)] if block.raw() == input));
+        assert!(matches!(&decode_so_far(input)[..], [Item::Block(block)] if block.raw() == input));
     }
 }
 
 #[test]
-fn other_lines_wait_for_the_blank_line() {
+fn other_lines_wait_for_a_blank_line() {
     for input in [
         "id: 1\n",
         "data: a\n",
@@ -331,16 +334,17 @@ fn other_lines_wait_for_the_blank_line() {
         "id: 1\n: hi\n",
         "data\nretry: 5\n",
     ] {
-        assert_eq!(at_once(input), []);
+        assert_eq!(decode_so_far(input), []);
     }
 }
 
 #[test]
-fn the_last_valid_field_of_a_name_counts() {
-    let pieces =
-        at_once("id: 1\nid: 2\nid:\0\nevent: e\nevent: f\ndata\nretry: 1\nretry: 2\nretry: x\n\n");
-    let [Item::Event(event)] = &pieces[..] else {
-        panic!("{pieces:?}")
+fn last_valid_field_of_a_name_counts() {
+    let items = decode_so_far(
+        "id: 1\nid: 2\nid:\0\nevent: e\nevent: f\ndata\nretry: 1\nretry: 2\nretry: x\n\n",
+    );
+    let [Item::Event(event)] = &items[..] else {
+        panic!("{items:?}")
     };
     assert_eq!(
         (event.id().unwrap(), event.event_field().unwrap()),
@@ -350,44 +354,44 @@ fn the_last_valid_field_of_a_name_counts() {
 }
 
 #[test]
-fn a_byte_order_mark_is_known_whatever_chunks_it_comes_in() {
+fn byte_order_mark_is_recognized_in_any_chunks() {
     let whole = decode([&b"\xef\xbb\xbfdata: a\n\n"[..]]);
     assert!(matches!(&whole[..], [Item::Bom, Item::Event(_)]));
     assert_eq!(decode([&b"\xef"[..], b"\xbb", b"\xbfdata: a\n\n"]), whole);
     assert_eq!(decode([&b"\xef\xbb"[..], b"\xbfdata: a\n\n"]), whole);
 }
 
-/// A decoder that reads what it keeps again with each chunk would take minutes for this.
+/// A decoder that scans its buffer again with each chunk would take minutes for this input.
 #[test]
-fn a_large_event_may_drip_in_byte_by_byte() {
+fn large_event_byte_by_byte_takes_linear_time() {
     for size in [256 << 10, 1 << 20] {
         let input = Event::new("x".repeat(size)).into_block().into_raw();
-        let pieces = decode(input.chunks(1));
-        assert!(matches!(&pieces[..], [Item::Event(event)] if event.data().len() == size));
-        assert!(pieces.iter().map(raw).eq([&input]));
+        let items = decode(input.chunks(1));
+        assert!(matches!(&items[..], [Item::Event(event)] if event.data().len() == size));
+        assert!(items.iter().map(raw).eq([&input]));
     }
 }
 
 #[test]
-fn many_lines_of_one_event_may_drip_in_byte_by_byte() {
+fn many_lines_byte_by_byte_take_linear_time() {
     let input = Event::new("x\n".repeat(1 << 16)).into_block().into_raw();
-    let pieces = decode(input.chunks(1));
-    assert!(matches!(&pieces[..], [Item::Event(event)] if event.data().len() == 2 << 16));
+    let items = decode(input.chunks(1));
+    assert!(matches!(&items[..], [Item::Event(event)] if event.data().len() == 2 << 16));
 }
 
 const SECRETS: &str = "data: secret\n\n: secret\ndata: secret";
 
-/// Whether a text is in there, be it as the numbers of its bytes.
-fn shows_a_secret(shown: &str) -> bool {
+/// Whether the text contains the secret, either as text or as a list of byte values.
+fn shows_secret(shown: &str) -> bool {
     shown.contains("secret") || shown.contains("115, 101, 99")
 }
 
 #[test]
-fn debug_output_of_what_is_decoded_shows_no_text() {
-    let pieces = decode([SECRETS.as_bytes()]);
-    assert_eq!(pieces.len(), 3);
-    let shown = format!("{pieces:?}");
-    assert!(!shows_a_secret(&shown), "{shown}");
+fn debug_output_of_items_shows_no_text() {
+    let items = decode([SECRETS.as_bytes()]);
+    assert_eq!(items.len(), 3);
+    let shown = format!("{items:?}");
+    assert!(!shows_secret(&shown), "{shown}");
 }
 
 #[test]
@@ -397,32 +401,32 @@ fn debug_output_of_a_decoder_shows_no_text() {
     let waiting = format!("{decoder:?}");
     Out::default().take(&mut decoder, usize::MAX);
     let unfinished = format!("{decoder:?}");
-    assert!(!shows_a_secret(&waiting), "{waiting}");
-    assert!(!shows_a_secret(&unfinished), "{unfinished}");
+    assert!(!shows_secret(&waiting), "{waiting}");
+    assert!(!shows_secret(&unfinished), "{unfinished}");
 }
 
 #[test]
-fn a_detached_block_is_the_same_and_does_not_keep_its_chunk() {
+fn owned_block_is_equal_and_does_not_keep_its_chunk() {
     let mut decoder = Decoder::default();
     let small = "id: 1\ndata: a\n\n: b\n";
     let chunk = Bytes::from(format!("{small}data: {}\n\n", "x".repeat(100 << 10)));
     decoder.push(chunk.clone());
     let within = |bytes: &[u8]| chunk.as_ptr_range().contains(&bytes.as_ptr());
-    let (mut seen, mut kept) = (Vec::new(), Vec::new());
-    while let Some(piece) = decoder.next_item().unwrap() {
-        let block = match piece {
+    let (mut seen, mut shares_chunk) = (Vec::new(), Vec::new());
+    while let Some(item) = decoder.next_item().unwrap() {
+        let block = match item {
             Item::Event(event) => {
-                let detached = event.clone().into_owned();
-                assert_eq!(detached.data(), event.data());
-                detached.into_block()
+                let owned = event.clone().into_owned();
+                assert_eq!(owned.data(), event.data());
+                owned.into_block()
             }
             Item::Block(block) => block.into_owned(),
             other => panic!("{other:?}"),
         };
-        kept.push(within(block.as_bytes()));
+        shares_chunk.push(within(block.as_bytes()));
         seen.extend_from_slice(block.as_bytes());
     }
     assert_eq!(seen, chunk);
-    // The large one is most of the chunk.
-    assert_eq!(kept, [false, false, true]);
+    // The third block is most of the chunk, so it is not copied.
+    assert_eq!(shares_chunk, [false, false, true]);
 }

@@ -1,4 +1,4 @@
-//! Slow parsers that are plainly right.
+//! Slow parsers that are simple enough to be checked by reading.
 
 use bytes::Bytes;
 use tower_sse_proxy::codec::Item;
@@ -7,9 +7,9 @@ use super::client::{Client, Dispatched, milliseconds, raw};
 
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// A piece whose last line end is whole.
+/// An item with its complete last line end, even if the decoder returned the LF of a CRLF separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whole {
+pub struct WholeItem {
     pub kind: Kind,
     pub raw: Bytes,
     pub terminated: bool,
@@ -22,24 +22,26 @@ pub enum Kind {
     Block,
 }
 
-impl Whole {
-    /// What counts toward the limit: everything but the LF of a CRLF that ends the block.
-    pub fn counted(&self) -> usize {
+impl WholeItem {
+    /// The bytes that count toward the size limit: all except the LF of a CRLF that ends the block.
+    pub fn counted_bytes(&self) -> usize {
         let late = self.terminated && self.raw.ends_with(b"\r\n");
         self.raw.len() - usize::from(late)
     }
 }
 
-/// Puts each late LF back to the piece it belongs to.
-pub fn whole(pieces: &[Item]) -> Vec<Whole> {
-    let mut all: Vec<Whole> = Vec::new();
-    for piece in pieces {
-        let (kind, terminated) = match piece {
+/// Joins each separate LF with the item that it ends.
+pub fn join_line_feeds(items: &[Item]) -> Vec<WholeItem> {
+    let mut all: Vec<WholeItem> = Vec::new();
+    for item in items {
+        let (kind, terminated) = match item {
             Item::SplitLineFeed(_) => {
                 let open = all
                     .last_mut()
                     .filter(|last| last.terminated && last.raw.ends_with(b"\r"));
-                let raw = &mut open.expect("an LF that comes late has a CR before it").raw;
+                let raw = &mut open
+                    .expect("a separate LF follows an item that ends with CR")
+                    .raw;
                 *raw = [raw, &b"\n"[..]].concat().into();
                 continue;
             }
@@ -47,8 +49,8 @@ pub fn whole(pieces: &[Item]) -> Vec<Whole> {
             Item::Block(block) => (Kind::Block, block.is_terminated()),
             _ => (Kind::Bom, true),
         };
-        let raw = Bytes::copy_from_slice(raw(piece));
-        all.push(Whole {
+        let raw = Bytes::copy_from_slice(raw(item));
+        all.push(WholeItem {
             kind,
             raw,
             terminated,
@@ -57,13 +59,13 @@ pub fn whole(pieces: &[Item]) -> Vec<Whole> {
     all
 }
 
-/// Cuts a stream where a blank line ends, and after a comment or `retry` line that nothing came before.
-pub fn cut(input: &[u8]) -> Vec<Whole> {
+/// Splits a stream after each blank line, and after each comment or `retry` line at the start of a block.
+pub fn split_stream(input: &[u8]) -> Vec<WholeItem> {
     let mut all = Vec::new();
     let mut rest = input;
     if let Some(text) = input.strip_prefix(BOM) {
         rest = text;
-        all.push(Whole {
+        all.push(WholeItem {
             kind: Kind::Bom,
             raw: BOM.into(),
             terminated: true,
@@ -90,7 +92,7 @@ pub fn cut(input: &[u8]) -> Vec<Whole> {
         let terminated = end > 0 && (line.is_empty() || alone);
         if terminated || rest.is_empty() {
             let raw = std::mem::take(&mut raw).into();
-            all.push(Whole {
+            all.push(WholeItem {
                 kind,
                 raw,
                 terminated,
@@ -101,7 +103,7 @@ pub fn cut(input: &[u8]) -> Vec<Whole> {
     all
 }
 
-/// The steps of WHATWG HTML 9.2.6, one after the other, on the text of the whole stream.
+/// The algorithm of WHATWG HTML 9.2.6, step by step, on the text of the whole stream.
 #[derive(Default)]
 pub struct Reference {
     client: Client,

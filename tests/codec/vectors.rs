@@ -1,4 +1,4 @@
-//! What streams of the wild mean, as other projects' tests state it, whatever chunks they come in.
+//! Streams with the events that a client must read from them, from the tests of other projects, in any chunks.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
@@ -25,22 +25,22 @@ impl Vector {
         BASE64_STANDARD.decode(&self.input_b64).unwrap()
     }
 
-    /// Checks that the stream means what it should, loses no byte, and means the same once its ill-formed
-    /// UTF-8 is replaced by what clients read in its place.
+    /// Checks that a client reads the expected events, that the items contain every byte, and that the client reads the same
+    /// events after ill-formed UTF-8 has been replaced by U+FFFD.
     fn check<'a>(&self, input: &[u8], chunks: impl IntoIterator<Item = &'a [u8]>, how: &str) {
         let Self { name, source, .. } = self;
-        let pieces = decode(chunks);
+        let items = decode(chunks);
         assert_eq!(
-            Client::read(&pieces),
+            Client::read(&items),
             self.expected,
             "{name} ({source}), {how}"
         );
-        let joined: Vec<u8> = pieces.iter().flat_map(raw).copied().collect();
+        let joined: Vec<u8> = items.iter().flat_map(raw).copied().collect();
         assert!(
             joined == input,
-            "{name} ({source}), {how}: other bytes came out"
+            "{name} ({source}), {how}: the items differ from the input"
         );
-        let repaired = repaired(&pieces);
+        let repaired = repaired(&items);
         if repaired != input {
             let client = Client::read(&decode([&repaired[..]]));
             assert_eq!(client, self.expected, "{name} ({source}), {how}, repaired");
@@ -54,14 +54,14 @@ fn vectors() -> Vec<Vector> {
     file.vectors
 }
 
-/// Every point of a small input. Of a large one its ends, where the grammar is, and some of the middle.
+/// Split points: all of a small input; of a large input those near its start and end, and some in the middle.
 fn splits(len: usize) -> impl Iterator<Item = usize> {
     let step = if len <= 4 << 10 { 1 } else { len / 256 };
     (0..=len).filter(move |&at| at <= 64 || at + 64 >= len || at % step == 0)
 }
 
 #[test]
-fn every_vector_means_what_it_should() {
+fn vectors_decode_to_the_expected_events() {
     for vector in vectors() {
         let input = vector.input();
         vector.check(&input, [&input[..]], "whole");
@@ -69,7 +69,7 @@ fn every_vector_means_what_it_should() {
 }
 
 #[test]
-fn every_vector_means_the_same_split_anywhere() {
+fn vectors_decode_to_the_same_events_at_any_split() {
     for vector in vectors() {
         let input = vector.input();
         for at in splits(input.len()) {
@@ -80,7 +80,7 @@ fn every_vector_means_the_same_split_anywhere() {
 }
 
 #[test]
-fn every_vector_means_the_same_byte_by_byte() {
+fn vectors_decode_to_the_same_events_byte_by_byte() {
     for vector in vectors() {
         let input = vector.input();
         vector.check(&input, input.chunks(1), "byte by byte");

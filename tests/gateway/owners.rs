@@ -113,7 +113,7 @@ async fn max_detached_per_owner_limits_the_detached_streams_of_an_owner() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, true, false, false]);
 }
@@ -135,8 +135,8 @@ async fn stream_ends_at_its_maximum_age_despite_resumes_every_minute() {
             let mut resumed = front.send(get("/r/a").header("last-event-id", &id)).await;
             id = resumed.events(1).await.1;
         }
-        assert!(!feed.is_let_go().await);
+        assert!(!feed.is_dropped().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(feed.is_let_go().await, "{arguments:?}");
+        assert!(feed.is_dropped().await, "{arguments:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crate::stall::{Patience, Watched};
+use crate::stall::{StallLimit, WatchedBody};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{
@@ -35,11 +35,11 @@ impl Connection {
         let (calls, feeds) = mpsc::unbounded_channel();
         let service = service_fn(move |_: Request<Incoming>| {
             let (feed, body) = Channel::<Bytes, Infallible>::new(1);
-            calls.send(feed).unwrap();
-            async { Ok::<_, Infallible>(Response::new(Watched::new(body))) }
+            asks.send(feed).unwrap();
+            async { Ok::<_, Infallible>(Response::new(WatchedBody::new(body))) }
         });
         tokio::spawn(
-            server::Builder::new(Patience(LIMIT)).serve_connection(TokioIo::new(far), service),
+            server::Builder::new(StallLimit(LIMIT)).serve_connection(TokioIo::new(far), service),
         );
         let (client, connection) = client::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)

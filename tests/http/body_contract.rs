@@ -1,9 +1,9 @@
-//! The contract of `http_body::Body`, from the inside: towards the server that polls it, and towards the
-//! upstream's body, which panics here if it is polled once too often.
+//! The contract of `http_body::Body`: the layer's body keeps it towards the server, and the layer keeps it towards the
+//! upstream's body. The upstream's body in these tests panics if it is polled after its end.
 
 use std::future::pending;
 
-use crate::support::{Script, Step, pass, witnessed};
+use crate::support::{Script, Step, pass, witnessed_layer};
 use futures_util::FutureExt;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -13,18 +13,18 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// Polls a body to its end and beyond, and compares all it says of itself with what it does.
-async fn keeps_the_contract(layer: &SseProxyLayer, script: Script) -> (Vec<u8>, Option<ErrorKind>) {
+/// Polls a body past its end, and checks that its size hints and `is_end_stream` agree with the frames it returns.
+async fn check_contract(layer: &SseProxyLayer, script: Script) -> (Vec<u8>, Option<ErrorKind>) {
     let mut body = pass(layer, script).await;
     let mut all = Vec::new();
     let mut hints = vec![(0, body.size_hint())];
     let failed = loop {
-        let over = body.is_end_stream();
+        let ended = body.is_end_stream();
         match body.frame().await {
             None => break None,
             Some(Err(error)) => break Some(error.kind()),
             Some(Ok(frame)) => {
-                assert!(!over, "it said it was over");
+                assert!(!ended, "data frame after is_end_stream returned true");
                 if let Ok(data) = frame.into_data() {
                     assert!(!data.is_empty());
                     all.extend_from_slice(&data);
@@ -39,13 +39,13 @@ async fn keeps_the_contract(layer: &SseProxyLayer, script: Script) -> (Vec<u8>, 
     }
     for _ in 0..3 {
         assert!(body.is_end_stream());
-        assert!(body.frame().await.is_none(), "something came after the end");
+        assert!(body.frame().await.is_none(), "frame after the end");
     }
     (all, failed)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_contract_of_a_body_is_kept() {
+async fn body_keeps_the_http_body_contract() {
     let trailers = || {
         Step::Trailers(
             [("x".parse().unwrap(), "y".parse().unwrap())]
@@ -58,7 +58,7 @@ async fn the_contract_of_a_body_is_kept() {
     let large: &'static str = "x".repeat(2000).leak();
     for layer in [
         SseProxyLayer::default().max_event_bytes(1000),
-        witnessed().0,
+        witnessed_layer().0,
     ] {
         for (steps, out, failed) in [
             (vec![], "", None),
@@ -81,7 +81,7 @@ async fn the_contract_of_a_body_is_kept() {
                 Some(ErrorKind::EventTooLarge),
             ),
         ] {
-            let (all, error) = keeps_the_contract(&layer, Script::new(steps)).await;
+            let (all, error) = check_contract(&layer, Script::new(steps)).await;
             assert_eq!((&*all, error), (out.as_bytes(), failed));
         }
     }
@@ -98,17 +98,17 @@ async fn the_contract_of_a_body_is_kept() {
             Some(ErrorKind::InterceptorPanicked),
         ),
     ] {
-        let (all, error) = keeps_the_contract(&witnessed().0, Script::of([text, one])).await;
+        let (all, error) = check_contract(&witnessed_layer().0, Script::of([text, one])).await;
         assert_eq!((&*all, error), (out.as_bytes(), failed));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_upstream_is_gone_before_the_client_knows_of_the_end() {
+async fn upstream_body_is_dropped_before_the_client_sees_the_end() {
     for text in ["data: end\n\n", "data: fail\n\n"] {
         let script = Script::of([text]).then(Step::Never);
         let taken = script.taken();
-        let (layer, [mut notes, _]) = witnessed();
+        let (layer, [mut notes, _]) = witnessed_layer();
         let mut body = pass(&layer, script).await;
         while !taken.is_dropped() {
             let frame = body.frame().await;
@@ -118,12 +118,12 @@ async fn the_upstream_is_gone_before_the_client_knows_of_the_end() {
     }
 }
 
-/// HTTP/2 writes in a task of its own: a wake alone does not say that it had its turn.
+/// HTTP/2 servers write in a separate task, so a wake does not prove that the frame has been written.
 #[tokio::test(start_paused = true)]
-async fn an_error_leaves_the_server_time_to_send_what_came_before() {
+async fn error_is_delayed_until_the_server_can_send_earlier_frames() {
     for (layer, text) in [
         (SseProxyLayer::default(), "data: 1\n\n"),
-        (witnessed().0, "data: 1\n\ndata: fail\n\n"),
+        (witnessed_layer().0, "data: 1\n\ndata: fail\n\n"),
     ] {
         let script = Script::of([text]).then(Step::Error);
         let mut body = pass(&layer, script).await;
@@ -136,10 +136,10 @@ async fn an_error_leaves_the_server_time_to_send_what_came_before() {
     }
 }
 
-/// Thinks about its last words for ever.
-struct Speechless;
+/// Defers its verdict at the end of the stream and never resolves it.
+struct NeverEnds;
 
-impl Interceptor for Speechless {
+impl Interceptor for NeverEnds {
     fn event(&mut self, event: Event) -> Verdict {
         event.into()
     }
@@ -150,13 +150,13 @@ impl Interceptor for Speechless {
 }
 
 #[tokio::test]
-async fn the_upstream_is_gone_while_an_interceptor_still_looks_for_its_last_words() {
+async fn upstream_body_is_dropped_while_an_end_verdict_is_deferred() {
     for text in ["data: end\n\n", "data: fail\n\n"] {
         let script = Script::of([text]).then(Step::Never);
         let taken = script.taken();
-        let layer = witnessed()
+        let layer = witnessed_layer()
             .0
-            .intercept(|_: &StreamHead<'_>| Some(Speechless));
+            .intercept(|_: &StreamHead<'_>| Some(NeverEnds));
         let mut body = pass(&layer, script).await;
         for _ in 0..10 {
             let frame = body.frame().now_or_never().flatten();

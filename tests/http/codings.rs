@@ -1,4 +1,4 @@
-//! Event streams in a content coding: decoded, inspected and streamed as any other, or refused.
+//! Event streams with a `Content-Encoding`: the layer decodes, inspects and streams them, or answers 502.
 
 use crate::support::{
     BOTH, Deny, Protocol, SECRET, Script, Step, Upstream, event_stream, get, proxy, readable,
@@ -46,7 +46,7 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_content_coding_does_not_hide_the_word() {
+async fn coded_stream_is_decoded_and_inspected() {
     let plain = around(b"data: hunter2\n\n");
     for coding in [
         "gzip", "GZIP", "x-gzip", "X-GZip", "deflate", "br", "Br", "zstd", "identity",
@@ -68,7 +68,7 @@ async fn a_content_coding_does_not_hide_the_word() {
 }
 
 #[tokio::test]
-async fn a_second_gzip_member_is_read_as_well() {
+async fn second_gzip_member_is_decoded() {
     let first = coded("gzip", b"data: before\n\ndata: hun").await;
     let second = coded("gzip", b"ter2\n\ndata: after\n\n").await;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip";
@@ -79,7 +79,7 @@ async fn a_second_gzip_member_is_read_as_well() {
 }
 
 #[tokio::test]
-async fn a_coding_that_lies_breaks_the_stream_and_passes_nothing() {
+async fn body_in_another_coding_than_declared_is_cut_before_its_first_byte() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip";
     let upstream = Upstream::answering(answer(head, &around(b"data: hunter2\n\n"))).await;
     let proxy = proxy(guarded(), upstream).await;
@@ -91,7 +91,7 @@ async fn a_coding_that_lies_breaks_the_stream_and_passes_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused() {
+async fn stream_that_cannot_be_decoded_is_rejected_with_502() {
     let plain = around(b"data: hunter2\n\n");
     let twice = coded("gzip", &coded("gzip", &plain).await).await;
     let wide: Vec<u8> = std::str::from_utf8(&plain)
@@ -154,7 +154,7 @@ async fn what_cannot_be_read_is_refused() {
     }
 }
 
-async fn events_arrive_one_by_one<E: AsyncWrite + Unpin>(
+async fn check_events_arrive_one_by_one<E: AsyncWrite + Unpin>(
     coding: &str,
     mut encoder: E,
     sent: impl Fn(&mut E) -> &mut Vec<u8>,
@@ -183,21 +183,24 @@ async fn events_arrive_one_by_one<E: AsyncWrite + Unpin>(
 }
 
 #[tokio::test]
-async fn compressed_events_arrive_one_by_one_too() {
-    events_arrive_one_by_one("gzip", GzipEncoder::new(Vec::new()), GzipEncoder::get_mut).await;
-    events_arrive_one_by_one(
+async fn compressed_events_arrive_one_by_one() {
+    check_events_arrive_one_by_one("gzip", GzipEncoder::new(Vec::new()), GzipEncoder::get_mut)
+        .await;
+    check_events_arrive_one_by_one(
         "deflate",
         ZlibEncoder::new(Vec::new()),
         ZlibEncoder::get_mut,
     )
     .await;
-    events_arrive_one_by_one("br", BrotliEncoder::new(Vec::new()), BrotliEncoder::get_mut).await;
-    events_arrive_one_by_one("zstd", ZstdEncoder::new(Vec::new()), ZstdEncoder::get_mut).await;
+    check_events_arrive_one_by_one("br", BrotliEncoder::new(Vec::new()), BrotliEncoder::get_mut)
+        .await;
+    check_events_arrive_one_by_one("zstd", ZstdEncoder::new(Vec::new()), ZstdEncoder::get_mut)
+        .await;
 }
 
-/// A compressed stream has an end of its own. Without it, it is cut, even if HTTP says that all is well.
+/// A compressed stream carries an end marker. If the marker is missing, the stream was cut, even if the HTTP body ended cleanly.
 #[tokio::test]
-async fn a_compressed_stream_that_stops_short_looks_cut() {
+async fn compressed_stream_without_its_end_marker_is_cut() {
     let mut encoder = GzipEncoder::new(Vec::new());
     encoder.write_all(b"data: 1\n\n").await.unwrap();
     encoder.flush().await.unwrap();
@@ -209,7 +212,7 @@ async fn a_compressed_stream_that_stops_short_looks_cut() {
     let mut body = response.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(first, "data: 1\n\n");
-    // What is kept counts as not sent yet.
+    // The layer delays an error until earlier frames are sent. A frame counts as sent when it is dropped.
     drop(first);
     assert!(body.frame().await.unwrap().is_err());
     assert!(body.frame().await.is_none());
@@ -222,9 +225,9 @@ async fn gzipped(layer: &SseProxyLayer, script: Script) -> SseBody<Script> {
     respond(layer, Request::new(()), response).await.into_body()
 }
 
-/// The script panics if it is polled once too often, which a decoder must not do either.
+/// The script panics if it is polled after its end.
 #[tokio::test]
-async fn the_body_under_a_coding_is_polled_to_its_end_and_no_further() {
+async fn coded_body_is_polled_to_its_end_and_not_after_it() {
     let trailers: HeaderMap = [("x".parse().unwrap(), "y".parse().unwrap())]
         .into_iter()
         .collect();
@@ -241,7 +244,7 @@ async fn the_body_under_a_coding_is_polled_to_its_end_and_no_further() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_under_a_coding_is_an_error_of_the_stream() {
+async fn error_of_a_coded_body_fails_the_stream() {
     let mut encoder = GzipEncoder::new(Vec::new());
     encoder.write_all(b"data: 1\n\n").await.unwrap();
     encoder.flush().await.unwrap();
@@ -250,9 +253,9 @@ async fn an_error_under_a_coding_is_an_error_of_the_stream() {
     assert_eq!(out, ("data: 1\n\n".into(), Some(ErrorKind::Upstream)));
 }
 
-/// A few kilobytes that decode to megabytes: the limit for one event counts what was decoded.
+/// A few kilobytes decode to 8 MiB. The limit for one event counts decoded bytes.
 #[tokio::test(start_paused = true)]
-async fn a_bomb_goes_off_at_the_limit() {
+async fn decompression_bomb_fails_at_the_event_size_limit() {
     let bomb = around(&[&b"data: "[..], &vec![b'x'; 8 << 20], b"\n\n"].concat());
     let bomb = coded("gzip", &bomb).await;
     assert!(bomb.len() < 64 << 10);
@@ -264,9 +267,9 @@ async fn a_bomb_goes_off_at_the_limit() {
     );
 }
 
-/// A decoder keeps as much as the stream's window says, and that is the upstream's to say.
+/// A decoder allocates a window of the size that the stream declares. The layer limits it to 8 MiB.
 #[tokio::test(start_paused = true)]
-async fn a_window_that_would_cost_too_much_memory_is_refused() {
+async fn compression_window_above_the_limit_fails_the_stream() {
     use async_compression::{Level, tokio::write::ZstdEncoder, zstd::CParameter};
     for (window_log, passes) in [(23, true), (24, false)] {
         let window = [CParameter::window_log(window_log)];
@@ -282,7 +285,7 @@ async fn a_window_that_would_cost_too_much_memory_is_refused() {
         assert_eq!(out, expected, "{window_log}");
     }
 
-    // A window of 2^25 bytes, which RFC 7932 does not have and decoders take, and one uncompressed block.
+    // A window of 2^25 bytes and one uncompressed block. RFC 7932 has no such window, but decoders accept it.
     let text = b"data: 1\n\n";
     let head = 0x11 | 25 << 8 | (text.len() as u64 - 1) << 17 | 1 << 33;
     let large = [&head.to_le_bytes()[..5], text, &[3]].concat();

@@ -1,4 +1,5 @@
-//! The essence of a `Content-Type` decides, over sockets, and what cannot be inspected never passes.
+//! Only the essence of a `Content-Type` decides whether a response is an event stream. With interceptors installed, a stream
+//! that the layer cannot inspect never reaches the client. The tests run over sockets.
 
 use crate::support::{
     BOTH, Deny, Protocol, SECRET, Script, Step, Upstream, event_stream, get, pass, proxy, readable,
@@ -17,7 +18,7 @@ fn guarded() -> SseProxyLayer {
     SseProxyLayer::default().intercept(Deny::opened)
 }
 
-/// A body that is JSON, and would be another one if it were read as an event stream.
+/// A JSON body that the layer would change if it treated it as an event stream.
 fn json() -> String {
     let entries: Vec<_> = (0..4000)
         .map(|n| format!("\"k{n}\": \"{SECRET}\""))
@@ -25,7 +26,7 @@ fn json() -> String {
     format!("{{\n{}\n}}\n", entries.join(",\n\n"))
 }
 
-/// An answer with these types, and fields that belong to one exact body.
+/// A response with these content types and with fields that describe the exact body.
 fn answer(types: &[&str], body: &str) -> String {
     let types: String = types
         .iter()
@@ -42,7 +43,7 @@ const STREAM: &str = "data: before\n\ndata: hunter2\n\ndata: after\n\n";
 const ALLOWED: &str = "data: before\n\ndata: after\n\n";
 
 #[tokio::test]
-async fn a_type_that_only_occurs_in_a_parameter_passes_untouched() {
+async fn event_stream_type_in_a_parameter_passes_unchanged() {
     let body = json();
     for types in [
         &["application/json; note=\"text/event-stream\""][..],
@@ -75,7 +76,7 @@ async fn a_type_that_only_occurs_in_a_parameter_passes_untouched() {
 }
 
 #[tokio::test]
-async fn one_member_of_a_list_is_enough_and_its_parameters_survive() {
+async fn event_stream_type_in_a_list_is_found_with_its_parameters() {
     for (types, settled) in [
         (
             &["text/event-stream; x=\"a, b; charset=utf-16\"; charset=utf-8"][..],
@@ -116,8 +117,7 @@ const MALFORMED: [&[&str]; 9] = [
 ];
 
 #[tokio::test]
-async fn a_malformed_value_that_may_be_read_as_the_type_is_refused_while_interceptors_are_installed()
- {
+async fn ambiguous_malformed_value_is_rejected_with_interceptors() {
     for types in MALFORMED {
         let upstream = Upstream::answering(answer(types, STREAM)).await;
         for layer in [guarded(), guarded().replay(Replay::default())] {
@@ -149,7 +149,7 @@ async fn answered(layer: &SseProxyLayer, content_type: &str) -> (u16, Bytes) {
 }
 
 #[tokio::test]
-async fn a_detection_of_ones_own_can_have_a_malformed_value_inspected_but_not_passed() {
+async fn custom_detection_can_inspect_but_not_pass_a_malformed_value() {
     let malformed = "text /event-stream";
     let all = guarded().detect(|_| true);
     assert_eq!(answered(&all, malformed).await, (200, ALLOWED.into()));
@@ -159,8 +159,8 @@ async fn a_detection_of_ones_own_can_have_a_malformed_value_inspected_but_not_pa
     assert_eq!(well_formed, (200, STREAM.into()));
 }
 
-/// Bytes that a client reads as another encoding than UTF-8, from its byte order mark on.
-fn marked() -> [Vec<u8>; 9] {
+/// Bodies with the byte order mark of another encoding than UTF-8. Clients decode them in that encoding.
+fn foreign_marks() -> [Vec<u8>; 9] {
     let utf16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
         let text = format!("\u{feff}{STREAM}");
         text.encode_utf16().flat_map(unit).collect()
@@ -169,7 +169,7 @@ fn marked() -> [Vec<u8>; 9] {
         let text = format!("\u{feff}{STREAM}");
         text.chars().map(u32::from).flat_map(unit).collect()
     };
-    // In UTF-7 the secret is spelled in base64 of UTF-16.
+    // UTF-7 encodes the secret as base64 of UTF-16.
     let utf7 = |mark: &str| format!("{mark}-data: +AGgAdQBuAHQAZQByADI-\n\n").into_bytes();
     [
         utf16(u16::to_le_bytes),
@@ -185,8 +185,8 @@ fn marked() -> [Vec<u8>; 9] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_begins_with_a_foreign_byte_order_mark_is_cut_before_its_first_byte() {
-    for body in marked() {
+async fn body_with_foreign_byte_order_mark_is_cut_before_its_first_byte() {
+    for body in foreign_marks() {
         for size in [1, 2, 3, body.len()] {
             for layer in [guarded(), guarded().replay(Replay::default())] {
                 let chunks = body.chunks(size).map(Bytes::copy_from_slice);
@@ -199,8 +199,8 @@ async fn a_body_that_begins_with_a_foreign_byte_order_mark_is_cut_before_its_fir
 }
 
 #[tokio::test]
-async fn a_client_sees_the_cut_at_a_foreign_byte_order_mark() {
-    for body in marked() {
+async fn client_sees_a_cut_at_a_foreign_byte_order_mark() {
+    for body in foreign_marks() {
         let head =
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
         let upstream = Upstream::answering([&head[..], &body].concat()).await;
@@ -213,7 +213,7 @@ async fn a_client_sees_the_cut_at_a_foreign_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn what_only_begins_like_a_foreign_byte_order_mark_passes() {
+async fn incomplete_foreign_byte_order_mark_passes() {
     for body in [
         "+/v",
         "+/vx\n\ndata: 1\n\n",
@@ -241,7 +241,7 @@ impl Interceptor for DropFirst {
 }
 
 #[tokio::test]
-async fn text_in_the_middle_never_becomes_a_foreign_byte_order_mark() {
+async fn later_text_never_becomes_a_leading_byte_order_mark() {
     let layer = SseProxyLayer::default().intercept(|_: &StreamHead<'_>| Some(DropFirst(true)));
     let script = Script::new([
         Step::Data("data: dropped\n\n".into()),

@@ -1,4 +1,4 @@
-//! Which responses are event streams, told by their head alone, and what becomes of that head.
+//! The layer recognizes event streams by the response head alone, and rewrites the head of those that it reads.
 
 use std::{
     convert::Infallible,
@@ -18,14 +18,14 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{Event, SseProxyLayer};
 
-/// A body that must not be polled before it may.
+/// A body that panics if it is polled before `may_poll` is set.
 #[derive(Debug)]
-struct Untouched {
-    may: Arc<AtomicBool>,
+struct PolledLate {
+    may_poll: Arc<AtomicBool>,
     text: Option<Bytes>,
 }
 
-impl Body for Untouched {
+impl Body for PolledLate {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -34,8 +34,8 @@ impl Body for Untouched {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         assert!(
-            self.may.load(Ordering::SeqCst),
-            "touched before the head was out"
+            self.may_poll.load(Ordering::SeqCst),
+            "body polled before the response head was returned"
         );
         Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
     }
@@ -46,43 +46,43 @@ fn typed<B>(content_type: &str, body: B) -> Response<B> {
     response.body(body).unwrap()
 }
 
-/// Turns every event into `seen`, so that what was inspected can be told from what was not.
+/// A layer that replaces every event by `pass_through`, which shows that the layer inspected the stream.
 fn marking() -> SseProxyLayer {
-    SseProxyLayer::default().intercept(|_: Event| Event::new("seen"))
+    SseProxyLayer::default().intercept(|_: Event| Event::new("pass_through"))
 }
 
 async fn is_inspected(layer: &SseProxyLayer, response: Response<&'static str>) -> bool {
     let response = response.map(Full::<Bytes>::from);
     let body = respond(layer, Request::new(()), response).await.into_body();
     match &body.collect().await.unwrap().to_bytes()[..] {
-        b"data: seen\n\n" => true,
+        b"data: pass_through\n\n" => true,
         b"data: x\n\n" => false,
         other => panic!("{}", other.escape_ascii()),
     }
 }
 
 #[tokio::test]
-async fn no_body_is_touched_to_find_out_what_it_is() {
+async fn detection_does_not_poll_the_body() {
     for content_type in ["text/event-stream", "application/json", "text/plain"] {
         for layer in [SseProxyLayer::default(), marking()] {
-            let may = Arc::new(AtomicBool::new(false));
+            let may_poll = Arc::new(AtomicBool::new(false));
             let text = Some("data: x\n\n".into());
-            let body = Untouched {
-                may: Arc::clone(&may),
+            let body = PolledLate {
+                may_poll: Arc::clone(&may_poll),
                 text,
             };
             let response = respond(&layer, Request::new(()), typed(content_type, body)).await;
             assert_eq!(response.status(), 200);
-            may.store(true, Ordering::SeqCst);
+            may_poll.store(true, Ordering::SeqCst);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             assert!(body.starts_with(b"data: "));
         }
     }
 }
 
-/// An upstream that has sent its head and nothing else.
+/// The upstream sends only its head.
 #[tokio::test]
-async fn the_head_is_out_before_the_first_byte_of_the_body_has_come() {
+async fn head_is_sent_before_the_first_byte_of_the_body_arrives() {
     for content_type in ["text/event-stream", "application/json"] {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -102,7 +102,7 @@ async fn the_head_is_out_before_the_first_byte_of_the_body_has_come() {
 }
 
 #[tokio::test]
-async fn the_type_counts_in_any_spelling() {
+async fn event_stream_type_is_found_in_any_spelling() {
     for (types, expected) in [
         (&["text/event-stream"][..], true),
         (&["TEXT/Event-Stream"], true),
@@ -133,7 +133,7 @@ async fn the_type_counts_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn neither_status_nor_method_nor_accept_matter() {
+async fn status_method_and_accept_do_not_affect_detection() {
     for status in [200, 201, 202, 301, 400, 404, 429, 500, 503] {
         for method in [Method::GET, Method::POST, Method::OPTIONS] {
             for accept in ["text/event-stream", "application/json", "*/*"] {
@@ -143,14 +143,14 @@ async fn neither_status_nor_method_nor_accept_matter() {
                 let response = respond(&marking(), request.body(()).unwrap(), response).await;
                 assert_eq!(response.status(), status);
                 let body = response.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(body, "data: seen\n\n");
+                assert_eq!(body, "data: pass_through\n\n");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_response_without_a_body_stays_as_it_is() {
+async fn response_with_bodiless_status_is_unchanged() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let layer = marking().detect(move |_| {
@@ -176,7 +176,7 @@ async fn a_response_without_a_body_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_question_can_be_replaced() {
+async fn custom_detection_replaces_the_default() {
     let ndjson = marking().detect(|head| {
         let value = head.headers.get("content-type");
         value.is_some_and(|value| value == "application/x-ndjson") && head.status == 200
@@ -187,7 +187,7 @@ async fn the_question_can_be_replaced() {
     }
 }
 
-/// A head with everything in it that may or may not outlive a change of the body.
+/// A head with all fields that the layer must keep, change or remove when it may change the body.
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\
     content-type: text/plain\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\n\
     etag: \"strong\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\naccept-ranges: bytes\r\n\
@@ -222,12 +222,12 @@ fn assert_rewritten(headers: &HeaderMap, content_type: &str) {
         "content-digest",
         "repr-digest",
     ] {
-        assert!(!headers.contains_key(name), "{name} is left");
+        assert!(!headers.contains_key(name), "{name} was not removed");
     }
 }
 
 #[tokio::test]
-async fn the_head_says_what_is_true_of_the_new_body() {
+async fn head_is_rewritten_for_the_new_body() {
     for layer in [SseProxyLayer::default().strip_comments(true), marking()] {
         let answer = format!("{HEAD}content-length: 9\r\nconnection: close\r\n\r\ndata: x\n\n");
         let upstream = Upstream::answering(answer).await;
@@ -242,7 +242,7 @@ async fn the_head_says_what_is_true_of_the_new_body() {
 }
 
 #[tokio::test]
-async fn a_head_request_gets_the_same_head_and_no_body() {
+async fn head_request_gets_the_rewritten_head_and_no_body() {
     for coding in ["", "content-encoding: gzip\r\n"] {
         let head = format!("{HEAD}{coding}content-length: 900\r\nconnection: close\r\n\r\n");
         let upstream = Upstream::answering(head).await;
@@ -262,9 +262,9 @@ async fn a_head_request_gets_the_same_head_and_no_body() {
     }
 }
 
-/// A service that leaves it to its server to send no body is no way around the interceptors.
+/// Some services answer HEAD with a body and rely on the server to drop it. That body must not bypass the interceptors.
 #[tokio::test]
-async fn a_head_request_has_no_body_even_if_the_service_gives_it_one() {
+async fn head_request_gets_no_body_if_the_service_returns_one() {
     let text = format!("data: {}\n\n", crate::support::SECRET);
     let layer = SseProxyLayer::default().intercept(Deny::opened);
     let request = Request::head("/").body(()).unwrap();
@@ -273,13 +273,13 @@ async fn a_head_request_has_no_body_even_if_the_service_gives_it_one() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(
         !crate::support::readable(&body, crate::support::SECRET),
-        "it passed unseen"
+        "the secret passed without inspection"
     );
 }
 
-/// Servers take the length from the body if the head has none, and it would not be that of a GET.
+/// If the head has no length, servers take it from the body. That length would be wrong: the layer may change the body of a GET.
 #[tokio::test]
-async fn a_head_request_is_not_told_the_length_of_what_the_upstream_would_send() {
+async fn head_request_gets_no_content_length_from_the_body() {
     let service = service_fn(|_: Request<hyper::body::Incoming>| async {
         let body = Full::<Bytes>::from("data: x\n\n");
         Ok::<_, Infallible>(typed("text/event-stream", body))

@@ -1,10 +1,10 @@
-//! However a stream ends: the client sees what it was, every interceptor is told once, and nothing that had
-//! been allowed is lost.
+//! Ends of streams: the client sees how the stream ended, each interceptor gets one `end` call, and no event that the
+//! interceptors let through is lost.
 
 use std::time::Duration;
 
 use crate::support::{
-    BOTH, Ended, Exchange, Note, Protocol, Read, Upstream, get, proxy, sse_chunked, witnessed,
+    BOTH, Ended, Exchange, Note, Protocol, Read, Upstream, get, proxy, sse_chunked, witnessed_layer,
 };
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -14,30 +14,30 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// What an upstream does once its head is out.
+/// What an upstream sends after its head.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
-    /// Sends this in one chunk, and then the final one.
+enum Output {
+    /// This text in one chunk, and then the final chunk.
     Finish(&'static str),
-    /// The same, and then the connection ends without the final chunk.
+    /// This text in one chunk; then the connection ends without the final chunk.
     Stop(&'static str),
-    /// A chunk that stops half-way.
+    /// A chunk with this text that ends before its declared length.
     Short(&'static str),
-    /// Sends this and an event that is too large.
+    /// This text and then an event above the size limit.
     Large(&'static str),
 }
 
-impl Deed {
-    async fn do_it(self, mut exchange: Exchange) {
+impl Output {
+    async fn send(self, mut exchange: Exchange) {
         exchange.write(sse_chunked()).await;
         match self {
-            Deed::Finish(text) => {
+            Output::Finish(text) => {
                 let end = [&crate::support::chunk(text.as_bytes())[..], b"0\r\n\r\n"].concat();
                 exchange.write(end).await;
             }
-            Deed::Stop(text) => exchange.chunk(text).await,
-            Deed::Short(text) => exchange.write(format!("ff\r\n{text}")).await,
-            Deed::Large(text) => {
+            Output::Stop(text) => exchange.chunk(text).await,
+            Output::Short(text) => exchange.write(format!("ff\r\n{text}")).await,
+            Output::Large(text) => {
                 exchange
                     .chunk(format!("{text}data: {}", "x".repeat(1000)))
                     .await;
@@ -47,35 +47,35 @@ impl Deed {
     }
 }
 
-/// What a client gets of it.
-async fn seen(layer: SseProxyLayer, protocol: Protocol, deed: Deed) -> (Bytes, Ended) {
+/// Passes the upstream's output through the layer. Returns the body that the client reads and how it ended.
+async fn pass_through(layer: SseProxyLayer, protocol: Protocol, output: Output) -> (Bytes, Ended) {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(layer, upstream.address).await;
-    let upstream = async { deed.do_it(upstream.next().await).await };
+    let upstream = async { output.send(upstream.next().await).await };
     let client = async { get(protocol, proxy).await.rest().await };
     tokio::join!(upstream, client).1
 }
 
 #[tokio::test]
-async fn the_last_event_before_a_cut_arrives_and_the_cut_looks_cut() {
-    for deed in [
-        Deed::Stop("data: 1\n\n"),
-        Deed::Short("data: 1\n\n"),
-        Deed::Large("data: 1\n\n"),
-        Deed::Finish("data: 1\n\ndata: fail\n\n"),
-        Deed::Finish("data: 1\n\ndata: panic\n\ndata: 2\n\n"),
+async fn client_gets_the_last_event_before_a_cut_and_sees_the_cut() {
+    for output in [
+        Output::Stop("data: 1\n\n"),
+        Output::Short("data: 1\n\n"),
+        Output::Large("data: 1\n\n"),
+        Output::Finish("data: 1\n\ndata: fail\n\n"),
+        Output::Finish("data: 1\n\ndata: panic\n\ndata: 2\n\n"),
     ] {
         for protocol in BOTH {
-            let (body, ended) = seen(witnessed().0, protocol, deed).await;
-            assert_eq!(body, "data: 1\n\n", "{deed:?} {protocol:?}");
-            assert_eq!(ended, Ended::Cut, "{deed:?} {protocol:?}");
+            let (body, ended) = pass_through(witnessed_layer().0, protocol, output).await;
+            assert_eq!(body, "data: 1\n\n", "{output:?} {protocol:?}");
+            assert_eq!(ended, Ended::Cut, "{output:?} {protocol:?}");
         }
     }
 }
 
-/// A client far away takes what there is window by window, and its server has more waiting than one window holds.
+/// The client reads one flow-control window at a time, and the server holds more than one window of unsent data.
 #[tokio::test]
-async fn the_last_event_before_a_cut_arrives_at_a_client_that_takes_its_time() {
+async fn slow_client_gets_the_last_event_before_a_cut() {
     let events: String = (0..400)
         .map(|n| format!("data: {n} {}\n\n", "x".repeat(1000)))
         .collect();
@@ -84,11 +84,11 @@ async fn the_last_event_before_a_cut_arrives_at_a_client_that_takes_its_time() {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(SseProxyLayer::default(), upstream.address).await;
         let asking = tokio::spawn(async move { get(protocol, proxy).await });
-        let deed = tokio::spawn(Deed::Stop(events).do_it(upstream.next().await));
+        let output = tokio::spawn(Output::Stop(events).send(upstream.next().await));
         let mut client = asking.await.unwrap();
         let mut got = 0;
         let ended = loop {
-            // As long as it takes to come and go.
+            // One round trip to a distant client.
             tokio::time::sleep(Duration::from_millis(200)).await;
             let mut taken = 0;
             let ended = loop {
@@ -105,20 +105,20 @@ async fn the_last_event_before_a_cut_arrives_at_a_client_that_takes_its_time() {
                 break ended;
             }
         };
-        deed.await.unwrap();
+        output.await.unwrap();
         assert_eq!((got, ended), (events.len(), Ended::Cut), "{protocol:?}");
     }
 }
 
-/// The same where body and connection run at once, and the one may be faster than the other.
+/// Body and connection run on different threads, so either may be faster.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_last_event_before_a_cut_arrives_from_a_busy_server_too() {
-    let deed = Deed::Finish("data: 1\n\ndata: fail\n\n");
+async fn client_of_a_busy_server_gets_the_last_event_before_a_cut() {
+    let output = Output::Finish("data: 1\n\ndata: fail\n\n");
     for _ in 0..10 {
         let together = BOTH.repeat(10);
         let together = together
             .into_iter()
-            .map(|protocol| tokio::spawn(seen(witnessed().0, protocol, deed)));
+            .map(|protocol| tokio::spawn(pass_through(witnessed_layer().0, protocol, output)));
         for (body, ended) in try_join_all(together).await.unwrap() {
             assert_eq!((&*body, ended), (&b"data: 1\n\n"[..], Ended::Cut));
         }
@@ -126,10 +126,10 @@ async fn the_last_event_before_a_cut_arrives_from_a_busy_server_too() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_resets_its_connection_looks_cut() {
+async fn client_sees_a_cut_when_the_upstream_resets_its_connection() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let upstream = async {
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;
@@ -143,49 +143,49 @@ async fn an_upstream_that_resets_its_connection_looks_cut() {
 }
 
 #[tokio::test]
-async fn every_interceptor_is_told_once_how_the_stream_ended() {
+async fn each_interceptor_gets_one_end_call_with_the_outcome() {
     let upstream = ErrorKind::Upstream;
-    for (deed, end) in [
-        (Deed::Finish(""), Note::Complete),
-        (Deed::Finish("data: 1\n\n"), Note::Complete),
+    for (output, end) in [
+        (Output::Finish(""), Note::Complete),
+        (Output::Finish("data: 1\n\n"), Note::Complete),
         (
-            Deed::Finish("data: 1\n\ndata: end\n\ndata: 2\n\n"),
+            Output::Finish("data: 1\n\ndata: end\n\ndata: 2\n\n"),
             Note::Complete,
         ),
-        (Deed::Finish("data: half"), Note::Truncated),
-        (Deed::Finish("data: 1\n\ndata: [DONE]\n"), Note::Truncated),
-        (Deed::Stop("data: 1\n\n"), Note::Failed(upstream)),
-        (Deed::Stop("data: half"), Note::Failed(upstream)),
-        (Deed::Short(""), Note::Failed(upstream)),
-        (Deed::Large(""), Note::Failed(ErrorKind::EventTooLarge)),
+        (Output::Finish("data: half"), Note::Truncated),
+        (Output::Finish("data: 1\n\ndata: [DONE]\n"), Note::Truncated),
+        (Output::Stop("data: 1\n\n"), Note::Failed(upstream)),
+        (Output::Stop("data: half"), Note::Failed(upstream)),
+        (Output::Short(""), Note::Failed(upstream)),
+        (Output::Large(""), Note::Failed(ErrorKind::EventTooLarge)),
         (
-            Deed::Finish("data: fail\n\n"),
+            Output::Finish("data: fail\n\n"),
             Note::Failed(ErrorKind::InterceptorFailed),
         ),
         (
-            Deed::Finish("data: panic\n\n"),
+            Output::Finish("data: panic\n\n"),
             Note::Failed(ErrorKind::InterceptorPanicked),
         ),
     ] {
         for protocol in BOTH {
-            let (layer, mut notes) = witnessed();
-            let (_, ended) = seen(layer, protocol, deed).await;
+            let (layer, mut notes) = witnessed_layer();
+            let (_, ended) = pass_through(layer, protocol, output).await;
             assert_eq!(
                 ended.is_clean(),
                 !matches!(end, Note::Failed(_)),
-                "{deed:?}"
+                "{output:?}"
             );
             for notes in &mut notes {
-                assert_eq!(notes.ends().await, std::slice::from_ref(&end), "{deed:?}");
+                assert_eq!(notes.ends().await, std::slice::from_ref(&end), "{output:?}");
             }
         }
     }
 }
 
-/// Says good-bye, whatever happened.
-struct Polite;
+/// Adds two events at the end of the stream, however it ends.
+struct AddsAtEnd;
 
-impl Interceptor for Polite {
+impl Interceptor for AddsAtEnd {
     fn event(&mut self, event: Event) -> Verdict {
         event.into()
     }
@@ -202,39 +202,39 @@ impl Interceptor for Polite {
 }
 
 #[tokio::test]
-async fn what_an_interceptor_adds_at_the_end_arrives_before_it() {
-    for (deed, text, clean) in [
+async fn events_added_at_the_end_are_sent_before_the_end() {
+    for (output, text, clean) in [
         (
-            Deed::Finish("data: 1\n\n"),
+            Output::Finish("data: 1\n\n"),
             "data: 1\n\ndata: complete\n\ndata: bye\n\n",
             true,
         ),
-        // What was half done cannot be followed by anything, so it is dropped, as clients would.
+        // Nothing can follow an unfinished event, so the layer drops it, as clients do.
         (
-            Deed::Finish("data: half"),
+            Output::Finish("data: half"),
             "data: truncated\n\ndata: bye\n\n",
             true,
         ),
         (
-            Deed::Stop("data: 1\n\n"),
+            Output::Stop("data: 1\n\n"),
             "data: 1\n\ndata: failed\n\ndata: bye\n\n",
             false,
         ),
-        (Deed::Large(""), "data: failed\n\ndata: bye\n\n", false),
+        (Output::Large(""), "data: failed\n\ndata: bye\n\n", false),
     ] {
         for protocol in BOTH {
             let layer = SseProxyLayer::default()
-                .intercept(|_: &StreamHead<'_>| Some(Polite))
+                .intercept(|_: &StreamHead<'_>| Some(AddsAtEnd))
                 .max_event_bytes(1000);
-            let (body, ended) = seen(layer, protocol, deed).await;
-            assert_eq!(body, text, "{deed:?}");
-            assert_eq!(ended.is_clean(), clean, "{deed:?}");
+            let (body, ended) = pass_through(layer, protocol, output).await;
+            assert_eq!(body, text, "{output:?}");
+            assert_eq!(ended.is_clean(), clean, "{output:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
+async fn unfinished_last_event_is_forwarded_and_not_completed() {
     for text in [
         "data: 1\n\ndata: [DONE]\n",
         "data: ha",
@@ -242,8 +242,8 @@ async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
         "\u{feff}data: 1\r",
         "da",
     ] {
-        for layer in [SseProxyLayer::default(), witnessed().0] {
-            let (body, ended) = seen(layer, Protocol::Http1, Deed::Finish(text)).await;
+        for layer in [SseProxyLayer::default(), witnessed_layer().0] {
+            let (body, ended) = pass_through(layer, Protocol::Http1, Output::Finish(text)).await;
             assert_eq!(body, text);
             assert!(ended.is_clean());
         }
@@ -257,14 +257,14 @@ async fn an_unfinished_rest_leaves_as_it_came_and_is_never_completed() {
         ("data: ha", "data: HA"),
         ("id:1\ndata: ha\n", "id:1\ndata: HA\n"),
     ] {
-        let (body, _) = seen(shout.clone(), Protocol::Http1, Deed::Finish(text)).await;
+        let (body, _) = pass_through(shout.clone(), Protocol::Http1, Output::Finish(text)).await;
         assert_eq!(body, edited);
     }
 }
 
 #[tokio::test]
-async fn a_stream_can_go_on_without_an_event_that_is_too_large() {
-    let (layer, [mut notes, _]) = witnessed();
+async fn stream_continues_after_a_discarded_oversized_event() {
+    let (layer, [mut notes, _]) = witnessed_layer();
     let layer = layer.oversized_event(OversizedEvent::Discard);
     let mut upstream = Upstream::start().await;
     let proxy = proxy(layer, upstream.address).await;
@@ -287,10 +287,10 @@ async fn a_stream_can_go_on_without_an_event_that_is_too_large() {
 }
 
 #[tokio::test]
-async fn a_stream_that_an_interceptor_ends_lets_the_upstream_go_at_once() {
+async fn stream_ended_by_an_interceptor_closes_the_upstream_at_once() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let upstream = async {
             let mut exchange = upstream.next().await;
             exchange.write(sse_chunked()).await;

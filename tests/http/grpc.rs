@@ -1,4 +1,4 @@
-//! A tonic server behind the layer: what is not an event stream, with trailers that carry its status.
+//! A tonic server behind the layer: gRPC responses are no event streams, and their trailers with the status must arrive.
 
 use std::{
     convert::Infallible,
@@ -22,7 +22,7 @@ use tower::Service;
 use tower_http::timeout::TimeoutLayer;
 use tower_sse_proxy::SseProxyLayer;
 
-/// Messages are the bytes that they are.
+/// A codec whose messages are plain bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Raw;
 
@@ -60,13 +60,13 @@ impl Decoder for Raw {
     }
 }
 
-/// Answers with what it was asked, or refuses it.
+/// Answers with the request's message, or with an error if the message is `refuse`.
 #[derive(Clone, Copy, Debug)]
 struct Echo;
 
 type Messages = stream::Iter<std::vec::IntoIter<Result<Bytes, Status>>>;
 
-fn refusal() -> Status {
+fn error_status() -> Status {
     let mut status = Status::resource_exhausted("not today: 100 %");
     status
         .metadata_mut()
@@ -80,7 +80,7 @@ impl UnaryService<Bytes> for Echo {
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         std::future::ready(match &request.get_ref()[..] {
-            b"refuse" => Err(refusal()),
+            b"refuse" => Err(error_status()),
             _ => Ok(Response::new(request.into_inner())),
         })
     }
@@ -93,7 +93,7 @@ impl ServerStreamingService<Bytes> for Echo {
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let message = request.into_inner();
-        let messages = vec![Ok(message.clone()), Ok(message), Err(refusal())];
+        let messages = vec![Ok(message.clone()), Ok(message), Err(error_status())];
         std::future::ready(Ok(Response::new(stream::iter(messages))))
     }
 }
@@ -123,7 +123,7 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
     }
 }
 
-/// A client of a server with the layer around all its services.
+/// Starts a server with the layer around all services, and connects a client.
 async fn client() -> tonic::client::Grpc<Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -151,8 +151,8 @@ async fn call(message: &'static str) -> Result<Response<Bytes>, Status> {
 }
 
 #[tokio::test]
-async fn a_message_and_its_status_arrive() {
-    // Not an event stream, so nobody looks into it.
+async fn unary_message_and_its_status_arrive() {
+    // The layer does not inspect the message, because it is not an event stream.
     for message in ["", "hello", SECRET, "data: hunter2\n\n"] {
         let answer = crate::support::soon(call(message)).await.unwrap();
         assert_eq!(answer.get_ref(), message);
@@ -161,7 +161,7 @@ async fn a_message_and_its_status_arrive() {
 }
 
 #[tokio::test]
-async fn a_refusal_arrives_with_code_message_and_metadata() {
+async fn error_status_arrives_with_code_message_and_metadata() {
     let status = crate::support::soon(call("refuse")).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
@@ -171,7 +171,7 @@ async fn a_refusal_arrives_with_code_message_and_metadata() {
 }
 
 #[tokio::test]
-async fn a_stream_of_messages_arrives_and_so_does_the_status_in_its_trailers() {
+async fn streamed_messages_and_the_trailing_status_arrive() {
     let path = PathAndQuery::from_static("/test.Echo/Stream");
     let mut client = client().await;
     let answer = client
@@ -199,9 +199,9 @@ async fn a_stream_of_messages_arrives_and_so_does_the_status_in_its_trailers() {
     assert_eq!(status.metadata().get("x-why").unwrap(), "because");
 }
 
-/// tower-http's `Timeout` makes up a response when it has waited for long enough, whose body is the default of its type.
+/// After the timeout, tower-http's `Timeout` returns a response with `Default::default()` as its body.
 #[tokio::test]
-async fn a_timeout_around_the_layer_answers_in_its_place() {
+async fn timeout_layer_outside_can_answer_in_place_of_the_layer() {
     let answer = async |limit, path| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

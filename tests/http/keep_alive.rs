@@ -1,4 +1,5 @@
-//! Comments in the silence, and only there. Time is virtual: it moves when all is idle.
+//! Keep-alive comments: sent while the stream is silent, and only between blocks. The clock is virtual: it advances when all
+//! tasks are idle.
 
 use std::{convert::Infallible, future::pending};
 
@@ -25,20 +26,20 @@ async fn open(layer: &SseProxyLayer) -> (Sender<Bytes>, SseBody<Channel<Bytes>>)
     (sender, pass(layer, body).await)
 }
 
-/// The next frame, and how long it took to come.
+/// Reads the next frame. Returns it and the time until it arrived.
 async fn next(body: &mut SseBody<Channel<Bytes>>) -> (Bytes, Duration) {
     let begun = Instant::now();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     (frame, begun.elapsed())
 }
 
-/// The timer rounds up to the next millisecond.
+/// Whether `after` is a valid jittered interval. The timer rounds up to the next millisecond.
 fn is_due(after: Duration) -> bool {
     after >= INTERVAL.mul_f64(0.9) && after <= INTERVAL + Duration::from_millis(1)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_comment_comes_with_the_head_and_the_others_in_the_silence() {
+async fn first_comment_is_immediate_and_later_ones_follow_silence() {
     let (_upstream, mut body) = open(&layer()).await;
     assert_eq!(next(&mut body).await, (":\n\n".into(), Duration::ZERO));
     let mut times = Vec::new();
@@ -48,7 +49,7 @@ async fn the_first_comment_comes_with_the_head_and_the_others_in_the_silence() {
         assert!(is_due(after), "{after:?}");
         times.push(after);
     }
-    // Streams that were opened together drift apart.
+    // Jitter: streams that were opened together send their comments at different times.
     assert!(
         times
             .iter()
@@ -60,7 +61,7 @@ async fn the_first_comment_comes_with_the_head_and_the_others_in_the_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_can_wait_with_the_first_comment() {
+async fn first_comment_can_wait_for_the_interval() {
     let keep_alive = KeepAlive::new(INTERVAL).immediate(false);
     let (_upstream, mut body) = open(&SseProxyLayer::default().keep_alive(keep_alive)).await;
     let (frame, after) = next(&mut body).await;
@@ -69,7 +70,7 @@ async fn it_can_wait_with_the_first_comment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_event_puts_the_comment_off() {
+async fn each_event_delays_the_next_comment() {
     let (mut upstream, mut body) = open(&layer()).await;
     next(&mut body).await;
     let busy = tokio::spawn(async move {
@@ -88,9 +89,9 @@ async fn every_event_puts_the_comment_off() {
     drop(busy);
 }
 
-/// What the upstream sends but an interceptor drops is silence to the client.
+/// Events that an interceptor drops do not reach the client, so the client sees silence.
 #[tokio::test(start_paused = true)]
-async fn events_that_do_not_arrive_do_not_put_it_off() {
+async fn dropped_events_do_not_delay_the_comment() {
     let layer = layer().intercept(|_: Event| Verdict::Drop);
     let (mut upstream, mut body) = open(&layer).await;
     next(&mut body).await;
@@ -107,9 +108,9 @@ async fn events_that_do_not_arrive_do_not_put_it_off() {
     }
 }
 
-/// Also where there is always more to drop, and no poll gets to the end of it.
+/// The upstream always has more events to drop, so no poll reaches the end of the backlog.
 #[tokio::test]
-async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
+async fn backlog_of_dropped_events_does_not_delay_the_comment() {
     let keep_alive = KeepAlive::new(Duration::from_millis(10)).immediate(false);
     let slow = |_: Event| {
         std::thread::sleep(Duration::from_micros(50));
@@ -125,9 +126,9 @@ async fn a_backlog_that_does_not_arrive_does_not_put_it_off() {
     assert_eq!(frame.unwrap().0, ":\n\n");
 }
 
-/// A task that has used up its budget is told to wait by whatever it asks, timers too.
+/// In a task without cooperative budget, every tokio resource returns `Pending`, timers too.
 #[tokio::test(start_paused = true)]
-async fn it_comes_where_the_silence_begins_in_a_task_with_no_budget_left() {
+async fn comment_is_sent_when_the_coop_budget_is_exhausted() {
     let layer = SseProxyLayer::default().keep_alive(KeepAlive::new(INTERVAL).immediate(false));
     let (_upstream, mut body) = open(&layer).await;
     while tokio::task::coop::has_budget_remaining() {
@@ -139,7 +140,7 @@ async fn it_comes_where_the_silence_begins_in_a_task_with_no_budget_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_comment_never_stands_inside_an_event() {
+async fn comment_is_never_sent_inside_an_event() {
     for text in [
         "data: 1\nid: 2\n\n",
         "data: 1\r\n\r\n",
@@ -164,10 +165,10 @@ async fn a_comment_never_stands_inside_an_event() {
             drop(upstream);
             out.extend_from_slice(&body.collect().await.unwrap().to_bytes());
             let out = String::from_utf8(out).unwrap();
-            // The mark is gone, since the first comment took its place at the very beginning.
+            // The byte order mark is removed, because the first comment precedes it.
             let whole = text.trim_start_matches('\u{feff}');
             let (first, second) = (format!("{whole}:\n\n"), format!(":\n\n{whole}"));
-            // An LF after the CR that has already ended the event is one more blank line.
+            // The CR ended the event. An LF that arrives later is one more blank line.
             let late = format!("{}:\n\n\n", whole.trim_end_matches('\n'));
             assert!(
                 out == first || out == second || out == late,
@@ -177,10 +178,10 @@ async fn a_comment_never_stands_inside_an_event() {
     }
 }
 
-/// Takes its time to find that it has nothing to add.
-struct Slow;
+/// Defers its verdict at the end of the stream, and then adds nothing.
+struct SlowEnd;
 
-impl Interceptor for Slow {
+impl Interceptor for SlowEnd {
     fn event(&mut self, event: Event) -> Verdict {
         event.into()
     }
@@ -193,11 +194,11 @@ impl Interceptor for Slow {
     }
 }
 
-/// What follows an unfinished rest is read as a part of it, be it a comment.
+/// A client would read a comment after an unfinished event as a part of that event.
 #[tokio::test(start_paused = true)]
-async fn no_comment_follows_an_unfinished_rest() {
+async fn no_comment_is_sent_after_an_unfinished_event() {
     for rest in ["data: half", "data: half\n", "id: 1\r"] {
-        let layer = layer().intercept(|_: &StreamHead<'_>| Some(Slow));
+        let layer = layer().intercept(|_: &StreamHead<'_>| Some(SlowEnd));
         let (mut upstream, body) = open(&layer).await;
         upstream.send_data(rest.into()).await.unwrap();
         drop(upstream);
@@ -209,7 +210,7 @@ async fn no_comment_follows_an_unfinished_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn comments_go_on_while_an_interceptor_ponders_and_no_interceptor_sees_them() {
+async fn comments_continue_during_a_deferral_and_bypass_interceptors() {
     let (witness, mut notes) = witness();
     let layer = layer()
         .intercept(|_: Event| Verdict::defer(pending::<Result<Event, _>>()))
@@ -227,7 +228,7 @@ async fn comments_go_on_while_an_interceptor_ponders_and_no_interceptor_sees_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_comment_can_say_something() {
+async fn comment_text_is_configurable() {
     for (text, comment) in [
         ("still here", ": still here\n\n"),
         ("two\nlines", ": two\n: lines\n\n"),
@@ -244,7 +245,7 @@ async fn the_comment_can_say_something() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_comment_follows_the_end_and_none_is_due_before_an_event_that_is_ready() {
+async fn no_comment_is_sent_after_the_end_or_instead_of_a_ready_event() {
     let script = Script::of(["data: 1\n\n"]);
     let out = pass(&layer(), script)
         .await

@@ -1,8 +1,8 @@
-//! Clients that leave, or stay and do not read.
+//! Clients that disconnect, and clients that stay connected and do not read.
 
 use std::{future::pending, sync::Mutex};
 
-use crate::support::{BOTH, Note, Upstream, get, proxy, soon, sse_chunked, witnessed};
+use crate::support::{BOTH, Note, Upstream, get, proxy, soon, sse_chunked, witnessed_layer};
 use tokio::{
     sync::oneshot,
     time::{Duration, timeout},
@@ -10,10 +10,10 @@ use tokio::{
 use tower_sse_proxy::{Event, intercept::Verdict};
 
 #[tokio::test]
-async fn a_client_that_leaves_is_an_end_too_and_lets_the_upstream_go() {
+async fn disconnect_ends_interceptors_and_closes_the_upstream() {
     for protocol in BOTH {
         for (events, allowed) in [("", ""), ("data: 1\n\n", "data: 1\n\n"), ("data: half", "")] {
-            let (layer, mut notes) = witnessed();
+            let (layer, mut notes) = witnessed_layer();
             let mut upstream = Upstream::start().await;
             let proxy = proxy(layer, upstream.address).await;
             let asking = tokio::spawn(async move { get(protocol, proxy).await });
@@ -34,10 +34,10 @@ async fn a_client_that_leaves_is_an_end_too_and_lets_the_upstream_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_the_head_lets_the_upstream_go() {
+async fn disconnect_before_the_head_closes_the_upstream() {
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let asking = tokio::spawn(async move { get(protocol, proxy).await });
         let exchange = upstream.next().await;
         asking.abort();
@@ -46,17 +46,17 @@ async fn a_client_that_leaves_before_the_head_lets_the_upstream_go() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_a_deferral_drops_the_question() {
+async fn disconnect_drops_the_future_of_a_deferred_verdict() {
     for protocol in BOTH {
-        let (layer, mut notes) = witnessed();
-        let (asked, was_asked) = oneshot::channel();
-        let (kept, dropped) = oneshot::channel::<()>();
-        let tokens = Mutex::new(Some((asked, kept)));
+        let (layer, mut notes) = witnessed_layer();
+        let (start, started) = oneshot::channel();
+        let (guard, dropped) = oneshot::channel::<()>();
+        let tokens = Mutex::new(Some((start, guard)));
         let layer = layer.intercept(move |_: Event| {
-            let (asked, kept) = tokens.lock().unwrap().take().unwrap();
+            let (start, guard) = tokens.lock().unwrap().take().unwrap();
             Verdict::defer(async move {
-                asked.send(()).unwrap();
-                let _kept = kept;
+                start.send(()).unwrap();
+                let _guard = guard;
                 pending::<Result<Event, _>>().await
             })
         });
@@ -67,7 +67,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_deferral_drops_the_question() {
         exchange.write(sse_chunked()).await;
         exchange.chunk("data: 1\n\ndata: 2\n\n").await;
         let client = asking.await.unwrap();
-        soon(was_asked).await.unwrap();
+        soon(started).await.unwrap();
         let _connection = client.leave();
         exchange.closed().await;
         assert!(soon(dropped).await.is_err());
@@ -81,11 +81,11 @@ async fn a_client_that_leaves_in_the_middle_of_a_deferral_drops_the_question() {
 }
 
 #[tokio::test]
-async fn nobody_who_reads_nothing_makes_the_upstream_run_on() {
-    const MOST: usize = 64 << 20;
+async fn client_that_does_not_read_stops_the_upstream() {
+    const MAX_BUFFERED: usize = 64 << 20;
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
-        let proxy = proxy(witnessed().0, upstream.address).await;
+        let proxy = proxy(witnessed_layer().0, upstream.address).await;
         let asking = tokio::spawn(async move { get(protocol, proxy).await });
         let mut exchange = upstream.next().await;
         exchange.write(sse_chunked()).await;
@@ -94,13 +94,18 @@ async fn nobody_who_reads_nothing_makes_the_upstream_run_on() {
         let event = format!("data: {}\n\n", "x".repeat(500));
         let chunk = crate::support::chunk(event.repeat(128).as_bytes());
         let (mut chunks, mut writing) = (0, true);
-        let held = Duration::from_millis(300);
-        while writing && chunks * chunk.len() < MOST {
-            writing = timeout(held, exchange.wire.try_write(&chunk)).await.is_ok();
+        let stalled = Duration::from_millis(300);
+        while writing && chunks * chunk.len() < MAX_BUFFERED {
+            writing = timeout(stalled, exchange.wire.try_write(&chunk))
+                .await
+                .is_ok();
             chunks += usize::from(writing);
         }
-        assert!(!writing, "{MOST} bytes were taken, and nobody reads");
-        // A reader who comes back finds the stream where it was.
+        assert!(
+            !writing,
+            "the proxy accepted {MAX_BUFFERED} bytes, but the client reads nothing"
+        );
+        // When the client reads again, it gets every event.
         for _ in 0..chunks {
             client.expect(event.repeat(128)).await;
         }

@@ -1,4 +1,5 @@
-//! The layer as an HTTP middleware: which responses it inspects, what it changes in them, and how their bodies behave.
+//! The layer as HTTP middleware: which responses it treats as event streams, which header fields it changes, and how its
+//! response bodies behave.
 
 #[path = "../support/mod.rs"]
 mod support;

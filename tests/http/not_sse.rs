@@ -1,4 +1,4 @@
-//! A response that is not an event stream is not touched.
+//! The layer does not change a response that is not an event stream.
 
 use std::error::Error;
 
@@ -32,7 +32,7 @@ fn trailers() -> HeaderMap {
 }
 
 #[tokio::test]
-async fn its_frames_come_one_to_one_with_their_hints() {
+async fn frames_and_size_hints_pass_unchanged() {
     let steps = || {
         [
             Step::Data("data: 1\n\n".into()),
@@ -63,7 +63,7 @@ async fn its_frames_come_one_to_one_with_their_hints() {
 }
 
 #[tokio::test]
-async fn its_error_is_the_source_and_comes_at_once() {
+async fn body_error_is_the_source_and_is_not_delayed() {
     for layer in layers() {
         let script = Script::of(["{"]).then(Step::Error);
         let mut body = json(&layer, script).await;
@@ -71,9 +71,9 @@ async fn its_error_is_the_source_and_comes_at_once() {
             body.frame().await.unwrap().unwrap().into_data().unwrap(),
             "{"
         );
-        // A pause would be Pending.
+        // If the layer delayed the error, the poll would return `Pending`.
         let error = futures_util::FutureExt::now_or_never(body.frame());
-        let error = error.expect("it waited").unwrap().unwrap_err();
+        let error = error.expect("the error was delayed").unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Upstream);
         assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken));
         assert_eq!(error.to_string(), "the upstream's body failed");
@@ -81,7 +81,7 @@ async fn its_error_is_the_source_and_comes_at_once() {
 }
 
 #[tokio::test]
-async fn its_head_stays_and_no_interceptor_is_opened() {
+async fn head_is_unchanged_and_no_interceptor_is_opened() {
     let (witness, mut notes) = witness();
     let layer = SseProxyLayer::default().intercept(witness);
     let mut response = Response::new(Full::<Bytes>::from("data: 1\n\n"));
@@ -106,7 +106,7 @@ async fn its_head_stays_and_no_interceptor_is_opened() {
 }
 
 #[tokio::test]
-async fn its_length_its_range_and_its_coding_arrive_over_a_socket() {
+async fn length_range_and_coding_arrive_over_a_socket() {
     let head = "HTTP/1.1 206 Partial Content\r\ncontent-type: application/json\r\n\
         content-encoding: gzip\r\ncontent-range: bytes 0-2/9\r\netag: \"1\"\r\n\
         content-length: 3\r\nconnection: close\r\n\r\n\x01\x02\x03";
@@ -125,7 +125,7 @@ async fn its_length_its_range_and_its_coding_arrive_over_a_socket() {
 }
 
 #[tokio::test]
-async fn its_chunks_arrive_as_they_are_sent_and_its_cut_is_a_cut() {
+async fn chunks_are_not_merged_and_a_cut_stays_a_cut() {
     for layer in layers() {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(layer, upstream.address).await;
@@ -147,7 +147,7 @@ async fn its_chunks_arrive_as_they_are_sent_and_its_cut_is_a_cut() {
 }
 
 #[tokio::test]
-async fn a_head_request_for_it_keeps_its_length() {
+async fn head_request_gets_the_content_length() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 42\r\n\
         connection: close\r\n\r\n";
     for layer in layers() {

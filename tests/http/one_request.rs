@@ -1,4 +1,4 @@
-//! One request of a client is one request to the upstream, whatever comes of it.
+//! One client request causes exactly one upstream request, whatever the response is.
 
 use std::{convert::Infallible, future::poll_fn, task::Poll};
 
@@ -15,7 +15,7 @@ use tower_test::mock;
 
 fn layers() -> [SseProxyLayer; 2] {
     let failing = |event: Event| match &*event.data() {
-        "fail" => Verdict::fail("told to"),
+        "fail" => Verdict::fail("event says fail"),
         _ => event.into(),
     };
     [
@@ -24,7 +24,7 @@ fn layers() -> [SseProxyLayer; 2] {
     ]
 }
 
-/// Answers, and what becomes of them must never be a reason to ask again.
+/// Responses that must not cause a second upstream request, whether they succeed, fail or are rejected.
 fn answers() -> [Vec<u8>; 7] {
     let with = |head: &str, body: &str| {
         format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n{body}").into_bytes()
@@ -53,7 +53,7 @@ fn answers() -> [Vec<u8>; 7] {
 }
 
 #[tokio::test]
-async fn every_answer_comes_from_one_request() {
+async fn each_response_takes_one_upstream_request() {
     for layer in layers() {
         for answer in answers() {
             for protocol in BOTH {
@@ -76,8 +76,8 @@ async fn every_answer_comes_from_one_request() {
                         exchange.wire.finish().await;
                         exchange.closed().await
                     };
-                    let (_, again) = tokio::join!(ask, reply);
-                    assert_eq!(again, "", "more came on the same connection");
+                    let (_, extra) = tokio::join!(ask, reply);
+                    assert_eq!(extra, "", "second request on the same connection");
                     assert_eq!(upstream.requests(), 1, "{}", answer.escape_ascii());
                 }
             }
@@ -86,7 +86,7 @@ async fn every_answer_comes_from_one_request() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_streamed_up_arrives_once_and_while_it_is_sent() {
+async fn streamed_request_body_is_forwarded_once_without_buffering() {
     for layer in layers() {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(layer, upstream.address).await;
@@ -105,7 +105,7 @@ async fn a_body_that_is_streamed_up_arrives_once_and_while_it_is_sent() {
         assert_eq!(
             exchange.closed().await,
             "",
-            "more came on the same connection"
+            "second request on the same connection"
         );
         assert!(client.head().await.unwrap().starts_with("HTTP/1.1 200"));
         assert_eq!(upstream.requests(), 1);
@@ -113,7 +113,7 @@ async fn a_body_that_is_streamed_up_arrives_once_and_while_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_is_not_asked_for_again() {
+async fn broken_stream_is_not_requested_again() {
     for layer in layers() {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -136,17 +136,17 @@ async fn a_stream_that_breaks_is_not_asked_for_again() {
     }
 }
 
-type Answered = Response<Script>;
+type ScriptedResponse = Response<Script>;
 
-/// The mock panics when it is called without having been ready.
+/// The mock panics if it is called without being ready.
 #[tokio::test]
-async fn the_service_is_called_when_it_was_ready_and_its_clone_is_not() {
+async fn call_uses_the_ready_service_and_not_a_clone() {
     for layer in layers() {
-        let (service, mut handle) = mock::pair::<Request<()>, Answered>();
+        let (service, mut handle) = mock::pair::<Request<()>, ScriptedResponse>();
         let mut service = layer.layer(service);
         handle.allow(0);
         let ready = poll_fn(|cx| Poll::Ready(service.poll_ready(cx).is_ready())).await;
-        assert!(!ready, "ready before the service is");
+        assert!(!ready, "the layer is ready before the service");
 
         handle.allow(1);
         let answer = {
@@ -159,9 +159,9 @@ async fn the_service_is_called_when_it_was_ready_and_its_clone_is_not() {
         let body = answer.await.unwrap().into_body();
         assert_eq!(body.collect().await.unwrap().to_bytes(), "data: 1\n\n");
 
-        // The permit is used up, so another call has to wait for another one.
+        // The call used the permit, so the next call needs another one.
         let ready = poll_fn(|cx| Poll::Ready(service.poll_ready(cx).is_ready())).await;
-        assert!(!ready, "ready without asking the service");
+        assert!(!ready, "the layer is ready without polling the service");
     }
 }
 
@@ -169,7 +169,7 @@ async fn the_service_is_called_when_it_was_ready_and_its_clone_is_not() {
 struct Busy(u8);
 
 #[tokio::test]
-async fn errors_of_the_service_come_out_as_they_are() {
+async fn service_errors_are_returned_unchanged() {
     let refusing =
         tower::service_fn(|_: Request<()>| async { Err::<Response<Full<Bytes>>, _>(Busy(7)) });
     for layer in layers() {
@@ -192,7 +192,7 @@ async fn errors_of_the_service_come_out_as_they_are() {
         }
 
         fn call(&mut self, _: Request<()>) -> Self::Future {
-            panic!("called though it was not ready")
+            panic!("called without being ready")
         }
     }
     let mut service = SseProxyLayer::default().layer(NeverReady);
@@ -200,7 +200,7 @@ async fn errors_of_the_service_come_out_as_they_are() {
 }
 
 #[tokio::test]
-async fn the_request_reaches_the_service_as_it_is() {
+async fn request_reaches_the_service_unchanged() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mark(u8);
     for layer in layers() {

@@ -1,4 +1,4 @@
-//! An event stream that does not end cleanly leaves one `tracing` event, and any other none.
+//! The layer emits one `tracing` event for each event stream that does not end cleanly, and none for any other response.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use tower_sse_proxy::{
 };
 use tracing::Level;
 
-/// A layer that reads event streams, and ends, fails, panics or takes its time where an event says so.
-fn obedient() -> SseProxyLayer {
+/// A layer whose interceptor obeys the event's data: `end`, `fail`, `panic` and `hang` give that verdict.
+fn obeying_layer() -> SseProxyLayer {
     let obey = |event: Event| match &*event.data() {
         "end" => Verdict::End(vec![event.into()]),
         "fail" => Verdict::defer(async { Err::<Event, _>(SECRET.into()) }),
@@ -29,13 +29,13 @@ fn obedient() -> SseProxyLayer {
     SseProxyLayer::default().intercept(obey)
 }
 
-/// Does nothing with event streams, but they are read.
-fn reading() -> SseProxyLayer {
+/// A layer that reads event streams and changes nothing in them.
+fn reading_layer() -> SseProxyLayer {
     SseProxyLayer::default().max_event_bytes(64)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_does_not_end_cleanly_leaves_one_event() {
+async fn stream_without_a_clean_end_emits_one_event() {
     let reports = reports();
     let of = |text: &'static str| Script::of([text]);
     let broken = || of("data: 1\n\n").then(Step::Error);
@@ -43,34 +43,39 @@ async fn a_stream_that_does_not_end_cleanly_leaves_one_event() {
         "data: 1\n\ndata: a line that is longer than what this layer allows for one event\n\n";
     for (layer, script, reason, events) in [
         (SseProxyLayer::default(), broken(), "upstream_error", None),
-        (reading(), broken(), "upstream_error", Some("1")),
-        (obedient(), broken(), "upstream_error", Some("1")),
-        (reading(), of(long), "overflow", Some("1")),
+        (reading_layer(), broken(), "upstream_error", Some("1")),
+        (obeying_layer(), broken(), "upstream_error", Some("1")),
+        (reading_layer(), of(long), "overflow", Some("1")),
         (
-            reading(),
+            reading_layer(),
             of("data: 1\n\ndata: 2\n"),
             "truncated",
             Some("1"),
         ),
         (
-            obedient(),
+            obeying_layer(),
             of("data: 1\n\ndata: fail\n\n"),
             "interceptor_failed",
             Some("1"),
         ),
         (
-            obedient(),
+            obeying_layer(),
             of("data: 1\n\ndata: panic\n\n"),
             "interceptor_failed",
             Some("1"),
         ),
         (
-            obedient(),
+            obeying_layer(),
             of("data: 1\n\ndata: hang\n\n"),
             "interceptor_failed",
             Some("1"),
         ),
-        (obedient(), of("+/v8-data: 1\n\n"), "not_utf8", Some("0")),
+        (
+            obeying_layer(),
+            of("+/v8-data: 1\n\n"),
+            "not_utf8",
+            Some("0"),
+        ),
     ] {
         let mut body = pass(&layer.route("/chat/{id}"), script).await;
         while let Some(Ok(_)) = body.frame().await {}
@@ -86,9 +91,9 @@ async fn a_stream_that_does_not_end_cleanly_leaves_one_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_duration_is_counted_from_the_head_and_in_milliseconds() {
+async fn duration_is_in_milliseconds_since_the_head() {
     let reports = reports();
-    for layer in [SseProxyLayer::default(), reading()] {
+    for layer in [SseProxyLayer::default(), reading_layer()] {
         let (_sender, body) = open(&layer).await;
         tokio::time::advance(Duration::from_millis(1234)).await;
         drop(body);
@@ -97,12 +102,12 @@ async fn the_duration_is_counted_from_the_head_and_in_milliseconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_end_leaves_none() {
+async fn clean_end_emits_no_event() {
     let reports = reports();
     let trailers: HeaderMap = [("x".parse().unwrap(), "y".parse().unwrap())]
         .into_iter()
         .collect();
-    for layer in [SseProxyLayer::default(), reading(), obedient()] {
+    for layer in [SseProxyLayer::default(), reading_layer(), obeying_layer()] {
         for script in [
             Script::of(["data: 1\n\n"]),
             Script::of(["data: 1\n\n", ": c\n", "id: 1\n\n"]),
@@ -116,17 +121,17 @@ async fn a_clean_end_leaves_none() {
         }
     }
     let ended = Script::of(["data: end\n\n"]).then(Step::Never);
-    assert_eq!(rest(pass(&obedient(), ended).await).await.1, None);
+    assert_eq!(rest(pass(&obeying_layer(), ended).await).await.1, None);
     assert!(reports.take().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_leaves_one_event_of_a_lower_level() {
+async fn client_disconnect_emits_one_debug_event() {
     let reports = reports();
     for (layer, events) in [
         (SseProxyLayer::default(), None),
-        (reading(), Some("2")),
-        (obedient(), Some("2")),
+        (reading_layer(), Some("2")),
+        (obeying_layer(), Some("2")),
     ] {
         let script = Script::of(["data: 1\n\ndata: 2\n\n: c\n"]).then(Step::Never);
         let mut body = pass(&layer, script).await;
@@ -141,8 +146,8 @@ async fn a_client_that_leaves_leaves_one_event_of_a_lower_level() {
         assert_eq!(report.field("events"), events);
         assert_eq!(report.field("route"), None);
     }
-    // Before anything was asked for, and before an end that the upstream has sent already was taken.
-    for layer in [reading(), obedient()] {
+    // The client leaves before it polls the body, and before it reads the end that the upstream has already sent.
+    for layer in [reading_layer(), obeying_layer()] {
         drop(pass(&layer, Script::of(["data: 1\n\n"])).await);
         assert_eq!(reports.only().reason(), "client_left");
         let mut body = pass(&layer, Script::of(["data: 1\n\n"])).await;
@@ -152,21 +157,24 @@ async fn a_client_that_leaves_leaves_one_event_of_a_lower_level() {
     }
 }
 
-/// The failure is known before the client sees the cut.
+/// The layer knows the failure before the client sees the cut.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_a_broken_stream_adds_none() {
+async fn client_disconnect_after_an_upstream_error_emits_no_second_event() {
     let reports = reports();
-    for layer in [SseProxyLayer::default(), reading(), obedient()] {
+    for layer in [SseProxyLayer::default(), reading_layer(), obeying_layer()] {
         let mut body = pass(&layer, Script::of(["data: 1\n\n"]).then(Step::Error)).await;
         let frame = body.frame().await;
-        assert!(body.frame().now_or_never().is_none(), "it waits");
+        assert!(
+            body.frame().now_or_never().is_none(),
+            "the error is delayed"
+        );
         drop((frame, body));
         assert_eq!(reports.only().reason(), "upstream_error");
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_leaves_one_event_with_a_cause() {
+async fn rejected_stream_emits_one_event_with_a_cause() {
     let reports = reports();
     for (fields, cause) in [
         (
@@ -190,7 +198,7 @@ async fn a_stream_that_is_rejected_leaves_one_event_with_a_cause() {
             response = response.header(*name, *value);
         }
         let response = response.body(Full::<Bytes>::from("data: 1\n\n")).unwrap();
-        let response = respond(&obedient().route("/a"), Request::new(()), response).await;
+        let response = respond(&obeying_layer().route("/a"), Request::new(()), response).await;
         assert_eq!(response.status(), 502);
         drop(response);
         let report = reports.only();
@@ -202,9 +210,9 @@ async fn a_stream_that_is_rejected_leaves_one_event_with_a_cause() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_stream_or_has_no_body_leaves_none() {
+async fn other_responses_and_streams_without_a_body_emit_no_event() {
     let reports = reports();
-    for layer in [SseProxyLayer::default(), obedient()] {
+    for layer in [SseProxyLayer::default(), obeying_layer()] {
         for (status, content_type) in [
             (200, "application/json"),
             (204, "text/event-stream"),
@@ -223,11 +231,11 @@ async fn what_is_no_event_stream_or_has_no_body_leaves_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_that_flows_is_in_an_event() {
+async fn event_contains_no_text_of_requests_or_streams() {
     let reports = reports();
     let block = "id: hunter2\nevent: hunter2\ndata: hunter2\n: hunter2\nhunter2: 1\n\n";
     for end in ["data: fail\n\n", "data: panic\n\n", "data: hunter2"] {
-        for layer in [SseProxyLayer::default(), reading(), obedient()] {
+        for layer in [SseProxyLayer::default(), reading_layer(), obeying_layer()] {
             let script = Script::of([block, end]).then(Step::Error);
             let mut response = event_stream(script);
             let secret = SECRET.parse().unwrap();
@@ -242,9 +250,9 @@ async fn nothing_that_flows_is_in_an_event() {
     }
 }
 
-/// A server does not take a body to its `None` where the length says that it is over.
+/// If a response has a length, the server may stop polling the body before it returns `None`.
 #[tokio::test]
-async fn over_sockets_a_clean_end_leaves_none_and_a_broken_one_leaves_one() {
+async fn over_sockets_only_a_broken_stream_emits_an_event() {
     let reports = reports();
     let sized = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9\r\n\
         connection: close\r\n\r\ndata: 1\n\n";
@@ -254,9 +262,9 @@ async fn over_sockets_a_clean_end_leaves_none_and_a_broken_one_leaves_one() {
     let layers = || {
         [
             SseProxyLayer::default(),
-            reading(),
-            obedient(),
-            obedient().keep_alive(KeepAlive::new(Duration::from_secs(15))),
+            reading_layer(),
+            obeying_layer(),
+            obeying_layer().keep_alive(KeepAlive::new(Duration::from_secs(15))),
         ]
     };
     for answer in [
@@ -290,9 +298,9 @@ async fn over_sockets_a_clean_end_leaves_none_and_a_broken_one_leaves_one() {
 }
 
 #[tokio::test]
-async fn over_sockets_a_client_that_leaves_leaves_one() {
+async fn over_sockets_a_client_disconnect_emits_one_event() {
     let reports = reports();
-    for layer in [SseProxyLayer::default(), reading(), obedient()] {
+    for layer in [SseProxyLayer::default(), reading_layer(), obeying_layer()] {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
             let proxy = proxy(layer.clone(), upstream.address).await;
@@ -306,7 +314,7 @@ async fn over_sockets_a_client_that_leaves_leaves_one() {
             answer.expect("data: 1\n\n").await;
             assert!(reports.take().is_empty());
             let connection = answer.leave();
-            // The upstream is let go of with the body, and the report is written by then.
+            // The layer emits the event before it drops the upstream body.
             exchange.closed().await;
             assert_eq!(reports.only().reason(), "client_left");
             drop(connection);

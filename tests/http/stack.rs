@@ -1,4 +1,4 @@
-//! The layer among other layers: axum's routers, tower-http's middleware, reqwest in front.
+//! The layer together with axum's routers, tower-http's middleware and reqwest as a client.
 
 use std::{
     convert::Infallible,
@@ -38,7 +38,7 @@ fn guarded() -> SseProxyLayer {
     SseProxyLayer::default().intercept(Deny::opened)
 }
 
-/// Handlers: an event stream of what the test sends, and something that is none.
+/// A router with an event stream of the data that the test sends, and with a JSON response.
 fn routes() -> (mpsc::UnboundedSender<&'static str>, Router) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let receiver = Arc::new(Mutex::new(Some(receiver)));
@@ -52,7 +52,7 @@ fn routes() -> (mpsc::UnboundedSender<&'static str>, Router) {
     (sender, router)
 }
 
-async fn works(router: Router, sender: mpsc::UnboundedSender<&'static str>, prefix: &str) {
+async fn check_routes(router: Router, sender: mpsc::UnboundedSender<&'static str>, prefix: &str) {
     let server = serve(router).await;
     let request = |path: &str| {
         Request::get(format!("{prefix}{path}"))
@@ -78,29 +78,29 @@ async fn works(router: Router, sender: mpsc::UnboundedSender<&'static str>, pref
 }
 
 #[tokio::test]
-async fn it_is_a_layer_for_a_router() {
+async fn layer_wraps_a_router() {
     let (sender, router) = routes();
-    works(router.layer(guarded()), sender, "").await;
+    check_routes(router.layer(guarded()), sender, "").await;
 }
 
 #[tokio::test]
-async fn it_is_a_layer_for_a_nested_router_and_around_one() {
+async fn layer_wraps_a_nested_router_or_its_parent() {
     let (sender, router) = routes();
-    works(
+    check_routes(
         Router::new().nest("/api", router.layer(guarded())),
         sender,
         "/api",
     )
     .await;
     let (sender, router) = routes();
-    works(
+    check_routes(
         Router::new().nest("/api", router).layer(guarded()),
         sender,
         "/api",
     )
     .await;
     let (sender, router) = routes();
-    works(
+    check_routes(
         Router::new().fallback_service(guarded().layer(router)),
         sender,
         "",
@@ -109,7 +109,7 @@ async fn it_is_a_layer_for_a_nested_router_and_around_one() {
 }
 
 #[tokio::test]
-async fn it_is_a_layer_for_one_route_and_leaves_the_others_alone() {
+async fn layer_on_one_route_does_not_affect_other_routes() {
     let events = || async { ([("content-type", "text/event-stream")], "data: hunter2\n\n") };
     let router = Router::new()
         .route("/guarded", on_get(events).layer(guarded()))
@@ -127,7 +127,7 @@ async fn it_is_a_layer_for_one_route_and_leaves_the_others_alone() {
     }
 }
 
-/// A stack of middleware around or inside the layer.
+/// A stack of middleware outside or inside the layer.
 type Stack = fn(Router, SseProxyLayer) -> Router;
 
 fn stacks() -> Vec<(&'static str, Stack)> {
@@ -226,7 +226,7 @@ async fn events_arrive_one_by_one_through_other_middleware() {
 }
 
 #[tokio::test]
-async fn a_cut_is_a_cut_through_other_middleware() {
+async fn client_sees_a_cut_through_other_middleware() {
     for (name, stack) in stacks() {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -250,7 +250,7 @@ async fn a_cut_is_a_cut_through_other_middleware() {
 }
 
 #[tokio::test]
-async fn reqwest_reads_it_event_by_event_and_sees_a_cut() {
+async fn reqwest_reads_event_by_event_and_sees_a_cut() {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(guarded(), upstream.address).await;
     let head = async {
@@ -272,7 +272,7 @@ async fn reqwest_reads_it_event_by_event_and_sees_a_cut() {
 }
 
 #[test]
-fn static_properties() {
+fn types_have_the_expected_auto_traits() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     fn body<T: Send + Sync + 'static>() {}
     fn sent<T: Send>() {}
@@ -291,7 +291,7 @@ fn static_properties() {
     body::<Event>();
 }
 
-/// A body that must not move.
+/// A body that is not `Unpin`.
 struct Pinned(Option<Bytes>, PhantomPinned);
 
 impl Body for Pinned {
@@ -302,13 +302,13 @@ impl Body for Pinned {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // For ever the same: nothing can be taken out of what is pinned.
+        // Returns the same frame on every poll, because a pinned value cannot be moved out.
         Poll::Ready(self.0.clone().map(|data| Ok(Frame::data(data))))
     }
 }
 
 #[tokio::test]
-async fn neither_bodies_nor_what_is_made_of_them_have_to_be_unpin() {
+async fn bodies_need_not_be_unpin() {
     let pinned = Pinned(Some("data: 1\n\n".into()), PhantomPinned);
     let mut body = Box::pin(pass(&guarded(), pinned).await);
     let frame = body.frame().await.unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! Events leave when they are complete, together with what is ready and without waiting for what is not, and
-//! as the bytes they came as.
+//! The layer forwards each event as soon as it is complete. It merges events that are ready at the same time, does not wait
+//! for more, and does not change their bytes.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// Holds back whatever it gets, and sends it on three at a time.
+/// Holds blocks and forwards them in groups of three.
 #[derive(Default)]
 struct Batches(Vec<Block>);
 
@@ -50,7 +50,7 @@ impl Interceptor for Batches {
     }
 }
 
-/// Layers that change nothing of what they let through.
+/// Layers that do not change the blocks that they forward.
 fn layers() -> [SseProxyLayer; 4] {
     let later = |event: Event| {
         Verdict::defer(async {
@@ -60,7 +60,7 @@ fn layers() -> [SseProxyLayer; 4] {
     };
     let layer = SseProxyLayer::default;
     [
-        // It reads the stream, and changes nothing in it.
+        // Reads the stream and changes nothing in it.
         layer().max_event_bytes(16 << 20),
         layer().intercept(Deny::opened),
         layer().intercept(later).intercept(later),
@@ -87,7 +87,7 @@ async fn each_event_arrives_before_the_upstream_sends_the_next_one() {
                 "id: 2\r\nevent: x\r\ndata: 2\r\n\r\n",
                 "data: 3\r\r",
                 "id: 4\n\n",
-                // Neither of these needs a blank line, nor, after a CR, another byte.
+                // These blocks are complete without a blank line, and without another byte after a CR.
                 ": comment\n",
                 ":\r",
                 "retry: 10\n",
@@ -108,7 +108,7 @@ async fn each_event_arrives_before_the_upstream_sends_the_next_one() {
     }
 }
 
-/// Text in which everything happens that lines can do.
+/// Streams with all kinds of lines and line ends in random order.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let piece = select(vec![
         "data: x",
@@ -143,7 +143,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Cuts at random places, with pauses, empty frames and all.
+/// Splits `text` into frames at random places, with pauses and empty frames.
 fn frames(text: &[u8], cuts: &[(prop::sample::Index, bool)]) -> Script {
     let mut places: Vec<_> = cuts
         .iter()
@@ -174,7 +174,7 @@ async fn out(layer: &SseProxyLayer, script: Script) -> Vec<u8> {
 }
 
 #[test]
-fn what_nobody_edits_leaves_as_it_came_in_whatever_chunks() {
+fn unedited_stream_is_forwarded_byte_for_byte_in_any_chunks() {
     let runtime = runtime();
     let holding = SseProxyLayer::default().intercept(Batches::opened);
     let layers: Vec<_> = layers().into_iter().chain([holding]).collect();
@@ -188,7 +188,7 @@ fn what_nobody_edits_leaves_as_it_came_in_whatever_chunks() {
 }
 
 #[test]
-fn without_interceptors_any_bytes_leave_as_they_came() {
+fn any_bytes_are_forwarded_unchanged_without_interceptors() {
     let runtime = runtime();
     let layer = SseProxyLayer::default().max_event_bytes(16 << 20);
     let cuts = vec(any::<(prop::sample::Index, bool)>(), 0..12);
@@ -200,7 +200,7 @@ fn without_interceptors_any_bytes_leave_as_they_came() {
 }
 
 #[tokio::test]
-async fn what_is_ready_together_leaves_together() {
+async fn events_ready_at_the_same_time_are_merged() {
     let events: Vec<_> = (0..1000).map(|n| event(&n.to_string())).collect();
     for layer in layers() {
         let mut body = pass(&layer, Script::of(events.clone())).await;
@@ -214,9 +214,9 @@ async fn what_is_ready_together_leaves_together() {
     }
 }
 
-/// Small ones are merged and large ones are not, and still none overtakes another.
+/// The layer merges small events and does not merge large ones. Neither may overtake the other.
 #[tokio::test]
-async fn events_of_any_size_that_are_ready_together_leave_in_their_order() {
+async fn ready_events_of_any_size_keep_their_order() {
     let sizes = [1, 10, 9 << 10, 1, 100 << 10, 20 << 10, 1000];
     let data = sizes.iter().cycle().enumerate().take(60);
     let events: Vec<_> = data
@@ -231,13 +231,13 @@ async fn events_of_any_size_that_are_ready_together_leave_in_their_order() {
             in_chunks(text.len()),
         ] {
             let out = out(&layer, script).await;
-            assert!(out == text, "not what came in, or not in that order");
+            assert!(out == text, "output differs from the input");
         }
     }
 }
 
 #[tokio::test]
-async fn frames_do_not_grow_without_limit() {
+async fn merged_frames_have_a_size_limit() {
     let large = event(&"x".repeat(10 << 10));
     for layer in layers() {
         let mut body = pass(&layer, Script::of(vec![large.clone(); 100])).await;
@@ -251,9 +251,9 @@ async fn frames_do_not_grow_without_limit() {
     }
 }
 
-/// An upstream that never pauses must neither starve its client nor fill the memory.
+/// An upstream that is always ready must not starve the client or fill the memory.
 #[tokio::test]
-async fn a_stream_that_never_pauses_flows() {
+async fn upstream_that_never_pauses_reaches_the_client() {
     for layer in layers() {
         let upstream = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(event("again"))));
         let mut body = pass(&layer, StreamBody::new(upstream)).await;
@@ -265,7 +265,7 @@ async fn a_stream_that_never_pauses_flows() {
 }
 
 #[tokio::test]
-async fn trailers_come_after_the_last_event() {
+async fn trailers_follow_the_last_event() {
     let trailers: HeaderMap = [("x-sum".parse().unwrap(), "3".parse().unwrap())]
         .into_iter()
         .collect();
@@ -290,7 +290,7 @@ async fn trailers_come_after_the_last_event() {
 }
 
 #[tokio::test]
-async fn a_large_event_arrives_whole() {
+async fn large_event_arrives_complete() {
     let large = event(&"x".repeat(1 << 20));
     let text = [&b"data: before\n\n"[..], &large, b"data: after\n\n"].concat();
     for layer in [layers()[0].clone(), layers()[1].clone()] {

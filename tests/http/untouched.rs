@@ -1,4 +1,5 @@
-//! A layer with nothing configured changes no byte of an event stream or its head, and no range is touched without interceptors.
+//! A layer without settings changes no byte of an event stream or its head. A range response passes unchanged unless
+//! interceptors are installed.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower_sse_proxy::{ErrorKind, KeepAlive, SseProxyLayer, codec::OversizedEvent, replay::Replay};
 
-/// An answer without the fields that the server writes.
+/// Reads a complete response, without the `date` field that the server adds.
 async fn all(answer: Answer) -> (u16, HeaderMap, Bytes, Ended) {
     let (status, mut headers) = (answer.status, answer.headers.clone());
     headers.remove("date");
@@ -22,7 +23,7 @@ async fn all(answer: Answer) -> (u16, HeaderMap, Bytes, Ended) {
 
 const STREAM: &str = "content-type: text/event-stream\r\n";
 
-/// Heads and bodies of which a layer that reads event streams would change something.
+/// Responses in which a layer that reads event streams would change something.
 fn answers() -> Vec<Vec<u8>> {
     let with = |fields: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 200 OK\r\n{fields}connection: close\r\n\r\n");
@@ -70,7 +71,7 @@ fn answers() -> Vec<Vec<u8>> {
              connection: close\r\n\r\n9\r\ndata: 1\n\n\r\n0\r\nx-sum: 7\r\n\r\n"
         )
         .into_bytes(),
-        // Cut in the middle.
+        // The connection ends in the middle of the body.
         format!("HTTP/1.1 200 OK\r\n{STREAM}content-length: 900\r\n\r\ndata: 1\n\ndata: h")
             .into_bytes(),
         status("204 No Content"),
@@ -79,9 +80,9 @@ fn answers() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The oracle is the same service without the layer.
+/// The test compares with the same service without the layer.
 #[tokio::test]
-async fn a_layer_with_nothing_configured_changes_no_byte() {
+async fn layer_without_settings_changes_no_byte() {
     for answer in answers() {
         let upstream = Upstream::answering(answer).await;
         let bare = serve(forward(upstream)).await;
@@ -93,7 +94,7 @@ async fn a_layer_with_nothing_configured_changes_no_byte() {
                 let got = all(fetch(protocol, layered, request).await).await;
                 assert_eq!(got.0, expected.0);
                 assert_eq!(got.1, expected.1);
-                // Without the layer the server may lose what it has not sent when a body breaks.
+                // Without the layer, the server may lose unsent data when a body fails.
                 let is_cut = expected.3 == Ended::Cut;
                 assert!(got.2 == expected.2 || is_cut && got.2.starts_with(&expected.2));
                 assert_eq!(got.3, expected.3);
@@ -103,7 +104,7 @@ async fn a_layer_with_nothing_configured_changes_no_byte() {
 }
 
 #[tokio::test]
-async fn a_request_reaches_the_upstream_as_it_was_sent() {
+async fn request_reaches_the_upstream_unchanged() {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(SseProxyLayer::default(), upstream.address).await;
     let request = Request::get("/")
@@ -125,12 +126,12 @@ async fn a_request_reaches_the_upstream_as_it_was_sent() {
         "last-event-id: 7",
         "range: bytes=0-",
     ] {
-        assert!(head.contains(field), "{field} is not in {head}");
+        assert!(head.contains(field), "missing field {field:?} in {head}");
     }
 }
 
 #[tokio::test]
-async fn frames_hints_and_trailers_are_those_of_the_upstream() {
+async fn frames_size_hints_and_trailers_pass_unchanged() {
     let trailers: HeaderMap = [("x".parse().unwrap(), "y".parse().unwrap())]
         .into_iter()
         .collect();
@@ -153,12 +154,15 @@ async fn frames_hints_and_trailers_are_those_of_the_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_comes_after_the_frames_before_it_are_sent_and_is_the_last_thing() {
+async fn error_follows_the_send_of_earlier_frames_and_is_last() {
     let script = Script::of(["data: 1\n\n"]).then(Step::Error);
     let mut body = pass(&SseProxyLayer::default(), script).await;
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     let early = tokio::time::timeout(Duration::from_secs(1), body.frame()).await;
-    assert!(early.is_err(), "the frame before it is still on its way");
+    assert!(
+        early.is_err(),
+        "the error precedes the send of the last frame"
+    );
     assert!(!body.is_end_stream());
     drop(frame);
     let error = body.frame().await.unwrap().unwrap_err();
@@ -167,9 +171,9 @@ async fn an_error_comes_after_the_frames_before_it_are_sent_and_is_the_last_thin
     assert!(body.frame().await.is_none());
 }
 
-/// Each setting is a reason to read event streams, also one that names a default.
+/// Each setting makes the layer read event streams, even if its value is the default.
 #[tokio::test(start_paused = true)]
-async fn every_setting_counts_as_one() {
+async fn each_setting_makes_the_layer_read_the_stream() {
     let nothing = SseProxyLayer::default;
     for layer in [
         nothing().intercept(Deny::opened),
@@ -189,7 +193,7 @@ async fn every_setting_counts_as_one() {
 }
 
 #[tokio::test]
-async fn a_range_passes_untouched_without_interceptors_and_is_refused_with_them() {
+async fn range_passes_without_interceptors_and_is_rejected_with_them() {
     let range = "HTTP/1.1 206 Partial Content\r\ncontent-type: text/event-stream\r\netag: \"1\"\r\n\
         content-range: bytes 0-11/20\r\ncontent-length: 12\r\nconnection: close\r\n\r\nid: 1\n\ndata:";
     let upstream = Upstream::answering(range).await;

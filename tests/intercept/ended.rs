@@ -1,4 +1,4 @@
-//! An interceptor that has ended the stream sees no event after that.
+//! An interceptor that has ended the stream gets no further events.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// Holds the event `hold`, and releases it at the end of the stream.
+/// Holds events with the data `hold`, and releases them at the end of the stream.
 struct Holding(Vec<Event>);
 
 impl Interceptor for Holding {
@@ -26,7 +26,7 @@ impl Interceptor for Holding {
 }
 
 #[tokio::test]
-async fn interceptor_that_ended_the_stream_sees_no_event_that_an_earlier_one_held() {
+async fn interceptor_that_ended_the_stream_gets_no_event_held_by_an_earlier_one() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let layer =

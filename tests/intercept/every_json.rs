@@ -1,5 +1,5 @@
-//! Whatever JSON an event has, a window judges every text that a reader can read in it, and changes nothing else. What a
-//! reader can read is told by a reader that shares no code with the crate.
+//! For any JSON data, a window judges every text that a client can read in it, and changes nothing else. The expected texts
+//! come from an independent JSON reader that shares no code with the crate.
 
 mod reader;
 mod streams;
@@ -18,7 +18,7 @@ use tower_sse_proxy::{
 };
 
 use crate::support::{Script, layer, pass, rest};
-use reader::{Value, channels, contains, is_in, parse, readable, undone, units};
+use reader::{Value, channels, contains, is_in, parse, readable, unescaped, units};
 use streams::{Choices, SECRET, stream};
 
 fn holding(window: TextWindow, text: &str) -> TextWindow {
@@ -28,10 +28,10 @@ fn holding(window: TextWindow, text: &str) -> TextWindow {
         .max_held_bytes(usize::MAX)
 }
 
-/// Windows that end a stream at this text: with a function as the judge, and with a pattern.
+/// Two windows that end the stream at `text`: one judges with a function, one with a pattern.
 fn deny(text: &'static str) -> [TextWindow; 2] {
-    let judge = move |passage: &TextSegment| {
-        if passage.text.contains(text) {
+    let judge = move |segment: &TextSegment| {
+        if segment.text.contains(text) {
             Decision::Block
         } else {
             Decision::Pass
@@ -42,10 +42,10 @@ fn deny(text: &'static str) -> [TextWindow; 2] {
     [holding(TextWindow::new(judge), text), pattern]
 }
 
-/// Windows that mask this text: with a function as the judge, and with a pattern.
+/// Two windows that mask `text`: one judges with a function, one with a pattern.
 fn mask(text: &'static str) -> [TextWindow; 2] {
-    let judge = move |passage: &TextSegment| {
-        let found = passage.text.match_indices(text);
+    let judge = move |segment: &TextSegment| {
+        let found = segment.text.match_indices(text);
         Decision::mask(found.map(|(at, _)| at..at + text.len()), "***")
     };
     let pattern = patterns([Pattern::phrase(text).mask("***")]).unwrap();
@@ -71,7 +71,7 @@ fn data_of(stream: &str) -> Vec<String> {
     data
 }
 
-/// What each of the windows makes of the stream.
+/// Passes the stream through each window. Returns the output and the error kind, if the stream failed.
 fn through(windows: [TextWindow; 2], stream: &str) -> [(String, Option<ErrorKind>); 2] {
     windows.map(|window| through_one(window, stream))
 }
@@ -86,7 +86,7 @@ fn through_one(window: TextWindow, stream: &str) -> (String, Option<ErrorKind>) 
     runtime.block_on(async { rest(pass(&layer(window), script).await).await })
 }
 
-/// The stream is cut, and what has left shows no letter of the text; or it has nothing of it, and all of it has left.
+/// If the stream contains the secret, it must be cut before the secret's first letter. Otherwise it must pass unchanged.
 fn check_deny(data: &[String]) {
     let all = wire(data);
     for (out, failed) in through(deny(SECRET), &all) {
@@ -117,7 +117,7 @@ fn check_denied(data: &[String], all: &str, out: &str, failed: Option<ErrorKind>
     }
 }
 
-/// The text is nowhere; nothing else has changed.
+/// The output must not contain the secret, and nothing else may change.
 fn check_mask(data: &[String]) {
     let all = wire(data);
     for (out, failed) in through(mask(SECRET), &all) {
@@ -142,11 +142,11 @@ fn check_masked(data: &[String], all: &str, out: &str, failed: Option<ErrorKind>
             assert!(is_same_but_for_texts(&before, &after), "{data:?}: {left:?}");
         }
     }
-    // Where the text is read only as it stands, only the text is replaced.
+    // Where the secret is readable without undoing escapes, the mask replaces only the secret.
     let left = channels(&left);
     for (channel, text) in channels(data) {
         let is_ascii = String::from_utf16(&text);
-        if let (Ok(text), false) = (is_ascii, contains(&undone(&text), &units("\\"))) {
+        if let (Ok(text), false) = (is_ascii, contains(&unescaped(&text), &units("\\"))) {
             let whole: Vec<_> = data.iter().map(|data| data.contains('\\')).collect();
             if !whole.contains(&true)
                 && !channel.contains("logprobs")
@@ -184,19 +184,19 @@ fn is_same_but_for_texts(before: &Value, after: &Value) -> bool {
 }
 
 proptest! {
-    // The same cases each time, so that a change is judged by what it changes.
+    // A fixed seed: every run tests the same cases, so a new failure comes from a change of the code.
     #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
 
     #[test]
-    fn any_json_is_judged_as_any_reader_reads_it(bytes in collection::vec(any::<u8>(), 0..160)) {
+    fn every_text_that_a_reader_finds_in_any_json_is_judged(bytes in collection::vec(any::<u8>(), 0..160)) {
         let data = stream(&mut Choices(&bytes));
         check_deny(&data);
         check_mask(&data);
     }
 }
 
-/// Each of these data, alone in a stream, has the text in it.
-fn denied(data: &[&str]) {
+/// Each item is the data of a one-event stream that contains `secret`: both windows must end the stream.
+fn check_ends(data: &[&str]) {
     for data in data {
         for (out, failed) in through(deny("secret"), &format!("data: {data}\n\n")) {
             assert_eq!(
@@ -208,8 +208,8 @@ fn denied(data: &[&str]) {
     }
 }
 
-/// Each of these streams has the text in it, over its events.
-fn denied_over_events(streams: &[&[&str]]) {
+/// Each item is the data of the events of a stream that contains `secret` across events: both windows must end the stream.
+fn check_ends_across_events(streams: &[&[&str]]) {
     for data in streams {
         let stream: String = data
             .iter()
@@ -225,7 +225,8 @@ fn denied_over_events(streams: &[&[&str]]) {
     }
 }
 
-fn clean(data: &[&str]) {
+/// Each item is the data of a one-event stream without `secret`: the stream must pass unchanged.
+fn check_passes(data: &[&str]) {
     for data in data {
         let stream = format!("data: {data}\n\n");
         for windows in [deny("secret"), mask("secret")] {
@@ -237,8 +238,8 @@ fn clean(data: &[&str]) {
 }
 
 #[test]
-fn a_name_with_an_unpaired_surrogate_hides_no_member() {
-    denied(&[
+fn name_with_an_unpaired_surrogate_hides_no_member() {
+    check_ends(&[
         r#"{"\ud800":0,"choices":[{"delta":{"content":"secret"}}]}"#,
         r#"{"choices":[{"delta":{"\udc00x":1,"content":"secret"}}]}"#,
         r#"{"\ud800":"secret"}"#,
@@ -246,16 +247,16 @@ fn a_name_with_an_unpaired_surrogate_hides_no_member() {
         r#"{"a":"\ud800","b":"secret"}"#,
         r#"{"a":"\udc00 secret \ud800"}"#,
     ]);
-    denied_over_events(&[&[
+    check_ends_across_events(&[&[
         r#"{"\ud800":0,"choices":[{"delta":{"content":"sec"}}]}"#,
         r#"{"choices":[{"\udc00":0,"delta":{"content":"ret"}}]}"#,
     ]]);
-    clean(&[r#"{"\ud800":0,"\ud801":1,"\ufffd":2,"\udc00\ud800":"\ud800"}"#]);
+    check_passes(&[r#"{"\ud800":0,"\ud801":1,"\ufffd":2,"\udc00\ud800":"\ud800"}"#]);
 }
 
 #[test]
-fn no_member_and_no_string_is_passed_over() {
-    denied(&[
+fn every_member_and_string_is_judged() {
+    check_ends(&[
         r#"{"logprobs":"secret"}"#,
         r#"{"a":{"logprobs":[{"token":"secret"}]}}"#,
         r#"{"logprobsResult":{"x":"secret"}}"#,
@@ -270,39 +271,39 @@ fn no_member_and_no_string_is_passed_over() {
 }
 
 #[test]
-fn json_in_a_string_is_read_too_and_so_is_data_that_is_no_json() {
-    denied(&[
+fn json_in_a_string_and_data_without_json_are_judged() {
+    check_ends(&[
         r#"{"arguments":"{\"q\":\"\\u0073ecret\"}"}"#,
         r#"{"n":NaN,"s":"\u0073ecret"}"#,
         r#"{"n":NaN,"s":"{\"q\":\"\\u0073ecret\"}"}"#,
         r"plain s\u0065cret text",
         "\u{feff}{\"a\":\"\\u0073ecret\"}",
     ]);
-    denied_over_events(&[
+    check_ends_across_events(&[
         &[r#""{\"q\":\"\\""#, r#""u00""#, r#""73ecret\"}""#],
         &[r"a \u00", "73ecret"],
         &["\u{feff}\u{feff}\"sec\"", "\"ret\""],
     ]);
-    // One layer more is none that a reader reads.
-    clean(&[r#"{"a":"\\\\u0073ecret"}"#, r#"{"a":"\\x73ecret"}"#]);
+    // No client undoes escapes twice within a string.
+    check_passes(&[r#"{"a":"\\\\u0073ecret"}"#, r#"{"a":"\\x73ecret"}"#]);
 }
 
 #[test]
-fn an_index_is_the_number_that_it_says() {
+fn indexes_with_equal_numeric_values_are_one_text() {
     let chat = |index: &str, text: &str| {
         format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"{text}"}}}}]}}"#)
     };
     for index in ["0.0", "-0", "0e0", "0E-7"] {
-        denied_over_events(&[&[&chat("0", "sec"), &chat(index, "ret")]]);
+        check_ends_across_events(&[&[&chat("0", "sec"), &chat(index, "ret")]]);
     }
-    denied_over_events(&[&[&chat("1.0", "sec"), &chat("0", "x"), &chat("10e-1", "ret")]]);
+    check_ends_across_events(&[&[&chat("1.0", "sec"), &chat("0", "x"), &chat("10e-1", "ret")]]);
     for other in [chat("1", "ret"), chat("-1", "ret")] {
         let stream = format!("data: {}\n\ndata: {other}\n\n", chat("0", "sec"));
         for (out, failed) in through(deny("secret"), &stream) {
             assert_eq!((out, failed), (stream.clone(), None));
         }
     }
-    // To JavaScript it is 0, to Python it is not: neither reading is safe.
+    // JavaScript reads these as index 0, Python does not. The window must not rely on either reading.
     for other in ["\"0\"", "true", "[0]"] {
         let stream = format!("data: {}\n\n", chat(other, "x"));
         for (out, failed) in through(deny("secret"), &stream) {
@@ -316,11 +317,11 @@ fn an_index_is_the_number_that_it_says() {
 }
 
 #[test]
-fn deltas_are_joined_by_their_place_and_by_their_item() {
+fn deltas_are_joined_by_position_and_by_item() {
     let delta = |place: &str, text: &str| {
         format!(r#"{{"type":"response.output_text.delta",{place},"delta":"{text}"}}"#)
     };
-    denied_over_events(&[
+    check_ends_across_events(&[
         &[
             &delta(r#""item_id":"a","output_index":0"#, "sec"),
             &delta(r#""item_id":"a","output_index":1"#, "ret"),
@@ -330,7 +331,7 @@ fn deltas_are_joined_by_their_place_and_by_their_item() {
             &delta(r#""item_id":"b","output_index":0"#, "ret"),
         ],
     ]);
-    // A place is the same only if all of it is.
+    // Two deltas belong to the same text only if all parts of their keys are equal.
     let stream = format!(
         "data: {}\n\ndata: {}\n\n",
         delta(r#""output_index":0"#, "sec"),
@@ -342,7 +343,7 @@ fn deltas_are_joined_by_their_place_and_by_their_item() {
 }
 
 #[test]
-fn halves_of_a_character_in_two_events_are_one_character() {
+fn surrogate_halves_in_two_events_are_one_character() {
     let chat = |text: &str| format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}"#);
     let data = [chat(r"ab\uD83D"), chat(r"\udd11ab-1 c \ud83d"), chat("d")];
     check_deny(&data);
@@ -362,7 +363,7 @@ fn halves_of_a_character_in_two_events_are_one_character() {
 }
 
 #[test]
-fn a_mask_changes_the_text_and_no_other_byte() {
+fn mask_changes_the_text_and_no_other_byte() {
     for (data, masked) in [
         (
             r#"{ "a":"\u0041 \/ s\u0065cret \ud800\n","b":1.0 }"#,
@@ -390,7 +391,7 @@ fn a_mask_changes_the_text_and_no_other_byte() {
 }
 
 #[test]
-fn a_text_that_goes_on_after_its_end_is_the_same_text() {
+fn text_that_continues_after_its_finish_is_the_same_text() {
     let chat = |text: &str, finish: &str| {
         format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":{finish}}}]}}"#)
     };

@@ -1,5 +1,5 @@
-//! Interceptors that fail, panic or take too long: their stream is cut unless they fail open, and no other
-//! stream feels it. Time is virtual.
+//! Interceptors that fail, panic or exceed their time limit: the layer cuts their stream unless they fail open, and no other
+//! stream is affected. The clock is virtual.
 
 use std::{
     convert::Infallible,
@@ -30,10 +30,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn failing(event: Event) -> Verdict {
     match &*event.data() {
-        "fail" => Verdict::fail("told to"),
-        "panic" => panic!("told to"),
+        "fail" => Verdict::fail("event says fail"),
+        "panic" => panic!("event says panic"),
         "panic later" => Verdict::defer(async move {
-            assert!(event.data().is_empty(), "told to");
+            assert!(event.data().is_empty(), "panics inside a deferral");
             Ok(event)
         }),
         "slow" => Verdict::defer(async move {
@@ -45,8 +45,8 @@ fn failing(event: Event) -> Verdict {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_cuts_the_stream_unless_it_fails_open() {
-    let limited = || failing.time_limit(SECOND / 2);
+async fn failure_cuts_the_stream_unless_the_interceptor_fails_open() {
+    let limited = || event_fn(failing).time_limit(SECOND / 2);
     let closed = || SseProxyLayer::default().intercept(limited());
     let open = || SseProxyLayer::default().intercept(limited().fail_open());
     let other_order = failing.fail_open().time_limit(SECOND / 2);
@@ -93,7 +93,7 @@ struct Panicking(Panics);
 
 impl Panicking {
     fn at(&self, here: Panics) {
-        assert!(self.0 != here, "told to");
+        assert!(self.0 != here, "panics at {here:?}");
     }
 }
 
@@ -124,17 +124,17 @@ impl Interceptor for Panicking {
     }
 }
 
-/// Only a request to `/panic` gets the one that panics.
+/// A layer whose interceptor panics at `at`, but only for requests to `/panic`.
 fn panicking(at: Panics) -> SseProxyLayer {
     layer(move |head: &StreamHead<'_>| {
         let panics = head.request.uri.path() == "/panic";
-        assert!(!(panics && at == Panics::Open), "told to");
+        assert!(!(panics && at == Panics::Open), "panics at Open");
         panics.then_some(Panicking(at))
     })
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_cuts_its_stream_and_no_other_one() {
+async fn panic_cuts_only_its_own_stream() {
     use Panics::*;
     for at in [Open, Event, Block, Deadline, Timeout, End] {
         let layer = panicking(at);
@@ -166,24 +166,24 @@ async fn a_panic_cuts_its_stream_and_no_other_one() {
     }
 }
 
-/// Holds what it gets, and then panics when it is asked until when.
-struct Forgetful(bool);
+/// Holds every event. After the first one, it panics in `deadline`.
+struct PanicsInDeadline(bool);
 
-impl Interceptor for Forgetful {
+impl Interceptor for PanicsInDeadline {
     fn event(&mut self, _: Event) -> Verdict {
         self.0 = true;
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<std::time::Instant> {
-        assert!(!self.0, "told to");
+    fn deadline(&self) -> Option<Instant> {
+        assert!(!self.0, "panics in deadline");
         None
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_cuts_its_stream_at_once_even_if_the_upstream_is_silent() {
-    let layer = layer(|_: &StreamHead<'_>| Some(Forgetful(false)));
+async fn panic_cuts_the_stream_at_once_while_the_upstream_is_silent() {
+    let layer = layer(|_: &StreamHead<'_>| Some(PanicsInDeadline(false)));
     let script = Script::of(["data: 1\n\n"]).then(Step::Never);
     let taken = script.taken();
     let out = timeout(SECOND, rest(pass(&layer, script).await)).await;
@@ -192,24 +192,25 @@ async fn a_panic_cuts_its_stream_at_once_even_if_the_upstream_is_silent() {
     assert!(taken.is_dropped());
 }
 
-struct Explosive;
+/// Panics when it is dropped.
+struct PanicsOnDrop;
 
-impl Drop for Explosive {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        panic!("told to");
+        panic!("panics on drop");
     }
 }
 
-/// Defers for ever, or forwards; either way something explodes at last.
-struct Mined(#[allow(dead_code, reason = "it is dropped")] Explosive);
+/// Defers forever or forwards. Both the interceptor and its deferred future panic when they are dropped.
+struct OwnsPanicsOnDrop(#[allow(dead_code, reason = "only its drop matters")] PanicsOnDrop);
 
-impl Interceptor for Mined {
+impl Interceptor for OwnsPanicsOnDrop {
     fn event(&mut self, event: Event) -> Verdict {
         match &*event.data() {
             "defer" => {
-                let mine = Explosive;
+                let bomb = PanicsOnDrop;
                 Verdict::defer(async move {
-                    let _mine = mine;
+                    let _bomb = bomb;
                     pending::<Result<Event, _>>().await
                 })
             }
@@ -218,11 +219,11 @@ impl Interceptor for Mined {
     }
 }
 
-/// An HTTP/2 connection serves other streams as well, which a panic that comes out would end.
+/// If the panic left the body, it would end the HTTP/2 connection and thereby all its other streams.
 #[tokio::test(start_paused = true)]
-async fn a_panic_while_something_is_dropped_stays_in_its_stream() {
-    let mined = |_: &StreamHead<'_>| Some(Mined(Explosive));
-    let layer = SseProxyLayer::default().intercept(mined.time_limit(SECOND));
+async fn panic_on_drop_does_not_leave_the_body() {
+    let interceptor = |_: &StreamHead<'_>| Some(OwnsPanicsOnDrop(PanicsOnDrop));
+    let layer = SseProxyLayer::default().intercept(interceptor.time_limit(SECOND));
     let late = Some(ErrorKind::InterceptorTimedOut);
     assert_eq!(
         through(&layer, "data: 1\n\ndata: defer\n\n").await,
@@ -239,7 +240,7 @@ async fn a_panic_while_something_is_dropped_stays_in_its_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_limit_may_be_as_long_as_it_likes() {
+async fn maximal_time_limit_does_not_overflow() {
     let unlimited = event_fn(failing).time_limit(Duration::MAX);
     let layer = SseProxyLayer::default()
         .intercept(unlimited)
@@ -249,13 +250,17 @@ async fn a_time_limit_may_be_as_long_as_it_likes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_judges_with_all_that_tower_puts_around_it() {
+async fn service_interceptor_works_with_tower_middleware() {
     let running = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&running);
     let judge = service_fn(move |event: Event| {
         let count = Arc::clone(&count);
         async move {
-            assert_eq!(count.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            assert_eq!(
+                count.fetch_add(1, Ordering::SeqCst),
+                0,
+                "concurrent calls exceed the limit"
+            );
             let pause = if event.data() == "slow" {
                 3 * SECOND
             } else {
@@ -264,7 +269,7 @@ async fn a_service_judges_with_all_that_tower_puts_around_it() {
             sleep(pause).await;
             count.fetch_sub(1, Ordering::SeqCst);
             match &*event.data() {
-                "error" => Err("told to"),
+                "error" => Err("event says error"),
                 "drop" => Ok(None),
                 _ => Ok(Some(event)),
             }
@@ -276,7 +281,7 @@ async fn a_service_judges_with_all_that_tower_puts_around_it() {
         .service(judge);
     let judge = ServiceInterceptor::new(judge);
     let closed = layer(judge.clone());
-    // One permit for all streams together: they take turns.
+    // All streams share one permit, so the calls run one after another.
     let (one, two) = tokio::join!(
         through(&closed, "data: 1\n\ndata: drop\n\ndata: 2\n\n"),
         through(&closed, "data: 3\n\ndata: 4\n\n"),
@@ -301,7 +306,7 @@ async fn a_service_judges_with_all_that_tower_puts_around_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_limit_is_for_a_verdict_as_a_whole() {
+async fn time_limit_covers_nested_deferrals_as_a_whole() {
     fn again(event: Event, times: u32) -> Verdict {
         Verdict::defer(async move {
             sleep(SECOND / 4).await;
@@ -320,22 +325,22 @@ async fn a_time_limit_is_for_a_verdict_as_a_whole() {
     }
 }
 
-/// Fails when it is told of the end.
-struct FailsAtTheEnd;
+/// Fails in `end`.
+struct FailsAtEnd;
 
-impl Interceptor for FailsAtTheEnd {
+impl Interceptor for FailsAtEnd {
     fn event(&mut self, event: Event) -> Verdict {
         event.into()
     }
 
     fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
-        Verdict::fail("told to")
+        Verdict::fail("fails at the end")
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
-    let opened = |_: &StreamHead<'_>| Some(FailsAtTheEnd);
+async fn failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
+    let opened = |_: &StreamHead<'_>| Some(FailsAtEnd);
     let closed = through(&layer(opened), "data: a\n\n").await;
     let failed = Some(ErrorKind::InterceptorFailed);
     assert_eq!(closed, ("data: a\n\n".to_owned(), failed));
@@ -344,11 +349,11 @@ async fn a_failure_at_the_end_cuts_the_stream_unless_it_fails_open() {
 }
 
 #[tokio::test]
-async fn those_that_are_open_learn_of_one_that_panics_when_it_is_opened() {
+async fn open_interceptors_get_the_end_if_a_later_one_panics_at_open() {
     let (witness, mut notes) = crate::support::witness();
     let layer = SseProxyLayer::default()
         .intercept(witness)
-        .intercept(|_: &StreamHead<'_>| -> Option<FailsAtTheEnd> { panic!("told to") });
+        .intercept(|_: &StreamHead<'_>| -> Option<FailsAtEnd> { panic!("panics at open") });
     let response = event_stream(Script::of(["data: a\n\n"]));
     let response = respond(&layer, Request::new(()), response).await;
     assert_eq!(response.status(), 502);
@@ -357,7 +362,7 @@ async fn those_that_are_open_learn_of_one_that_panics_when_it_is_opened() {
 }
 
 #[tokio::test]
-async fn one_interceptor_can_serve_two_layers() {
+async fn interceptor_can_be_shared_by_two_layers() {
     let shared: Arc<dyn MakeInterceptor> = Arc::new(event_fn(failing).fail_open());
     for _ in 0..2 {
         let passed = through(&layer(Arc::clone(&shared)), "data: fail\n\n").await;

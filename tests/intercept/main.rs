@@ -1,4 +1,4 @@
-//! Interceptors: the order in which they run, their verdicts, their failures, and that nothing passes around them.
+//! Interceptors: their order, verdicts, deadlines and failures, text windows, and proof that no part of a stream bypasses them.
 
 #[path = "../support/mod.rs"]
 mod support;

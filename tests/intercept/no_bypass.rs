@@ -1,6 +1,7 @@
-//! Nothing of an event stream gets to a client unread, whatever shape an upstream gives it.
+//! No part of an event stream reaches the client without inspection, whatever bytes the upstream sends.
 //!
-//! Each test puts a word into a stream that an interceptor denies, and looks for it in the bytes that arrive.
+//! Each test puts the secret into a stream of which the interceptor [`Deny`] drops blocks with the secret, and searches the
+//! bytes that the client receives for the secret.
 
 use crate::support::{
     Answer, BOTH, Deny, Protocol, SECRET, Script, Upstream, event_stream, fetch, get, proxy,
@@ -20,7 +21,7 @@ fn guarded() -> SseProxyLayer {
     SseProxyLayer::default().intercept(Deny::opened)
 }
 
-/// Blocks that carry the word, or from which a lenient reader could make it.
+/// Blocks that contain the secret, or from which a lenient reader could decode it.
 fn blocks() -> Vec<Vec<u8>> {
     let text = [
         "data: hunter2\n\n",
@@ -63,7 +64,7 @@ fn blocks() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What an upstream can leave unfinished, with the word in it.
+/// Unfinished last blocks of an upstream that contain the secret.
 const TAILS: [&[u8]; 8] = [
     b"data: hunter2",
     b"data: hunter2\n",
@@ -103,7 +104,7 @@ fn assert_between(bytes: &[u8], what: impl AsRef<[u8]>) {
     assert!(text.ends_with(r"data: after\n\n"), "after {what}: {text}");
 }
 
-/// What comes out of the layer when these frames go in.
+/// Passes these frames through the layer and returns the output.
 async fn through(layer: &SseProxyLayer, frames: Vec<Bytes>) -> Bytes {
     let upstream = service_fn(move |_: Request<()>| {
         let body = Script::of(frames.clone());
@@ -115,7 +116,7 @@ async fn through(layer: &SseProxyLayer, frames: Vec<Bytes>) -> Bytes {
 }
 
 #[tokio::test]
-async fn no_block_carries_the_word_over_real_sockets() {
+async fn no_block_carries_the_secret_over_sockets() {
     for block in blocks() {
         let upstream = Upstream::answering(sse(around(&block))).await;
         let proxy = proxy(guarded(), upstream).await;
@@ -128,7 +129,7 @@ async fn no_block_carries_the_word_over_real_sockets() {
 }
 
 #[tokio::test]
-async fn no_block_carries_the_word_however_it_is_cut_into_chunks() {
+async fn no_block_carries_the_secret_in_any_chunks() {
     for block in blocks() {
         let stream = Bytes::from(around(&block));
         for cut in 0..stream.len() {
@@ -141,7 +142,7 @@ async fn no_block_carries_the_word_however_it_is_cut_into_chunks() {
 }
 
 #[tokio::test]
-async fn a_word_that_is_dribbled_over_a_socket_does_not_arrive() {
+async fn secret_sent_byte_by_byte_does_not_arrive() {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(guarded(), upstream.address).await;
     for protocol in BOTH {
@@ -162,7 +163,7 @@ async fn a_word_that_is_dribbled_over_a_socket_does_not_arrive() {
 }
 
 #[tokio::test]
-async fn an_unfinished_rest_does_not_carry_the_word() {
+async fn unfinished_last_block_does_not_carry_the_secret() {
     for tail in TAILS {
         for before in ["data: before\n\n", ""] {
             let upstream = Upstream::answering(sse([before.as_bytes(), tail].concat())).await;
@@ -177,7 +178,7 @@ async fn an_unfinished_rest_does_not_carry_the_word() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_does_not_hide_the_word() {
+async fn byte_order_mark_does_not_hide_the_secret() {
     let stream = Bytes::from("\u{feff}data: hunter2\n\ndata: after\n\n");
     for cut in 0..stream.len() {
         let frames = vec![stream.slice(..cut), stream.slice(cut..)];
@@ -185,10 +186,10 @@ async fn a_byte_order_mark_does_not_hide_the_word() {
     }
 }
 
-/// In the middle of a stream U+FEFF is text, and the field that begins with it unknown. If what came before
-/// is dropped it must not become the mark that clients skip, for then they would read another field.
+/// In the middle of a stream, U+FEFF is text, so a field name that begins with it is unknown. If an interceptor drops all
+/// earlier blocks, this U+FEFF must not become the leading byte order mark: clients would skip it and read a known field.
 #[tokio::test]
-async fn a_dropped_event_does_not_turn_an_unknown_field_into_data() {
+async fn dropped_event_does_not_turn_an_unknown_field_into_data() {
     let events_only = SseProxyLayer::default()
         .intercept(|event: Event| (!event.data().contains(SECRET)).then_some(event));
     let stream = "data: hunter2\n\n\u{feff}data: hunter2\n\ndata: after\n\n";
@@ -208,7 +209,7 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn no_status_method_or_spelling_of_the_type_gets_around_the_interceptors() {
+async fn no_status_method_or_type_spelling_bypasses_interceptors() {
     let status = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-type: text/event-stream");
     let types = |types: &str| format!("HTTP/1.1 200 OK\r\n{types}");
     for head in [
@@ -245,7 +246,7 @@ async fn no_status_method_or_spelling_of_the_type_gets_around_the_interceptors()
 }
 
 #[tokio::test]
-async fn an_event_that_is_too_large_to_be_read_does_not_pass_unread() {
+async fn oversized_event_does_not_pass_without_inspection() {
     let padding = "x".repeat(100);
     for (head, tail) in [("hunter2", ""), ("", "hunter2")] {
         let large = format!("data: {head}\ndata: {padding}\ndata: {padding}{tail}\n{tail}: x\n\n");
@@ -266,10 +267,10 @@ async fn an_event_that_is_too_large_to_be_read_does_not_pass_unread() {
     }
 }
 
-/// Says the word itself, in every way that an interceptor has.
-struct Blabber;
+/// Adds the secret to the stream in every way that an interceptor has.
+struct AddsSecret;
 
-impl Interceptor for Blabber {
+impl Interceptor for AddsSecret {
     fn event(&mut self, event: Event) -> Verdict {
         let secret = Event::new(SECRET);
         match &*event.data() {
@@ -291,14 +292,14 @@ impl Interceptor for Blabber {
 }
 
 #[tokio::test]
-async fn what_one_interceptor_adds_the_next_one_sees() {
+async fn later_interceptor_sees_blocks_added_by_an_earlier_one() {
     let layer = SseProxyLayer::default()
-        .intercept(|_: &StreamHead<'_>| Some(Blabber))
+        .intercept(|_: &StreamHead<'_>| Some(AddsSecret))
         .intercept(Deny::opened);
-    for word in ["replace", "defer", "end", "plain"] {
-        let out = through(&layer, vec![format!("data: {word}\n\n").into()]).await;
-        // Who ends the stream has said its last word with that.
-        let last = if word == "end" { "" } else { "data: last\n\n" };
-        assert_eq!(out, format!("data: {word}\n\n{last}"));
+    for data in ["replace", "defer", "end", "plain"] {
+        let out = through(&layer, vec![format!("data: {data}\n\n").into()]).await;
+        // An interceptor that ended the stream gets no call of `end`.
+        let last = if data == "end" { "" } else { "data: last\n\n" };
+        assert_eq!(out, format!("data: {data}\n\n{last}"));
     }
 }

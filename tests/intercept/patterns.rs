@@ -1,4 +1,4 @@
-//! Patterns in a window: what the whole text would be masked to, whatever pieces it comes in and whenever they come.
+//! Patterns in a window: the output equals the masked whole text, in whatever pieces and at whatever times the text arrives.
 
 mod card_numbers;
 mod delay;
@@ -26,7 +26,7 @@ use tower_sse_proxy::{
 
 use crate::support::{event, layer, open, pass, rest};
 
-/// An event of OpenAI's chat completions that brings some more of a text.
+/// An event of OpenAI's chat completions with the next piece of a text.
 fn chat(text: &str) -> String {
     delta(0, text)
 }
@@ -42,7 +42,7 @@ fn finished() -> String {
     format!("data: {data}\n\n")
 }
 
-/// The text as a client joins it.
+/// The text that a client joins from the events of a stream.
 fn joined(stream: &str) -> String {
     let mut decoder = Decoder::default();
     decoder.push(stream.to_owned().into());
@@ -69,7 +69,7 @@ fn cut(text: &str, cuts: &[Index]) -> Vec<String> {
     pieces.filter(|piece| !piece.is_empty()).collect()
 }
 
-/// Expressions whose matches overlap, grow, depend on what stands around them, or hide each other.
+/// Expressions with matches that overlap, grow, hide each other, or depend on the surrounding text.
 const EXPRESSIONS: [&str; 24] = [
     "aa",
     "aba",
@@ -103,7 +103,7 @@ enum Sent {
     Pause(u64),
 }
 
-/// The pieces with pauses of up to half a second between them.
+/// The pieces, with pauses of up to half a second between them.
 fn paced(pieces: Vec<String>, pauses: &[u64]) -> Vec<Sent> {
     let pauses = pauses.iter().copied().chain(std::iter::repeat(0));
     let sent = pieces.into_iter().zip(pauses);
@@ -111,7 +111,7 @@ fn paced(pieces: Vec<String>, pauses: &[u64]) -> Vec<Sent> {
         .collect()
 }
 
-/// What comes out when the pieces are sent at these times and the upstream then ends, or breaks.
+/// Sends the pieces at these times; then the upstream ends or breaks. Returns the output and the error kind, if any.
 fn run(window: &TextWindow, sent: &[Sent], breaks: bool) -> (String, Option<ErrorKind>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -150,7 +150,7 @@ proptest! {
     #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
 
     #[test]
-    fn any_text_in_any_pieces_at_any_time_is_masked_as_the_whole_text(
+    fn pieces_at_any_times_are_masked_as_the_whole_text(
         text in "[ab]{0,12}|[ab\u{e4} cxy\"\n]{0,40}",
         chosen in collection::vec(0..EXPRESSIONS.len(), 1..4),
         cuts in collection::vec(any::<Index>(), 0..20),
@@ -167,7 +167,7 @@ proptest! {
         let (out, failed) = run(&window, &paced(pieces.clone(), &pauses), false);
         prop_assert_eq!((&out, failed), (&expected, None));
 
-        // What has left before the upstream breaks is right, whatever would have come.
+        // The output before the upstream breaks must be a prefix of the masked text, whatever pieces would have followed.
         let before = pieces[..stop.index(pieces.len() + 1)].to_vec();
         let (out, failed) = run(&window, &paced(before, &pauses), true);
         prop_assert!(expected.starts_with(&out), "{} of {}", out, expected);
@@ -175,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn any_digits_in_any_pieces_are_masked_as_the_card_numbers_of_the_whole_text(
+    fn card_numbers_in_any_pieces_are_masked_as_in_the_whole_text(
         text in "(?:4111 1111 1111 1111|4222222222222|378282246310005|6304000000000000000|[0-9]{1,5}|[ -]|x){0,9}",
         cuts in collection::vec(any::<Index>(), 0..20),
         pauses in collection::vec(0u64..500, 0..20),

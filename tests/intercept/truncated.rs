@@ -1,4 +1,4 @@
-//! Interceptors learn that the stream of a model API ended without its terminal event.
+//! An interceptor gets `StreamEnd::Truncated` if the stream of a model API ends without its terminal event.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -12,7 +12,7 @@ const RESPONSES: &str = r#"{"type":"response.created","response":{}}"#;
 const GEMINI: &str = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
 const JSON_RPC: &str = r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#;
 
-/// The end that an interceptor gets of a stream with these events, which ends cleanly.
+/// The end that an interceptor gets for a stream with these events and a clean end of the body.
 async fn end_of(recorded: bool, method: Method, events: &[&str]) -> Note {
     let (witness, mut notes) = witness();
     let mut layer = SseProxyLayer::default().intercept(witness);
@@ -27,14 +27,17 @@ async fn end_of(recorded: bool, method: Method, events: &[&str]) -> Note {
     }
     feed.end();
     let (_, cut) = client.rest().await;
-    assert_eq!(cut, None, "the client gets the end that the upstream made");
+    assert_eq!(
+        cut, None,
+        "the client must see a clean end, as the upstream sent it"
+    );
     let mut ends = notes.ends().await;
     assert_eq!(ends.len(), 1);
     ends.remove(0)
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_of_a_model_api_without_its_terminal_event_is_truncated() {
+async fn model_stream_without_its_terminal_event_is_truncated() {
     let stop = r#"{"type":"message_stop"}"#;
     let completed = r#"{"type":"response.completed","response":{}}"#;
     let result = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;

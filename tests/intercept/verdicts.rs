@@ -1,5 +1,4 @@
-//! What interceptors decide is what happens: in their order, to the events it is about, and in this stream
-//! only.
+//! Each verdict has its documented effect, on its own block and stream only. Interceptors run in the order of their installation.
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ fn appending(letter: char) -> impl Fn(Event) -> Event + Send + Sync + 'static {
 }
 
 #[tokio::test]
-async fn a_later_interceptor_sees_what_the_earlier_ones_let_through() {
+async fn later_interceptor_sees_the_output_of_earlier_ones() {
     let layer = layer(appending('a'))
         .intercept(|event: Event| (event.data() != "xa").then_some(event))
         .intercept(appending('b'))
@@ -38,7 +37,7 @@ async fn a_later_interceptor_sees_what_the_earlier_ones_let_through() {
 }
 
 #[tokio::test]
-async fn every_verdict_does_what_it_says() {
+async fn each_verdict_has_its_effect() {
     let decide = |event: Event| match &*event.data() {
         "drop" | "hold" => Verdict::Drop,
         "none" => Verdict::Replace(vec![]),
@@ -77,9 +76,9 @@ async fn every_verdict_does_what_it_says() {
     }
 }
 
-/// An LF that comes after its CR has already ended the event belongs to that event alone.
+/// An LF that arrives after the CR that ended an event belongs to that event, and leaves only with the unchanged event.
 #[tokio::test]
-async fn of_an_event_that_does_not_leave_as_it_came_no_line_feed_is_left() {
+async fn line_feed_of_a_dropped_or_changed_event_is_removed() {
     let decide = |event: Event| match &*event.data() {
         "drop" => Verdict::Drop,
         "edit" => appending('!')(event).into(),
@@ -100,7 +99,7 @@ async fn of_an_event_that_does_not_leave_as_it_came_no_line_feed_is_left() {
 }
 
 #[tokio::test]
-async fn the_id_moves_to_the_last_replacement() {
+async fn id_moves_to_the_last_replacement() {
     let with_id = |id: &str, data: &str| {
         let mut event = Event::new(data);
         event.set_id(id).unwrap();
@@ -125,9 +124,9 @@ async fn the_id_moves_to_the_last_replacement() {
     }
 }
 
-/// Whatever stands last: a client that is cut off afterwards must know how far it was.
+/// The id must be sent even if the last replacement is a comment: a client that is cut off afterwards resumes from that id.
 #[tokio::test]
-async fn the_id_is_not_lost_if_a_comment_is_the_last_replacement() {
+async fn id_is_sent_if_the_last_replacement_is_a_comment() {
     let replace = |event: Event| vec![event_without_id(event).into(), Block::comment("noted")];
     let (out, _) = through(&layer(replace), "id: 7\ndata: x\n\n").await;
     assert!(out.contains("id: 7\n"), "{out:?}");
@@ -139,7 +138,7 @@ fn event_without_id(mut event: Event) -> Event {
 }
 
 #[tokio::test]
-async fn every_stream_has_a_state_of_its_own() {
+async fn each_stream_has_separate_interceptor_state() {
     let numbering = |_: &StreamHead<'_>| {
         let mut count = 0;
         Some(move |mut event: Event| {
@@ -158,10 +157,10 @@ async fn every_stream_has_a_state_of_its_own() {
     }
 }
 
-/// An interceptor for streams of a certain path and status.
-struct Choosy;
+/// Opens an interceptor only for streams with a certain path and status.
+struct ForPathAndStatus;
 
-impl MakeInterceptor for Choosy {
+impl MakeInterceptor for ForPathAndStatus {
     fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         let chosen = head.request.uri.path() == "/chosen" && head.response.status == 200;
         chosen.then(|| Box::new(appending('!')) as _)
@@ -169,10 +168,10 @@ impl MakeInterceptor for Choosy {
 }
 
 #[tokio::test]
-async fn an_interceptor_chooses_its_streams_and_a_policy_its_requests() {
+async fn interceptor_selects_streams_and_policy_selects_requests() {
     let strict = Arc::new(Policy::default().intercept(|_: Event| Verdict::Drop));
-    // Where no policy is chosen the layer's own one holds, whichever is said first.
-    let layer = layer(Choosy).policy(move |request, default| {
+    // If the function chooses no other policy, the layer's default policy applies, whatever the order of the builder calls.
+    let layer = layer(ForPathAndStatus).policy(move |request, default| {
         let is_strict = request.headers.contains_key("x-strict");
         if is_strict {
             Arc::clone(&strict)
@@ -198,7 +197,7 @@ async fn an_interceptor_chooses_its_streams_and_a_policy_its_requests() {
 }
 
 #[tokio::test]
-async fn comments_can_be_stripped_before_anyone_sees_them() {
+async fn stripped_comments_do_not_reach_interceptors() {
     let (witness, mut notes) = witness();
     let layer = layer(witness).strip_comments(true);
     let text = ": a\n: b\n\ndata: 1\n: c\nid: 2\n\n:\r\n";
@@ -214,11 +213,11 @@ async fn comments_can_be_stripped_before_anyone_sees_them() {
     assert_eq!(notes.until_dropped().await, seen);
 }
 
-/// Holds every event, ends the stream at one that says so, and sends what it holds when it is told of the end.
+/// Holds every event, ends the stream at the event `end`, and returns the held events from `end`.
 #[derive(Default)]
-struct Hoarder(Vec<Block>);
+struct HoldsUntilEnd(Vec<Block>);
 
-impl Interceptor for Hoarder {
+impl Interceptor for HoldsUntilEnd {
     fn event(&mut self, event: Event) -> Verdict {
         if event.data() == "end" {
             return Verdict::end([Event::new("last word")]);
@@ -233,18 +232,18 @@ impl Interceptor for Hoarder {
 }
 
 #[tokio::test]
-async fn who_ends_a_stream_has_said_the_last_word() {
-    let layer = layer(|_: &StreamHead<'_>| Some(Hoarder::default()));
+async fn interceptor_that_ends_the_stream_gets_no_end_call() {
+    let layer = layer(|_: &StreamHead<'_>| Some(HoldsUntilEnd::default()));
     let out = through(&layer, "data: held\n\ndata: end\n\ndata: more\n\n").await;
     assert_eq!(out, ("data: last word\n\n".into(), None));
 }
 
 #[tokio::test]
-async fn boxed_interceptors_are_interceptors() {
+async fn boxed_interceptors_can_be_installed() {
     let choose = |head: &StreamHead<'_>| -> Option<Box<dyn Interceptor>> {
         match head.request.uri.path() {
             "/" => Some(Box::new(appending('!'))),
-            _ => Some(Box::new(Hoarder::default())),
+            _ => Some(Box::new(HoldsUntilEnd::default())),
         }
     };
     let boxed: Box<dyn MakeInterceptor> = Box::new(choose);

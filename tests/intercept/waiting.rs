@@ -1,5 +1,5 @@
-//! Events that interceptors hold back or think about: they come in time, and nothing overtakes them. Time is
-//! virtual where it matters.
+//! Events that interceptors hold or defer: they are sent by their deadline, and no later block overtakes them. Tests of
+//! deadlines use a virtual clock.
 
 use std::{convert::Infallible, sync::Mutex, time::Instant as StdInstant};
 
@@ -18,7 +18,7 @@ use tower_sse_proxy::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Holds every event for a second, or until two are there.
+/// Holds an event until the next one arrives, or for at most one second.
 #[derive(Default)]
 struct Pairs(Option<(Event, Instant)>);
 
@@ -57,7 +57,7 @@ impl Interceptor for Pairs {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_comes_at_its_deadline_or_with_what_it_waited_for_or_at_the_end() {
+async fn held_event_is_sent_at_its_deadline_or_with_the_next_or_at_the_end() {
     let (mut upstream, mut body) = open(&layer(Pairs::opened)).await;
     let begun = Instant::now();
     upstream.send_data(event("1")).await.unwrap();
@@ -80,9 +80,9 @@ async fn what_is_held_comes_at_its_deadline_or_with_what_it_waited_for_or_at_the
     assert!(begun.elapsed() < 2 * SECOND);
 }
 
-/// Every chunk is more than one frame can take, so there is always something else to do.
+/// Each chunk exceeds the size limit of a frame, so the layer always has more input to process.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_is_kept_while_the_upstream_never_pauses() {
+async fn deadline_is_met_while_the_upstream_never_pauses() {
     let first = stream::iter([event("held")]);
     let more = stream::repeat_with(|| event("pass").repeat(5000).into());
     let events = first.chain(more);
@@ -96,13 +96,13 @@ async fn a_deadline_is_kept_while_the_upstream_never_pauses() {
             return;
         }
     }
-    panic!("it is late, and still held");
+    panic!("the event is still held after its deadline");
 }
 
-/// Has something to say before anything else.
-struct Preamble(Option<Instant>);
+/// Adds an event in `timeout`, with a deadline at the open of the stream.
+struct AddsFirst(Option<Instant>);
 
-impl Interceptor for Preamble {
+impl Interceptor for AddsFirst {
     fn event(&mut self, event: Event) -> Verdict {
         event.into()
     }
@@ -118,34 +118,38 @@ impl Interceptor for Preamble {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_due_when_a_stream_opens_comes_before_what_is_there() {
-    let preamble = |_: &StreamHead<'_>| Some(Preamble(Some(Instant::now())));
-    let (mut upstream, mut body) = open(&layer(preamble)).await;
+async fn interceptor_deadline_at_open_precedes_ready_events() {
+    let adds_first = |_: &StreamHead<'_>| Some(AddsFirst(Some(Instant::now())));
+    let (mut upstream, mut body) = open(&layer(adds_first)).await;
     upstream.send_data(event("pass")).await.unwrap();
     let frame = next(&mut body).await;
     assert!(frame.starts_with(&event("first")[..]), "{frame:?}");
 }
 
-/// Waits for the test's word at every event that says `ask`.
-fn asking() -> (
+/// An interceptor that defers the event `ask` until the test sends the verdict.
+fn deferring() -> (
     impl Fn(Event) -> Verdict + Send + Sync + 'static,
     oneshot::Sender<Verdict>,
 ) {
     let (sender, answer) = oneshot::channel();
     let answer = Mutex::new(Some(answer));
-    let ask = move |event: Event| match &*event.data() {
+    let defer = move |event: Event| match &*event.data() {
         "ask" => {
-            let answer = answer.lock().unwrap().take().expect("asked once");
+            let answer = answer
+                .lock()
+                .unwrap()
+                .take()
+                .expect("only one event `ask` per test");
             Verdict::defer(async { Ok(answer.await?) })
         }
         _ => event.into(),
     };
-    (ask, sender)
+    (defer, sender)
 }
 
 #[tokio::test]
-async fn nothing_overtakes_a_deferred_event_and_what_came_before_it_is_sent() {
-    let (ask, answer) = asking();
+async fn deferred_event_is_not_overtaken_and_earlier_events_are_sent() {
+    let (ask, answer) = deferring();
     let (mut upstream, mut body) = open(&layer(ask)).await;
     upstream
         .send_data("data: 1\n\ndata: ask\n\ndata: 2\n\n: c\n".into())
@@ -163,9 +167,9 @@ async fn nothing_overtakes_a_deferred_event_and_what_came_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn nothing_overtakes_a_deferred_event_among_those_that_replace_one() {
+async fn deferred_replacement_is_not_overtaken_by_its_successors() {
     let split = |event: Event| event.data().split('|').map(Event::new).collect::<Vec<_>>();
-    let (ask, answer) = asking();
+    let (ask, answer) = deferring();
     let layer = layer(split).intercept(ask).intercept(|event: Event| event);
     let (mut upstream, mut body) = open(&layer).await;
     upstream.send_data(event("1|ask|3")).await.unwrap();
@@ -175,12 +179,12 @@ async fn nothing_overtakes_a_deferred_event_among_those_that_replace_one() {
     assert_eq!(next(&mut body).await, [event("2"), event("3")].concat());
 }
 
-/// A later interceptor gives up what it held while an earlier one thinks, and that is thought about as well.
+/// A later interceptor releases a held event while an earlier one defers, and the released event is deferred too.
 #[tokio::test(start_paused = true)]
-async fn what_one_interceptor_defers_waits_behind_what_a_later_one_defers() {
-    let (first, first_answer) = asking();
-    let (second, second_answer) = asking();
-    // What waits behind the later question is older than the answer to the earlier one, too.
+async fn deferral_of_an_earlier_interceptor_waits_for_that_of_a_later_one() {
+    let (first, first_answer) = deferring();
+    let (second, second_answer) = deferring();
+    // Events behind the later deferral are older than the event that the earlier one defers.
     let rename = |event: Event| match &*event.data() {
         "held" => vec![Event::new("ask"), Event::new("2")],
         _ => vec![event],
@@ -198,7 +202,7 @@ async fn what_one_interceptor_defers_waits_behind_what_a_later_one_defers() {
     first_answer.send(Event::new("pass").into()).unwrap();
     assert!(
         is_silent(&mut body).await,
-        "the second event overtook the first one"
+        "the second event overtook the first event"
     );
     second_answer.send(Event::new("1").into()).unwrap();
     let all = [event("1"), event("2"), event("pass")];
@@ -206,8 +210,8 @@ async fn what_one_interceptor_defers_waits_behind_what_a_later_one_defers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_deadline_is_kept_while_an_earlier_interceptor_defers() {
-    let (ask, answer) = asking();
+async fn deadline_of_a_later_interceptor_is_met_during_an_earlier_deferral() {
+    let (ask, answer) = deferring();
     let (mut upstream, mut body) = open(&layer(ask).intercept(Pairs::opened)).await;
     upstream
         .send_data("data: 1\n\ndata: ask\n\n".into())
@@ -220,10 +224,10 @@ async fn a_later_deadline_is_kept_while_an_earlier_interceptor_defers() {
     assert_eq!(next(&mut body).await, event("2"));
 }
 
-/// What an earlier interceptor holds is younger than what a later one has deferred.
+/// The event that the earlier interceptor holds is younger than the event that the later one defers.
 #[tokio::test(start_paused = true)]
-async fn an_earlier_deadline_does_not_overtake_a_later_deferral() {
-    let (ask, answer) = asking();
+async fn deadline_of_an_earlier_interceptor_does_not_overtake_a_deferral() {
+    let (ask, answer) = deferring();
     let (mut upstream, mut body) = open(&layer(Pairs::opened).intercept(ask)).await;
     let text = [event("pass"), event("held"), event("ask")].concat();
     upstream.send_data(text.into()).await.unwrap();
@@ -238,7 +242,7 @@ async fn an_earlier_deadline_does_not_overtake_a_later_deferral() {
     assert_eq!(out, [event("answer"), event("held")].concat());
 }
 
-/// How many of 300 events that are there at once are in the first frame.
+/// Sends 300 events at once, and returns how many of them are in the first frame.
 async fn first_of_many(layer: &SseProxyLayer) -> usize {
     let (mut upstream, mut body) = open(layer).await;
     let many = event("pass").repeat(300);
@@ -247,22 +251,22 @@ async fn first_of_many(layer: &SseProxyLayer) -> usize {
 }
 
 #[tokio::test]
-async fn what_a_slow_interceptor_lets_through_does_not_wait_for_what_it_has_not_seen() {
+async fn output_of_a_slow_interceptor_does_not_wait_for_its_backlog() {
     let slow = |event: Event| {
         std::thread::sleep(Duration::from_millis(1));
         (event.data() != "drop").then_some(event)
     };
     let events = first_of_many(&layer(slow)).await;
-    assert!(events <= 64, "{events} at once");
+    assert!(events <= 64, "{events} events in the first frame");
 
-    // Nor where another one takes the place of each, and the chain has something left to do after it.
+    // The same with an interceptor that replaces each event, so that the chain has more work after each call.
     let replacing = move |event: Event| {
         slow(event).map_or(Verdict::Drop, |event| Verdict::Replace(vec![event.into()]))
     };
     let events = first_of_many(&layer(replacing)).await;
-    assert!(events <= 64, "{events} at once");
+    assert!(events <= 64, "{events} events in the first frame");
 
-    // While it drops everything, others on the same thread have their turn.
+    // An interceptor that drops everything must yield to other tasks on the same thread.
     let (mut upstream, mut body) = open(&layer(slow)).await;
     upstream
         .send_data(event("drop").repeat(300).into())
@@ -271,5 +275,5 @@ async fn what_a_slow_interceptor_lets_through_does_not_wait_for_what_it_has_not_
     let begun = std::time::Instant::now();
     assert!(body.frame().now_or_never().is_none());
     let least = Duration::from_millis(300);
-    assert!(begun.elapsed() < least, "all of it in one poll");
+    assert!(begun.elapsed() < least, "one poll processed all events");
 }

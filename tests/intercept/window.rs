@@ -1,5 +1,5 @@
-//! Text that is split over events: a window sees it whole, masks or blocks it, keeps everything else as it was, and never
-//! waits longer than it may. Time is virtual where it matters.
+//! Text that is split over events: a window judges the joined text, masks or blocks it, changes nothing else, and delays text
+//! for at most `max_delay`. Tests of delays use a virtual clock.
 
 mod families;
 
@@ -37,9 +37,9 @@ use tower_sse_proxy::{
 };
 
 const CARD: &str = "4111 1111 1111 1111";
-const TIME: Duration = Duration::from_millis(250);
+const MAX_DELAY: Duration = Duration::from_millis(250);
 
-/// Runs of digits and single blanks that hold sixteen digits.
+/// The ranges of sixteen digits, with or without a blank after every four digits.
 fn cards(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut from = 0;
@@ -61,26 +61,26 @@ fn cards(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-fn no_cards(passage: &TextSegment) -> Decision {
-    Decision::mask(cards(&passage.text), "[card]")
+fn no_cards(segment: &TextSegment) -> Decision {
+    Decision::mask(cards(&segment.text), "[card]")
 }
 
 fn window() -> TextWindow {
     TextWindow::new(no_cards)
         .overlap(CARD.len())
-        .max_delay(TIME)
+        .max_delay(MAX_DELAY)
 }
 
-/// A phrase that is blocked.
-fn no_phrase(passage: &TextSegment) -> Decision {
-    if passage.text.contains("secret plan") {
+/// A judge that blocks text with the phrase `secret plan`.
+fn no_phrase(segment: &TextSegment) -> Decision {
+    if segment.text.contains("secret plan") {
         Decision::Block
     } else {
         Decision::Pass
     }
 }
 
-/// The text cut into pieces, first at `first` and then so that `count` pieces come of it, all of the rest within the card.
+/// Cuts the text into `count` pieces: the first cut is at `first`, all others are between there and the end of the card number.
 fn pieces(text: &str, first: usize, count: usize) -> Vec<&str> {
     let end = text.find(CARD).unwrap() + CARD.len();
     let mut cuts = vec![0, first];
@@ -91,11 +91,11 @@ fn pieces(text: &str, first: usize, count: usize) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_card_number_is_masked_wherever_it_is_cut_and_into_however_many_events_of_every_api() {
+async fn card_number_is_masked_in_any_pieces_of_every_api() {
     let layer = layer(window());
     let text = format!("Gr\u{f6}\u{df}e, \u{65e5}\u{672c} \"{CARD}\" is all");
     let masked = text.replace(CARD, "[card]");
-    // Joined with the other text, or with a part of it, this would be a card number.
+    // If the window joined both texts, the pieces of the other text would complete a card number.
     let others = ["4111 1111", " 1111", " 1", "111"];
     let card = text.find(CARD).unwrap();
     for family in FAMILIES {
@@ -106,7 +106,7 @@ async fn a_card_number_is_masked_wherever_it_is_cut_and_into_however_many_events
                 let mut other = String::new();
                 for (n, piece) in pieces.iter().enumerate() {
                     stream.push(family.event(0, piece));
-                    // What has been masked once is whole again in the other text's last pieces: it must not come together.
+                    // The later pieces of the other text must not complete the number either.
                     let more = if n < 2 { others[n] } else { "." };
                     other.push_str(more);
                     stream.push(family.event(1, more));
@@ -127,7 +127,7 @@ async fn a_card_number_is_masked_wherever_it_is_cut_and_into_however_many_events
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_letter_comes_within_the_time_bound_also_when_no_other_letter_ever_comes() {
+async fn text_is_sent_within_the_maximal_delay() {
     for family in FAMILIES {
         let layer = layer(window());
         let (mut upstream, mut body) = open(&layer).await;
@@ -147,8 +147,8 @@ async fn every_letter_comes_within_the_time_bound_also_when_no_other_letter_ever
             let frame = String::from_utf8(next(&mut body).await.to_vec()).unwrap();
             for _ in events(&frame) {
                 let waited = sent.lock().unwrap()[came].elapsed();
-                // The timer's grain on top.
-                let most = TIME + Duration::from_millis(2);
+                // The timer rounds up to the next millisecond.
+                let most = MAX_DELAY + Duration::from_millis(2);
                 assert!(waited <= most, "{}: {waited:?}", family.name);
                 came += 1;
             }
@@ -158,25 +158,25 @@ async fn every_letter_comes_within_the_time_bound_also_when_no_other_letter_ever
 }
 
 #[derive(Clone, Debug)]
-enum Said {
+enum Part {
     Text(String),
     Card,
 }
 
-fn said() -> impl Strategy<Value = Vec<Said>> {
+fn parts() -> impl Strategy<Value = Vec<Part>> {
     let text = "[a-z \u{e4}\u{65e5}\"\\\\\n]{0,30}|[0-9]{1,6}[a-z]";
-    let said = prop_oneof![3 => text.prop_map(Said::Text), 1 => Just(Said::Card)];
-    collection::vec(said, 1..8)
+    let part = prop_oneof![3 => text.prop_map(Part::Text), 1 => Just(Part::Card)];
+    collection::vec(part, 1..8)
 }
 
-/// The text, and the text as it is to be read.
-fn told(said: &[Said]) -> (String, String) {
+/// The text, and the expected masked text.
+fn text_and_masked(parts: &[Part]) -> (String, String) {
     let (mut text, mut masked) = (String::new(), String::new());
-    for said in said {
-        // The letter keeps digits of neighbours apart.
-        match said {
-            Said::Text(more) => [&mut text, &mut masked].map(|all| *all += &format!("{more}x")),
-            Said::Card => {
+    for part in parts {
+        // The letter separates the digits of neighboring parts.
+        match part {
+            Part::Text(more) => [&mut text, &mut masked].map(|all| *all += &format!("{more}x")),
+            Part::Card => {
                 text += &format!("{CARD}x");
                 masked += "[card]x";
                 [(), ()]
@@ -197,13 +197,13 @@ fn cut(text: &str, cuts: &[Index]) -> Vec<String> {
 }
 
 proptest! {
-    // The same cases each time, so that a change is judged by what it changes.
+    // A fixed seed: every run tests the same cases, so a new failure comes from a change of the code.
     #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
 
     #[test]
-    fn any_texts_in_any_pieces_in_any_order_are_masked_and_nothing_else_changes(
+    fn interleaved_texts_are_masked_and_nothing_else_changes(
         family in 0..FAMILIES.len(),
-        said in [said(), said()],
+        parts in [parts(), parts()],
         cuts in [collection::vec(any::<Index>(), 0..12), collection::vec(any::<Index>(), 0..12)],
         order in collection::vec(any::<bool>(), 26),
         frames in collection::vec(any::<Index>(), 0..6),
@@ -211,15 +211,15 @@ proptest! {
         overlap in CARD.len()..80,
     ) {
         let family = FAMILIES[family];
-        let told = said.map(|said| told(&said));
-        let mut left = [0, 1].map(|n| cut(&told[n].0, &cuts[n]).into_iter());
+        let texts = parts.map(|parts| text_and_masked(&parts));
+        let mut left = [0, 1].map(|n| cut(&texts[n].0, &cuts[n]).into_iter());
         let mut stream = String::new();
         for n in order.into_iter().map(usize::from).chain([0; 26]).chain([1; 26]) {
             if let Some(piece) = left[n].next() {
                 stream += &family.event(n, &piece);
             }
         }
-        for (n, (whole, _)) in told.iter().enumerate() {
+        for (n, (whole, _)) in texts.iter().enumerate() {
             stream += &family.done(n, whole).unwrap_or_default();
         }
         let layer = layer(window().min_batch(size).overlap(overlap));
@@ -228,25 +228,25 @@ proptest! {
             rest(pass(&layer, Script::of(cut(&stream, &frames))).await).await
         });
         prop_assert_eq!(failed, None);
-        let [(_, first), (_, second)] = &told;
+        let [(_, first), (_, second)] = &texts;
         prop_assert_eq!(&family.read(&out), &[first.clone(), second.clone()]);
-        if told.iter().all(|(text, masked)| text == masked) {
+        if texts.iter().all(|(text, masked)| text == masked) {
             prop_assert_eq!(out, stream);
         }
     }
 }
 
-/// Everything that a stream may have beside its text, in any spelling.
+/// A stream with fields, comments and JSON spellings that a window must not change.
 const PLAIN_STREAM: &str = ": hi\r\nid: 1\r\ndata:{ \"choices\" : [ {\"delta\":{\"content\":\"\\u0061b\"}, \"index\":0} ],\r\ndata:\"n\":1.0e400}\r\n\r\nretry: 7\nevent: x\ndata\nunknown\n\nid: 2\n\ndata: [DONE]\n\n: bye\n\n";
 
 #[tokio::test]
-async fn what_is_not_masked_leaves_byte_for_byte() {
+async fn stream_without_matches_passes_byte_for_byte() {
     let (out, failed) = through(&layer(window()), PLAIN_STREAM).await;
     assert_eq!((out.as_str(), failed), (PLAIN_STREAM, None));
 }
 
 #[tokio::test]
-async fn a_masked_event_keeps_all_but_its_text() {
+async fn masked_event_keeps_its_other_fields_and_members() {
     let stream = format!(
         "id: 7\nevent: x\n: note\nother: y\ndata: {{ \"choices\":[{{\"delta\" : {{\"content\":\"a {CARD}\"}},\"logprobs\":{{\"content\":[{{\"token\":\"{CARD}\"}}]}}}}], \"n\":1.0e400}}\n\n"
     );
@@ -256,13 +256,13 @@ async fn a_masked_event_keeps_all_but_its_text() {
 }
 
 #[tokio::test]
-async fn plain_text_is_judged_across_events_whatever_it_looks_like_alone() {
+async fn plain_text_is_judged_across_events_even_if_it_parses_as_json() {
     for (stream, expected) in [
         (
             "data: my 4111 1111\n\ndata:  1111 1111.\n\n",
             "data: my [card]\n\ndata: .\n\n",
         ),
-        // Numbers by themselves are JSON, and so are strings.
+        // A number alone is JSON, and so is a string.
         (
             "data: 4111\n\ndata: 1111\n\ndata: 11111111\n\n",
             "data: [card]\n\ndata: \n\ndata: \n\n",
@@ -279,7 +279,7 @@ async fn plain_text_is_judged_across_events_whatever_it_looks_like_alone() {
             "data: [\"4111 1111 1111 1111\"]\n\n",
             "data: [\"[card]\"]\n\n",
         ),
-        // Lines of one event are one text.
+        // All data lines of one event are one text.
         (
             "data: 4111 1111 1111 1111\ndata: b\n\n",
             "data: [card]\ndata: b\n\n",
@@ -288,7 +288,7 @@ async fn plain_text_is_judged_across_events_whatever_it_looks_like_alone() {
         let (out, failed) = through(&layer(window()), stream).await;
         assert_eq!((out.as_str(), failed), (expected, None), "{stream}");
     }
-    // Whoever says that it is plain text means it, also where it could be JSON.
+    // `extract::plain` treats all data as plain text, even if it parses as JSON.
     let plain = layer(window().extract(extract::plain));
     let (out, _) = through(
         &plain,
@@ -299,7 +299,7 @@ async fn plain_text_is_judged_across_events_whatever_it_looks_like_alone() {
 }
 
 #[tokio::test]
-async fn a_text_that_no_extractor_knows_is_judged_by_itself() {
+async fn string_of_an_unknown_format_is_judged_alone() {
     let stream = "data: {\"result\":{\"content\":[{\"text\":\"so 4111 1111 1111 1111\"}]},\"id\":\"4111111111111111\"}\n\n";
     let (out, _) = through(&layer(window()), stream).await;
     assert_eq!(
@@ -309,7 +309,7 @@ async fn a_text_that_no_extractor_knows_is_judged_by_itself() {
 }
 
 #[tokio::test]
-async fn an_extractor_of_ones_own_says_what_goes_on_where() {
+async fn custom_extractor_assigns_texts_to_channels() {
     fn chat<'a>(_: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
         let Some(json) = json else { return };
         if let (Some(who), Some(said)) = (json.get("who"), json.get("said")) {
@@ -326,7 +326,7 @@ async fn an_extractor_of_ones_own_says_what_goes_on_where() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_what_had_to_leave_in_time_the_rest_is_still_masked() {
+async fn rest_of_a_match_released_by_the_delay_limit_is_masked() {
     let (mut upstream, mut body) = open(&layer(window())).await;
     upstream.send_data(event("a 4111 1111 1")).await.unwrap();
     assert_eq!(next(&mut body).await, event("a 4111 1111 1"));
@@ -335,7 +335,7 @@ async fn of_what_had_to_leave_in_time_the_rest_is_still_masked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_that_is_finished_does_not_wait() {
+async fn finished_text_is_sent_at_once() {
     for family in FAMILIES {
         let Some(done) = family.done(0, "word") else {
             continue;
@@ -352,7 +352,7 @@ async fn a_text_that_is_finished_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_holds_nothing_up_is_not_held_up_and_nothing_overtakes() {
+async fn blocks_without_text_wait_only_behind_held_events() {
     let (mut upstream, mut body) = open(&layer(window())).await;
     upstream
         .send_data(": one\ndata: {\"object\":1}\n\nid: 3\n\n".into())
@@ -371,26 +371,26 @@ async fn what_holds_nothing_up_is_not_held_up_and_nothing_overtakes() {
 }
 
 #[tokio::test]
-async fn a_blocked_text_ends_the_stream_and_nothing_that_was_held_leaves() {
-    let stream = "data: fine so far, as far as anybody can tell\n\ndata: and now my sec\n\ndata: ret pl\n\n: c\ndata: an\n\ndata: more\n\n";
+async fn blocked_text_ends_the_stream_and_held_events_are_dropped() {
+    let stream = "data: fine so far, as far as anyone can tell\n\ndata: and now my sec\n\ndata: ret pl\n\n: c\ndata: an\n\ndata: more\n\n";
     let blocking = || TextWindow::new(no_phrase).overlap(11);
     let (out, failed) = through(&layer(blocking()), stream).await;
-    assert_eq!(out, "data: fine so far, as far as anybody can tell\n\n");
+    assert_eq!(out, "data: fine so far, as far as anyone can tell\n\n");
     assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
 
-    let said = blocking().on_block(|| vec![Event::new("blocked"), Event::new("[DONE]")]);
-    let (out, failed) = through(&layer(said), stream).await;
+    let window = blocking().on_block(|| vec![Event::new("blocked"), Event::new("[DONE]")]);
+    let (out, failed) = through(&layer(window), stream).await;
     assert_eq!(
         (out.as_str(), failed),
         (
-            "data: fine so far, as far as anybody can tell\n\ndata: blocked\n\ndata: [DONE]\n\n",
+            "data: fine so far, as far as anyone can tell\n\ndata: blocked\n\ndata: [DONE]\n\n",
             None
         )
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_phrase_is_blocked_wherever_it_is_cut_in_every_api() {
+async fn phrase_is_blocked_in_any_pieces_of_every_api() {
     let layer = layer(TextWindow::new(no_phrase).overlap(11));
     let text = "here is my secret plan for you";
     for family in FAMILIES {
@@ -412,7 +412,7 @@ async fn a_phrase_is_blocked_wherever_it_is_cut_in_every_api() {
 }
 
 #[tokio::test]
-async fn what_was_held_when_the_stream_broke_is_judged_and_leaves_before_the_error() {
+async fn held_events_are_judged_and_sent_before_an_error() {
     let steps = [
         Step::Data(event("a 4111 1111")),
         Step::Data(event(" 1111 1111")),
@@ -439,7 +439,7 @@ async fn what_was_held_when_the_stream_broke_is_judged_and_leaves_before_the_err
 }
 
 #[tokio::test]
-async fn an_unfinished_rest_is_judged_with_what_came_before_it_and_stays_unfinished() {
+async fn unfinished_last_event_is_judged_with_earlier_text() {
     let (out, failed) = through(&layer(window()), "data: a 4111 1111\n\ndata: 1111 1111 b\n").await;
     assert_eq!(
         (out.as_str(), failed),
@@ -447,29 +447,29 @@ async fn an_unfinished_rest_is_judged_with_what_came_before_it_and_stays_unfinis
     );
 }
 
-/// Judges as `no_cards` does, when it is told to.
-fn asking() -> (TextWindow, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let ask = Arc::clone(&asked);
-    let judge = service_fn(move |passage: TextSegment| {
-        let (sender, told) = oneshot::channel::<()>();
-        ask.lock().unwrap().push(sender);
+/// A window that judges as `no_cards` does. Each judgement waits until the test sends on its channel.
+fn delayed_window() -> (TextWindow, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
+    let pending = Arc::new(Mutex::new(Vec::new()));
+    let senders = Arc::clone(&pending);
+    let judge = service_fn(move |segment: TextSegment| {
+        let (sender, released) = oneshot::channel::<()>();
+        senders.lock().unwrap().push(sender);
         async move {
-            let _ = told.await;
-            Ok::<_, Infallible>(no_cards(&passage))
+            let _ = released.await;
+            Ok::<_, Infallible>(no_cards(&segment))
         }
     });
     (
         TextWindow::service(judge)
             .overlap(CARD.len())
-            .max_delay(TIME),
-        asked,
+            .max_delay(MAX_DELAY),
+        pending,
     )
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_thinks_holds_its_stream_and_no_other() {
-    let (window, asked) = asking();
+async fn slow_judge_delays_only_its_own_stream() {
+    let (window, pending) = delayed_window();
     let layer = layer(window);
     let (mut slow, mut slow_body) = open(&layer).await;
     slow.send_data(event("a 4111 1111 1111 1111 and more of it"))
@@ -479,30 +479,30 @@ async fn a_service_that_thinks_holds_its_stream_and_no_other() {
         .await
         .unwrap();
     assert!(is_silent(&mut slow_body).await);
-    let answer = asked.lock().unwrap().pop().unwrap();
+    let slow_sender = pending.lock().unwrap().pop().unwrap();
 
     let (mut quick, mut quick_body) = open(&layer).await;
     quick.send_data(event("b")).await.unwrap();
     drop(quick);
     assert!(is_silent(&mut quick_body).await);
-    asked.lock().unwrap().pop().unwrap().send(()).unwrap();
+    pending.lock().unwrap().pop().unwrap().send(()).unwrap();
     assert_eq!(next(&mut quick_body).await, event("b"));
 
     assert!(is_silent(&mut slow_body).await);
-    answer.send(()).unwrap();
+    slow_sender.send(()).unwrap();
     assert_eq!(next(&mut slow_body).await, event("a [card] and more of it"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_open() {
+async fn failed_or_late_judge_cuts_the_stream_unless_it_fails_open() {
     let stream = "data: one\n\n: c\ndata: two\n\n";
     for (limit, error, kind) in [
         (None, "down", ErrorKind::InterceptorFailed),
-        (Some(TIME), "slow", ErrorKind::InterceptorTimedOut),
+        (Some(MAX_DELAY), "slow", ErrorKind::InterceptorTimedOut),
     ] {
         let judge = service_fn(move |_: TextSegment| async move {
             if error == "slow" {
-                sleep(10 * TIME).await;
+                sleep(10 * MAX_DELAY).await;
             }
             Err::<Decision, _>(error)
         });
@@ -525,12 +525,12 @@ async fn a_judge_that_fails_or_is_late_cuts_the_stream_unless_the_window_fails_o
             (stream.to_owned(), None),
             "{error}"
         );
-        assert!(begun.elapsed() < 4 * TIME, "{error}");
+        assert!(begun.elapsed() < 4 * MAX_DELAY, "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_mask_that_is_not_in_its_passage_is_a_failure_that_says_so() {
+async fn mask_outside_the_segment_fails_with_its_range() {
     for range in [2..9, 1..2, 9..12] {
         let shown = format!("bytes {range:?} of a text segment of 4 bytes");
         let wrong = move |_: &TextSegment| {
@@ -543,7 +543,7 @@ async fn a_mask_that_is_not_in_its_passage_is_a_failure_that_says_so() {
     }
 }
 
-/// Why an interceptor failed, before which nothing was sent.
+/// Reads the error of a stream that sends nothing before it, and returns the interceptor's message.
 async fn failure(mut body: SseBody<Script>) -> String {
     let error = body.frame().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InterceptorFailed);
@@ -551,7 +551,7 @@ async fn failure(mut body: SseBody<Script>) -> String {
 }
 
 #[tokio::test]
-async fn masks_may_overlap_and_come_in_any_order() {
+async fn overlapping_and_unordered_masks_are_merged() {
     let overlapping = |_: &TextSegment| {
         let mask = |range, with: &str| Mask {
             range,
@@ -570,7 +570,7 @@ async fn masks_may_overlap_and_come_in_any_order() {
 }
 
 #[tokio::test]
-async fn what_readers_may_read_differently_is_not_judged_and_does_not_pass() {
+async fn ambiguous_json_fails_the_stream_without_a_judgement() {
     let deep = format!("data: {}1{}\n\n", "[".repeat(40), "]".repeat(40));
     let long = format!(
         "data: {{\"choices\":[{{\"index\":\"{}\",\"text\":\"a\"}}]}}\n\n",
@@ -593,7 +593,7 @@ async fn what_readers_may_read_differently_is_not_judged_and_does_not_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
+async fn held_bytes_and_number_of_texts_are_limited() {
     let (x, y) = (event(&"x".repeat(60)), event(&"y".repeat(60)));
     let held = layer(window().max_held_bytes(x.len()).overlap(1 << 20));
     let (mut upstream, mut body) = open(&held).await;
@@ -603,7 +603,7 @@ async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
     upstream.send_data(y.clone()).await.unwrap();
     assert_eq!(next(&mut body).await, [x.clone(), y].concat());
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    // Comments that wait behind an event count as well.
+    // Comments that wait behind a held event count too.
     upstream.send_data(x.clone()).await.unwrap();
     assert!(is_silent(&mut body).await);
     let comments = Bytes::from(": c\n".repeat(10));
@@ -617,29 +617,29 @@ async fn no_more_is_held_than_may_be_and_no_more_texts_than_any_answer_has() {
 }
 
 #[tokio::test]
-async fn a_larger_size_makes_for_fewer_judgements() {
-    let asked = Arc::new(AtomicUsize::new(0));
+async fn larger_batch_needs_fewer_judgements() {
+    let calls = Arc::new(AtomicUsize::new(0));
     let stream: String = (0..100)
         .map(|n| format!("data: word {n:02} \n\n"))
         .collect();
     let mut counts = Vec::new();
     for size in [0, 80] {
-        let counter = Arc::clone(&asked);
-        let count = move |passage: &TextSegment| {
+        let counter = Arc::clone(&calls);
+        let count = move |segment: &TextSegment| {
             counter.fetch_add(1, Ordering::SeqCst);
-            no_cards(passage)
+            no_cards(segment)
         };
-        asked.store(0, Ordering::SeqCst);
+        calls.store(0, Ordering::SeqCst);
         let layer = layer(TextWindow::new(count).overlap(20).min_batch(size));
         let body = pass(&layer, Script::of([stream.clone()])).await;
         assert_eq!(rest(body).await.0, stream);
-        counts.push(asked.load(Ordering::SeqCst));
+        counts.push(calls.load(Ordering::SeqCst));
     }
     assert!(counts[0] > 90 && counts[1] < 15, "{counts:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
+async fn full_batch_and_complete_text_are_judged_at_once() {
     let chat = FAMILIES[0];
     let (mut upstream, mut body) = open(&layer(window().overlap(4).min_batch(20))).await;
     let begun = Instant::now();
@@ -661,7 +661,7 @@ async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
         .await
         .unwrap();
     assert_eq!(next(&mut body).await, last);
-    // What belongs to no text that goes on is complete.
+    // A string that is no part of a text across events is complete.
     upstream
         .send_data("data: {\"a\":\"b\"}\n\n".into())
         .await
@@ -671,16 +671,16 @@ async fn enough_text_is_judged_at_once_and_so_is_a_text_that_is_complete() {
 }
 
 #[tokio::test]
-async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
+async fn window_keeps_at_most_twice_the_overlap_of_sent_text() {
     let judged = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&judged);
-    let window = TextWindow::new(move |passage: &TextSegment| {
+    let window = TextWindow::new(move |segment: &TextSegment| {
         seen.lock()
             .unwrap()
-            .push((passage.sent, passage.text.clone()));
+            .push((segment.sent, segment.text.clone()));
         Decision::Pass
     });
-    // Letters of three bytes, of which twice ten is no multiple.
+    // Characters of three bytes, because twice the overlap of ten is no multiple of three.
     let stream = event("\u{65e5}\u{672c}").repeat(20);
     let body = pass(&layer(window.overlap(10)), Script::of([stream])).await;
     rest(body).await;
@@ -691,7 +691,7 @@ async fn what_has_left_is_forgotten_but_for_twice_the_overlap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_held_counts_and_only_texts_that_go_on() {
+async fn sent_bytes_and_finished_texts_do_not_count_toward_limits() {
     let chat = FAMILIES[0];
     let word = chat.event(0, "a word of some length");
     let (mut upstream, mut body) = open(&layer(window().max_held_bytes(3 * word.len()))).await;
@@ -709,9 +709,9 @@ async fn only_what_is_held_counts_and_only_texts_that_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_judged_no_more() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
+async fn text_is_not_judged_after_a_client_disconnect() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
     let layer = SseProxyLayer::default().intercept(TextWindow::new(move |_: &TextSegment| {
         counter.fetch_add(1, Ordering::SeqCst);
         Decision::Pass
@@ -720,15 +720,15 @@ async fn a_client_that_leaves_is_judged_no_more() {
     upstream.send_data(event("held")).await.unwrap();
     assert!(is_silent(&mut body).await);
     drop(body);
-    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 
-/// What a judge that lets everything pass gets to see.
+/// Passes the stream through a window, and returns the channels and texts that its judge gets, sorted.
 async fn judged(stream: String) -> Vec<(Option<String>, String)> {
     let judged = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&judged);
-    let window = TextWindow::new(move |passage: &TextSegment| {
-        let TextSegment { channel, text, .. } = passage.clone();
+    let window = TextWindow::new(move |segment: &TextSegment| {
+        let TextSegment { channel, text, .. } = segment.clone();
         seen.lock().unwrap().push((channel, text));
         Decision::Pass
     });
@@ -739,7 +739,7 @@ async fn judged(stream: String) -> Vec<(Option<String>, String)> {
 }
 
 #[tokio::test]
-async fn of_the_events_of_the_apis_the_text_goes_on_and_every_other_string_is_judged_by_itself() {
+async fn api_text_is_joined_and_every_other_string_is_judged_alone() {
     for family in FAMILIES {
         let mut judged = judged(family.event(0, "word")).await;
         for id in [
@@ -759,7 +759,7 @@ async fn of_the_events_of_the_apis_the_text_goes_on_and_every_other_string_is_ju
         };
         assert_eq!(text, "word");
     }
-    // An index that is text is none.
+    // A text is not a valid index.
     let odd = r#"{"choices":[{"index":"four","delta":{"content":"word"}}]}"#;
     let judged = judged(format!("data: {odd}\n\n")).await;
     assert_eq!(judged[0], (None, "four".to_owned()));
@@ -767,7 +767,7 @@ async fn of_the_events_of_the_apis_the_text_goes_on_and_every_other_string_is_ju
 }
 
 #[tokio::test]
-async fn strings_and_whole_numbers_are_judged_and_what_says_nothing_is_not() {
+async fn only_nonempty_strings_and_natural_numbers_are_judged() {
     let stream =
         "data: {\"a\":1.5,\"b\":true,\"c\":null,\"d\":-3,\"e\":42,\"f\":\"\",\"g\":[\"text\"]}\n\n";
     let judged = judged(stream.to_owned()).await;
@@ -776,7 +776,7 @@ async fn strings_and_whole_numbers_are_judged_and_what_says_nothing_is_not() {
 }
 
 #[tokio::test]
-async fn a_choice_without_an_index_is_known_by_its_place() {
+async fn choice_without_an_index_is_identified_by_its_position() {
     let choices = r#"{"index":null,"text":"a"},{"text":"b"},{"index":7,"text":"c"}"#;
     let judged = judged(format!("data: {{\"choices\":[{choices}]}}\n\n")).await;
     let channels: Vec<_> = judged
@@ -790,7 +790,7 @@ async fn a_choice_without_an_index_is_known_by_its_place() {
 }
 
 #[tokio::test]
-async fn json_may_be_nested_32_deep() {
+async fn json_may_have_32_levels() {
     for (depth, failed) in [(32, None), (33, Some(ErrorKind::InterceptorFailed))] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let stream = format!("data: {}1{}\n\n", open.repeat(depth), close.repeat(depth));
@@ -801,7 +801,7 @@ async fn json_may_be_nested_32_deep() {
 }
 
 #[tokio::test]
-async fn a_text_may_begin_where_its_block_starts() {
+async fn text_may_begin_in_content_block_start() {
     let start = "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"4111 1111\"}}\n\n";
     let stream = format!("{start}{}", FAMILIES[4].event(0, " 1111 1111"));
     let (out, _) = rest(pass(&layer(window()), Script::of([stream])).await).await;
@@ -812,7 +812,7 @@ async fn a_text_may_begin_where_its_block_starts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
+async fn finished_choice_1_does_not_finish_choice_10() {
     let (mut upstream, mut body) = open(&layer(window())).await;
     let chat = FAMILIES[0];
     let begun = Instant::now();
@@ -830,11 +830,11 @@ async fn a_choice_that_is_finished_is_not_another_one_whose_name_goes_on() {
         .unwrap();
     assert!(is_silent(&mut body).await);
     assert_eq!(next(&mut body).await, ten + &one + &done);
-    assert!(begun.elapsed() >= TIME);
+    assert!(begun.elapsed() >= MAX_DELAY);
 }
 
 #[tokio::test]
-async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
+async fn too_long_channel_name_fails_with_a_reason() {
     let opened = async |letters: usize| {
         let index = "i".repeat(letters);
         let stream =
@@ -850,10 +850,10 @@ async fn the_name_of_a_text_has_a_limit_and_an_error_says_what_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_then() {
-    let asked = Arc::new(AtomicUsize::new(0));
+async fn held_events_are_dropped_after_a_failure() {
+    let calls = Arc::new(AtomicUsize::new(0));
     let judge = service_fn(move |_: TextSegment| {
-        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
         async move {
             if first {
                 Err("down")
@@ -871,7 +871,7 @@ async fn after_a_failure_nothing_that_was_held_leaves_whatever_the_judge_says_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
+async fn deadline_is_the_maximal_delay_of_the_oldest_event() {
     let (request, _) = http::Request::new(()).into_parts();
     let (response, _) = http::Response::new(()).into_parts();
     let mut stream = window()
@@ -880,13 +880,12 @@ async fn a_window_asks_for_its_turn_when_the_oldest_has_waited_long_enough() {
     assert_eq!(stream.deadline(), None);
     let begun = Instant::now();
     stream.event(Event::new("a"));
-    sleep(TIME / 2).await;
+    sleep(MAX_DELAY / 2).await;
     stream.event(Event::new("b"));
-    assert_eq!(stream.deadline(), Some((begun + TIME).into_std()));
-    sleep(TIME / 2).await;
-    stream.timeout(Instant::now().into_std());
-    let later = begun + TIME / 2 + TIME;
-    assert_eq!(stream.deadline(), Some(later.into_std()));
+    assert_eq!(stream.deadline(), Some(begun + MAX_DELAY));
+    sleep(MAX_DELAY / 2).await;
+    stream.timeout(Instant::now());
+    assert_eq!(stream.deadline(), Some(begun + MAX_DELAY / 2 + MAX_DELAY));
 }
 
 #[tokio::test]
@@ -896,8 +895,12 @@ async fn debug_output_shows_the_settings_and_no_text() {
         shown,
         "TextWindow { overlap: 19, min_batch: 7, max_delay: 250ms, max_held_bytes: 9, .. }"
     );
-    let judge = |passage: &TextSegment| {
-        let shown = format!("{passage:?}");
+    let now = Ruling::Now(Decision::mask(std::iter::once(1..2), "x"));
+    assert!(format!("{now:?}").starts_with("Now(Mask(["));
+    let later = Ruling::Later(Box::pin(async { Ok(Decision::Pass) }));
+    assert_eq!(format!("{later:?}"), "Later(..)");
+    let judge = |segment: &TextSegment| {
+        let shown = format!("{segment:?}");
         assert_eq!(
             shown,
             "TextSegment { bytes: 6, sent: 0, channel: Some(\"data\"), .. }"
@@ -909,7 +912,7 @@ async fn debug_output_shows_the_settings_and_no_text() {
 }
 
 #[tokio::test]
-async fn settings_without_end_hold_until_the_end_and_harm_nobody() {
+async fn maximal_settings_hold_until_the_end_without_overflow() {
     let endless = || window().overlap(usize::MAX).max_delay(Duration::MAX);
     let stream = "data: one\n\ndata: two\n\n";
     for window in [

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    origin::{after, get, settle, with},
+    origin::{after, get, layer_with, settle},
     staged,
 };
 use futures_util::future::BoxFuture;
@@ -60,7 +60,7 @@ const REJECTIONS: [(&str, u16); 7] = [
 #[tokio::test(start_paused = true)]
 async fn service_that_hangs_or_panics_rejects_only_that_client() {
     let (replay, _) = authorizing(Replay::default());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -77,7 +77,9 @@ async fn service_that_hangs_or_panics_rejects_only_that_client() {
 #[tokio::test(start_paused = true)]
 async fn authorize_timeout_limits_the_wait_for_the_service() {
     let (replay, _) = authorizing(Replay::default());
-    let (front, mut origin) = staged(&with(replay.authorize_timeout(Duration::from_millis(10))));
+    let (front, mut origin) = staged(&layer_with(
+        replay.authorize_timeout(Duration::from_millis(10)),
+    ));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -94,9 +96,9 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn joining_client_is_authorized_but_first_client_is_not() {
-    let (replay, calls) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
+async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
+    let (replay, asked) = authorizing(sharing());
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut first, mut feed) = front
         .open(&mut origin, get("/a").header("x-do", "401"))
         .await;
@@ -118,10 +120,10 @@ async fn joining_client_is_authorized_but_first_client_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_waits_for_the_response_head_is_authorized() {
-    let (replay, calls) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
-    let send = |action: &'static str| {
+async fn a_client_that_would_wait_for_the_head_is_asked_about() {
+    let (replay, asked) = authorizing(sharing());
+    let (front, mut origin) = staged(&layer_with(replay));
+    let send = |what: &'static str| {
         let front = front.clone();
         tokio::spawn(async move { front.send(get("/a").header("x-do", action)).await })
     };
@@ -142,7 +144,7 @@ async fn client_that_waits_for_the_response_head_is_authorized() {
 #[tokio::test(start_paused = true)]
 async fn rejected_client_does_not_extend_the_grace_period() {
     let (replay, _) = authorizing(sharing());
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (first, mut feed) = front.open(&mut origin, get("/a")).await;
     drop(first);
     for _ in 0..3 {
@@ -150,7 +152,7 @@ async fn rejected_client_does_not_extend_the_grace_period() {
         let rejected = front.send(get("/a").header("x-do", "401")).await;
         assert_eq!(rejected.status, 401);
     }
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
     tokio::time::advance(Duration::from_secs(4)).await;
-    assert!(feed.is_let_go().await, "61 s without a client");
+    assert!(feed.is_dropped().await, "61 s without a client");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, bounded, get, numbers, settle, with},
+    origin::{after, get, layer_with, layer_with_retention, numbers, settle},
     staged,
 };
 use tower_sse_proxy::{
@@ -16,7 +16,7 @@ use tower_sse_proxy::{
 #[tokio::test(start_paused = true)]
 async fn client_that_does_not_read_stops_the_upstream_and_loses_nothing() {
     let replay = Replay::default().retention(Retention::default().events(10));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     let fed = async {
         feed.events(0..2000).await;
@@ -42,7 +42,7 @@ async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
         Retention::default().bytes(10_000),
         Retention::default().events(0).bytes(0),
     ] {
-        let (front, mut origin) = staged(&bounded(bounds));
+        let (front, mut origin) = staged(&layer_with_retention(bounds));
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         let all: String = (0..600)
             .map(|number| format!("data: {number}\n\n"))
@@ -59,7 +59,7 @@ async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
 #[tokio::test(start_paused = true)]
 async fn reader_slower_than_retention_age_loses_nothing() {
     for age in [Duration::ZERO, Duration::from_secs(10)] {
-        let (front, mut origin) = staged(&bounded(Retention::default().age(age)));
+        let (front, mut origin) = staged(&layer_with_retention(Retention::default().age(age)));
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..5).await;
         settle().await;
@@ -83,8 +83,8 @@ async fn reader_slower_than_retention_age_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_event_does_not_evict_unread_events() {
-    let (front, mut origin) = staged(&bounded(Retention::default().bytes(10_000)));
+async fn a_large_event_does_not_drive_out_what_is_unread() {
+    let (front, mut origin) = staged(&layer_with_retention(Retention::default().bytes(10_000)));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     for size in [4_000, 9_000, 50_000, 10, 9_000] {
         feed.send(format!("data: {}\n\n", "x".repeat(size))).await;
@@ -98,7 +98,7 @@ async fn large_event_does_not_evict_unread_events() {
 #[tokio::test(start_paused = true)]
 async fn reader_gets_all_events_that_interceptors_release_in_one_batch() {
     for flush in [true, false] {
-        let layer = bounded(Retention::default().events(100))
+        let layer = layer_with_retention(Retention::default().events(100))
             .intercept(|_: &StreamHead<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -143,7 +143,8 @@ async fn single_reader_gets_all_events_in_order_with_random_retention() {
             .events(chance.usize(..20))
             .bytes(chance.usize(..5000))
             .age(Duration::from_millis(chance.u64(..3000)));
-        let layer = bounded(bounds).intercept(|_: &StreamHead<'_>| Some(Hold::default()));
+        let layer =
+            layer_with_retention(bounds).intercept(|_: &StreamHead<'_>| Some(Hold::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         let mut feed_chance = chance.fork();

@@ -4,7 +4,7 @@ use http::{Method, Request};
 
 use crate::support::{
     data,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use tower_sse_proxy::{
@@ -49,8 +49,8 @@ async fn get_gets_204_and_other_methods_get_an_empty_body() {
     for (name, blocks) in ENDINGS {
         for opened_with in [Method::GET, Method::POST, Method::PUT] {
             for present in [true, false] {
-                let (front, mut origin) = staged(&kept());
-                let request = Request::builder().method(opened_with.clone());
+                let (front, mut origin) = staged(&recording_layer());
+                let request = Request::builder().method(begun.clone());
                 let (mut client, mut feed) = front.open(&mut origin, request).await;
                 for block in blocks {
                     feed.send(*block).await;
@@ -99,8 +99,8 @@ async fn get_gets_204_and_other_methods_get_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_with_missed_events_gets_them_before_204() {
-    let (front, mut origin) = staged(&kept());
+async fn client_that_missed_events_gets_them_first() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
     feed.end();
@@ -126,7 +126,7 @@ async fn interceptors_are_ended_before_the_client_resumes() {
             self.0.take().into()
         }
     }
-    let layer = kept().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
+    let layer = recording_layer().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
@@ -142,7 +142,7 @@ async fn interceptors_are_ended_before_the_client_resumes() {
 async fn shared_stream_ends_for_all_clients() {
     for join in [StartAt::Live, StartAt::Oldest] {
         let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
-        let layer = with(Replay::default().share_by(share).share_from(join));
+        let layer = layer_with(Replay::default().share_by(share).share_from(join));
         let (front, mut origin) = staged(&layer);
         let (mut one, mut feed) = front.open(&mut origin, get("/")).await;
         let mut two = front.send(get("/")).await;
@@ -160,7 +160,7 @@ async fn shared_stream_ends_for_all_clients() {
 #[tokio::test(start_paused = true)]
 async fn evicted_end_yields_gap_event_and_then_204() {
     let replay = Replay::default().retention(Retention::default().bytes(1000));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -184,7 +184,7 @@ async fn broken_connection_after_terminal_event_is_a_clean_end() {
         "data: {\"type\":\"response.incomplete\",\"response\":{}}\n\n",
         "data: {\"type\":\"response.failed\",\"response\":{}}\n\n",
     ] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send(terminal).await;
         let (_, id) = client.events(1).await;
@@ -198,8 +198,8 @@ async fn broken_connection_after_terminal_event_is_a_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn end_inside_an_event_without_ids_is_reported_as_failed() {
-    let (front, mut origin) = staged(&kept());
+async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: half").await;
     let (_, id) = client.events(1).await;
@@ -211,8 +211,8 @@ async fn end_inside_an_event_without_ids_is_reported_as_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn continue_after_end_makes_a_get_resume_at_the_upstream() {
-    let layer = with(Replay::default().continue_after_end(true));
+async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
+    let layer = layer_with(Replay::default().continue_after_end(true));
     let (front, mut origin) = staged(&layer);
     for ids in [true, false] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

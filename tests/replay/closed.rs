@@ -7,7 +7,7 @@ use tower_sse_proxy::{
 };
 
 use crate::support::{
-    origin::{after, continuing, get, kept, settle, with},
+    origin::{after, continuing_layer, get, layer_with, recording_layer, settle},
     staged,
 };
 
@@ -22,16 +22,16 @@ fn mine(request: http::request::Builder) -> http::request::Builder {
 #[tokio::test(start_paused = true)]
 async fn get_gets_204_and_other_methods_get_410() {
     for gap in [Gap::Event, Gap::Status(StatusCode::BAD_REQUEST)] {
-        for opened_with in [Method::GET, Method::POST] {
-            let layer = with(Replay::default().on_gap(gap));
+        for begun in [Method::GET, Method::POST] {
+            let layer = layer_with(Replay::default().on_gap(gap));
             let (front, mut origin) = staged(&layer);
             let request = Request::builder().method(opened_with);
             let (mut client, mut feed) = front.open(&mut origin, request).await;
             feed.events(0..3).await;
             let (_, first) = client.events(1).await;
             let (_, last) = client.events(2).await;
-            assert!(layer.abort(stream_of(&last)));
-            assert!(feed.is_let_go().await);
+            assert!(layer.abort(token(&last)));
+            assert!(feed.is_dropped().await);
             assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
             for id in [&first, &last] {
                 // A client with missed events does not get them either, because the stream was closed on purpose.
@@ -59,7 +59,7 @@ async fn get_gets_204_and_other_methods_get_410() {
 #[tokio::test(start_paused = true)]
 async fn stream_closed_in_any_state_stays_closed() {
     for state in ["live", "detached", "ended", "broken"] {
-        let layer = continuing();
+        let layer = continuing_layer();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
@@ -80,7 +80,7 @@ async fn stream_closed_in_any_state_stays_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn ids_of_closed_streams_are_unknown_to_other_owners_and_at_other_targets() {
-    let (layer, unknown) = (kept(), "0123456789abcdef0123456789abcdef.0.1");
+    let (layer, unknown) = (recording_layer(), "0123456789abcdef0123456789abcdef.0.1");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, mine(get("/"))).await;
     feed.events(0..1).await;
@@ -128,11 +128,11 @@ async fn stream_and_successor(
 #[tokio::test(start_paused = true)]
 async fn closing_a_stream_closes_its_predecessors_and_successors() {
     for by_old in [true, false] {
-        let layer = kept();
+        let layer = recording_layer();
         let (front, mut origin) = staged(&layer);
-        let (old, new, mut feed) = stream_and_successor(&front, &mut origin).await;
-        assert!(layer.abort(stream_of(if by_old { &old } else { &new })));
-        assert!(feed.is_let_go().await, "{by_old}");
+        let (old, new, mut feed) = succeeded(&front, &mut origin).await;
+        assert!(layer.abort(token(if by_old { &old } else { &new })));
+        assert!(feed.is_dropped().await, "{by_old}");
         for id in [&old, &new] {
             assert_eq!(front.send(after(id)).await.status, 204, "{by_old}");
         }
@@ -141,9 +141,9 @@ async fn closing_a_stream_closes_its_predecessors_and_successors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
-    for how in ["suspended", "ended in an event"] {
-        let layer = continuing();
+async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_closed() {
+    for how in ["suspended", "given up"] {
+        let layer = continuing_layer();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..1).await;
@@ -160,7 +160,7 @@ async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
             call.stream()
         });
         assert_eq!(answer.status, 204, "{how}");
-        assert!(feed.is_let_go().await, "{how}");
+        assert!(feed.is_dropped().await, "{how}");
         assert_eq!(front.send(after(&id)).await.status, 204, "{how}");
         assert!(origin.is_idle().await);
     }
@@ -170,7 +170,7 @@ async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
 async fn clients_waiting_for_the_resume_permit_do_not_reopen_a_closed_stream() {
     let share = |request: &http::request::Parts| Some(request.uri.path().to_owned());
     let replay = Replay::default().continue_after_end(true).share_by(share);
-    let layer = with(replay);
+    let layer = layer_with(replay);
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -189,6 +189,6 @@ async fn clients_waiting_for_the_resume_permit_do_not_reopen_a_closed_stream() {
     for client in waiting {
         assert_eq!(client.await.unwrap(), 204);
     }
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     assert!(origin.is_idle().await);
 }

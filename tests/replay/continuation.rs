@@ -2,7 +2,7 @@
 
 use crate::support::{
     Note, data,
-    origin::{after, continuing, get, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, settle},
     staged, witness,
 };
 use http::{Request, StatusCode};
@@ -11,7 +11,7 @@ use tower_sse_proxy::{ErrorKind, Event, intercept::Verdict, replay::Replay};
 #[tokio::test(start_paused = true)]
 async fn early_end_is_continued_in_the_same_stream() {
     let (witness, mut notes) = witness();
-    let (front, mut origin) = staged(&continuing().intercept(witness));
+    let (front, mut origin) = staged(&continuing_layer().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     feed.end();
@@ -55,7 +55,7 @@ async fn early_end_is_continued_in_the_same_stream() {
 async fn upstream_gets_its_own_id_back_unchanged() {
     let long = "7".repeat(10_000);
     for id in ["a b", "\u{e9}\u{1f980}", "\"7\", 8", "7\t8", &long] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(format!("id: {id}\ndata: 0\n\n")).await;
         feed.end();
@@ -67,8 +67,8 @@ async fn upstream_gets_its_own_id_back_unchanged() {
         assert_eq!(header, id.as_bytes());
         asking.abort();
     }
-    // A header cannot contain this id, so the layer cannot resume from it.
-    let (front, mut origin) = staged(&continuing());
+    // What no header can carry is no place to go on from.
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: \u{1}\ndata: 0\n\n").await;
     feed.end();
@@ -88,7 +88,7 @@ async fn upstream_gets_its_own_id_back_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn events_right_before_the_end_reach_the_client_before_it() {
     for broken in [false, true] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (client, mut feed) = front.open(&mut origin, get("/")).await;
         // A separate task, so that the client reads as soon as an event is ready.
         let reading = tokio::spawn(client.rest());
@@ -104,8 +104,8 @@ async fn events_right_before_the_end_reach_the_client_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_the_upstream_repeats_are_dropped() {
-    let (front, mut origin) = staged(&continuing());
+async fn what_an_upstream_sends_again_is_not_sent_on() {
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
     feed.end();
@@ -136,7 +136,7 @@ async fn events_that_the_upstream_repeats_are_dropped() {
 #[tokio::test(start_paused = true)]
 async fn reused_ids_after_a_restart_are_not_repeats() {
     for greeting in ["", "id: up-0\ndata: 0\n\n"] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
         feed.end();
@@ -154,9 +154,9 @@ async fn reused_ids_after_a_restart_are_not_repeats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_failed_by_an_interceptor_does_not_continue_past_the_event() {
-    let layer = continuing().intercept(|event: Event| match &*event.data() {
-        "1" => Verdict::fail("test"),
+async fn what_an_interceptor_refused_is_not_passed_over() {
+    let layer = continuing_layer().intercept(|event: Event| match &*event.data() {
+        "1" => Verdict::fail("told to"),
         _ => event.into(),
     });
     let (front, mut origin) = staged(&layer);
@@ -173,8 +173,8 @@ async fn stream_failed_by_an_interceptor_does_not_continue_past_the_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_resumes_during_an_upstream_outage_may_retry() {
-    let (front, mut origin) = staged(&continuing());
+async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
@@ -200,7 +200,7 @@ async fn client_that_resumes_during_an_upstream_outage_may_retry() {
 #[tokio::test(start_paused = true)]
 async fn unfinished_event_is_requested_again_although_its_id_was_read() {
     for verbatim in [false, true] {
-        let layer = with(
+        let layer = layer_with(
             Replay::default()
                 .continue_after_end(true)
                 .preserve_upstream_ids(verbatim),
@@ -227,7 +227,7 @@ async fn unfinished_event_is_requested_again_although_its_id_was_read() {
 #[tokio::test(start_paused = true)]
 async fn two_clients_that_resume_at_the_end_share_one_stream() {
     let (witness, mut notes) = witness();
-    let (front, mut origin) = staged(&continuing().intercept(witness));
+    let (front, mut origin) = staged(&continuing_layer().intercept(witness));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();
@@ -243,7 +243,7 @@ async fn two_clients_that_resume_at_the_end_share_one_stream() {
     let mut one = sent.0.await.unwrap();
     let mut unused = calls.1.stream();
     let mut other = sent.1.await.unwrap();
-    assert!(unused.is_let_go().await);
+    assert!(unused.is_dropped().await);
     feed.events(1..3).await;
     let seen = one.events(2).await;
     assert_eq!(seen.0, numbers(1..3));
@@ -256,8 +256,8 @@ async fn two_clients_that_resume_at_the_end_share_one_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answer_that_is_no_event_stream_goes_to_the_client_and_the_stream_waits() {
-    let (front, mut origin) = staged(&continuing());
+async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{
     Note, data,
-    origin::{after, get, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, settle},
     staged, witness,
 };
 use http::StatusCode;
@@ -20,20 +20,20 @@ use tower_sse_proxy::{
 async fn upstream_continues_without_a_client_for_the_grace_period() {
     let (witness, mut notes) = witness();
     let replay = Replay::default().grace_period(Duration::from_secs(30));
-    let (front, mut origin) = staged(&with(replay).intercept(witness));
+    let (front, mut origin) = staged(&layer_with(replay).intercept(witness));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
     drop(client);
     tokio::time::advance(Duration::from_secs(29)).await;
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     assert_eq!(notes.ends().await, [Note::ClientGone]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn resuming_client_stops_the_grace_period() {
     let replay = Replay::default().grace_period(Duration::from_secs(30));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
@@ -46,7 +46,7 @@ async fn resuming_client_stops_the_grace_period() {
     assert_eq!(again.events(1).await.0, ["1"]);
     drop(again);
     tokio::time::advance(Duration::from_secs(29)).await;
-    assert!(!feed.is_let_go().await, "the grace period starts again");
+    assert!(!feed.is_dropped().await, "the time begins anew");
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,35 +55,35 @@ async fn stream_that_may_not_detach_ends_with_its_client() {
         assert_eq!(response.status, StatusCode::OK);
         request.headers.contains_key("x-paid")
     });
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
     let (paid, mut paid_feed) = front
         .open(&mut origin, get("/").header("x-paid", "1"))
         .await;
     drop((client, paid));
     settle().await;
-    assert!(feed.is_let_go().await);
-    assert!(!paid_feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
+    assert!(!paid_feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn upstream_is_dropped_above_max_detached_bytes() {
     let replay = Replay::default().max_detached_bytes(1000);
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;
     drop(client);
     for _ in 0..4 {
         feed.send(format!("data: {}\n\n", "x".repeat(200))).await;
-        assert!(!feed.is_let_go().await);
+        assert!(!feed.is_dropped().await);
     }
     feed.send(format!("data: {}\n\n", "x".repeat(200))).await;
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stream_is_cut_at_max_age() {
     let replay = Replay::default().max_age(Duration::from_secs(100));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: a\n\n").await;
     let (_, id) = client.events(1).await;
@@ -99,9 +99,9 @@ async fn stream_is_cut_at_max_age() {
 #[tokio::test(start_paused = true)]
 async fn dropped_task_cuts_its_clients() {
     let tasks = Arc::new(Mutex::new(Vec::new()));
-    let spawned = Arc::clone(&tasks);
-    let replay = Replay::default().executor(move |task| spawned.lock().unwrap().push(task));
-    let (front, mut origin) = staged(&with(replay));
+    let kept = Arc::clone(&tasks);
+    let replay = Replay::default().executor(move |task| kept.lock().unwrap().push(task));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (client, _feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(tasks.lock().unwrap().drain(..).count(), 1);
     assert_eq!(
@@ -116,7 +116,7 @@ async fn durations_beyond_the_clock_are_no_limits() {
         .grace_period(Duration::MAX)
         .max_age(Duration::MAX)
         .retention(Retention::default().age(Duration::MAX));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -146,7 +146,7 @@ async fn task_ends_with_its_stream_and_log() {
             drop(running);
         });
     });
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let tasks = || Arc::strong_count(&running) - 2;
     for end in [
         "done",

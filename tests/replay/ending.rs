@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, continuing, get, kept, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use http::Request;
@@ -23,7 +23,7 @@ async fn comments_after_the_last_event_do_not_cause_endless_resumes() {
         (done, "", true),
         (done, "data: half", true),
     ] {
-        let (front, mut origin) = staged(&continuing());
+        let (front, mut origin) = staged(&continuing_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(last).await;
         feed.send(format!(": bye\nretry: 10\n{rest}")).await;
@@ -53,9 +53,9 @@ async fn comments_after_the_last_event_do_not_cause_endless_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_stream_is_cut_for_all_clients_and_continues_only_with_ids() {
-    for (ids, continues) in [(true, true), (false, false)] {
-        let (front, mut origin) = staged(&kept());
+async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can() {
+    for (ids, goes_on) in [(true, true), (false, false)] {
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         if ids {
             feed.events(0..2).await;
@@ -90,7 +90,7 @@ async fn stream_with_terminal_event_is_complete_when_its_upstream_is_dropped() {
         let replay = Replay::default()
             .detach_when(move |_, _| detach)
             .max_detached_bytes(bytes);
-        let (front, mut origin) = staged(&with(replay));
+        let (front, mut origin) = staged(&layer_with(replay));
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send("data: 0\n\ndata: [DONE]\n\n").await;
         let (_, id) = client.events(1).await;
@@ -103,7 +103,7 @@ async fn stream_with_terminal_event_is_complete_when_its_upstream_is_dropped() {
         } else {
             tokio::time::advance(Duration::from_secs(61)).await;
         }
-        assert!(feed.is_let_go().await);
+        assert!(feed.is_dropped().await);
         let post = |id: &str| Request::post("/").header("last-event-id", id);
         let (text, cut) = front.send(post(&id)).await.rest().await;
         assert_eq!((&*data(&text)[0], cut), ("[DONE]", None));
@@ -118,15 +118,15 @@ async fn stream_with_terminal_event_is_complete_when_its_upstream_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_can_be_closed_by_its_id() {
-    let layer = kept();
+async fn a_stream_can_be_ended_by_its_token() {
+    let layer = recording_layer();
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let stream = id.parse::<EventId>().unwrap().stream;
-    assert!(layer.abort(stream));
-    assert!(feed.is_let_go().await);
+    let token = id.parse::<EventId>().unwrap().stream;
+    assert!(layer.abort(token));
+    assert!(feed.is_dropped().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_eq!(front.send(after(&id)).await.status, 204);
     assert!(!layer.abort(stream));
@@ -136,7 +136,7 @@ async fn stream_can_be_closed_by_its_id() {
 async fn complete_when_sets_the_terminal_event() {
     let replay = Replay::default().continue_after_end(true);
     let replay = replay.complete_when(|event| event.event_type() == "bye");
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     for (last, status) in [("event: bye\n", 204), ("", 200)] {
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.send(format!("{last}id: up-0\ndata: 0\n\n")).await;
@@ -157,7 +157,7 @@ async fn complete_when_sets_the_terminal_event() {
 #[tokio::test(start_paused = true)]
 async fn unfinished_event_does_not_complete_a_stream_that_can_continue() {
     let replay = Replay::default().complete_when(|event| event.data().starts_with("bye"));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.send("id: up-1\ndata: bye, and than").await;
@@ -170,8 +170,8 @@ async fn unfinished_event_does_not_complete_a_stream_that_can_continue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_ended_by_an_interceptor_is_complete_for_resuming_clients() {
-    let layer = kept().intercept(|event: Event| match &*event.data() {
+async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
+    let layer = recording_layer().intercept(|event: Event| match &*event.data() {
         "1" => Verdict::End(vec![event.into()]),
         _ => event.into(),
     });
@@ -190,8 +190,8 @@ async fn stream_ended_by_an_interceptor_is_complete_for_resuming_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_connection_after_the_terminal_event_is_a_complete_stream() {
-    let (front, mut origin) = staged(&kept());
+async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.send("data: [DONE]\n\n").await;

@@ -2,15 +2,15 @@
 
 use crate::support::{
     data, field,
-    origin::{after, get, kept, settle, with},
+    origin::{after, get, layer_with, recording_layer, settle},
     staged,
 };
 use http::{Method, Request};
 use tower_sse_proxy::replay::{Replay, Retention};
 
 #[tokio::test(start_paused = true)]
-async fn every_event_has_an_id_of_the_layer_and_none_of_the_upstream() {
-    let (front, mut origin) = staged(&kept());
+async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: mine\r\ndata: a\r\n\r\n: c\n").await;
     feed.send("event: e\ndata: b\nid: 1\nid: 2\n\n").await;
@@ -34,7 +34,7 @@ async fn reject_foreign_ids_forwards_no_other_id() {
     let replay = Replay::default()
         .reject_foreign_ids(true)
         .query_param("last");
-    let (front, mut origin) = staged(&with(replay.clone()));
+    let (front, mut origin) = staged(&layer_with(replay.clone()));
     let id = "0123456789abcdef0123456789abcdef.0.7";
     let mangled = [
         "up-7",
@@ -57,11 +57,11 @@ async fn reject_foreign_ids_forwards_no_other_id() {
     assert!(answer.rest().await.0.contains("unknown"));
     let two = after("7").header("last-event-id", "8");
     assert!(front.send(two).await.rest().await.0.contains("unknown"));
-    let verbatim = with(replay.clone().preserve_upstream_ids(true)).owner(|_| Some("me"));
-    let (known, mut other_origin) = staged(&verbatim);
-    let answer = known.send(after("up-7")).await;
-    assert!(answer.rest().await.0.contains("unknown"));
-    assert!(origin.is_idle().await && other_origin.is_idle().await);
+    let verbatim = layer_with(replay.clone().preserve_upstream_ids(true)).owner(|_| Some("me"));
+    let (known, mut asked) = staged(&verbatim);
+    let told = known.send(after("up-7")).await;
+    assert!(told.rest().await.0.contains("unknown"));
+    assert!(origin.is_idle().await && asked.is_idle().await);
 
     for without_id in [get("/"), after(""), get("/?last="), get("/?other=7")] {
         let (client, _feed) = front.open(&mut origin, without_id).await;
@@ -72,7 +72,7 @@ async fn reject_foreign_ids_forwards_no_other_id() {
 #[tokio::test(start_paused = true)]
 async fn id_of_the_layer_never_goes_upstream() {
     let replay = Replay::default().query_param("lastEventId");
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let id = "0123456789abcdef0123456789abcdef.0.7";
     let send = |method, header: Option<&str>, query: &str| {
         let mut request = Request::builder().method(method).uri(format!("/?{query}"));
@@ -122,8 +122,8 @@ async fn id_of_the_layer_never_goes_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn upstream_ids_can_be_preserved() {
-    let layer = with(
+async fn an_upstreams_own_ids_can_be_kept() {
+    let layer = layer_with(
         Replay::default()
             .preserve_upstream_ids(true)
             .query_param("last"),
@@ -184,7 +184,7 @@ async fn upstream_ids_can_be_preserved() {
 async fn upstream_id_is_found_only_among_retained_events() {
     let replay = Replay::default().preserve_upstream_ids(true);
     let replay = replay.retention(Retention::default().events(3));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let mine = |id: &str| {
         let request = get("/").header("authorization", "mine");
         request.header("last-event-id", id)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Client, Feed, Front, Origin, data, field,
-    origin::{get, kept, settle, with},
+    origin::{get, layer_with, recording_layer, settle},
     staged,
 };
 use tower_sse_proxy::{
@@ -48,9 +48,9 @@ async fn resumes_without_gap(front: &Front, owner: &str, id: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn owner_that_fills_the_logs_evicts_only_its_own_events() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
-    let (first, client, _feed) = open_and_read(&front, &mut origin, "victim", 20).await;
+async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
+    let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
     drop(client);
     let mut flood = Vec::new();
     for _ in 0..50 {
@@ -73,9 +73,9 @@ async fn owner_that_fills_the_logs_evicts_only_its_own_events() {
 #[tokio::test(start_paused = true)]
 async fn log_of_a_connected_client_is_not_evicted_for_a_new_stream() {
     for newcomer in ["victim", "flood"] {
-        let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
-        let (first, mut client, mut feed) = open_and_read(&front, &mut origin, "victim", 20).await;
-        // Sent by the upstream, but not read by the client.
+        let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
+        let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
+        // Sent, and not read yet.
         for _ in 0..5 {
             send(&mut feed, KB).await;
         }
@@ -94,8 +94,8 @@ async fn log_of_a_connected_client_is_not_evicted_for_a_new_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connected_clients_that_do_not_read_stop_their_upstreams_and_lose_nothing() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(50 * KB));
+async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(50 * KB));
     let mut streams = Vec::new();
     for _ in 0..40 {
         let (client, mut feed) = front.open(&mut origin, by("one")).await;
@@ -116,8 +116,8 @@ async fn connected_clients_that_do_not_read_stop_their_upstreams_and_lose_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn owner_with_connected_clients_leaves_other_owners_their_share() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(100 * KB));
+async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
     let mut flood = Vec::new();
     for _ in 0..50 {
         flood.push(open_and_read(&front, &mut origin, "flood", 10).await);
@@ -127,8 +127,8 @@ async fn owner_with_connected_clients_leaves_other_owners_their_share() {
     assert!(resumes_without_gap(&front, "late", &first).await);
 }
 
-fn with_long_grace_period() -> SseProxyLayer {
-    with(Replay::default().grace_period(Duration::from_secs(3600)))
+fn lingering() -> SseProxyLayer {
+    layer_with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,10 +145,10 @@ async fn oldest_detached_stream_of_the_owner_ends_above_the_limit() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, true, true, false, false, false]);
-    assert!(!connected_feed.is_let_go().await);
+    assert!(!connected_feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,9 +171,9 @@ async fn stream_resumed_and_detached_again_is_the_newest() {
     let (client, _feed) = front.open(&mut origin, by("one")).await;
     drop(client);
     settle().await;
-    assert!(!streams[0].1.is_let_go().await);
-    assert!(streams[1].1.is_let_go().await);
-    // Its log can still be resumed.
+    assert!(!streams[0].1.is_dropped().await);
+    assert!(streams[1].1.is_dropped().await);
+    // What it had sent can still be resumed.
     let resumed = front
         .send(by("one").header("last-event-id", &streams[0].0))
         .await;
@@ -214,7 +214,7 @@ async fn full_layer_ends_the_detached_stream_of_the_newest_client() {
     }
     let mut ended = Vec::new();
     for feed in &mut feeds {
-        ended.push(feed.is_let_go().await);
+        ended.push(feed.is_dropped().await);
     }
     assert_eq!(ended, [false, false, false, true, false, true]);
 }
@@ -233,7 +233,7 @@ async fn ended_streams_do_not_count_as_detached() {
         client.rest().await;
         settle().await;
     }
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,8 +243,8 @@ async fn max_age_of_a_stream_is_not_extended_by_resumes() {
         .retention(bounds)
         .grace_period(Duration::from_secs(90))
         .max_age(Duration::from_secs(3600));
-    for resume_each_minute in [true, false] {
-        let (front, mut origin) = staged(&with(replay.clone()));
+    for by_the_minute in [true, false] {
+        let (front, mut origin) = staged(&layer_with(replay.clone()));
         let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
         feed.events(0..1).await;
         let mut id = client.events(1).await.1;
@@ -263,12 +263,9 @@ async fn max_age_of_a_stream_is_not_extended_by_resumes() {
             assert_eq!(seen, [minute.to_string()]);
             (id, client) = (last, Some(resumed));
         }
-        assert!(!feed.is_let_go().await);
+        assert!(!feed.is_dropped().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(
-            feed.is_let_go().await,
-            "resume each minute: {resume_each_minute}"
-        );
+        assert!(feed.is_dropped().await, "by the minute: {by_the_minute}");
         let (rest, _) = client.unwrap().rest().await;
         assert_eq!(data(&rest), [""; 0]);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data, field,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 use http::{Request, StatusCode};
@@ -22,7 +22,7 @@ fn bounded(bounds: Retention) -> Replay {
 #[tokio::test(start_paused = true)]
 async fn gap_event_precedes_the_retained_events() {
     let replay = Replay::default().retention(Retention::default().events(3));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
@@ -42,8 +42,8 @@ async fn gap_event_precedes_the_retained_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_id_gets_a_gap_event_that_resets_it_and_never_goes_upstream() {
-    let (front, mut origin) = staged(&kept());
+async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
+    let (front, mut origin) = staged(&recording_layer());
     let unknown = "0123456789abcdef0123456789abcdef.0.7";
     let answer = front.send(after(unknown)).await;
     assert_eq!(
@@ -78,8 +78,8 @@ async fn unknown_id_gets_a_gap_event_that_resets_it_and_never_goes_upstream() {
 async fn on_gap_can_set_a_status() {
     let status = StatusCode::BAD_REQUEST;
     let replay = Replay::default().on_gap(Gap::Status(status));
-    let (front, _origin) = staged(&with(replay));
-    let answer = front
+    let (front, _origin) = staged(&layer_with(replay));
+    let told = front
         .send(after("0123456789abcdef0123456789abcdef.0.7"))
         .await;
     assert_eq!(answer.status, 400);
@@ -87,8 +87,8 @@ async fn on_gap_can_set_a_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_event_in_the_query_gets_one_gap_event_and_then_a_new_stream() {
-    let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
+async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
+    let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let (answer, ended) = front.send(get(address)).await.rest().await;
     assert!(answer.starts_with("event: gap\n"));
@@ -120,8 +120,8 @@ async fn lost_event_in_the_query_gets_one_gap_event_and_then_a_new_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_at_the_end_of_an_evicted_log_gets_one_gap_event() {
-    let (front, mut origin) = staged(&with(bounded(Retention::default().bytes(1000))));
+async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
+    let (front, mut origin) = staged(&layer_with(bounded(Retention::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -152,7 +152,7 @@ async fn client_that_fell_below_the_gap_does_not_get_204() {
         tokio::time::advance(Duration::from_secs(seconds)).await;
         settle().await;
     };
-    let layer = with(bounded(Retention::default().age(Duration::from_secs(2))))
+    let layer = layer_with(bounded(Retention::default().age(Duration::from_secs(2))))
         .intercept(|_: &StreamHead<'_>| Some(HoldForAWhile::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -188,7 +188,7 @@ async fn evicted_event_of_the_successor_yields_a_gap_event() {
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1))
         .retention(bounds);
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

@@ -1,8 +1,8 @@
 //! The response head of a replayed or joined stream.
 
 use crate::support::{
-    Call, Client, Fed, Origin, event_stream,
-    origin::{after, get, settle, with},
+    Call, Client, FedBody, Origin, event_stream,
+    origin::{get, layer_with, settle},
     staged,
 };
 use http::{HeaderMap, HeaderName, header};
@@ -31,7 +31,7 @@ const FOR_FIRST_CLIENT_ONLY: [(&str, &str); 14] = [
 ];
 
 fn answer(call: Call) {
-    let (feed, body) = Fed::new(256);
+    let (feed, body) = FedBody::new(256);
     let mut response = event_stream(body);
     for (name, value) in FOR_FIRST_CLIENT_ONLY {
         response.headers_mut().append(name, value.parse().unwrap());
@@ -78,8 +78,8 @@ async fn open(front: &crate::support::Front, origin: &mut Origin) -> (Client, St
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_opens_a_stream_gets_all_upstream_headers() {
-    for layer in [with(Replay::default()), with(sharing())] {
+async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
+    for layer in [layer_with(Replay::default()), layer_with(sharing())] {
         let (front, mut origin) = staged(&layer);
         let (client, _) = open(&front, &mut origin).await;
         for (name, value) in FOR_FIRST_CLIENT_ONLY {
@@ -89,8 +89,8 @@ async fn client_that_opens_a_stream_gets_all_upstream_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resumed_stream_has_only_the_allowed_headers() {
-    let (front, mut origin) = staged(&with(Replay::default()));
+async fn a_resumed_stream_has_the_allowed_headers_and_no_other() {
+    let (front, mut origin) = staged(&layer_with(Replay::default()));
     let (_client, id) = open(&front, &mut origin).await;
     settle().await;
     let mut resumed = front.send(get("/a").header("last-event-id", id)).await;
@@ -109,9 +109,9 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn joined_stream_has_only_the_allowed_headers() {
-    let (front, mut origin) = staged(&with(sharing()));
-    // The second client waits for the response head, the third joins later.
+async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
+    let (front, mut origin) = staged(&layer_with(sharing()));
+    // One waits for the head together with the first, the other comes later.
     let (first, second, ()) = tokio::join!(
         biased;
         front.send(get("/a")),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Client, Fed, Front, Origin, event_stream,
-    origin::{get, settle, with},
+    Client, FedBody, Front, Origin, event_stream,
+    origin::{get, layer_with, settle},
     staged,
 };
 use allocation_counter::measure;
@@ -18,14 +18,14 @@ type Feed = Sender<Bytes, BoxError>;
 
 /// A layer whose streams do not end by their grace period during a test.
 fn layer() -> SseProxyLayer {
-    with(Replay::default().grace_period(Duration::from_secs(3600)))
+    layer_with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
 /// Opens a stream whose response head was read into a buffer of 8 KiB, as hyper does it.
 async fn open(front: &Front, origin: &mut Origin) -> (Client, Feed) {
     let answered = async {
         let call = origin.next().await;
-        let (feed, body) = Fed::new(16);
+        let (feed, body) = FedBody::new(16);
         let mut response = event_stream(body);
         let read = Bytes::from(vec![b'v'; 8 << 10]);
         for name in ["x-request-id", "server", "vary"] {

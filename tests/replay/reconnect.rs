@@ -182,9 +182,9 @@ async fn resume_with_get_continues_the_stream_of_a_post() {
 /// Answers each request with this status until there are no more. Returns the times of the requests.
 async fn failing(origin: &mut Origin, status: StatusCode) -> Vec<Duration> {
     let begun = Instant::now();
-    let mut times = Vec::new();
-    while let Some(call) = origin.maybe().await {
-        times.push(begun.elapsed());
+    let mut asked = Vec::new();
+    while let Some(call) = origin.next_within_hours().await {
+        asked.push(begun.elapsed());
         call.status(status);
     }
     times
@@ -287,7 +287,7 @@ async fn event_resets_the_number_of_attempts_and_a_head_does_not() {
     let upstream = async {
         let mut attempts = Vec::new();
         for round in 1.. {
-            let Some(call) = origin.maybe().await else {
+            let Some(call) = origin.next_within_hours().await else {
                 break;
             };
             attempts.push(call.request.extensions().get::<Attempt>().unwrap().0);

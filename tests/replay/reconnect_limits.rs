@@ -14,7 +14,7 @@ use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{ErrorKind, SseProxyLayer, reconnect::Backoff, replay::Replay};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Fed, Origin, event_stream, origin::get, staged};
+use crate::support::{FedBody, Origin, event_stream, origin::get, staged};
 
 const FLOOR: Duration = Duration::from_millis(100);
 
@@ -23,7 +23,7 @@ async fn breaking(origin: &mut Origin, blocks: impl Fn(u32) -> String) -> Vec<Du
     let begun = Instant::now();
     let mut times = Vec::new();
     for round in 0.. {
-        let Some(call) = origin.maybe().await else {
+        let Some(call) = origin.next_within_hours().await else {
             break;
         };
         times.push(begun.elapsed());
@@ -55,10 +55,10 @@ async fn attempts_are_100_ms_apart_with_any_retry_field() {
                 }
                 let (front, mut origin) = staged(&layer.reconnect(backoff));
                 let blocks = |round| format!("{retry}id: {round}\ndata: {round}\n\n");
-                let read = async { front.send(get("/")).await.rest_after_all().await };
-                let (_, times) = tokio::join!(read, breaking(&mut origin, blocks));
-                assert_eq!(times.len(), 51);
-                assert!(shortest(&times) >= FLOOR, "{retry:?} {backoff:?}");
+                let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
+                let (_, asked) = tokio::join!(read, breaking(&mut origin, blocks));
+                assert_eq!(asked.len(), 51);
+                assert!(shortest(&asked) >= FLOOR, "{retry:?} {backoff:?}");
             }
         }
     }
@@ -73,19 +73,19 @@ async fn failed_attempts_are_100_ms_apart_and_their_delays_grow() {
         let mut feed = origin.next().await.stream();
         feed.send("retry: 0\nid: 1\ndata: 1\n\n").await;
         feed.cut();
-        let mut times = vec![begun.elapsed()];
-        while let Some(call) = origin.maybe().await {
-            times.push(begun.elapsed());
+        let mut asked = vec![begun.elapsed()];
+        while let Some(call) = origin.next_within_hours().await {
+            asked.push(begun.elapsed());
             call.status(StatusCode::BAD_GATEWAY);
         }
         times
     };
-    let read = async { front.send(get("/")).await.rest_after_all().await };
-    let ((_, cut), times) = tokio::join!(read, upstream);
-    assert_eq!((cut, times.len()), (Some(ErrorKind::Upstream), 11));
-    assert!(shortest(&times) >= FLOOR, "{times:?}");
-    // The maximum delay grows, although `retry` is 0.
-    assert!(times[10] > 15 * FLOOR, "{times:?}");
+    let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
+    let ((_, cut), asked) = tokio::join!(read, upstream);
+    assert_eq!((cut, asked.len()), (Some(ErrorKind::Upstream), 11));
+    assert!(shortest(&asked) >= FLOOR, "{asked:?}");
+    // The window in which the layer waits grows, although `retry` is 0.
+    assert!(asked[10] > 15 * FLOOR, "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,9 +102,9 @@ async fn max_total_attempts_limits_attempts_that_bring_events() {
             }
             let (front, mut origin) = staged(&layer.reconnect(backoff));
             let blocks = |round| format!("id: {round}\ndata: {round}\n\n");
-            let read = async { front.send(get("/")).await.rest_after_all().await };
-            let ((text, cut), times) = tokio::join!(read, breaking(&mut origin, blocks));
-            assert_eq!(times.len(), attempts + 1);
+            let read = async { front.send(get("/")).await.rest_on_paused_clock().await };
+            let ((text, cut), asked) = tokio::join!(read, breaking(&mut origin, blocks));
+            assert_eq!(asked.len(), attempts + 1);
             assert_eq!(crate::support::data(&text).len(), attempts + 1);
             assert_eq!(cut, Some(ErrorKind::Upstream));
         }
@@ -160,7 +160,7 @@ async fn failures_are_logged_with_their_cause_and_without_data_of_requests() {
         *calls += 1;
         let answer = match *calls {
             1 => {
-                let (mut feed, body) = Fed::new(4);
+                let (mut feed, body) = FedBody::new(4);
                 let event = Bytes::from("id: id-canary\ndata: data-canary\n\n");
                 feed.try_send(http_body::Frame::data(event)).unwrap();
                 tokio::spawn(async {
@@ -171,11 +171,11 @@ async fn failures_are_logged_with_their_cause_and_without_data_of_requests() {
             }
             2 => Err(ConnectError(io::ErrorKind::ConnectionRefused.into())),
             3 => {
-                let mut response = Response::new(Fed::new(1).1);
+                let mut response = Response::new(FedBody::new(1).1);
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 Ok(response)
             }
-            _ => Ok(Response::new(Fed::new(1).1)),
+            _ => Ok(Response::new(FedBody::new(1).1)),
         };
         async { answer }
     });

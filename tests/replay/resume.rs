@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::support::{
-    Fed, Note, data, field,
-    origin::{after, get, kept, numbers, settle, with},
+    FedBody, Note, data, field,
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged, witness,
 };
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -15,8 +15,8 @@ use tower::{BoxError, service_fn};
 use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::SessionMapping};
 
 #[tokio::test(start_paused = true)]
-async fn resuming_client_gets_missed_events_and_then_live_events() {
-    let (front, mut origin) = staged(&kept());
+async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..5).await;
     let (seen, id) = client.events(3).await;
@@ -34,10 +34,12 @@ async fn resuming_client_gets_missed_events_and_then_live_events() {
 #[tokio::test(start_paused = true)]
 async fn interceptors_see_each_event_once_with_several_resumes() {
     let (witness, mut notes) = witness();
-    let layer = kept().intercept(witness).intercept(|event: Event| {
-        let public = !event.data().contains("secret");
-        public.then_some(event)
-    });
+    let layer = recording_layer()
+        .intercept(witness)
+        .intercept(|event: Event| {
+            let keep = !event.data().contains("secret");
+            keep.then_some(event)
+        });
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: a\n\ndata: secret\n\ndata: b\n\n").await;
@@ -57,8 +59,8 @@ async fn interceptors_see_each_event_once_with_several_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_of_another_owner_session_or_target_is_unknown() {
-    let layer = kept().sessions(SessionMapping::header("x-session"));
+async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
+    let layer = recording_layer().sessions(SessionMapping::header("x-session"));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {
@@ -67,7 +69,7 @@ async fn id_of_another_owner_session_or_target_is_unknown() {
             .headers_mut()
             .insert("x-session", "up".parse().unwrap());
         let call = origin.next().await;
-        let (mut feed, body) = Fed::new(16);
+        let (mut feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         response
             .headers_mut()
@@ -139,7 +141,7 @@ async fn authorization_precedes_the_lookup_of_the_id() {
             }
         }
     }));
-    let layer = with(replay).owner(|_| Some("shared"));
+    let layer = layer_with(replay).owner(|_| Some("everybody"));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(
@@ -164,7 +166,7 @@ async fn id_in_the_query_resumes_and_is_removed_from_the_query() {
     let replay = Replay::default()
         .query_param("lastEventId")
         .continue_after_end(true);
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=1")).await;
     feed.events(0..3).await;
     let (_, id) = client.events(1).await;
@@ -207,7 +209,7 @@ async fn id_in_the_query_resumes_and_is_removed_from_the_query() {
 #[tokio::test(start_paused = true)]
 async fn complete_stream_is_replayed_without_a_request_to_the_upstream() {
     for (done, status) in [("data: [DONE]\n\n", 204)] {
-        let (front, mut origin) = staged(&kept());
+        let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
         feed.send("data: a\n\ndata: b\n\n").await;
         feed.send(done).await;
@@ -237,10 +239,10 @@ async fn complete_stream_is_replayed_without_a_request_to_the_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_responses_with_a_success_status_are_recorded() {
-    let (front, mut origin) = staged(&kept());
+async fn only_a_success_is_kept() {
+    let (front, mut origin) = staged(&recording_layer());
     let (client, mut feed) = tokio::join!(front.send(get("/")), async {
-        let (feed, body) = Fed::new(16);
+        let (feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         *response.status_mut() = StatusCode::IM_A_TEAPOT;
         origin.next().await.answer(response);
@@ -252,8 +254,8 @@ async fn only_responses_with_a_success_status_are_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unfinished_last_event_is_replayed_unchanged() {
-    let (front, mut origin) = staged(&kept());
+async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     feed.send("data: a\n\nid: up-1\ndata: [DO").await;
     let (_, id) = client.events(1).await;
@@ -275,7 +277,7 @@ async fn unfinished_last_event_is_replayed_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn priming_event_lets_clients_resume_from_the_start() {
     let replay = Replay::default().priming_event(Some(Duration::from_millis(700)));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     let priming = client.event().await;
     let id = field(&priming, "id").unwrap();
@@ -286,8 +288,8 @@ async fn priming_event_lets_clients_resume_from_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_last_event_id_headers_are_rejected() {
-    let (front, mut origin) = staged(&kept());
+async fn two_ids_are_too_many() {
+    let (front, mut origin) = staged(&recording_layer());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
     assert_eq!(front.send(two).await.status, 400);
     assert!(origin.is_idle().await);
@@ -313,8 +315,8 @@ async fn stream_is_unknown_in_another_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replay_from_the_middle_never_starts_with_a_byte_order_mark() {
-    let (front, mut origin) = staged(&kept());
+async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     let text = "\u{feff}data: 0\r\rdata: 1\r\n\r\n\u{feff}: text\n\n: c\ndata: [DONE]\n\n";
     for byte in text.as_bytes().chunks(1) {

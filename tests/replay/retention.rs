@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::support::{
-    Client, Fed, Origin, field,
-    origin::{after, get, kept, settle, with},
+    Client, FedBody, Origin, field,
+    origin::{after, get, layer_with, recording_layer, settle},
     staged,
 };
 use http::{HeaderName, Request, Response};
@@ -22,8 +22,8 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn max_replay_bytes_limits_all_streams_together() {
-    let layer = kept()
+async fn all_streams_together_keep_no_more_than_they_may() {
+    let layer = recording_layer()
         .max_replay_bytes(20_000)
         .max_replay_bytes_per_owner(20_000);
     let (front, mut origin) = staged(&layer);
@@ -59,7 +59,7 @@ async fn max_replay_bytes_limits_all_streams_together() {
 #[tokio::test(start_paused = true)]
 async fn stream_is_known_until_its_last_event_expires() {
     let replay = Replay::default().retention(Retention::default().age(Duration::from_secs(60)));
-    let (front, mut origin) = staged(&with(replay));
+    let (front, mut origin) = staged(&layer_with(replay));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
@@ -85,10 +85,10 @@ async fn stream_is_known_until_its_last_event_expires() {
 #[tokio::test(start_paused = true)]
 async fn end_of_a_session_ends_its_streams() {
     let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
-    let (front, mut origin) = staged(&kept().sessions(sessions));
+    let (front, mut origin) = staged(&recording_layer().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
-        let (feed, body) = Fed::new(16);
+        let (feed, body) = FedBody::new(16);
         let mut response = crate::support::event_stream(body);
         response
             .headers_mut()
@@ -101,7 +101,7 @@ async fn end_of_a_session_ends_its_streams() {
     client.events(1).await;
     let delete = Request::delete("/").header("x-session", session);
     let (answer, ()) = tokio::join!(front.send(delete), async {
-        let (_, body) = Fed::new(1);
+        let (_, body) = FedBody::new(1);
         origin.next().await.answer(Response::new(body));
     });
     assert_eq!(answer.status, 200);
@@ -112,7 +112,7 @@ async fn end_of_a_session_ends_its_streams() {
 #[tokio::test(start_paused = true)]
 async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
     let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
-    let layer = kept()
+    let layer = recording_layer()
         .sessions(sessions)
         .max_replay_bytes(90_000)
         .max_replay_bytes_per_owner(90_000);
@@ -120,7 +120,7 @@ async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
     let open_in_session = async |origin: &mut Origin| {
         let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
             let call = origin.next().await;
-            let (feed, body) = Fed::new(16);
+            let (feed, body) = FedBody::new(16);
             let mut response = crate::support::event_stream(body);
             response
                 .headers_mut()
@@ -141,7 +141,7 @@ async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
         settle().await;
         let delete = Request::delete("/").header("x-session", session);
         tokio::join!(front.send(delete), async {
-            let (_, body) = Fed::new(1);
+            let (_, body) = FedBody::new(1);
             origin.next().await.answer(Response::new(body));
         });
         settle().await;
@@ -156,7 +156,7 @@ async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
 #[tokio::test(start_paused = true)]
 async fn connected_streams_without_room_retain_no_read_events() {
     let (front, mut origin) = staged(
-        &kept()
+        &recording_layer()
             .max_replay_bytes(25_000)
             .max_replay_bytes_per_owner(25_000),
     );
@@ -186,7 +186,7 @@ async fn connected_streams_without_room_retain_no_read_events() {
 #[tokio::test(start_paused = true)]
 async fn many_small_ended_streams_stay_within_max_replay_bytes() {
     let (front, mut origin) = staged(
-        &kept()
+        &recording_layer()
             .max_replay_bytes(100_000)
             .max_replay_bytes_per_owner(100_000),
     );
@@ -210,8 +210,8 @@ async fn many_small_ended_streams_stay_within_max_replay_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_without_any_retained_event_is_unknown() {
-    let (front, mut origin) = staged(&kept().max_replay_bytes(10_000));
+async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
+    let (front, mut origin) = staged(&recording_layer().max_replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
     feed.end();
@@ -240,8 +240,8 @@ async fn task_of_an_empty_stream_is_idle_above_max_replay_bytes() {
             task.as_mut().poll(cx)
         }));
     });
-    let (front, mut origin) = staged(&with(replay).max_replay_bytes(0));
-    let (_idle, _silent) = front.open(&mut origin, get("/")).await;
+    let (front, mut origin) = staged(&layer_with(replay).max_replay_bytes(0));
+    let (_waits, _silent) = front.open(&mut origin, get("/")).await;
     let (_client, mut feed) = front.open(&mut origin, get("/")).await;
     // The unread event stays in the log, which exceeds the limit of 0 bytes.
     feed.events(0..1).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Fed, Front, Note, Origin, event_stream,
+    FedBody, Front, Note, Origin, event_stream,
     origin::{get, numbers, settle},
     staged, witness,
 };
@@ -117,11 +117,11 @@ async fn first_client_may_disconnect_after_the_response_head() {
     feed.events(0..1).await;
     assert_eq!(one.events(1).await.0, ["0"]);
     drop(one);
-    assert!(!feed.is_let_go().await);
+    assert!(!feed.is_dropped().await);
     feed.events(1..2).await;
     assert_eq!(two.events(2).await.0, ["0", "1"]);
     drop(two);
-    assert!(feed.is_let_go().await, "the last client has disconnected");
+    assert!(feed.is_dropped().await, "the last one has left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,8 +136,8 @@ async fn upstream_call_is_dropped_when_all_waiting_clients_disconnect() {
     assert!(origin.is_idle().await);
     one.abort();
     two.abort();
-    call.is_given_up().await;
-    // The next client causes a new call.
+    call.canceled().await;
+    // Who comes now asks anew.
     let (mut client, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..1).await;
     assert_eq!(client.events(1).await.0, ["0"]);
@@ -148,7 +148,7 @@ async fn response_without_an_event_stream_is_not_shared() {
     let (front, mut origin) = staged(&layer(sharing()));
     let (one, two, ()) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         for text in ["first", "second"] {
-            let (mut feed, body) = Fed::new(1);
+            let (mut feed, body) = FedBody::new(1);
             let call = origin.next().await;
             feed.send_data(Bytes::from(text)).await.unwrap();
             call.answer(Response::new(body));
@@ -211,7 +211,7 @@ async fn requests_of_different_sessions_are_not_shared() {
     let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         let mut feeds = Vec::new();
         for session in ["up-1", "up-2"] {
-            let (feed, body) = Fed::new(1);
+            let (feed, body) = FedBody::new(1);
             let mut response = event_stream(body);
             response
                 .headers_mut()
@@ -299,7 +299,7 @@ async fn leading_client_of_a_resume_may_disconnect() {
     let second = resume();
     assert!(origin.is_idle().await);
     first.abort();
-    call.is_given_up().await;
+    call.canceled().await;
     let mut feed = origin.next().await.stream();
     feed.events(1..2).await;
     assert_eq!(second.await.unwrap().events(1).await.0, ["1"]);
@@ -351,8 +351,8 @@ async fn clients_that_resume_a_dropped_shared_stream_share_its_successor() {
     let (_, id) = one.events(1).await;
     two.events(1).await;
     drop((one, two));
-    assert!(feed.is_let_go().await);
-    let resume = || get("/a").header("last-event-id", &id);
+    assert!(feed.is_dropped().await);
+    let back = || get("/a").header("last-event-id", &id);
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(resume()), front.send(resume()), async {
             let call = origin.next().await;

@@ -10,7 +10,7 @@ use tower_sse_proxy::{
 
 use crate::support::{
     Feed, Front, Origin, data,
-    origin::{after, get, kept, numbers, settle, with},
+    origin::{after, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
 
@@ -61,10 +61,10 @@ fn resume(method: Method, id: &str) -> http::request::Builder {
 #[tokio::test(start_paused = true)]
 async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-        for ending in ENDINGS {
-            let (front, mut origin) = staged(&kept());
-            let request = Request::builder().method(method.clone());
-            let [first, last] = ended_stream(&front, &mut origin, request, ending).await;
+        for how in OVER {
+            let (front, mut origin) = staged(&recording_layer());
+            let begun = Request::builder().method(method.clone());
+            let [first, last] = over(&front, &mut origin, begun, how).await;
             let (text, cut) = front
                 .send(resume(method.clone(), &first))
                 .await
@@ -88,11 +88,11 @@ async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_opened_with_get_is_resumed_upstream_only_by_get() {
-    for ending in ENDINGS {
-        let (front, mut origin) = staged(&kept());
-        let [_, last] = ended_stream(&front, &mut origin, get("/"), ending).await;
-        let status = if ending == Ending::Clean { 200 } else { 410 };
+async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
+    for how in OVER {
+        let (front, mut origin) = staged(&recording_layer());
+        let [_, last] = over(&front, &mut origin, get("/"), how).await;
+        let status = if how == Over::Clean { 200 } else { 410 };
         for method in [Method::POST, Method::PUT] {
             let answer = front.send(resume(method, &last)).await;
             assert_eq!(answer.status, status, "{ending:?}");
@@ -103,8 +103,8 @@ async fn stream_opened_with_get_is_resumed_upstream_only_by_get() {
 
 #[tokio::test(start_paused = true)]
 async fn get_that_resumes_a_broken_post_is_not_forwarded() {
-    let (front, mut origin) = staged(&kept());
-    let [first, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
+    let (front, mut origin) = staged(&recording_layer());
+    let [first, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
     let (text, cut) = front.send(after(&first)).await.rest().await;
     assert_eq!(
         (data(&text), cut),
@@ -120,8 +120,8 @@ async fn resume_with_get_lets_a_get_resume_a_broken_post_upstream() {
     let rules = Reconnect::default()
         .backoff(Backoff::default().max_attempts(0))
         .resume_with_get(|request| request.method == Method::POST);
-    let (front, mut origin) = staged(&kept().reconnect(rules));
-    let [_, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
+    let (front, mut origin) = staged(&recording_layer().reconnect(rules));
+    let [_, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
     assert_eq!(front.send(resume(Method::POST, &last)).await.status, 410);
     assert!(origin.is_idle().await);
     let (again, ()) = tokio::join!(front.send(after(&last)), async {
@@ -144,7 +144,7 @@ async fn unknown_id_is_rejected_unless_the_method_is_get() {
         verbatim,
         Replay::default().reject_foreign_ids(true),
     ] {
-        let (front, mut origin) = staged(&with(replay));
+        let (front, mut origin) = staged(&layer_with(replay));
         for method in [
             Method::POST,
             Method::PUT,
@@ -162,8 +162,8 @@ async fn unknown_id_is_rejected_unless_the_method_is_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn post_with_an_upstream_id_is_never_forwarded() {
-    let layer = with(
+async fn evicted_id_of_the_upstreams_is_not_posted_again() {
+    let layer = layer_with(
         Replay::default()
             .preserve_upstream_ids(true)
             .on_gap(Gap::Event),
@@ -194,7 +194,7 @@ async fn post_with_an_upstream_id_is_never_forwarded() {
 
 #[tokio::test(start_paused = true)]
 async fn head_that_resumes_gets_the_head_of_the_recorded_stream() {
-    let (front, mut origin) = staged(&kept());
+    let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
@@ -207,7 +207,7 @@ async fn head_that_resumes_gets_the_head_of_the_recorded_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn preflight_of_a_resume_is_forwarded_without_the_id() {
-    let (front, mut origin) = staged(&with(Replay::default().query_param("last")));
+    let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let uri = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let request = get(uri).method(Method::OPTIONS);
     let (answer, ()) = tokio::join!(front.send(request), async {

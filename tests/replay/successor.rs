@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     data,
-    origin::{after, continuing, get, numbers, settle, with},
+    origin::{after, continuing_layer, get, layer_with, numbers, settle},
     staged,
 };
 use http::StatusCode;
@@ -15,9 +15,10 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn held_events_are_sent_if_the_stream_ends_during_a_resume_upstream() {
-    let max_age = Duration::from_secs(10);
-    let layer = with(Replay::default().continue_after_end(true).max_age(max_age))
+async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
+{
+    let lifetime = Duration::from_secs(10);
+    let layer = layer_with(Replay::default().continue_after_end(true).max_age(lifetime))
         .intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -33,7 +34,7 @@ async fn held_events_are_sent_if_the_stream_ends_during_a_resume_upstream() {
         settle().await;
         call.stream()
     });
-    assert!(feed.is_let_go().await);
+    assert!(feed.is_dropped().await);
     let (text, _) = again.rest().await;
     assert_eq!(data(&text), ["2"]);
 }
@@ -55,7 +56,7 @@ impl Interceptor for HoldLast {
 #[tokio::test(start_paused = true)]
 async fn held_events_are_sent_when_the_upstream_answers_204() {
     for breaks in [false, true] {
-        let layer = continuing().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
+        let layer = continuing_layer().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         feed.events(0..3).await;
@@ -84,8 +85,8 @@ async fn held_events_are_sent_when_the_upstream_answers_204() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_the_upstream_repeats_are_dropped_in_the_successor() {
-    let (front, mut origin) = staged(&with(
+async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
+    let (front, mut origin) = staged(&layer_with(
         Replay::default()
             .continue_after_end(true)
             .grace_period(Duration::from_secs(1)),
@@ -114,7 +115,7 @@ async fn client_that_resumes_an_ended_stream_gets_its_successor() {
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(DropLast(None)));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -164,7 +165,7 @@ async fn client_that_resumes_while_the_stream_ends_waits_for_held_events() {
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = with(replay).intercept(|_: &StreamHead<'_>| Some(Slow::default()));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(Slow::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -183,8 +184,9 @@ async fn client_that_resumes_while_the_stream_ends_waits_for_held_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn second_resume_joins_the_stream_although_the_upstream_rejects_it() {
-    let (front, mut origin) = staged(&continuing());
+async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
+{
+    let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
     feed.end();

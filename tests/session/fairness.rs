@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::support::{Fed, event_stream};
+use crate::support::{FedBody, event_stream};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -111,7 +111,7 @@ fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> ResponseFuture {
     move |layer, request| {
         let number = std::sync::Arc::clone(&number);
         let service = service_fn(move |request: Request<()>| {
-            let (feed, body) = Fed::new(1);
+            let (feed, body) = FedBody::new(1);
             let mut response = if request.method() == http::Method::GET {
                 tokio::spawn(async move {
                     let mut feed = feed;
@@ -139,8 +139,8 @@ fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> ResponseFuture {
     }
 }
 
-type ResponseFuture =
-    futures_util::future::BoxFuture<'static, Result<Response<SseBody<Fed>>, Infallible>>;
+type Answered =
+    futures_util::future::BoxFuture<'static, Result<Response<SseBody<FedBody>>, Infallible>>;
 
 fn request(method: &str, session: Option<&str>) -> Request<()> {
     let mut request = Request::builder().method(method);
@@ -231,8 +231,9 @@ async fn session_of_a_stream_that_waits_for_its_head_is_not_evicted() {
     let send = server();
     let opened = send(&layer, request("POST", None)).await.unwrap();
     let session = session_of(&opened);
-    let never =
-        service_fn(|_: Request<()>| std::future::pending::<Result<Response<Fed>, Infallible>>());
+    let never = service_fn(|_: Request<()>| {
+        std::future::pending::<Result<Response<FedBody>, Infallible>>()
+    });
     let waiting = layer.layer(never).oneshot(request("GET", Some(&session)));
     let waiting = tokio::spawn(waiting);
     tokio::task::yield_now().await;

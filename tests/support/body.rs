@@ -1,4 +1,4 @@
-//! A body that follows a script, and does not forgive a caller who breaks the contract.
+//! A body that follows a script. It panics if the caller breaks the contract of `http_body::Body`.
 
 use std::{
     collections::VecDeque,
@@ -15,14 +15,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// What a body does when it is polled.
+/// The result of one poll of a [`Script`].
 #[derive(Clone, Debug)]
 pub enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
-    /// Nothing for now, but wake at once.
+    /// Returns `Pending` once and wakes the task immediately.
     Later,
-    /// Nothing, and no wake either.
+    /// Returns `Pending` on every poll and never wakes the task.
     Never,
     Error,
 }
@@ -39,7 +39,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Takes its steps and then ends. Panics if it is polled after its end or its error.
+/// A body that yields its steps in order and then ends. Panics if it is polled after its end or after an error.
 #[derive(Debug)]
 pub struct Script {
     steps: VecDeque<Step>,
@@ -47,7 +47,7 @@ pub struct Script {
     taken: Taken,
 }
 
-/// Tells how far a script has come, also when it is gone.
+/// Reports the progress of a [`Script`], also after the script has been dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     frames: Arc<AtomicUsize>,
@@ -73,7 +73,7 @@ impl Script {
         }
     }
 
-    /// One frame for each of these.
+    /// A script with one data frame for each item.
     pub fn of<T: Into<Bytes>>(frames: impl IntoIterator<Item = T>) -> Self {
         Self::new(frames.into_iter().map(|frame| Step::Data(frame.into())))
     }
@@ -96,7 +96,7 @@ impl Body for Script {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        assert!(!self.over, "polled after its end");
+        assert!(!self.over, "body polled after its end");
         let frame = match self.steps.pop_front() {
             Some(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Some(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),

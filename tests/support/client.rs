@@ -1,4 +1,4 @@
-//! Clients that show how a body ended: as it should, or cut.
+//! HTTP clients that report how a response body ended: cleanly or cut.
 
 use std::{error::Error, net::SocketAddr, time::Duration};
 
@@ -23,11 +23,11 @@ pub enum Protocol {
 
 pub const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
-/// An answer, of which only the head has been read.
+/// A response whose head has been read. The body is read on demand.
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// Read, but not asked for.
+    /// Bytes that have been read but not yet returned.
     ahead: Bytes,
     body: AnswerBody,
 }
@@ -37,17 +37,17 @@ enum AnswerBody {
     Chunks(Wire),
     Length(Wire, usize),
     UntilClose(Wire),
-    /// With what keeps the connection open.
+    /// The sender and the link keep the connection open.
     Http2(Incoming, http2::SendRequest<Full<Bytes>>, Link),
 }
 
-/// What is left of a connection that somebody else reads.
+/// A second handle of an HTTP/2 connection that a task drives. It can reset the connection.
 struct Link {
     socket: socket2::Socket,
     task: AbortHandle,
 }
 
-/// What comes next in a body.
+/// The result of one read from a body.
 #[derive(Debug, PartialEq)]
 pub enum Read {
     Data(Bytes),
@@ -56,7 +56,7 @@ pub enum Read {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// HTTP/1.1: the final chunk. HTTP/2: END_STREAM. With the trailers, if any.
+    /// HTTP/1.1: the final chunk. HTTP/2: END_STREAM. Contains the trailers, if any.
     Clean(HeaderMap),
     /// HTTP/1.1: the connection ended before the final chunk. HTTP/2: RST_STREAM.
     Cut,
@@ -68,7 +68,7 @@ impl Ended {
     }
 }
 
-/// A connection on which nothing has been sent.
+/// Opens a connection and sends nothing.
 pub async fn connect(address: SocketAddr) -> Wire {
     Wire::new(TcpStream::connect(address).await.unwrap())
 }
@@ -91,7 +91,7 @@ pub async fn post(protocol: Protocol, address: SocketAddr, body: impl Into<Bytes
     .await
 }
 
-/// Sends a request on a connection of its own and reads the head of the answer.
+/// Opens a connection, sends a request and reads the head of the response.
 pub async fn fetch(protocol: Protocol, address: SocketAddr, request: Request<Bytes>) -> Answer {
     let answer = async {
         match protocol {
@@ -116,7 +116,10 @@ async fn fetch_http1(address: SocketAddr, request: Request<Bytes>) -> Answer {
     wire.write(head).await;
     wire.write(request.body()).await;
 
-    let head = wire.head().await.expect("no head came");
+    let head = wire
+        .head()
+        .await
+        .expect("connection closed before the response head");
     let mut lines = head.lines();
     let status = lines
         .next()
@@ -178,15 +181,15 @@ async fn fetch_http2(address: SocketAddr, request: Request<Bytes>) -> Answer {
 }
 
 impl Answer {
-    /// The header's value, if there is exactly one.
+    /// The value of a header, or `None` if it is absent. Panics if the header is repeated.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next()?;
-        assert_eq!(values.next(), None, "{name} came twice");
+        assert_eq!(values.next(), None, "more than one {name} header");
         Some(value.to_str().unwrap())
     }
 
-    /// What comes next: on HTTP/1.1, one chunk.
+    /// Reads the next data of the body (one chunk on HTTP/1.1), or its end.
     pub async fn read(&mut self) -> Read {
         if !self.ahead.is_empty() {
             return Read::Data(std::mem::take(&mut self.ahead));
@@ -229,7 +232,7 @@ impl Answer {
                     let cause = error.source().unwrap().to_string();
                     assert!(
                         cause.contains("stream error received"),
-                        "not a reset: {cause}"
+                        "expected a stream reset, got: {cause}"
                     );
                     over(false)
                 }
@@ -237,7 +240,7 @@ impl Answer {
         }
     }
 
-    /// Reads exactly this text, in as many pieces as it may come.
+    /// Reads as many bytes as `text` has, in any number of pieces, and asserts that they are equal.
     pub async fn expect(&mut self, text: impl AsRef<[u8]>) {
         let wanted = text.as_ref();
         let mut got = Vec::new();
@@ -254,7 +257,7 @@ impl Answer {
         );
     }
 
-    /// Reads until this text has come, in as many pieces as it may come.
+    /// Reads until the body contains `text`, and returns the bytes read.
     pub async fn until(&mut self, text: &str) -> Bytes {
         let mut got = Vec::new();
         while !String::from_utf8_lossy(&got).contains(text) {
@@ -266,7 +269,7 @@ impl Answer {
         got.into()
     }
 
-    /// Loses interest: HTTP/1.1 closes the connection, HTTP/2 resets the stream and keeps the connection.
+    /// Drops the response: HTTP/1.1 closes the connection; HTTP/2 resets the stream and keeps the connection.
     pub fn leave(self) -> Option<http2::SendRequest<Full<Bytes>>> {
         match self.body {
             AnswerBody::Http2(_, sender, _) => Some(sender),
@@ -274,7 +277,7 @@ impl Answer {
         }
     }
 
-    /// Ends the connection as if the machine had died.
+    /// Resets the TCP connection (RST), as a crashed peer would.
     pub fn reset(self) {
         match self.body {
             AnswerBody::None => {}
@@ -288,7 +291,7 @@ impl Answer {
         }
     }
 
-    /// The rest of the body, and how it ended.
+    /// Reads the rest of the body. Returns the bytes and how the body ended.
     pub async fn rest(mut self) -> (Bytes, Ended) {
         let mut all = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! The layer without any socket.
+//! Runs the layer in memory, without sockets.
 
 use std::{
     convert::Infallible,
@@ -23,7 +23,7 @@ pub fn layer<M>(interceptor: impl IntoMakeInterceptor<M>) -> SseProxyLayer {
     SseProxyLayer::default().intercept(interceptor)
 }
 
-/// What the layer makes of a body that is an event stream, without any socket.
+/// Passes `body` through the layer as the body of an event stream, and returns the layer's body.
 pub async fn pass<B>(layer: &SseProxyLayer, body: B) -> SseBody<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -34,7 +34,7 @@ where
         .into_body()
 }
 
-/// What the layer makes of this answer to this request.
+/// Calls the layer with `request`; the service inside returns `response`. Panics if the layer calls it twice.
 pub async fn respond<B>(
     layer: &SseProxyLayer,
     request: Request<()>,
@@ -46,18 +46,22 @@ where
 {
     let response = Arc::new(Mutex::new(Some(response)));
     let upstream = service_fn(move |_: Request<()>| {
-        let response = response.lock().unwrap().take().expect("asked once");
+        let response = response
+            .lock()
+            .unwrap()
+            .take()
+            .expect("the service is called once");
         async { Ok::<_, Infallible>(response) }
     });
     layer.layer(upstream).oneshot(request).await.unwrap()
 }
 
-/// All that comes out when this goes in, and why it broke off if it did.
+/// Passes `text` through the layer. Returns the output and the error kind, if the body failed.
 pub async fn through(layer: &SseProxyLayer, text: &'static str) -> (String, Option<ErrorKind>) {
     rest(pass(layer, Script::of([text])).await).await
 }
 
-/// All that is still to come, and why it broke off if it did.
+/// Reads the rest of a body. Returns the text and the error kind, if the body failed.
 pub async fn rest<B>(mut body: SseBody<B>) -> (String, Option<ErrorKind>)
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -74,14 +78,16 @@ where
     (String::from_utf8(all).unwrap(), failed)
 }
 
-/// The body of a stream that is fed frame by frame.
+/// The layer's body for a stream that the test sends frame by frame.
 pub type Open = SseBody<Channel<Bytes>>;
 
+/// Opens a stream through the layer. The sender feeds the upstream body.
 pub async fn open(layer: &SseProxyLayer) -> (Sender<Bytes>, Open) {
     let (sender, body) = Channel::<Bytes, Infallible>::new(64);
     (sender, pass(layer, body).await)
 }
 
+/// Reads the next data frame. Panics if the body ends or fails.
 pub async fn next(body: &mut Open) -> Bytes {
     soon(body.frame())
         .await
@@ -91,7 +97,7 @@ pub async fn next(body: &mut Open) -> Bytes {
         .unwrap()
 }
 
-/// Lets everything run that can, and says whether the body has a frame then.
+/// Lets all ready tasks run, and returns whether the body still has no frame.
 pub async fn is_silent(body: &mut Open) -> bool {
     for _ in 0..20 {
         if body.frame().now_or_never().is_some() {
@@ -102,7 +108,7 @@ pub async fn is_silent(body: &mut Open) -> bool {
     true
 }
 
-/// The layer with a policy without anything for paths below /free.
+/// Adds a policy to the layer: paths below `/free` get [`Policy::default`], all others the layer's default policy.
 pub fn with_free_paths(layer: SseProxyLayer) -> SseProxyLayer {
     let free = Arc::new(Policy::default());
     layer.policy(move |request, default| {

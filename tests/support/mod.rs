@@ -1,9 +1,9 @@
-//! Both ends of the wire, for tests that want to know what really travels on it.
+//! Clients, upstreams and interceptors for tests. Tests over sockets see the exact bytes on the wire.
 
 #![allow(
     dead_code,
     unused_imports,
-    reason = "every test file uses its part of this"
+    reason = "each test binary uses only some of these helpers"
 )]
 
 mod body;
@@ -26,22 +26,21 @@ pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post}
 pub use memory::{
     Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,
 };
-pub use origin::{Asked, Call, Client, Fed, Feed, Front, Origin, data, field, staged};
+pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
 pub use proxy::{forward, proxy, serve};
 pub use reports::{Report, Reports, reports, subscribe};
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};
-pub use witness::{Deny, Note, Notes, SECRET, Witness, witness, witnessed};
+pub use witness::{Deny, Note, Notes, SECRET, Witness, witness, witnessed_layer};
 
-/// The time in which anything that ought to happen has happened, even on a busy machine. Nothing waits for it
-/// unless it fails.
-pub async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), what)
+/// Waits for a future. Panics after 20 s, which is enough on a busy machine; only a failing test waits that long.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future)
         .await
-        .expect("what was waited for did not happen")
+        .expect("no result within 20 s")
 }
 
-/// An event stream's head around a body.
+/// A 200 response with this body and the content type of an event stream.
 pub fn event_stream<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     let mime = "text/event-stream".parse().unwrap();
@@ -49,14 +48,14 @@ pub fn event_stream<B>(body: B) -> Response<B> {
     response
 }
 
-/// An event of this data, as it stands on the wire.
+/// The wire form of an event with one `data` line.
 pub fn event(data: &str) -> Bytes {
     format!("data: {data}\n\n").into()
 }
 
-/// Whether the text is anywhere in what a client got, however leniently it reads: raw, with bytes that are
-/// not UTF-8 replaced, or with them left out.
+/// Whether a client can find `text` in these bytes, even if it decodes leniently: ill-formed UTF-8 is either
+/// replaced or left out.
 pub fn readable(bytes: &[u8], text: &str) -> bool {
-    let ignoring: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
-    ignoring.contains(text) || String::from_utf8_lossy(bytes).contains(text)
+    let left_out: String = bytes.utf8_chunks().map(|chunk| chunk.valid()).collect();
+    left_out.contains(text) || String::from_utf8_lossy(bytes).contains(text)
 }

@@ -1,4 +1,4 @@
-//! A service that a test answers for, request by request, with bodies that it feeds.
+//! An in-memory upstream: the test receives each request, answers it, and feeds the response body.
 
 use std::{
     convert::Infallible,
@@ -22,55 +22,55 @@ use tower_sse_proxy::{
 
 use super::{event_stream, soon};
 
-pub type Fed = Channel<Bytes, BoxError>;
+/// A response body that the test feeds through a channel.
+pub type FedBody = Channel<Bytes, BoxError>;
 
-/// The layer around an [`Origin`].
+/// The layer around an [`OriginService`]. Clients send their requests here.
 #[derive(Clone)]
-pub struct Front(BoxCloneSyncService<Request<()>, Response<SseBody<Fed>>, Infallible>);
+pub struct Front(BoxCloneSyncService<Request<()>, Response<SseBody<FedBody>>, Infallible>);
 
-/// What comes through to the service.
+/// The requests that the layer forwards, in order.
 pub struct Origin(mpsc::UnboundedReceiver<Call>);
 
-/// A request that waits for its answer.
+/// A request that the test has not answered yet.
 #[derive(Debug)]
 pub struct Call {
     pub request: Request<()>,
-    answer: oneshot::Sender<Response<Fed>>,
+    answer: oneshot::Sender<Response<FedBody>>,
 }
 
-/// A stream that a test feeds.
+/// The sender of a stream's body.
 #[derive(Debug)]
 pub struct Feed(Option<Sender<Bytes, BoxError>>);
 
-/// A client in the middle of an answer.
+/// A client that has the head of a response and reads the body.
 pub struct Client {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The recorded stream that the response extensions name.
-    pub stream: Option<StreamId>,
-    body: SseBody<Fed>,
+    body: SseBody<FedBody>,
     read: String,
 }
 
+/// Puts the layer around an [`OriginService`]. Returns the client side and the upstream side.
 pub fn staged<R>(layer: &SseProxyLayer<R>) -> (Front, Origin)
 where
-    R: ReconnectPolicy<Asked, ()> + Clone + Send + Sync + 'static,
+    R: ReconnectPolicy<OriginService, ()> + Clone + Send + Sync + 'static,
 {
     let (calls, origin) = mpsc::unbounded_channel();
-    let service = Asked(calls);
+    let service = OriginService(calls);
     let layered = layer.layer(service);
     let front = Front(BoxCloneSyncService::new(layered));
     (front, Origin(origin))
 }
 
-/// The service that the test answers for.
+/// A service that hands each request to the test through an [`Origin`].
 #[derive(Clone)]
-pub struct Asked(mpsc::UnboundedSender<Call>);
+pub struct OriginService(mpsc::UnboundedSender<Call>);
 
-impl Service<Request<()>> for Asked {
-    type Response = Response<Fed>;
+impl Service<Request<()>> for OriginService {
+    type Response = Response<FedBody>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Fed>, Infallible>>;
+    type Future = BoxFuture<'static, Result<Response<FedBody>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -79,7 +79,12 @@ impl Service<Request<()>> for Asked {
     fn call(&mut self, request: Request<()>) -> Self::Future {
         let (answer, answered) = oneshot::channel();
         let _ = self.0.send(Call { request, answer });
-        async { Ok(answered.await.expect("a call is answered")) }.boxed()
+        async {
+            Ok(answered
+                .await
+                .expect("the test dropped a call without a response"))
+        }
+        .boxed()
     }
 }
 
@@ -96,7 +101,7 @@ impl Front {
         }
     }
 
-    /// Sends a request that the origin answers with a stream.
+    /// Sends a request and answers it with an event stream.
     pub async fn open(
         &self,
         origin: &mut Origin,
@@ -112,13 +117,13 @@ impl Origin {
         soon(self.0.recv()).await.unwrap()
     }
 
-    /// The next call, if there is one within some hours.
-    pub async fn maybe(&mut self) -> Option<Call> {
+    /// The next call, or `None` if none arrives within some hours. Needs a paused clock.
+    pub async fn next_within_hours(&mut self) -> Option<Call> {
         let hours = std::time::Duration::from_secs(10_000);
         tokio::time::timeout(hours, self.0.recv()).await.ok()?
     }
 
-    /// Lets everything run that can: nobody has asked.
+    /// Lets all ready tasks run, and returns whether no call has arrived.
     pub async fn is_idle(&mut self) -> bool {
         for _ in 0..50 {
             tokio::task::yield_now().await;
@@ -133,25 +138,26 @@ impl Call {
         Some(value.to_str().unwrap())
     }
 
-    pub fn answer(self, response: Response<Fed>) {
+    pub fn answer(self, response: Response<FedBody>) {
         let _ = self.answer.send(response);
     }
 
-    /// Answers with nothing else, and what is no stream.
+    /// Answers with this status, an empty body and no content type.
     pub fn status(self, status: StatusCode) {
-        let (_, body) = Fed::new(1);
+        let (_, body) = FedBody::new(1);
         let mut response = Response::new(body);
         *response.status_mut() = status;
         self.answer(response);
     }
 
-    /// Waits until nobody waits for the answer.
-    pub async fn is_given_up(&mut self) {
+    /// Waits until the layer drops the call.
+    pub async fn canceled(&mut self) {
         soon(self.answer.closed()).await;
     }
 
+    /// Answers with an event stream and returns the sender of its body.
     pub fn stream(self) -> Feed {
-        let (feed, body) = Fed::new(256);
+        let (feed, body) = FedBody::new(256);
         self.answer(event_stream(body));
         Feed(Some(feed))
     }
@@ -162,18 +168,18 @@ impl Feed {
         let feed = self.0.as_mut().expect("open");
         soon(feed.send_data(text.into()))
             .await
-            .expect("somebody reads");
+            .expect("the layer dropped the body");
     }
 
-    /// Events with this upstream's ids.
+    /// Sends one event for each number: the id is `up-<number>`, the data is the number.
     pub async fn events(&mut self, ids: std::ops::Range<u32>) {
         for id in ids {
             self.send(format!("id: up-{id}\ndata: {id}\n\n")).await;
         }
     }
 
-    /// Whether the other side is there no more, once everything has run that can.
-    pub async fn is_let_go(&mut self) -> bool {
+    /// Lets all ready tasks run, and returns whether the layer has dropped the body.
+    pub async fn is_dropped(&mut self) -> bool {
         for _ in 0..50 {
             tokio::task::yield_now().await;
             let nothing = self.0.as_mut().expect("open").send_data(Bytes::new());
@@ -184,10 +190,12 @@ impl Feed {
         false
     }
 
+    /// Ends the body cleanly.
     pub fn end(&mut self) {
         self.0 = None;
     }
 
+    /// Ends the body with an error.
     pub fn cut(&mut self) {
         self.0
             .take()
@@ -197,7 +205,7 @@ impl Feed {
 }
 
 impl Client {
-    /// The next event, as it stands on the wire.
+    /// Reads the next event and returns its bytes as text.
     pub async fn event(&mut self) -> String {
         loop {
             if let Some(end) = self.read.find("\n\n") {
@@ -206,89 +214,90 @@ impl Client {
             }
             let frame = soon(self.body.frame())
                 .await
-                .expect("more")
-                .expect("no cut");
+                .expect("body ended")
+                .expect("body failed");
             let data = frame.into_data().unwrap();
             self.read += std::str::from_utf8(&data).unwrap();
         }
     }
 
-    /// The data of so many events, and the id of the last.
+    /// Reads `number` events. Returns the data of each and the id of the last.
     pub async fn events(&mut self, number: usize) -> (Vec<String>, String) {
         let (mut data, mut id) = (Vec::new(), String::new());
         for _ in 0..number {
             let event = self.event().await;
-            data.push(field(&event, "data").expect("data"));
-            id = field(&event, "id").expect("an id");
+            data.push(field(&event, "data").expect("event has no data field"));
+            id = field(&event, "id").expect("event has no id field");
         }
         (data, id)
     }
 
-    /// As [`rest`](Self::rest), on a paused clock, however many attempts of the layer's it takes.
-    pub async fn rest_after_all(self) -> (String, Option<ErrorKind>) {
+    /// As [`rest`](Self::rest), for a paused clock: waits up to a day, through all reconnect attempts of the layer.
+    pub async fn rest_on_paused_clock(self) -> (String, Option<ErrorKind>) {
         let day = std::time::Duration::from_secs(86_400);
         let rest = tokio::time::timeout(day, super::rest(self.body));
-        let (rest, ended) = rest.await.expect("it ends");
+        let (rest, ended) = rest.await.expect("body did not end within a day");
         (self.read + &rest, ended)
     }
 
-    /// All that is still to come, and why it broke off if it did.
+    /// Reads the rest of the body. Returns the text and the error kind, if the body failed.
     pub async fn rest(self) -> (String, Option<ErrorKind>) {
         let (rest, ended) = soon(super::rest(self.body)).await;
         (self.read + &rest, ended)
     }
 }
 
-/// The value of a field that an event has once.
+/// The value of an event's field. Panics if the field is repeated.
 pub fn field(event: &str, name: &str) -> Option<String> {
     let mut values = event
         .lines()
         .filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let value = values.next()?.to_owned();
-    assert_eq!(values.next(), None, "{name} is there twice");
+    assert_eq!(values.next(), None, "field {name} is repeated");
     Some(value)
 }
 
-/// The data of all events in this text.
+/// The data of all events in `text`.
 pub fn data(text: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
     lines.map(str::to_owned).collect()
 }
 
-/// A layer that keeps streams.
-pub fn kept() -> SseProxyLayer {
-    with(Replay::default())
+/// A layer that records streams with the default settings.
+pub fn recording_layer() -> SseProxyLayer {
+    layer_with(Replay::default())
 }
 
-/// A layer that keeps streams and asks the upstream again after a clean end.
-pub fn continuing() -> SseProxyLayer {
-    with(Replay::default().continue_after_end(true))
+/// A layer that records streams and asks the upstream for a continuation after a clean end.
+pub fn continuing_layer() -> SseProxyLayer {
+    layer_with(Replay::default().continue_after_end(true))
 }
 
-/// A layer that keeps streams by these rules.
-pub fn with(replay: Replay) -> SseProxyLayer {
+/// A layer that records streams with these settings.
+pub fn layer_with(replay: Replay) -> SseProxyLayer {
     SseProxyLayer::default().replay(replay)
 }
 
-/// A layer that keeps no more of a stream than this.
-pub fn bounded(bounds: Retention) -> SseProxyLayer {
-    with(Replay::default().retention(bounds))
+/// A layer that records streams with this retention.
+pub fn layer_with_retention(retention: Retention) -> SseProxyLayer {
+    layer_with(Replay::default().retention(retention))
 }
 
 pub fn get(path: &str) -> http::request::Builder {
     Request::get(path)
 }
 
-/// The request of a client that has this event.
+/// The request of a client that resumes after the event with this id.
 pub fn after(id: &str) -> http::request::Builder {
     get("/").header("last-event-id", id)
 }
 
+/// The numbers as text, as [`Feed::events`] sends them in `data`.
 pub fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// Lets everything run that can.
+/// Lets all ready tasks run.
 pub async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A hyper server around the layer, and a hyper client behind it.
+//! A hyper server in front of the layer, and a hyper client that forwards requests to the upstream.
 
 use std::{
     net::SocketAddr,
@@ -20,12 +20,12 @@ use tokio::net::TcpListener;
 use tower::{BoxError, Layer, Service};
 use tower_sse_proxy::SseProxyLayer;
 
-/// Serves HTTP/1.1 and HTTP/2 with this layer in front of that upstream.
+/// Serves HTTP/1.1 and HTTP/2 and forwards every request through the layer to `upstream`.
 pub async fn proxy(layer: SseProxyLayer, upstream: SocketAddr) -> SocketAddr {
     serve(layer.layer(forward(upstream))).await
 }
 
-/// Serves a service by HTTP/1.1 and HTTP/2, whichever the client speaks.
+/// Serves `service` over HTTP/1.1 and HTTP/2; the client chooses the protocol.
 pub async fn serve<S, B>(service: S) -> SocketAddr
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -40,13 +40,13 @@ where
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             socket.set_nodelay(true).unwrap();
-            // The kernel's buffers are not what is under test where a reader holds a writer back.
+            // A small kernel buffer, so that tests of backpressure reach the layer soon.
             SockRef::from(&socket)
                 .set_send_buffer_size(64 << 10)
                 .unwrap();
             let service = TowerToHyperService::new(service.clone());
             tokio::spawn(async move {
-                // An error here is a client that left, or a body that broke: what tests look at from outside.
+                // An error means that the client left or the body failed. Tests check both from outside.
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(socket), service)
                     .await;
@@ -56,7 +56,7 @@ where
     address
 }
 
-/// Sends every request to one upstream, each on a connection of its own.
+/// Sends every request to one upstream, each on a new connection.
 pub struct Forward<B> {
     client: Client<HttpConnector, B>,
     upstream: SocketAddr,

@@ -1,4 +1,4 @@
-//! The `tracing` events that the layer leaves.
+//! Collects the `tracing` events that the layer emits.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt};
 
-/// One event: its level and its fields.
+/// The level and the fields of one event.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub level: Level,
@@ -30,13 +30,13 @@ impl Report {
     }
 }
 
-/// Collects the events of this thread for as long as it lives.
+/// Collects the layer's events on the current thread until it is dropped.
 pub struct Reports {
     seen: Arc<Mutex<Vec<Report>>>,
     _guard: DefaultGuard,
 }
 
-/// Begins to collect.
+/// Starts to collect the layer's events on the current thread.
 pub fn reports() -> Reports {
     let seen = Arc::<Mutex<Vec<Report>>>::default();
     let collector = Collector(Arc::clone(&seen));
@@ -50,7 +50,7 @@ pub fn reports() -> Reports {
 /// Sends the events of this thread to a subscriber until the guard is dropped.
 ///
 /// A subscriber for the whole process, which records nothing, keeps all events enabled. Without it, a thread that has no subscriber
-/// can disable an event for the others at the moment in which it is first used.
+/// can disable an event for all threads when it uses the event first.
 pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
     static ENABLE: Once = Once::new();
     ENABLE.call_once(|| {
@@ -60,19 +60,19 @@ pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
 }
 
 impl Reports {
-    /// What has come since the last call.
+    /// The events since the last call.
     pub fn take(&self) -> Vec<Report> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 
-    /// The reasons of what has come since the last call.
+    /// The `reason` fields of the events since the last call.
     pub fn reasons(&self) -> Vec<String> {
         let reports = self.take();
         let reasons = reports.iter().map(|report| report.reason().to_owned());
         reasons.collect()
     }
 
-    /// The only one that has come since the last call.
+    /// The event since the last call. Panics unless there is exactly one.
     pub fn only(&self) -> Report {
         let mut reports = self.take();
         assert_eq!(reports.len(), 1, "{reports:?}");

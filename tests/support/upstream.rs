@@ -1,4 +1,4 @@
-//! An upstream that does exactly what a test tells it, byte by byte.
+//! An HTTP/1.1 upstream over a socket: the test writes each response byte by byte.
 
 use std::{
     net::SocketAddr,
@@ -16,14 +16,14 @@ use super::{
     wire::{Chunk, Wire},
 };
 
-/// Accepts connections, reads one request from each, and hands it to the test.
+/// Accepts connections, reads the head of one request from each, and hands it to the test.
 pub struct Upstream {
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
     exchanges: mpsc::UnboundedReceiver<Exchange>,
 }
 
-/// A request, and the connection on which it waits for its answer.
+/// A request head and the connection for its response.
 #[derive(Debug)]
 pub struct Exchange {
     pub head: String,
@@ -58,7 +58,7 @@ impl Upstream {
         }
     }
 
-    /// One that gives every request the same answer and closes the connection.
+    /// Starts an upstream that sends `answer` to every request and closes the connection.
     pub async fn answering(answer: impl Into<Bytes>) -> SocketAddr {
         let answer = answer.into();
         let mut upstream = Self::start().await;
@@ -77,7 +77,7 @@ impl Upstream {
         soon(self.exchanges.recv()).await.unwrap()
     }
 
-    /// How many requests have begun to arrive, ever.
+    /// The number of request heads received since the start.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -110,24 +110,24 @@ impl Exchange {
         self.wire.exactly(length).await.unwrap_or_default()
     }
 
-    /// Waits until the other side has closed the connection, and tells what it has sent until then.
+    /// Waits until the peer closes the connection, and returns the bytes it sent before.
     pub async fn closed(mut self) -> Bytes {
         self.wire.rest().await
     }
 }
 
-/// One chunk as it stands on the wire.
+/// The wire form of one chunk.
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// The answer that is this event stream, ended by the end of the connection.
+/// A response with this event stream. The end of the connection ends the body.
 pub fn sse(body: impl AsRef<[u8]>) -> Vec<u8> {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     [&head[..], body.as_ref()].concat()
 }
 
-/// The head of an event stream in chunks.
+/// The head of an event stream with chunked transfer encoding.
 pub fn sse_chunked() -> &'static str {
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: a socket, and just enough parsing to tell where a message ends.
+//! A socket with a minimal HTTP/1.1 parser that finds the ends of heads, chunks and bodies.
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -9,7 +9,7 @@ use tokio::{
 
 use super::soon;
 
-/// A socket and what has been read from it.
+/// A socket and its read buffer.
 #[derive(Debug)]
 pub struct Wire {
     socket: TcpStream,
@@ -20,9 +20,9 @@ pub struct Wire {
 #[derive(Debug, PartialEq)]
 pub enum Chunk {
     Data(Bytes),
-    /// The final chunk, and the trailers after it as they stand there.
+    /// The final chunk. Contains the trailer lines.
     Last(String),
-    /// The connection ended instead.
+    /// The connection ended before the final chunk.
     Cut,
 }
 
@@ -37,12 +37,12 @@ impl Wire {
         soon(self.socket.write_all(bytes.as_ref())).await.unwrap();
     }
 
-    /// Writes for as long as the other side takes it; `Err` once it is gone.
+    /// Writes without a time limit. Returns an error if the peer has closed the connection.
     pub async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.socket.write_all(bytes.as_ref()).await
     }
 
-    /// Up to the blank line after the fields of a head.
+    /// Reads a head up to and including its blank line. Returns `None` if the connection ends first.
     pub async fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
@@ -55,6 +55,7 @@ impl Wire {
         }
     }
 
+    /// Reads one chunk of a chunked body.
     pub async fn chunk(&mut self) -> Chunk {
         let Some(size) = self.line().await else {
             return Chunk::Cut;
@@ -79,6 +80,7 @@ impl Wire {
         }
     }
 
+    /// Reads this number of bytes. Returns `None` if the connection ends first.
     pub async fn exactly(&mut self, bytes: usize) -> Option<Bytes> {
         while self.buffer.len() < bytes {
             if !self.fill().await {
@@ -88,25 +90,25 @@ impl Wire {
         Some(self.buffer.split_to(bytes).freeze())
     }
 
-    /// Everything up to the end of the connection.
+    /// Reads everything up to the end of the connection.
     pub async fn rest(&mut self) -> Bytes {
         while self.fill().await {}
         self.buffer.split().freeze()
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the write half of the socket.
     pub async fn finish(&mut self) {
         let _ = self.socket.shutdown().await;
     }
 
-    /// Ends the connection as if the machine had died.
+    /// Resets the TCP connection (RST), as a crashed peer would.
     pub fn reset(self) {
         let linger = Some(std::time::Duration::ZERO);
         SockRef::from(&self.socket).set_linger(linger).unwrap();
     }
 
-    /// Makes the kernel hold little, so that a reader who does not read is felt soon.
-    pub fn narrow(&self) {
+    /// Reduces the kernel's buffers, so that backpressure from a slow reader reaches the writer soon.
+    pub fn shrink_buffers(&self) {
         let socket = SockRef::from(&self.socket);
         socket.set_send_buffer_size(16 << 10).unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
@@ -125,7 +127,7 @@ impl Wire {
         }
     }
 
-    /// Reads on; false at the end, however the connection ended.
+    /// Reads more bytes into the buffer. Returns false at the end of the connection, clean or not.
     async fn fill(&mut self) -> bool {
         !matches!(
             soon(self.socket.read_buf(&mut self.buffer)).await,

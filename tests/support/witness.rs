@@ -1,4 +1,4 @@
-//! Interceptors that deny, and interceptors that testify.
+//! Interceptors for tests: [`Deny`] drops blocks with a secret, [`Witness`] reports every call to the test.
 
 use std::future::pending;
 
@@ -11,53 +11,54 @@ use tower_sse_proxy::{
 
 use super::soon;
 
-/// What [`Deny`] lets nobody read.
+/// The text that [`Deny`] withholds from clients.
 pub const SECRET: &str = "hunter2";
 
-/// Drops every event and every other block in which the secret stands.
+/// Drops every event and every other block that contains [`SECRET`].
 #[derive(Clone, Copy, Debug)]
 pub struct Deny;
 
 impl Interceptor for Deny {
     fn event(&mut self, event: Event) -> Verdict {
-        let found = event.data().contains(SECRET) || stands_in(&event);
+        let found = event.data().contains(SECRET) || has_secret(&event);
         (!found).then_some(event).into()
     }
 
     fn block(&mut self, block: Block) -> Verdict {
-        (!stands_in(&block)).then_some(block).into()
+        (!has_secret(&block)).then_some(block).into()
     }
 }
 
-fn stands_in(block: &Block) -> bool {
+fn has_secret(block: &Block) -> bool {
     String::from_utf8_lossy(block.as_bytes()).contains(SECRET)
 }
 
 impl Deny {
-    /// To be installed in a layer.
+    /// Opens the interceptor for a stream. Pass this function to `SseProxyLayer::intercept`.
     pub fn opened(_: &StreamHead<'_>) -> Option<Self> {
         Some(Self)
     }
 }
 
-/// What a [`Witness`] has seen of a stream.
+/// One call of a [`Witness`], or its drop.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
     Event(String),
-    /// Any other block, raw.
+    /// The bytes of a block without data.
     Block(String),
     Complete,
     Truncated,
     Failed(ErrorKind),
     ClientGone,
-    /// The interceptor itself is gone.
+    /// The interceptor was dropped.
     Dropped,
 }
 
-/// Forwards everything and notes it.
+/// Opens an interceptor for each stream that forwards every block and sends a [`Note`] of every call.
 #[derive(Clone, Debug)]
 pub struct Witness(mpsc::UnboundedSender<Note>);
 
+/// Receives the notes of a [`Witness`].
 #[derive(Debug)]
 pub struct Notes(mpsc::UnboundedReceiver<Note>);
 
@@ -71,12 +72,12 @@ impl Notes {
         soon(self.0.recv()).await.unwrap()
     }
 
-    /// What is noted by now.
+    /// The notes that have arrived and were not read yet. Does not wait.
     pub fn so_far(&mut self) -> Vec<Note> {
         std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 
-    /// All that the next stream's interceptor notes from now on, until it is dropped.
+    /// Reads notes until the interceptor is dropped.
     pub async fn until_dropped(&mut self) -> Vec<Note> {
         let mut notes = Vec::new();
         loop {
@@ -87,7 +88,7 @@ impl Notes {
         }
     }
 
-    /// The ends that were told until the interceptor was dropped: there must be one.
+    /// Reads notes until the interceptor is dropped, and returns the notes of `end` calls. A correct layer makes one such call.
     pub async fn ends(&mut self) -> Vec<Note> {
         let mut notes = self.until_dropped().await;
         notes.retain(|note| !matches!(note, Note::Event(_) | Note::Block(_)));
@@ -121,7 +122,7 @@ impl Interceptor for Watch {
             StreamEnd::Truncated => Note::Truncated,
             StreamEnd::Failed(error) => Note::Failed(error.kind()),
             StreamEnd::ClientGone => Note::ClientGone,
-            other => panic!("an end that is not known: {other:?}"),
+            other => panic!("unknown StreamEnd: {other:?}"),
         });
         Verdict::Drop
     }
@@ -133,23 +134,24 @@ impl Drop for Watch {
     }
 }
 
-/// Fails at `fail`, ends the stream at `end`, and is lost in thought at `ponder`.
-fn moody(event: Event) -> Verdict {
+/// An interceptor that obeys the event's data: `fail`, `panic` and `end` give that verdict, and `ponder` gives a verdict that stays
+/// deferred.
+fn obey_data(event: Event) -> Verdict {
     match &*event.data() {
-        "fail" => Verdict::fail("told to"),
-        "panic" => panic!("told to"),
+        "fail" => Verdict::fail("event says fail"),
+        "panic" => panic!("event says panic"),
         "end" => Verdict::End(vec![event.into()]),
         "ponder" => Verdict::defer(pending::<Result<Event, _>>()),
         _ => event.into(),
     }
 }
 
-/// A layer with a witness before the moody one and one behind it.
-pub fn witnessed() -> (SseProxyLayer, [Notes; 2]) {
+/// A layer with the interceptor `obey_data` between two witnesses. Returns the notes of both witnesses.
+pub fn witnessed_layer() -> (SseProxyLayer, [Notes; 2]) {
     let ((first, notes), (second, more)) = (witness(), witness());
     let layer = SseProxyLayer::default()
         .intercept(first)
-        .intercept(moody)
+        .intercept(obey_data)
         .intercept(second)
         .max_event_bytes(1000);
     (layer, [notes, more])

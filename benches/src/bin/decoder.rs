@@ -1,11 +1,11 @@
-//! What it costs to cut a stream into events: this crate's decoder, others, and the search for line ends alone.
+//! Measures the cost of splitting a stream into events: this crate's decoder, other decoders, and the search for line ends alone.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin decoder
 //! ```
 //!
-//! With part of a stream's name as an argument, measures only such streams; with `instructions`, counts instructions
-//! instead of time, by valgrind: they are the same each time.
+//! With a part of a name as an argument, it measures only streams with that name. With `instructions`, it counts instructions with
+//! valgrind instead of measuring time; the counts are the same in every run.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ use tower_sse_proxy_benches::{
 
 type Contender = (&'static str, fn(&[Bytes]) -> usize);
 
-/// The peer that gets every edge case of the standard right.
+/// The peer that handles every edge case of the standard correctly.
 const CORRECT_PEER: &str = "sse-core";
 
 const CONTENDERS: [Contender; 6] = [
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [] => time(""),
         ["instructions"] => instructions()?,
         [name] => time(name),
-        // What valgrind runs.
+        // The program that valgrind runs.
         [stream, contender, times] => {
             let stream = &streams::all()[stream.parse::<usize>()?];
             let (_, contender) = CONTENDERS[contender.parse::<usize>()?];
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn time(name: &str) {
     println!(
-        "ns an event (allocations an event), and how many times as fast as sse-core boundaries and all fields are\n"
+        "ns per event (allocations per event); x sse-core: the speedup of `boundaries` and `all fields` over sse-core\n"
     );
     head("x sse-core");
     for stream in streams::all()
@@ -75,7 +75,7 @@ fn time(name: &str) {
             let (chunks, (_, contender)) = (&stream.chunks, CONTENDERS[contender]);
             move || (0..passes).map(|_| contender(chunks)).sum::<usize>()
         };
-        // The last one is quadratic, and large events would take it a minute.
+        // The last contender takes quadratic time: a minute for large events.
         let count = CONTENDERS.len() - usize::from(stream.bytes() / stream.events > 60_000);
         let runs: Vec<_> = (0..count).map(run).collect();
         let runs: Vec<_> = runs
@@ -105,12 +105,12 @@ fn time(name: &str) {
 }
 
 fn instructions() -> Result<(), Box<dyn Error>> {
-    println!("instructions an event\n");
+    println!("instructions per event\n");
     head("");
     for (s, stream) in streams::all().iter().enumerate().take(5) {
         let mut cells = Vec::new();
         for contender in 0..CONTENDERS.len() - 1 {
-            // Twice as many runs cost what the runs cost and not what the start costs.
+            // The difference of two counts excludes the instructions of the process start.
             let once = count(s, contender, 1)?;
             let difference = count(s, contender, 3)? - once;
             cells.push(format!("{}", difference / 2 / stream.events as u64));
@@ -120,14 +120,14 @@ fn instructions() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The instructions of a process of its own.
+/// Runs a contender in a new process and counts its instructions.
 fn count(stream: usize, contender: usize, times: usize) -> Result<u64, Box<dyn Error>> {
     let out = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(env::current_exe()?)
         .args([stream, contender, times].map(|n| n.to_string()))
         .output()
-        .map_err(|error| format!("valgrind cannot be run: {error}"))?;
+        .map_err(|error| format!("cannot run valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&out.stderr);
     let count = text.split("Collected : ").nth(1);
     let count = count.and_then(|rest| rest.split_whitespace().next());
@@ -147,7 +147,7 @@ fn row(stream: &Stream, cells: impl Iterator<Item = String>, last: &str) {
     println!("{last:>14}");
 }
 
-/// The least that anybody has to do.
+/// The minimal work of any decoder.
 fn line_ends(chunks: &[Bytes]) -> usize {
     let found = chunks
         .iter()
@@ -228,7 +228,7 @@ fn eventsource_stream(chunks: &[Bytes]) -> usize {
     )
 }
 
-/// The sum of a stream that is always ready.
+/// Polls a stream that is always ready to its end, and sums its items.
 fn drain(events: impl AsyncStream<Item = usize>) -> usize {
     let mut events = std::pin::pin!(events);
     let mut sum = 1;

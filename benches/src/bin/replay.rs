@@ -1,11 +1,11 @@
-//! What it costs to keep streams, and to come back to them.
+//! Measures the cost of recording streams and of resuming them.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin replay
 //! ```
 //!
-//! A number as an argument is how many rounds are made. Nothing here goes through a socket; what a proxy costs that keeps streams
-//! or shares them is told by the bench `proxy`.
+//! The argument is the number of rounds. This benchmark uses no sockets; the benchmark `proxy` measures proxies that record or share
+//! streams.
 
 use std::{
     convert::Infallible,
@@ -41,20 +41,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         runtime.block_on(throughput(size, rounds));
     }
     runtime.block_on(lookup(rounds));
-    // The counter is the thread's.
-    let mut kept = Vec::new();
+    // The allocation counter counts only this thread.
+    let mut held = Vec::new();
     let streams = 10_000;
-    let memory = allocation_counter::measure(|| kept = runtime.block_on(detached(streams)));
+    let memory = allocation_counter::measure(|| held = runtime.block_on(detached(streams)));
     println!(
-        "a stream without a client, one event of 250 B kept: {} B in {:.1} allocations, with its event and a body of its upstream's of no size",
+        "a detached stream with one event of 250 B: {} B in {:.1} allocations, including the event and an empty upstream body",
         memory.bytes_current / streams as i64,
         memory.count_current as f64 / streams as f64
     );
-    drop(kept);
+    drop(held);
     Ok(())
 }
 
-/// Sends so much of a stream, and then nothing for ever.
+/// An upstream body that sends one frame and then stays pending.
 struct Upstream(Option<Bytes>);
 
 impl Body for Upstream {
@@ -95,28 +95,34 @@ fn streaming(
 
 fn event_stream<B>(body: B) -> Response<B> {
     let response = Response::builder().header("content-type", "text/event-stream");
-    response.body(body).expect("a head")
+    response.body(body).expect("valid head")
 }
 
-/// The id of an event of its stream.
+/// Reads the id of the first event of a response.
 async fn id<B>(response: Response<B>) -> String
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Error,
 {
-    let frame = response.into_body().frame().await.expect("an event");
-    let data = frame.expect("no cut").into_data().expect("data");
-    let id = data.strip_prefix(b"id: ").expect("an id");
-    let end = id.iter().position(|&b| b == b'\n').expect("a line");
+    let frame = response.into_body().frame().await.expect("response ended");
+    let data = frame
+        .expect("response failed")
+        .into_data()
+        .expect("data frame");
+    let id = data.strip_prefix(b"id: ").expect("event has no id");
+    let end = id
+        .iter()
+        .position(|&b| b == b'\n')
+        .expect("id line has no end");
     String::from_utf8_lossy(&id[..end]).into_owned()
 }
 
 fn resume(id: &str) -> Request<()> {
     let request = Request::get("/").header("last-event-id", id);
-    request.body(()).expect("a request")
+    request.body(()).expect("valid request")
 }
 
-/// Reads 64 MiB again and again.
+/// Resumes a stream of 64 MiB in each round and reads it.
 async fn throughput(size: usize, rounds: usize) {
     let event = large(size);
     let events = (64 << 20) / event.len();
@@ -134,8 +140,12 @@ async fn throughput(size: usize, rounds: usize) {
         bytes = 0;
         let mut seen = 0;
         while seen < events - 1 {
-            let frame = body.frame().await.expect("more").expect("no cut");
-            let data = frame.into_data().expect("data");
+            let frame = body
+                .frame()
+                .await
+                .expect("response ended")
+                .expect("response failed");
+            let data = frame.into_data().expect("data frame");
             bytes += data.len();
             seen = bytes / (event.len() + 38);
             black_box(data);
@@ -144,13 +154,13 @@ async fn throughput(size: usize, rounds: usize) {
     }
     let nanos = median(&mut times[1..]);
     println!(
-        "replay of {events} events of {size} B: {:.2} GB/s, {:.1} ns an event",
+        "replay of {events} events of {size} B: {:.2} GB/s, {:.1} ns per event",
         bytes as f64 / nanos,
         nanos / events as f64
     );
 }
 
-/// Comes back to one stream among many.
+/// Resumes one stream among many.
 async fn lookup(rounds: usize) {
     let stream = Bytes::from(large(250).repeat(2));
     for streams in [1, 100_000] {
@@ -169,18 +179,22 @@ async fn lookup(rounds: usize) {
             let begun = Instant::now();
             for (request, proxy) in requests.into_iter().zip(proxies) {
                 let again = proxy.oneshot(request).now_or_never();
-                black_box(again.expect("nobody is asked").is_ok());
+                black_box(
+                    again
+                        .expect("resuming does not wait for the upstream")
+                        .is_ok(),
+                );
             }
             times.push(begun.elapsed().as_nanos() as f64 / 10_000.0);
         }
         println!(
-            "to come back to one of {streams} streams: {:.0} ns a request, with its answer",
+            "to resume one of {streams} streams: {:.0} ns per request, including the response",
             median(&mut times[1..])
         );
     }
 }
 
-/// Streams that go on without a client.
+/// Opens streams and detaches them: their clients disconnect, and the upstream continues.
 async fn detached(streams: usize) -> Vec<impl Sized> {
     let stream = Bytes::from(large(250));
     let bounds = Retention::default();
@@ -194,7 +208,7 @@ async fn detached(streams: usize) -> Vec<impl Sized> {
         id(opened.unwrap_or_else(|never| match never {})).await
     });
     drop(join_all(opened).await);
-    // What was to be done because the clients have left.
+    // Runs the tasks that the disconnects have woken.
     for _ in 0..3 * streams {
         tokio::task::yield_now().await;
     }

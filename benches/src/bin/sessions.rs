@@ -1,12 +1,13 @@
-//! What it costs to find and to bind a session.
+//! Measures the cost of looking up and binding a session.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin sessions
 //! ```
 //!
-//! A number as an argument is how many rounds are made.
+//! The argument is the number of rounds.
 //!
-//! `call` is the store alone; `oneshot` is a clone of it that is asked once; `boxed` is that through a box, as the layer asks.
+//! `call` calls the store directly; `oneshot` clones the store and calls the clone once; `boxed` does the same with a boxed store, as
+//! the layer does.
 
 use std::{cell::Cell, env, hint::black_box, num::ParseIntError};
 
@@ -18,7 +19,7 @@ use tower_sse_proxy::session::{
 };
 use tower_sse_proxy_benches::rounds::nanos;
 
-/// How many requests are made in a row.
+/// The number of requests in each round.
 const REQUESTS: usize = 10_000;
 
 type Boxed = BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>;
@@ -27,7 +28,7 @@ fn main() -> Result<(), ParseIntError> {
     let rounds = env::args().nth(1).map_or(Ok(21), |rounds| rounds.parse())?;
     println!(
         "{:44}{:>10}{:>10}{:>10}{:>10}",
-        "ns a request", "call", "oneshot", "boxed", "at most"
+        "ns per request", "call", "oneshot", "boxed", "goal"
     );
 
     let memory = MemoryStore::default();
@@ -47,10 +48,10 @@ fn main() -> Result<(), ParseIntError> {
     );
     let unknown = (0..REQUESTS).map(|_| SessionId::random()).collect();
     let lookups = Requests::of(unknown, SessionRequest::Lookup);
-    lookups.measure("memory: lookup of an unknown one", &memory, rounds, None);
+    lookups.measure("memory: lookup of an unknown id", &memory, rounds, None);
     let binds = (0..REQUESTS).map(|n| new(&format!("again-{n}"))).collect();
     Requests::of(binds, SessionRequest::Bind).measure(
-        "memory: bind what is bound",
+        "memory: bind a bound upstream id",
         &memory,
         rounds,
         None,
@@ -66,21 +67,21 @@ fn main() -> Result<(), ParseIntError> {
     };
     let uuid = "2d1c6a3e-0b5f-4a7e-9c51-6f1f0a4f7b11";
     lookup(
-        "sealed: open, an upstream's id of 36 bytes",
+        "sealed: open, upstream id of 36 bytes",
         &sealed,
         uuid,
         Some(2_000),
     );
     lookup(
-        "sealed: open, the longest",
+        "sealed: open, longest upstream id",
         &sealed,
         &"x".repeat(682),
         Some(2_000),
     );
-    let stranger = SealedStore::new(SealedKey::generate());
+    let other_key = SealedStore::new(SealedKey::generate());
     lookup(
-        "sealed: another's token, 36 bytes",
-        &stranger,
+        "sealed: token of another key, 36 bytes",
+        &other_key,
         uuid,
         Some(2_000),
     );
@@ -101,9 +102,10 @@ fn main() -> Result<(), ParseIntError> {
 struct Requests(Vec<SessionRequest>);
 
 impl Requests {
-    fn of<T: Clone>(what: Vec<T>, request: fn(T) -> SessionRequest) -> Self {
+    fn of<T: Clone>(items: Vec<T>, request: fn(T) -> SessionRequest) -> Self {
         Self(
-            what.into_iter()
+            items
+                .into_iter()
                 .cycle()
                 .take(REQUESTS)
                 .map(request)
@@ -111,12 +113,12 @@ impl Requests {
         )
     }
 
-    fn measure(&self, name: &str, store: &impl SessionStore, rounds: usize, most: Option<u32>) {
-        measure(name, store, rounds, most, |n| self.0[n].clone());
+    fn measure(&self, name: &str, store: &impl SessionStore, rounds: usize, goal: Option<u32>) {
+        measure(name, store, rounds, goal, |n| self.0[n].clone());
     }
 }
 
-/// SessionMapping that nobody has bound before.
+/// Binds a new upstream id in each request.
 #[derive(Default)]
 struct Fresh(Cell<u64>);
 
@@ -133,50 +135,50 @@ fn measure(
     name: &str,
     store: &impl SessionStore,
     rounds: usize,
-    most: Option<u32>,
+    goal: Option<u32>,
     request: impl Fn(usize) -> SessionRequest,
 ) {
     let boxed: Boxed = BoxCloneSyncService::new(store.clone().map_err(Into::into));
-    let called = || {
+    let call = || {
         let mut store = store.clone();
         (0..REQUESTS).for_each(|n| {
             black_box(store.call(request(n)).now_or_never());
         });
     };
-    let asked = || (0..REQUESTS).for_each(|n| drop(black_box(ask(store, request(n)))));
-    let asked_boxed = || (0..REQUESTS).for_each(|n| drop(black_box(ask(&boxed, request(n)))));
-    // What it costs to make the requests is none of the store's.
-    let made = || (0..REQUESTS).for_each(|n| drop(black_box(request(n))));
-    let [made, times @ ..] = &nanos(
+    let oneshot = || (0..REQUESTS).for_each(|n| drop(black_box(ask(store, request(n)))));
+    let boxed_oneshot = || (0..REQUESTS).for_each(|n| drop(black_box(ask(&boxed, request(n)))));
+    // The cost of building the requests is subtracted from the results.
+    let build_only = || (0..REQUESTS).for_each(|n| drop(black_box(request(n))));
+    let [building, times @ ..] = &nanos(
         &[
-            ("", &made as &dyn Fn()),
-            ("", &called),
-            ("", &asked),
-            ("", &asked_boxed),
+            ("", &build_only as &dyn Fn()),
+            ("", &call),
+            ("", &oneshot),
+            ("", &boxed_oneshot),
         ],
         rounds,
     )[..] else {
-        unreachable!("as many times as contenders")
+        unreachable!("one time for each contender")
     };
     print!("{name:44}");
     times
         .iter()
-        .for_each(|time| print!("{:>10.0}", (time - made) / REQUESTS as f64));
+        .for_each(|time| print!("{:>10.0}", (time - building) / REQUESTS as f64));
     println!(
         "{:>10}",
-        most.map_or("-".to_owned(), |most| most.to_string())
+        goal.map_or("-".to_owned(), |goal| goal.to_string())
     );
 }
 
 fn ask(store: &impl SessionStore, request: SessionRequest) -> Option<Session> {
     let answer = store.clone().oneshot(request).now_or_never();
-    let answer = answer.expect("a store of this process answers at once");
+    let answer = answer.expect("in-process stores answer without waiting");
     answer.unwrap_or_else(|error| panic!("{}", error.into()))
 }
 
 fn bind(store: &impl SessionStore, new: NewSession) -> SessionId {
     let session = ask(store, SessionRequest::Bind(new));
-    session.expect("a session").id
+    session.expect("bind returns a session").id
 }
 
 fn new(upstream_id: &str) -> NewSession {
@@ -186,7 +188,7 @@ fn new(upstream_id: &str) -> NewSession {
     )
 }
 
-/// In an order that is not that of memory.
+/// The sessions in an order that differs from their order in memory.
 fn scattered(sessions: Vec<SessionId>) -> Vec<SessionId> {
     let step = 7_919;
     (0..sessions.len())

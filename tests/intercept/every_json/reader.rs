@@ -1,5 +1,5 @@
-//! A reader of JSON and of model APIs that shares no code with the crate. It reads in UTF-16, as JavaScript does, so that
-//! unpaired surrogates are letters like any other.
+//! An independent reader of JSON and of model API events, which shares no code with the crate. It works on UTF-16 code units,
+//! as JavaScript does, so unpaired surrogates need no special case.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub fn contains(text: &[u16], part: &[u16]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// Reads a text that is JSON, after any number of byte order marks.
+/// Parses a text as JSON, after any number of byte order marks. Returns `None` if it is not JSON.
 pub fn parse(text: &[u16]) -> Option<Value> {
     let start = text.iter().take_while(|unit| **unit == 0xfeff).count();
     let mut reader = Reader {
@@ -210,7 +210,7 @@ impl Value {
         }
     }
 
-    /// The texts that go on in this event, as the clients of the four API families join them.
+    /// The text pieces in this event with their keys. Clients of the four API families join pieces with equal keys.
     fn pieces(&self) -> Vec<(String, Units)> {
         let mut pieces = Vec::new();
         let mut put = |channel: String, text: Option<&Units>| {
@@ -277,8 +277,8 @@ impl Value {
     }
 }
 
-/// The text with JSON's escapes undone, wherever there are any; all else stays.
-pub fn undone(text: &[u16]) -> Units {
+/// Replaces every JSON escape in the text by its code unit.
+pub fn unescaped(text: &[u16]) -> Units {
     let mut out = Vec::new();
     let mut at = 0;
     while at < text.len() {
@@ -300,7 +300,7 @@ pub fn undone(text: &[u16]) -> Units {
     out
 }
 
-/// What a reader that takes a text for JSON finds in it: whole, or as far as its literals go.
+/// The strings that a client finds if it parses the text as JSON, or the string literals in it if it is not JSON.
 fn nested(text: &[u16]) -> Vec<Units> {
     if let Some(value) = parse(text) {
         return value.strings();
@@ -322,7 +322,7 @@ fn nested(text: &[u16]) -> Vec<Units> {
     found
 }
 
-/// Every text that can be read out of events with this data, as a client reads it.
+/// Every text that a client can read from events with this data, including JSON within strings.
 pub fn readable(data: &[String]) -> Vec<Units> {
     let mut read = Vec::new();
     for text in texts(data) {
@@ -332,7 +332,7 @@ pub fn readable(data: &[String]) -> Vec<Units> {
     read
 }
 
-/// Every text of these events: strings, data that is no JSON, and what they come to over all events.
+/// Every text of these events: JSON strings, data that is not JSON, and the texts joined across events.
 fn texts(data: &[String]) -> Vec<Units> {
     let mut texts: Vec<Units> = Vec::new();
     for data in data {
@@ -346,7 +346,7 @@ fn texts(data: &[String]) -> Vec<Units> {
     texts
 }
 
-/// The texts that go on over events.
+/// The texts that clients join across events, by key.
 pub fn channels(data: &[String]) -> BTreeMap<String, Units> {
     let mut channels: BTreeMap<String, Units> = BTreeMap::new();
     for data in data {
@@ -364,8 +364,8 @@ pub fn channels(data: &[String]) -> BTreeMap<String, Units> {
     channels
 }
 
-/// Whether a guard has to see a text in these events: in a string as it is read, in one with escapes undone once more, or
-/// in data that is not JSON, raw and with its escapes undone, and theirs.
+/// Whether these events contain `text`: in a JSON string, in a JSON string with its escapes unescaped once more, or in data that
+/// is not JSON, with its escapes unescaped up to twice.
 pub fn is_in(data: &[String], text: &[u16]) -> bool {
     let is_in = |units: &[u16]| contains(units, text);
     let json = |data: &String| parse(&units(data));
@@ -390,12 +390,12 @@ pub fn is_in(data: &[String], text: &[u16]) -> bool {
     let joined = channels(data);
     let joined = joined
         .values()
-        .any(|text| is_in(text) || is_in(&undone(text)));
-    // A piece of a text that goes on is read with escapes undone where it stands in that text.
+        .any(|text| is_in(text) || is_in(&unescaped(text)));
+    // For a piece of a joined text, `joined` already undoes the escapes in the joined text.
     let alone = data
         .iter()
         .filter_map(json)
         .flat_map(|value| value.strings())
-        .any(|text| is_in(&text) || !pieces.contains(&text) && is_in(&undone(&text)));
-    joined || alone || plain_alone || is_in(&undone(&undone(&plain)))
+        .any(|text| is_in(&text) || !pieces.contains(&text) && is_in(&unescaped(&text)));
+    joined || alone || plain_alone || is_in(&unescaped(&unescaped(&plain)))
 }

@@ -1,11 +1,11 @@
-//! Streams made of arbitrary bytes: any JSON, spelled in any way, with parts of a text anywhere in it.
+//! Generates streams from arbitrary bytes: any JSON in any spelling, with parts of the secret anywhere in it.
 
 use super::reader::{Units, units};
 
-/// The text that is looked for: it begins with its own ending's beginning, and has a letter of two UTF-16 units.
+/// The secret that windows must find. Its beginning occurs again near its end, and it has a character of two UTF-16 units.
 pub const SECRET: &str = "ab\u{1f511}ab-1";
 
-/// Where choices come from. When there are no more bytes, the first choice is taken.
+/// Bytes that decide the choices. After the last byte, every choice is the first alternative.
 pub struct Choices<'a>(pub &'a [u8]);
 
 impl Choices<'_> {
@@ -22,9 +22,9 @@ impl Choices<'_> {
     }
 }
 
-/// The data of the events of a stream.
+/// Generates the data of a stream's events.
 pub fn stream(choices: &mut Choices<'_>) -> Vec<String> {
-    // Plain text and JSON strings are one text to some readers; a stream has one of them.
+    // Some clients join plain text and JSON strings, so a stream has only one of them.
     let is_plain = choices.of(2) == 0;
     let mut data = Vec::new();
     while !choices.0.is_empty() && data.len() < 24 {
@@ -47,7 +47,7 @@ pub fn stream(choices: &mut Choices<'_>) -> Vec<String> {
                 });
             }
             _ => {
-                // A text that goes on, perhaps with another event in the middle.
+                // A text across events, possibly with another event in the middle.
                 let family = choices.of(8);
                 let key = choices.of(2);
                 let mut rest = words(choices);
@@ -67,7 +67,7 @@ pub fn stream(choices: &mut Choices<'_>) -> Vec<String> {
     data
 }
 
-/// An event that brings some more of a text.
+/// Generates the data of an event with the next piece of a text.
 fn delta(choices: &mut Choices<'_>, family: usize, key: usize, text: &[u16]) -> String {
     let text = literal(choices, text);
     let i = choices.one_of(&[["0", "0.0", "-0", "0e0"], ["1", "1.0", "10e-1", "1E0"]][key]);
@@ -102,7 +102,7 @@ fn delta(choices: &mut Choices<'_>, family: usize, key: usize, text: &[u16]) -> 
     }
 }
 
-/// Any JSON.
+/// Generates any JSON value.
 fn tree(choices: &mut Choices<'_>, depth: usize) -> String {
     match choices.of(if depth > 5 { 6 } else { 10 }) {
         0..4 => {
@@ -121,7 +121,7 @@ fn tree(choices: &mut Choices<'_>, depth: usize) -> String {
             ])
             .to_owned(),
         5 => {
-            // JSON in a string.
+            // JSON inside a string.
             let inside = words(choices);
             let inside = literal(choices, &inside);
             let inside = choices
@@ -166,7 +166,7 @@ fn tree(choices: &mut Choices<'_>, depth: usize) -> String {
     }
 }
 
-/// A few letters, or a text that is looked for.
+/// Generates a few letters, or a part of the secret.
 fn word(choices: &mut Choices<'_>) -> Units {
     let letters = [
         "ab", "a", "b", "-1", "ab-1", "x", "\"", "\\", "/", "u0061", "\u{e9}", "\n", "",
@@ -185,7 +185,7 @@ fn words(choices: &mut Choices<'_>) -> Units {
     let mut words = Vec::new();
     for _ in 0..1 + choices.of(4) {
         let word = word(choices);
-        // Some are escaped, as in JSON within a string.
+        // Some words are escaped, as in JSON inside a string.
         if choices.of(4) == 0 {
             let literal = literal(choices, &word);
             words.extend(units(&literal[1..literal.len() - 1]));
@@ -196,7 +196,7 @@ fn words(choices: &mut Choices<'_>) -> Units {
     words
 }
 
-/// A JSON string of these letters, each spelled in one of its ways.
+/// Generates a JSON string of this text, each character in one of its spellings.
 fn literal(choices: &mut Choices<'_>, text: &[u16]) -> String {
     let mut out = String::from("\"");
     let style = choices.of(3);

@@ -1,8 +1,8 @@
-//! What is a card number, and what is none.
+//! Which digit sequences [`Pattern::card_number`] accepts as card numbers.
 
 use super::*;
 
-/// What is found in a text that is there as a whole.
+/// Masks the card numbers in a complete text.
 fn masked(text: &str) -> String {
     static CARDS: LazyLock<Patterns> =
         LazyLock::new(|| patterns([Pattern::card_number().mask("#")]).unwrap());
@@ -35,7 +35,7 @@ fn number_beside_a_card_number_does_not_hide_it() {
 }
 
 #[test]
-fn number_that_is_no_card_number_is_not_found() {
+fn other_number_is_not_found() {
     for other in [
         "4111 1111 1111 1112",
         "4111  1111 1111 1111",

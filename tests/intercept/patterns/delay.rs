@@ -1,4 +1,4 @@
-//! At any speed and size of tokens: nothing of a match leaves, and nothing waits that cannot begin one.
+//! For any speed and size of tokens: no part of a match is sent, and text that cannot begin a match is not delayed.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -6,15 +6,15 @@ use regex::Regex;
 
 use super::*;
 
-/// What is looked for, by the window and by the oracle.
+/// A pattern for the window, and the same search for the oracle.
 struct Case {
     name: &'static str,
     pattern: fn() -> Pattern,
     found: Find,
-    /// Some of what may follow on a beginning: if one of these makes a match of it, or a longer one, it may be one.
+    /// Possible continuations. A text may begin a match if one of these completes it to a match or to a longer match.
     completions: Vec<String>,
     secret: &'static str,
-    /// The size of the longest match, for the old window.
+    /// The size of the longest match, for the window without patterns.
     longest: usize,
 }
 
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
             name: "card number",
             pattern: Pattern::card_number,
             found: Box::new(|text| cards(text).collect()),
-            // Every check digit behind every number of digits.
+            // Every check digit after every number of digits.
             completions: (0..19)
                 .flat_map(sequence)
                 .flat_map(|ones| (0..10).map(move |check| format!("{ones}{check}")))
@@ -92,7 +92,7 @@ impl Case {
         oracle::merged(text, found.map(|range| (range, "***")).collect())
     }
 
-    /// The first byte at which a match may be in progress at the end of this text.
+    /// The first byte of a possible match that continues after the end of this text.
     fn beginning(&self, text: &str) -> usize {
         let begun = self.completions.iter().filter_map(|more| {
             let found = (self.found)(&format!("{text}{more}")).into_iter();
@@ -104,15 +104,15 @@ impl Case {
         begun.min().unwrap_or(text.len())
     }
 
-    fn new_window(&self) -> TextWindow {
+    fn window_with_patterns(&self) -> TextWindow {
         TextWindow::new(patterns([(self.pattern)()]).unwrap())
     }
 
-    /// A window that has only a function that sees a text as it is.
-    fn old_window(self: &std::sync::Arc<Self>) -> TextWindow {
+    /// A window that judges with a function, without patterns.
+    fn window_without_patterns(self: &std::sync::Arc<Self>) -> TextWindow {
         let case = std::sync::Arc::clone(self);
-        TextWindow::new(move |passage: &TextSegment| {
-            Decision::mask((case.found)(&passage.text), "***")
+        TextWindow::new(move |segment: &TextSegment| {
+            Decision::mask((case.found)(&segment.text), "***")
         })
     }
 }
@@ -125,7 +125,7 @@ fn tokens(text: &str, size: usize) -> Vec<&str> {
     bytes.windows(2).map(|cut| &text[cut[0]..cut[1]]).collect()
 }
 
-/// The text that came out, and how long each token was on its way.
+/// Sends the tokens with `gap` between them. Returns the output text and the delay of each token.
 async fn stream(window: TextWindow, tokens: &[&str], gap: Duration) -> (String, Vec<Duration>) {
     let (mut upstream, mut body) = open(&layer(window)).await;
     let begun = Instant::now();
@@ -159,12 +159,12 @@ fn median(delays: &[Duration]) -> Duration {
 const GAPS: [u64; 7] = [0, 1, 20, 60, 150, 300, 500];
 
 #[tokio::test(start_paused = true)]
-async fn no_part_of_a_match_leaves_at_any_speed() {
+async fn no_part_of_a_match_is_sent_at_any_speed() {
     for case in cases() {
         let text = format!("Ask {} or {0}; then ask {0}", case.secret);
         let expected = case.masked(&text);
         assert!(!expected.contains(case.secret), "{expected}");
-        let window = case.new_window();
+        let window = case.window_with_patterns();
         for gap in GAPS {
             for size in 1..=20 {
                 let gap = Duration::from_millis(gap);
@@ -176,9 +176,9 @@ async fn no_part_of_a_match_leaves_at_any_speed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_leaves_as_soon_as_its_text_cannot_begin_a_match() {
+async fn event_is_sent_as_soon_as_its_text_cannot_begin_a_match() {
     for case in cases() {
-        let window = case.new_window();
+        let window = case.window_with_patterns();
         for size in [1, 2, 3, 5, 8, 13, 20] {
             let tokens = tokens(CLEAN, size);
             let gap = Duration::from_millis(60);
@@ -210,9 +210,9 @@ async fn an_event_leaves_as_soon_as_its_text_cannot_begin_a_match() {
 
 /// `cargo test --test intercept patterns::delay::table -- --nocapture` prints it.
 #[tokio::test(start_paused = true)]
-async fn table_of_leaks_and_delays_beside_a_window_without_patterns() {
+async fn patterns_leak_and_delay_less_than_a_window_without_patterns() {
     println!(
-        "5 bytes a token; leaked: bytes of matches that left; delay: of clean text at the median, in tokens"
+        "5 bytes per token; leaked: bytes of matches that were sent; delay: median for clean text, in tokens"
     );
     println!(
         "{:12} {:>6} | {:>17} | {:>17} | {:>17}",
@@ -222,15 +222,15 @@ async fn table_of_leaks_and_delays_beside_a_window_without_patterns() {
     for case in cases().into_iter().map(std::sync::Arc::new) {
         let text = format!("Ask {} or {0}; then ask {0}", case.secret);
         let expected = case.masked(&text);
-        let new = case.new_window();
+        let new = case.window_with_patterns();
         for gap in GAPS.into_iter().skip(1) {
             let gap = Duration::from_millis(gap);
             let long = case
-                .old_window()
+                .window_without_patterns()
                 .overlap(case.longest)
                 .max_delay(Duration::from_secs(2));
             let mut shown = Vec::new();
-            for window in [case.old_window(), long, new.clone()] {
+            for window in [case.window_without_patterns(), long, new.clone()] {
                 let (out, _) = stream(window.clone(), &tokens(&text, 5), gap).await;
                 let leaked = out.len().abs_diff(expected.len());
                 let (_, delays) = stream(window, &tokens(CLEAN, 5), gap).await;
@@ -254,7 +254,7 @@ async fn table_of_leaks_and_delays_beside_a_window_without_patterns() {
         }
     }
     for (name, delays) in median_delays {
-        // Every letter may begin an e-mail address, so a word waits for what follows it.
+        // Every letter may begin an e-mail address, so a word waits for the next token.
         let most = if name == "e-mail" { 1.0 } else { 0.0 };
         assert!(
             delays.iter().all(|&tokens| tokens <= most),

@@ -1,4 +1,5 @@
-//! When held text leaves: by its continuation, its end, a bound; and when it does not.
+//! Held text is sent when its continuation excludes a match, when the text ends, or at a limit. It is not sent when the stream
+//! fails.
 
 use std::{
     io::{self, Write},
@@ -23,21 +24,21 @@ fn no_plans() -> TextWindow {
     TextWindow::new(patterns([Pattern::phrase("secret plan").ignore_case().block()]).unwrap())
 }
 
-/// Masks a name, and holds what may become it.
-fn no_names(passage: &TextSegment) -> Decision {
-    let found = passage.text.match_indices("Alice");
+/// Masks a name, and holds text that may become the name.
+fn no_names(segment: &TextSegment) -> Decision {
+    let found = segment.text.match_indices("Alice");
     let decided = Decision::mask(found.map(|(at, name)| at..at + name.len()), "[name]");
     let begun = (1..5)
         .rev()
-        .find(|&size| passage.text.ends_with(&"Alice"[..size]));
-    decided.hold_from(passage.text.len() - begun.unwrap_or(0))
+        .find(|&size| segment.text.ends_with(&"Alice"[..size]));
+    decided.hold_from(segment.text.len() - begun.unwrap_or(0))
 }
 
-/// The same as a function and as a service that takes its time.
+/// The same judge as a function and as a service that answers late.
 fn holding_windows() -> [TextWindow; 2] {
-    let service = service_fn(async |passage: TextSegment| {
+    let service = service_fn(async |segment: TextSegment| {
         sleep(Duration::from_millis(3)).await;
-        Ok::<_, io::Error>(no_names(&passage))
+        Ok::<_, io::Error>(no_names(&segment))
     });
     [TextWindow::new(no_names), TextWindow::service(service)]
         .map(|window| window.overlap(0).max_delay(Duration::MAX))
@@ -48,7 +49,7 @@ async fn get(body: &mut crate::support::Open) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn judge_that_holds_from_a_byte_lets_events_before_it_leave_and_keeps_the_others() {
+async fn hold_from_sends_earlier_events_and_holds_the_others() {
     for window in holding_windows() {
         let (mut upstream, mut body) = open(&layer(window)).await;
         for (sent, came) in [
@@ -67,7 +68,7 @@ async fn judge_that_holds_from_a_byte_lets_events_before_it_leave_and_keeps_the_
                 Some(came) => assert_eq!(get(&mut body).await, came),
             }
         }
-        // The end of the stream ends the text.
+        // The end of the stream completes the text.
         upstream.send_data(chat("Ali").into()).await.unwrap();
         assert!(is_silent(&mut body).await);
         drop(upstream);
@@ -76,7 +77,7 @@ async fn judge_that_holds_from_a_byte_lets_events_before_it_leave_and_keeps_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_text_does_not_leave_when_the_upstream_breaks() {
+async fn held_text_is_not_sent_when_the_upstream_breaks() {
     let windows = holding_windows().into_iter().chain([emails()]);
     for window in windows {
         let steps = [chat("Hi "), chat("to, "), chat("Ali")].map(|event| Step::Data(event.into()));
@@ -89,7 +90,7 @@ async fn held_text_does_not_leave_when_the_upstream_breaks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_text_does_not_leave_when_a_limit_cuts_the_stream() {
+async fn held_text_is_not_sent_when_a_limit_cuts_the_stream() {
     let small = layer(emails()).max_event_bytes(128);
     let stream = [chat("so, "), chat("alice"), chat(&"x".repeat(100))];
     let (out, failed) = rest(pass(&small, Script::of(stream)).await).await;
@@ -100,16 +101,16 @@ async fn held_text_does_not_leave_when_a_limit_cuts_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passage_says_whether_its_text_is_complete() {
+async fn segment_reports_whether_its_text_is_complete() {
     for (end, at_end) in [(None, true), (Some(Step::Error), false)] {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let judged = Arc::clone(&seen);
-        let window = TextWindow::new(move |passage: &TextSegment| {
-            let passage = passage.clone();
+        let window = TextWindow::new(move |segment: &TextSegment| {
+            let segment = segment.clone();
             judged
                 .lock()
                 .unwrap()
-                .push((passage.text, passage.complete));
+                .push((segment.text, segment.complete));
             Decision::Pass
         });
         let steps = [
@@ -136,7 +137,7 @@ async fn passage_says_whether_its_text_is_complete() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_text_leaves_when_its_text_is_finished() {
+async fn held_text_is_sent_when_its_text_is_finished() {
     let (mut upstream, mut body) = open(&layer(emails())).await;
     let begun = Instant::now();
     upstream
@@ -146,7 +147,7 @@ async fn held_text_leaves_when_its_text_is_finished() {
     assert!(is_silent(&mut body).await);
     upstream.send_data(finished().into()).await.unwrap();
     assert_eq!(get(&mut body).await, chat(EMAIL) + &finished());
-    // A text that goes on after its end is the same text.
+    // A text that continues after its finish is the same text.
     upstream.send_data(chat("m, bob").into()).await.unwrap();
     assert!(is_silent(&mut body).await);
     upstream.send_data(chat(" said").into()).await.unwrap();
@@ -157,7 +158,7 @@ async fn held_text_leaves_when_its_text_is_finished() {
 }
 
 #[tokio::test]
-async fn blocked_text_that_goes_on_after_its_finish_is_still_blocked() {
+async fn blocked_text_that_continues_after_its_finish_is_blocked() {
     let stream = [chat("my secret"), finished(), chat(" PLAN"), chat(" is")];
     let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream)).await).await;
     assert_eq!(joined(&out), "my secret");
@@ -190,8 +191,8 @@ async fn block_ends_the_stream_after_the_clean_events_before_the_match() {
 }
 
 #[tokio::test]
-async fn block_cuts_also_where_events_become_free_with_the_match() {
-    // The first event waits for what follows it, and is clean.
+async fn block_ends_the_stream_in_the_batch_that_releases_events() {
+    // The first event is held until the second one arrives, and is clean.
     let stream = [chat("a sec"), chat("tor; secret plan")];
     let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream.clone())).await).await;
     assert_eq!(out, stream[0]);
@@ -225,7 +226,7 @@ async fn match_is_found_in_any_string_and_in_any_spelling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn texts_side_by_side_are_not_joined_and_keep_their_order() {
+async fn parallel_texts_are_not_joined_and_keep_their_order() {
     let (mut upstream, mut body) = open(&layer(emails())).await;
     for (index, text) in [(0, "alice"), (1, "so, "), (1, "a@b.c")] {
         upstream.send_data(delta(index, text).into()).await.unwrap();
@@ -241,7 +242,7 @@ async fn texts_side_by_side_are_not_joined_and_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn size_bound_releases_the_oldest_text_counts_it_and_masks_the_rest() {
+async fn size_limit_releases_and_counts_the_oldest_text_and_masks_the_rest() {
     let event = chat("aaaa");
     let window = emails().max_held_bytes(3 * event.len());
     let counts = window.clone();
@@ -261,7 +262,7 @@ async fn size_bound_releases_the_oldest_text_counts_it_and_masks_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
+async fn time_limit_masks_a_match_so_far_and_counts_released_text() {
     let window = emails().max_delay(Duration::from_millis(100));
     let counts = window.clone();
     let (mut upstream, mut body) = open(&layer(window)).await;
@@ -279,7 +280,7 @@ async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
     assert_eq!(get(&mut body).await, chat(" alice"));
     let early = counts.early_releases();
     assert_eq!((early.by_size, early.by_time, early.bytes), (0, 1, 5));
-    // Of what has left in part, the rest is masked.
+    // A match was sent in part; the rest of it is masked.
     upstream
         .send_data(chat("@example.com ").into())
         .await
@@ -288,7 +289,7 @@ async fn time_bound_masks_what_is_a_match_so_far_and_counts_what_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_bound_does_not_release_what_would_be_blocked() {
+async fn time_limit_does_not_release_text_of_a_blocking_pattern() {
     let guard = patterns([Pattern::card_number().block()]).unwrap();
     let window = TextWindow::new(guard).max_delay(Duration::from_millis(100));
     let (mut upstream, body) = open(&layer(window)).await;
@@ -303,7 +304,7 @@ async fn time_bound_does_not_release_what_would_be_blocked() {
     drop(upstream);
 }
 
-/// What is logged.
+/// A writer that collects the log output.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
@@ -330,7 +331,7 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
     let _guard = crate::support::subscribe(subscriber);
     for (window, warnings) in [
         (emails().max_delay(Duration::from_millis(100)), 1),
-        // A judge that does not say what may be a match.
+        // A judge that never reports a possible match.
         (TextWindow::new(|_: &TextSegment| Decision::Pass), 0),
     ] {
         let counts = window.clone();
@@ -352,7 +353,7 @@ async fn early_release_is_logged_with_its_size_and_without_its_text() {
 }
 
 #[tokio::test]
-async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
+async fn hold_beyond_the_segment_fails_with_the_position() {
     use std::error::Error;
     let wrong = |_: &TextSegment| Decision::Pass.hold_from(9);
     let body = pass(
@@ -366,11 +367,11 @@ async fn hold_beyond_the_passage_is_a_failure_that_says_so() {
 }
 
 #[tokio::test]
-async fn patterns_can_be_asked_by_another_judge() {
+async fn patterns_can_be_called_by_another_judge() {
     let guard = patterns([Pattern::email().mask(EMAIL)]).unwrap();
-    let emails_only = move |passage: &TextSegment| {
-        let decision = guard.judge(passage.clone()).now_or_never();
-        decision.expect("patterns decide at once").unwrap()
+    let emails_only = move |segment: &TextSegment| match guard.judge(segment.clone()) {
+        Ruling::Now(judgement) => judgement,
+        Ruling::Later(_) => panic!("patterns answer at once"),
     };
     let window = TextWindow::new(emails_only)
         .overlap(0)
@@ -381,12 +382,12 @@ async fn patterns_can_be_asked_by_another_judge() {
 }
 
 #[tokio::test]
-async fn mask_that_has_begun_to_leave_covers_the_rest_of_a_match_of_any_size() {
+async fn mask_sent_in_part_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
     let ask = guard.clone();
-    let asked = move |passage: &TextSegment| {
-        let decision = ask.judge(passage.clone()).now_or_never();
-        decision.expect("patterns decide at once").unwrap()
+    let asked = move |segment: &TextSegment| match ask.judge(segment.clone()) {
+        Ruling::Now(judgement) => judgement,
+        Ruling::Later(_) => panic!("patterns answer at once"),
     };
     let asked = TextWindow::new(asked).overlap(0).max_delay(Duration::MAX);
     for window in [asked, TextWindow::new(guard)] {
@@ -398,7 +399,7 @@ async fn mask_that_has_begun_to_leave_covers_the_rest_of_a_match_of_any_size() {
 }
 
 #[test]
-fn pattern_that_is_of_no_use_is_an_error_that_names_it() {
+fn unusable_pattern_is_an_error_that_names_it() {
     for (pattern, why) in [
         (Pattern::regex("(a"), "unclosed group"),
         (Pattern::regex("a*"), "matches the empty text"),
@@ -423,7 +424,7 @@ fn pattern_that_is_of_no_use_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn phrase_is_taken_letter_by_letter_and_ignores_case_if_asked_to() {
+async fn phrase_matches_literally_and_can_ignore_case() {
     let phrase = r"a.b*\(Stra\u{df}e)";
     for (pattern, text, masked) in [
         (

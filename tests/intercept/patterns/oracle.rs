@@ -1,4 +1,4 @@
-//! What is found in a text that is there as a whole: by the `regex` crate, and digit by digit.
+//! The oracle: masks a complete text with the `regex` crate, and finds card numbers digit by digit.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ impl<'a> Oracle<'a> {
     }
 }
 
-/// The text with these ranges masked. Where some overlap, the mask of the one that begins first stands for all.
+/// Masks these ranges of the text. Overlapping ranges are merged; the mask of the range that begins first applies.
 pub fn merged(text: &str, mut found: Vec<(Range<usize>, &str)>) -> String {
     found.sort_by_key(|(range, _)| range.start);
     let mut out = String::new();
@@ -43,7 +43,7 @@ pub fn merged(text: &str, mut found: Vec<(Range<usize>, &str)>) -> String {
     out + &text[at..]
 }
 
-/// Card numbers: from each start, the longest.
+/// The ranges of card numbers: the longest one from each start.
 pub fn cards(text: &str) -> impl Iterator<Item = Range<usize>> {
     let digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
     let starts = (0..text.len()).filter(move |&at| digit(at) && (at == 0 || !digit(at - 1)));

@@ -1,21 +1,21 @@
-//! Streams shaped like those of the APIs, and how a client reads them.
+//! Event streams in the formats of model APIs, and a client that reads them.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tower_sse_proxy::codec::{Decoder, Item};
 
-/// One way in which text is cut into events. A text is one of two that come at the same time: 0 or 1.
+/// A format in which text is split into events. Each stream has two parallel texts, 0 and 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     pub name: &'static str,
-    /// The data of an event that brings some more of a text.
+    /// The data of an event with the next piece of a text.
     delta: fn(usize, &str) -> Value,
-    /// The data of the event that ends a text, which brings the whole again in some APIs.
+    /// The data of the event that ends a text. In some APIs, it repeats the whole text.
     done: fn(usize, &str) -> Option<Value>,
-    /// The text in the data of an event.
+    /// Reads the number of the text and its piece from the data of an event.
     read: fn(&Value) -> Option<(usize, &str)>,
-    /// The whole text in the data of its last event.
+    /// Reads the whole text from the data of its last event.
     read_whole: fn(&Value) -> Option<&str>,
 }
 
@@ -138,17 +138,17 @@ pub const FAMILIES: [Family; 8] = [
 ];
 
 impl Family {
-    /// An event that brings some more of a text, as it stands on the wire.
+    /// The wire form of an event with the next piece of text `n`.
     pub fn event(&self, n: usize, text: &str) -> String {
         wire(&(self.delta)(n, text))
     }
 
-    /// The event that ends a text.
+    /// The wire form of the event that ends text `n`, if the API has one.
     pub fn done(&self, n: usize, whole: &str) -> Option<String> {
         (self.done)(n, whole).as_ref().map(wire)
     }
 
-    /// The two texts as a client joins them, after both have been ended.
+    /// The two texts as a client joins them. Asserts that repeated whole texts agree with their pieces.
     pub fn read(&self, stream: &str) -> [String; 2] {
         let mut texts = [String::new(), String::new()];
         let mut wholes = BTreeMap::new();
@@ -164,7 +164,7 @@ impl Family {
         for (n, whole) in wholes {
             assert_eq!(
                 whole, texts[n],
-                "what is told at the end is not what was told"
+                "the whole text at the end differs from its pieces"
             );
         }
         texts
@@ -184,7 +184,7 @@ pub fn events(stream: &str) -> Vec<String> {
     events
 }
 
-/// The type is in the data where an API has one; its name on the wire adds nothing here.
+/// The wire form of an event without a type: the data has the type, if the API has one.
 fn wire(data: &Value) -> String {
     format!("data: {data}\n\n")
 }

@@ -1,1 +1,1 @@
-//! Holds tests only.
+//! This package contains only tests.

@@ -1,4 +1,5 @@
-//! Without the feature `decompression` a coded stream is never read, and never passed on where it should have been.
+//! Without the feature `decompression`, the layer cannot decode a compressed stream. It rejects the stream if an interceptor has
+//! to read it, and forwards it unchanged otherwise.
 
 use std::convert::Infallible;
 
@@ -8,7 +9,8 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{Event, SseProxyLayer};
 
-/// Answers with what looks like a gzip stream, and says what codings it was asked for.
+/// Sends a request through the layer. The service answers with a stream that claims to be gzip, and returns the request's
+/// `Accept-Encoding` in `x-asked`.
 async fn through(layer: SseProxyLayer) -> Response<Bytes> {
     let upstream = service_fn(|request: Request<()>| async move {
         let asked = request.headers()[header::ACCEPT_ENCODING].clone();
@@ -17,7 +19,7 @@ async fn through(layer: SseProxyLayer) -> Response<Bytes> {
                 .header(header::CONTENT_TYPE, "text/event-stream")
                 .header(header::CONTENT_ENCODING, "gzip")
                 .header("x-asked", asked)
-                .body(Full::<Bytes>::from("\x1f\u{8b}not looked at"))
+                .body(Full::<Bytes>::from("\x1f\u{8b}not decoded"))
                 .unwrap(),
         )
     });
@@ -32,7 +34,7 @@ async fn through(layer: SseProxyLayer) -> Response<Bytes> {
 }
 
 #[tokio::test]
-async fn with_an_interceptor_a_coded_stream_is_refused() {
+async fn compressed_stream_is_rejected_with_an_interceptor() {
     let response = through(SseProxyLayer::default().intercept(|event: Event| event)).await;
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     let text = String::from_utf8(response.body().to_vec()).unwrap();
@@ -43,15 +45,15 @@ async fn with_an_interceptor_a_coded_stream_is_refused() {
 }
 
 #[tokio::test]
-async fn without_one_it_passes_as_it_is() {
+async fn compressed_stream_passes_unchanged_without_interceptors() {
     let response = through(SseProxyLayer::default()).await;
     assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
     assert_eq!(response.headers()["x-asked"], "gzip, br");
-    assert_eq!(response.body(), "\x1f\u{8b}not looked at".as_bytes());
+    assert_eq!(response.body(), "\x1f\u{8b}not decoded".as_bytes());
 }
 
 #[tokio::test]
-async fn with_an_interceptor_no_coding_is_asked_for() {
+async fn request_asks_for_identity_with_an_interceptor() {
     let upstream = service_fn(|request: Request<()>| async move {
         assert_eq!(request.headers()[header::ACCEPT_ENCODING], "identity");
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))

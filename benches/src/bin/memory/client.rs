@@ -1,4 +1,6 @@
 //! The clients, on raw sockets.
+//!
+//! They run in the process that measures.
 
 use std::{
     error::Error,
@@ -13,10 +15,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// So many streams are opened at the same time.
-const TOGETHER: usize = 50;
+/// The number of streams that are opened concurrently.
+const CONCURRENT: usize = 50;
 
-/// Opens streams and reads them up to so many events, or to their end. They stay open, or their clients leave.
+/// Opens `number` streams and reads `events` events from each, or to its end if its path asks for one. With `stay`, returns the
+/// connections; otherwise the clients disconnect.
 pub async fn open(
     proxy: SocketAddr,
     from: usize,
@@ -28,7 +31,7 @@ pub async fn open(
     let path = &path;
     let streams = stream::iter(from..from + number).map(|n| one(proxy, path(n), events));
     let mut opened = Vec::new();
-    let mut streams = streams.buffer_unordered(TOGETHER);
+    let mut streams = streams.buffer_unordered(CONCURRENT);
     while let Some(stream) = streams.next().await {
         let stream = stream?;
         if stay {
@@ -49,11 +52,11 @@ async fn one(proxy: SocketAddr, path: String, events: usize) -> Result<TcpStream
     let to_end = path.contains("/end/");
     while (seen < events) || (to_end && !ended) {
         let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut buffer)).await;
-        let read = read.map_err(|_| format!("{path}: {seen} of {events} events came"))??;
+        let read = read.map_err(|_| format!("{path}: {seen} of {events} events arrived"))??;
         if read == 0 {
-            return Err("a stream was cut".into());
+            return Err("stream was cut".into());
         }
-        // An event ends with a blank line, and nothing else has two LFs in a row.
+        // An event ends with a blank line. Two LFs in a row occur nowhere else.
         for byte in &buffer[..read] {
             seen += usize::from(*byte == b'\n' && last == b'\n');
             last = *byte;
@@ -63,7 +66,7 @@ async fn one(proxy: SocketAddr, path: String, events: usize) -> Result<TcpStream
     Ok(stream)
 }
 
-/// The body of what the proxy itself answers.
+/// Gets a path that the proxy answers itself, and returns the body.
 pub fn ask(proxy: SocketAddr, path: &str) -> Result<String, Box<dyn Error>> {
     let mut stream = std::net::TcpStream::connect(proxy)?;
     write!(

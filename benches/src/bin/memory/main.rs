@@ -1,22 +1,22 @@
-//! How much memory a proxy takes: by `VmRSS` of its process, beside what the layer counts and the bound that it was given.
+//! Measures the memory of a proxy: `VmRSS` of its process, compared with the bytes that the layer counts and with its limit.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin memory
 //! cargo run --release --manifest-path benches/Cargo.toml --bin memory -- --gateway target/release/examples/gateway
 //! ```
 //!
-//! Upstream, proxy and clients are processes of their own. Each row of the table starts a proxy of its own, opens and closes some
-//! streams so that what is there for all is there, and takes its RSS (the baseline). Then it opens the streams of the row:
+//! The upstream and the proxy are separate processes; the clients run in this one. Each row of the table starts a new proxy, opens
+//! and closes some streams as a warm-up, and reads the RSS of the proxy (the baseline). Then it opens the streams of the row:
 //!
-//! * `ended`: the upstream ends each stream and the client reads it to its end;
-//! * `detached`: the upstream goes on, and the client leaves;
-//! * `live`: the upstream goes on, and the client stays connected, and has read all.
+//! * `ended`: the upstream ends each stream, and the client reads to the end;
+//! * `detached`: the upstream keeps the stream open, and the client disconnects;
+//! * `live`: the upstream keeps the stream open, and the client stays connected after it has read all events.
 //!
-//! `RSS` is what the process grew by. The proxies use the system allocator, as users do, and nothing gives memory back to the
-//! system but the allocator itself. With `--trim`, `malloc_trim` is called in the proxy before the RSS is taken: the difference is
-//! what glibc has kept for itself.
+//! `RSS` is the growth of the process since the baseline. The proxies use the system allocator, as most users do, and only the
+//! allocator returns memory to the system. With `--trim`, the proxy calls `malloc_trim` before the RSS is read: the difference is
+//! freed memory that glibc had not returned.
 //!
-//! The last part is about idle streams: each has sent one event, and is silent. A bare hyper proxy is what they are compared with.
+//! The last part measures idle streams: each has sent one event and is silent. The baseline is a bare hyper proxy.
 
 mod client;
 mod proxies;
@@ -34,7 +34,7 @@ use std::{
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What becomes of the streams of a row.
+/// The state of a row's streams when the RSS is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Ended,
@@ -42,14 +42,14 @@ enum Fate {
     Live,
 }
 
-/// Streams, events of each, bytes of an event, and the bound for all of them in MiB.
+/// A row of the table: the number of streams, the events of each, the bytes of an event, and the limit for all streams in MiB.
 struct Row {
     fate: Fate,
     streams: usize,
     events: usize,
     size: usize,
     bound: usize,
-    /// The upstream writes each event by itself, with a pause behind it.
+    /// The upstream writes each event separately and pauses after it.
     paced: bool,
 }
 
@@ -69,7 +69,7 @@ const fn paced(row: Row) -> Row {
 }
 
 const ROWS: [Row; 15] = [
-    // Below the bound: what a stream costs beside its bytes.
+    // Below the limit: the cost of a stream in addition to its bytes.
     row(Fate::Ended, 5000, 1, 200, 256),
     row(Fate::Ended, 2000, 10, 250, 256),
     paced(row(Fate::Ended, 2000, 100, 30, 256)),
@@ -77,7 +77,7 @@ const ROWS: [Row; 15] = [
     row(Fate::Detached, 2000, 1, 200, 256),
     paced(row(Fate::Detached, 2000, 100, 250, 256)),
     row(Fate::Live, 2000, 1, 200, 256),
-    // Above it.
+    // Above the limit.
     row(Fate::Ended, 20_000, 1, 200, 16),
     row(Fate::Ended, 10_000, 10, 250, 16),
     paced(row(Fate::Ended, 5000, 100, 250, 64)),
@@ -88,12 +88,12 @@ const ROWS: [Row; 15] = [
     row(Fate::Detached, 1000, 16, 65_536, 64),
 ];
 
-/// How the program was called.
+/// The command line options.
 #[derive(Clone, Debug, Default)]
 struct Options {
     gateway: Option<String>,
     trim: bool,
-    /// Only rows and proxies of which this is a part.
+    /// Measures only rows and proxies with this text in their name.
     only: Option<String>,
 }
 
@@ -170,7 +170,7 @@ fn measure(
     options: &Options,
 ) -> Result<(), Box<dyn Error>> {
     let proxy = Process::proxy(name, upstream.addr, row.bound << 20, options)?;
-    // The path of what is kept; for the layer any is.
+    // The gateway records only streams of paths that begin with /r. The layer records all.
     let kind = if row.paced { "paced" } else { "burst" };
     let end = if row.fate == Fate::Ended {
         "end"
@@ -183,12 +183,12 @@ fn measure(
         .build()?;
     let runtime = &runtime;
     let open = |from: usize, number: usize| {
-        let keep = row.fate == Fate::Live;
+        let stay = row.fate == Fate::Live;
         runtime.block_on(client::open(
-            proxy.addr, from, number, path, row.events, keep,
+            proxy.addr, from, number, path, row.events, stay,
         ))
     };
-    // What there is for all streams.
+    // Warm-up: allocates the memory that all streams share.
     drop(open(usize::MAX / 2, 20)?);
     let baseline = proxy.rss(options)?;
     let clients = open(0, row.streams)?;
@@ -217,7 +217,7 @@ fn measure(
     Ok(())
 }
 
-/// What each of many streams takes that have sent one event.
+/// Measures the memory of each of many idle streams, in KiB.
 fn idle(name: &str, upstream: &Process, options: &Options) -> Result<f64, Box<dyn Error>> {
     const STREAMS: usize = 2000;
     let (proxy, prefix) = name.split_once(' ').unwrap_or((name, "/s"));
@@ -234,21 +234,21 @@ fn idle(name: &str, upstream: &Process, options: &Options) -> Result<f64, Box<dy
     Ok((proxy.rss(options)? - before) / 1024.0 / STREAMS as f64)
 }
 
-/// A program in another role. It ends with this one.
+/// A child process: the upstream or a proxy. It is killed when the value is dropped.
 struct Process {
     child: Child,
     addr: SocketAddr,
 }
 
 impl Process {
-    /// This program. It says where it listens.
+    /// Starts this program with other arguments. It prints its address first.
     fn start(args: &[&str]) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(env::current_exe()?)
             .args(args)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
-        let out = child.stdout.take().ok_or("no output")?;
+        let out = child.stdout.take().ok_or("child process has no stdout")?;
         BufReader::new(out).read_line(&mut line)?;
         let addr = line.trim().parse()?;
         Ok(Self { child, addr })
@@ -264,7 +264,10 @@ impl Process {
             return Self::start(&["proxy", name, &upstream.to_string(), &bound.to_string()]);
         }
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let path = options.gateway.as_deref().ok_or("no gateway")?;
+        let path = options
+            .gateway
+            .as_deref()
+            .ok_or("missing option --gateway")?;
         let child = Command::new(path)
             .env("SSEP_LISTEN", free.to_string())
             .env("SSEP_UPSTREAM", format!("http://{upstream}"))
@@ -276,16 +279,16 @@ impl Process {
         let begun = Instant::now();
         while std::net::TcpStream::connect(free).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
-                return Err("the gateway does not listen".into());
+                return Err("gateway did not listen within 10 s".into());
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(gateway)
     }
 
-    /// The resident set once it is at rest, in bytes.
+    /// The resident set size after a pause, in bytes.
     fn rss(&self, options: &Options) -> Result<f64, Box<dyn Error>> {
-        // Tasks end and timers pass.
+        // Gives tasks and timers time to end.
         thread::sleep(Duration::from_millis(500));
         if options.trim {
             let _ = client::ask(self.addr, proxies::TRIM);
@@ -293,10 +296,10 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
-        Ok(kib.ok_or("no VmRSS")?.parse::<f64>()? * 1024.0)
+        Ok(kib.ok_or("no VmRSS in /proc/PID/status")?.parse::<f64>()? * 1024.0)
     }
 
-    /// What the layer counts, if it can be asked.
+    /// The bytes that the layer counts, or `None` if the proxy does not report them.
     fn counted(&self) -> Option<f64> {
         client::ask(self.addr, proxies::COUNTED).ok()?.parse().ok()
     }
@@ -304,7 +307,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The proxies: hyper's server and client, with the layer in between or not.
+//! The proxies: hyper's server and client, with or without the layer.
 
 use std::{convert::Infallible, error::Error, net::SocketAddr, time::Duration};
 
@@ -19,10 +19,10 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sse_proxy::{SseProxyLayer, replay::Replay};
 
-/// Asking for this path tells how many bytes the layer counts.
+/// A GET of this path returns the number of bytes that the layer counts.
 pub const COUNTED: &str = "/-/counted";
 
-/// And this one gives back to the system what the allocator keeps.
+/// A GET of this path makes the allocator return free memory to the system.
 pub const TRIM: &str = "/-/trim";
 
 type Reply = Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible>;
@@ -52,7 +52,7 @@ pub fn run(name: &str, upstream: SocketAddr, bound: usize) -> Result<(), Box<dyn
                 let service = layer.layer(forward);
                 serve(listener, service, move || layer.retained_bytes()).await
             }
-            _ => Err(format!("there is no proxy `{name}`").into()),
+            _ => Err(format!("unknown proxy `{name}`").into()),
         }
     })
 }
@@ -90,7 +90,7 @@ where
         });
         let service = TowerToHyperService::new(service);
         tokio::spawn(async move {
-            // A client that leaves is no error here.
+            // A disconnect of the client is not an error here.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -103,9 +103,9 @@ async fn forward(
     upstream: SocketAddr,
     request: Request<Incoming>,
 ) -> Reply {
-    let mut asked = Request::new(Empty::new());
-    *asked.uri_mut() = target(upstream, request.uri().path());
-    Ok(match client.request(asked).await {
+    let mut upstream_request = Request::new(Empty::new());
+    *upstream_request.uri_mut() = target(upstream, request.uri().path());
+    Ok(match client.request(upstream_request).await {
         Ok(mut response) => {
             for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
                 response.headers_mut().remove(name);
@@ -122,13 +122,13 @@ async fn forward(
 
 fn target(upstream: SocketAddr, path: &str) -> Uri {
     let uri = format!("http://{upstream}{path}").parse();
-    uri.expect("a path that came in a request can stand in one")
+    uri.expect("the path of a request is a valid path")
 }
 
-/// Gives back to the system what glibc's allocator keeps.
+/// Makes glibc's allocator return free memory to the system.
 fn trim() -> String {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes any number, from any thread.
+    // SAFETY: `malloc_trim` accepts any number and may be called from any thread.
     let trimmed = unsafe { libc::malloc_trim(0) };
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     let trimmed = 0;

@@ -11,7 +11,7 @@ use tower_sse_proxy_benches::streams::large;
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// Between two events that are written by themselves.
+/// The pause after each separately written event.
 const PAUSE: Duration = Duration::from_millis(3);
 
 pub fn run() -> Result<(), Box<dyn Error>> {
@@ -24,7 +24,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         loop {
             let (stream, _) = listener.accept().await?;
             tokio::spawn(async move {
-                // A client that leaves ends its task.
+                // A disconnect of the client ends its task.
                 let _ = serve(stream).await;
             });
         }
@@ -46,7 +46,7 @@ async fn serve(stream: TcpStream) -> Result<(), Box<dyn Error>> {
         }
         let path = request.split(' ').nth(1).unwrap_or("/").to_owned();
         let ["", _, kind, size, events, end, _] = path.split('/').collect::<Vec<_>>()[..] else {
-            return Err("not a path of ours".into());
+            return Err("unknown path".into());
         };
         let event = large(size.parse()?);
         let events: usize = events.parse()?;
@@ -68,7 +68,7 @@ async fn serve(stream: TcpStream) -> Result<(), Box<dyn Error>> {
         if end == "end" {
             stream.write_all(b"0\r\n\r\n").await?;
         } else {
-            // Silent until the proxy leaves.
+            // Stays silent until the proxy disconnects.
             stream.read_line(&mut line).await?;
             return Ok(());
         }

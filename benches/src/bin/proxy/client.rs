@@ -1,4 +1,4 @@
-//! The client's side: what is asked of a proxy, and what that costs it.
+//! The clients: they send requests to a proxy and measure its cost.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ use crate::{
     upstream::now,
 };
 
-/// A cost, and something else.
+/// The measured cost of a proxy, and a second value such as latency or throughput.
 #[derive(Clone, Copy, Debug)]
 pub struct Result {
     pub cost: f64,
@@ -25,11 +25,11 @@ pub struct Result {
 
 type Measured = std::result::Result<Result, Box<dyn Error>>;
 
-/// Long enough for a thousand events, and short enough that the machine is the same for all.
+/// Long enough for a thousand events, and short enough that the load of the machine is the same for all proxies.
 const ROUND: Duration = Duration::from_millis(600);
 const WARM_UP: Duration = Duration::from_millis(150);
 
-/// Reads as fast as it can.
+/// Reads one stream as fast as possible.
 pub fn burst(proxy: SocketAddr, path: &str, size: usize) -> Measured {
     let mut stream = ask(proxy, path)?;
     let mut buffer = vec![0; 1 << 20];
@@ -38,14 +38,14 @@ pub fn burst(proxy: SocketAddr, path: &str, size: usize) -> Measured {
     let mut warm = false;
     while !warm || begun.elapsed() < ROUND {
         bytes += match stream.read(&mut buffer)? {
-            0 => return Err("the stream ended".into()),
+            0 => return Err("stream ended".into()),
             read => read,
         };
         if !warm && begun.elapsed() > WARM_UP {
             (warm, bytes, cpu_before, begun) = (true, 0, cpu(proxy)?, Instant::now());
         }
     }
-    // What frames the chunks is less than a hundredth.
+    // The chunk framing is less than 1 % of the bytes.
     let events = bytes as f64 / size as f64;
     Ok(Result {
         cost: (cpu(proxy)? - cpu_before) / 1e3 / events,
@@ -59,7 +59,7 @@ pub struct Paced {
     pub rate: usize,
 }
 
-/// Many connections, each of which brings an event now and then.
+/// Reads many connections, each with a fixed rate of events.
 pub fn paced(proxy: SocketAddr, paced: Paced) -> Measured {
     let path = format!("/paced/{}", paced.rate);
     let streams = (0..paced.connections).map(|_| ask(proxy, &path));
@@ -96,7 +96,7 @@ pub fn paced(proxy: SocketAddr, paced: Paced) -> Measured {
     })
 }
 
-/// New connections, until the first event is there.
+/// Opens new connections and reads up to the first event of each.
 pub fn connect(proxy: SocketAddr, times: usize) -> Measured {
     requests(proxy, times, || {
         let mut stream = ask(proxy, "/once")?;
@@ -104,7 +104,7 @@ pub fn connect(proxy: SocketAddr, times: usize) -> Measured {
     })
 }
 
-/// Answers that are no event streams, on one connection.
+/// Sends requests for responses that are no event streams, on one connection.
 pub fn plain(proxy: SocketAddr, times: usize) -> Measured {
     let mut stream = connection(proxy)?;
     requests(proxy, times, || {
@@ -113,20 +113,20 @@ pub fn plain(proxy: SocketAddr, times: usize) -> Measured {
     })
 }
 
-/// The same in a session.
+/// As [`plain`], with requests of one session.
 pub fn session(proxy: SocketAddr, times: usize) -> Measured {
-    const WHO: &str = "host: bench\r\nauthorization: Bearer 0123456789abcdef";
+    const CREDENTIALS: &str = "host: bench\r\nauthorization: Bearer 0123456789abcdef";
     let mut stream = connection(proxy)?;
-    write!(stream, "GET /plain HTTP/1.1\r\n{WHO}\r\n\r\n")?;
+    write!(stream, "GET /plain HTTP/1.1\r\n{CREDENTIALS}\r\n\r\n")?;
     let opened = String::from_utf8(until(&mut stream, &[b'x'; 1024])?)?;
     let id = opened
         .lines()
         .find_map(|line| line.strip_prefix(SESSION)?.strip_prefix(": "))
-        .ok_or("no session was opened")?;
+        .ok_or("response has no session id")?;
     requests(proxy, times, || {
         write!(
             stream,
-            "GET /plain HTTP/1.1\r\n{WHO}\r\n{SESSION}: {id}\r\n\r\n"
+            "GET /plain HTTP/1.1\r\n{CREDENTIALS}\r\n{SESSION}: {id}\r\n\r\n"
         )?;
         until(&mut stream, &[b'x'; 1024]).map(drop)
     })
@@ -150,7 +150,7 @@ fn requests(
     })
 }
 
-/// What streams keep that have sent one event and are silent then.
+/// Measures the memory of streams that have sent one event and are silent, in KiB per stream.
 pub fn idle(proxy: SocketAddr, pid: u32, count: usize) -> Measured {
     let open = |count: usize| -> std::result::Result<Vec<TcpStream>, Box<dyn Error>> {
         let mut streams = Vec::new();
@@ -161,7 +161,7 @@ pub fn idle(proxy: SocketAddr, pid: u32, count: usize) -> Measured {
         }
         Ok(streams)
     };
-    // The first few fill what is there for all.
+    // Warm-up: allocates the memory that all streams share.
     let _first = open(100)?;
     let before = anonymous_kib(pid)?;
     let _streams = open(count)?;
@@ -177,7 +177,7 @@ fn anonymous_kib(pid: u32) -> std::result::Result<f64, Box<dyn Error>> {
         .lines()
         .find_map(|line| line.strip_prefix("Anonymous:"));
     let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.ok_or("no such line")?.parse()?)
+    Ok(kib.ok_or("no line Anonymous in smaps_rollup")?.parse()?)
 }
 
 fn cpu(proxy: SocketAddr) -> std::result::Result<f64, Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! The proxies.
+//! The measured proxies.
 
 use std::{convert::Infallible, error::Error, net::SocketAddr};
 
@@ -32,10 +32,10 @@ use tower_sse_proxy::{
     session::{MemoryStore, SealedKey, SealedStore, SessionMapping},
 };
 
-/// Asking for this path tells how much CPU the proxy has used, in nanoseconds.
+/// A GET of this path returns the CPU time of the proxy, in nanoseconds.
 pub const CPU: &str = "/-/cpu";
 
-/// Where the sessions are.
+/// The header field with the session id.
 pub const SESSION: &str = "x-session";
 
 type Reply = Result<Response<BoxBody<Bytes, hyper::Error>>, Infallible>;
@@ -65,7 +65,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                 });
                 serve(listener, layer.layer(forward)).await
             }
-            "kept" => {
+            "recorded" => {
                 let layer = SseProxyLayer::default()
                     .intercept(|_: &StreamHead<'_>| Some(Read(0)))
                     .replay(Replay::default().detach_when(|_, _| false));
@@ -90,7 +90,7 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                 serve(listener, layer.layer(forward)).await
             }
             "reparse" => reparse(listener, upstream).await,
-            _ => Err(format!("there is no proxy `{name}`").into()),
+            _ => Err(format!("unknown proxy `{name}`").into()),
         }
     })
 }
@@ -124,7 +124,7 @@ where
         stream.set_nodelay(true)?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            // A client that leaves is no error here.
+            // A disconnect of the client is not an error here.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -149,7 +149,7 @@ async fn forward(
             for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
                 response.headers_mut().remove(name);
             }
-            // All are of one session.
+            // All requests belong to one session.
             let session = HeaderValue::from_static("68d0c7d2-4d2a-4f0e-9d6c-0a3f5c1b7e21");
             response.headers_mut().insert(SESSION, session);
             response.map(BodyExt::boxed)
@@ -164,25 +164,25 @@ async fn forward(
 
 fn target(upstream: SocketAddr, path: &str) -> Uri {
     let uri = format!("http://{upstream}{path}").parse();
-    uri.expect("a path that came in a request can stand in one")
+    uri.expect("the path of a request is a valid path")
 }
 
 fn cpu() -> String {
     ProcessTime::now().as_duration().as_nanos().to_string()
 }
 
-/// What is often written: events parsed into structs, and structs written out as events.
+/// The usual way to write such a proxy: it parses events into structs and formats the structs as events.
 async fn reparse(listener: TcpListener, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
     let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
     let events = move |uri: Uri| {
         let client = client.clone();
         async move {
-            let asked = client
+            let response = client
                 .get(target(upstream, uri.path()).to_string())
                 .send()
                 .await;
-            let events = asked
-                .expect("the upstream answers")
+            let events = response
+                .expect("the upstream responds")
                 .bytes_stream()
                 .eventsource();
             Sse::new(events.map(|event| {

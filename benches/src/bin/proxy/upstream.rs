@@ -1,4 +1,4 @@
-//! An upstream that costs as little as can be: a thread a connection, and writes that were made before.
+//! An upstream with minimal cost: one thread per connection, and prepared writes.
 
 use std::{
     error::Error,
@@ -19,7 +19,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || {
-            // A client that leaves ends its thread.
+            // A disconnect of the client ends its thread.
             let _ = serve(&stream);
         });
     }
@@ -31,7 +31,11 @@ fn serve(mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
     let mut lines = BufReader::new(stream).lines();
     while let Some(request) = lines.next() {
         let request = request?;
-        while !lines.next().ok_or("cut")??.is_empty() {}
+        while !lines
+            .next()
+            .ok_or("connection closed inside a request")??
+            .is_empty()
+        {}
         let path: Vec<&str> = request
             .split(' ')
             .nth(1)
@@ -51,7 +55,7 @@ fn serve(mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
             ["", "paced", rate] => {
                 stream.write_all(HEAD.as_bytes())?;
                 let period = Duration::from_secs(1) / rate.parse::<u32>()?;
-                // Not all connections at the same time.
+                // Spreads the connections over the period.
                 let mut due = Instant::now()
                     + period.mul_f64(f64::from(stream.peer_addr()?.port() % 97) / 97.0);
                 loop {
@@ -80,12 +84,12 @@ fn chunk(data: &str) -> Vec<u8> {
     format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
 }
 
-/// An event of 250 bytes that says when it was sent.
+/// An event of 250 bytes with the time of its send.
 fn stamped() -> String {
     format!("data: {:019} {}\n\n", now(), "z".repeat(222))
 }
 
-/// Nanoseconds, the same for all processes.
+/// The system time in nanoseconds, which all processes share.
 pub fn now() -> u128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

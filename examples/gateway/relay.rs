@@ -1,4 +1,5 @@
-//! A line to the gateway that can be cut. No page in a browser can break a connection of its own: to close a stream is to stay away.
+//! A TCP relay in front of the gateway that can break its connections. The demo page needs it: a browser page can close an
+//! `EventSource`, but it cannot break the connection and thereby test the automatic reconnect.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -9,27 +10,28 @@ use tokio::{
     time::sleep,
 };
 
-/// Passes on what comes at its address, byte for byte.
-pub struct Line {
+/// Copies bytes between its clients and the gateway.
+pub struct Relay {
     pub address: SocketAddr,
     cut: watch::Sender<()>,
 }
 
-impl Line {
-    /// Next to the gateway's port if that is free, so that a page that was open before a restart finds it again.
-    pub async fn to(gateway: SocketAddr) -> io::Result<Self> {
+impl Relay {
+    /// Starts a relay. It listens on the port after the gateway's, or on any free port if that one is taken. With a fixed port, an
+    /// open page works again after a restart.
+    pub async fn start(gateway: SocketAddr) -> io::Result<Self> {
         let next = gateway.port().wrapping_add(1);
         let listener = match TcpListener::bind((gateway.ip(), next)).await {
             Ok(listener) => listener,
             Err(_) => TcpListener::bind((gateway.ip(), 0)).await?,
         };
         let address = listener.local_addr()?;
-        let (cut, seen) = watch::channel(());
-        tokio::spawn(accept(listener, gateway, seen));
+        let (cut, cuts) = watch::channel(());
+        tokio::spawn(accept(listener, gateway, cuts));
         Ok(Self { address, cut })
     }
 
-    /// Breaks all connections, a little later, or whoever asked for it would not get an answer.
+    /// Breaks all connections after 100 ms. The delay lets the response to the request for the cut arrive.
     pub async fn cut(&self) {
         sleep(Duration::from_millis(100)).await;
         self.cut.send_replace(());
