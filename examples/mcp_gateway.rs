@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: mcp_gateway LISTEN UPSTREAM, both as host:port".into());
     };
     // The URL in an `endpoint` event may only name this upstream. Requests must have one of these hosts and origins.
-    let sessions = Mcp::sessions().allow_upstream_origin(format!("http://{upstream}"));
+    let sessions = Mcp::sessions().allow_upstream_origin(format!("http://{upstream}"))?;
     let port = listen.rsplit(':').next().unwrap_or_default();
     let hosts = [listen.clone(), format!("localhost:{port}")];
     let origins = hosts.clone().map(|host| format!("http://{host}"));

@@ -12,8 +12,13 @@ use tower_sse_proxy::{
 use crate::settings::Settings;
 
 /// The MCP profile on top of `policy`.
-pub fn rules(policy: Policy, settings: &Settings, listen: SocketAddr, upstream: &Uri) -> Mcp {
-    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string());
+pub fn rules(
+    policy: Policy,
+    settings: &Settings,
+    listen: SocketAddr,
+    upstream: &Uri,
+) -> Result<Mcp, MappingError> {
+    let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string())?;
     let check = OriginCheckLayer::new(hosts(settings, listen), origins(settings, listen));
     Ok(Mcp::with_sessions(policy, sessions).check(check))
 }

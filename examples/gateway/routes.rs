@@ -27,9 +27,9 @@ pub fn layer(
     settings: &Settings,
     listen: SocketAddr,
     upstream: &Uri,
-) -> SseProxyLayer<Reconnect> {
+) -> Result<SseProxyLayer<Reconnect>, MappingError> {
     let recorded = policy.clone().route("/mcp").replay(replay(settings));
-    let mcp = mcp::rules(recorded, settings, listen, upstream);
+    let mcp = mcp::rules(recorded, settings, listen, upstream)?;
     let shared = policy.clone().route("/f").replay(shared(settings));
     // All event ids on this route are the layer's, so an id of another form is rejected.
     let resumed = policy.clone().route("/r");
@@ -59,7 +59,7 @@ pub fn layer(
     };
     let layer = layer.upstream_buffer(proxy::READ_BUFFER);
     let layer = layer.reconnect(Reconnect::default().retry_if(reconnects));
-    layer.policy(move |request, _| {
+    Ok(layer.policy(move |request, _| {
         let path = request.uri.path();
         if prefixes.iter().any(|prefix| leads_to(path, prefix)) {
             mcp.policy(request)

@@ -35,7 +35,7 @@ impl Connection {
         let (calls, feeds) = mpsc::unbounded_channel();
         let service = service_fn(move |_: Request<Incoming>| {
             let (feed, body) = Channel::<Bytes, Infallible>::new(1);
-            asks.send(feed).unwrap();
+            calls.send(feed).unwrap();
             async { Ok::<_, Infallible>(Response::new(WatchedBody::new(body))) }
         });
         tokio::spawn(

@@ -175,7 +175,7 @@ impl Interceptor for PanicsInDeadline {
         Verdict::Hold
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<std::time::Instant> {
         assert!(!self.0, "panics in deadline");
         None
     }

@@ -882,10 +882,11 @@ async fn deadline_is_the_maximal_delay_of_the_oldest_event() {
     stream.event(Event::new("a"));
     sleep(MAX_DELAY / 2).await;
     stream.event(Event::new("b"));
-    assert_eq!(stream.deadline(), Some(begun + MAX_DELAY));
+    assert_eq!(stream.deadline(), Some((begun + MAX_DELAY).into_std()));
     sleep(MAX_DELAY / 2).await;
-    stream.timeout(Instant::now());
-    assert_eq!(stream.deadline(), Some(begun + MAX_DELAY / 2 + MAX_DELAY));
+    stream.timeout(Instant::now().into_std());
+    let later = begun + MAX_DELAY / 2 + MAX_DELAY;
+    assert_eq!(stream.deadline(), Some(later.into_std()));
 }
 
 #[tokio::test]
@@ -895,10 +896,6 @@ async fn debug_output_shows_the_settings_and_no_text() {
         shown,
         "TextWindow { overlap: 19, min_batch: 7, max_delay: 250ms, max_held_bytes: 9, .. }"
     );
-    let now = Ruling::Now(Decision::mask(std::iter::once(1..2), "x"));
-    assert!(format!("{now:?}").starts_with("Now(Mask(["));
-    let later = Ruling::Later(Box::pin(async { Ok(Decision::Pass) }));
-    assert_eq!(format!("{later:?}"), "Later(..)");
     let judge = |segment: &TextSegment| {
         let shown = format!("{segment:?}");
         assert_eq!(

@@ -96,8 +96,8 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
-    let (replay, asked) = authorizing(sharing());
+async fn joining_client_is_authorized_but_first_client_is_not() {
+    let (replay, calls) = authorizing(sharing());
     let (front, mut origin) = staged(&layer_with(replay));
     let (mut first, mut feed) = front
         .open(&mut origin, get("/a").header("x-do", "401"))
@@ -120,10 +120,10 @@ async fn a_client_that_would_join_is_asked_about_and_the_first_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_would_wait_for_the_head_is_asked_about() {
-    let (replay, asked) = authorizing(sharing());
+async fn client_that_waits_for_the_response_head_is_authorized() {
+    let (replay, calls) = authorizing(sharing());
     let (front, mut origin) = staged(&layer_with(replay));
-    let send = |what: &'static str| {
+    let send = |action: &'static str| {
         let front = front.clone();
         tokio::spawn(async move { front.send(get("/a").header("x-do", action)).await })
     };

@@ -83,7 +83,7 @@ async fn reader_slower_than_retention_age_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_event_does_not_drive_out_what_is_unread() {
+async fn large_event_does_not_evict_unread_events() {
     let (front, mut origin) = staged(&layer_with_retention(Retention::default().bytes(10_000)));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     for size in [4_000, 9_000, 50_000, 10, 9_000] {

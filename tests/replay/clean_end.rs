@@ -50,7 +50,7 @@ async fn get_gets_204_and_other_methods_get_an_empty_body() {
         for opened_with in [Method::GET, Method::POST, Method::PUT] {
             for present in [true, false] {
                 let (front, mut origin) = staged(&recording_layer());
-                let request = Request::builder().method(begun.clone());
+                let request = Request::builder().method(opened_with.clone());
                 let (mut client, mut feed) = front.open(&mut origin, request).await;
                 for block in blocks {
                     feed.send(*block).await;
@@ -99,7 +99,7 @@ async fn get_gets_204_and_other_methods_get_an_empty_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_missed_events_gets_them_first() {
+async fn client_with_missed_events_gets_them_before_204() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -198,7 +198,7 @@ async fn broken_connection_after_terminal_event_is_a_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
+async fn end_inside_an_event_without_ids_is_reported_as_failed() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: half").await;
@@ -211,7 +211,7 @@ async fn end_inside_an_event_without_ids_is_told_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn upstream_is_asked_after_a_clean_end_where_the_setting_says_so() {
+async fn continue_after_end_makes_a_get_resume_at_the_upstream() {
     let layer = layer_with(Replay::default().continue_after_end(true));
     let (front, mut origin) = staged(&layer);
     for ids in [true, false] {

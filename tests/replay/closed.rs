@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 fn stream_of(id: &str) -> StreamId {
-    id.parse::<EventId>().unwrap().stream
+    id.parse::<EventId>().unwrap().stream()
 }
 
 fn mine(request: http::request::Builder) -> http::request::Builder {
@@ -22,7 +22,7 @@ fn mine(request: http::request::Builder) -> http::request::Builder {
 #[tokio::test(start_paused = true)]
 async fn get_gets_204_and_other_methods_get_410() {
     for gap in [Gap::Event, Gap::Status(StatusCode::BAD_REQUEST)] {
-        for begun in [Method::GET, Method::POST] {
+        for opened_with in [Method::GET, Method::POST] {
             let layer = layer_with(Replay::default().on_gap(gap));
             let (front, mut origin) = staged(&layer);
             let request = Request::builder().method(opened_with);
@@ -30,7 +30,7 @@ async fn get_gets_204_and_other_methods_get_410() {
             feed.events(0..3).await;
             let (_, first) = client.events(1).await;
             let (_, last) = client.events(2).await;
-            assert!(layer.abort(token(&last)));
+            assert!(layer.abort(stream_of(&last)));
             assert!(feed.is_dropped().await);
             assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
             for id in [&first, &last] {
@@ -130,8 +130,8 @@ async fn closing_a_stream_closes_its_predecessors_and_successors() {
     for by_old in [true, false] {
         let layer = recording_layer();
         let (front, mut origin) = staged(&layer);
-        let (old, new, mut feed) = succeeded(&front, &mut origin).await;
-        assert!(layer.abort(token(if by_old { &old } else { &new })));
+        let (old, new, mut feed) = stream_and_successor(&front, &mut origin).await;
+        assert!(layer.abort(stream_of(if by_old { &old } else { &new })));
         assert!(feed.is_dropped().await, "{by_old}");
         for id in [&old, &new] {
             assert_eq!(front.send(after(id)).await.status, 204, "{by_old}");
@@ -141,8 +141,8 @@ async fn closing_a_stream_closes_its_predecessors_and_successors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_closed_while_the_upstream_is_asked_to_continue_it_stays_closed() {
-    for how in ["suspended", "given up"] {
+async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
+    for how in ["suspended", "ended in an event"] {
         let layer = continuing_layer();
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -67,7 +67,7 @@ async fn upstream_gets_its_own_id_back_unchanged() {
         assert_eq!(header, id.as_bytes());
         asking.abort();
     }
-    // What no header can carry is no place to go on from.
+    // A header cannot contain this id, so the layer cannot resume from it.
     let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: \u{1}\ndata: 0\n\n").await;
@@ -104,7 +104,7 @@ async fn events_right_before_the_end_reach_the_client_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_upstream_sends_again_is_not_sent_on() {
+async fn events_that_the_upstream_repeats_are_dropped() {
     let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -154,9 +154,9 @@ async fn reused_ids_after_a_restart_are_not_repeats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_refused_is_not_passed_over() {
+async fn stream_failed_by_an_interceptor_does_not_continue_past_the_event() {
     let layer = continuing_layer().intercept(|event: Event| match &*event.data() {
-        "1" => Verdict::fail("told to"),
+        "1" => Verdict::fail("test"),
         _ => event.into(),
     });
     let (front, mut origin) = staged(&layer);
@@ -173,7 +173,7 @@ async fn what_an_interceptor_refused_is_not_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_while_the_upstream_is_down_is_not_told_to_give_up() {
+async fn client_that_resumes_during_an_upstream_outage_may_retry() {
     let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;
@@ -256,7 +256,7 @@ async fn two_clients_that_resume_at_the_end_share_one_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_go_on_with_the_stream_is_the_clients_and_the_stream_waits() {
+async fn answer_that_is_no_event_stream_goes_to_the_client_and_the_stream_waits() {
     let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

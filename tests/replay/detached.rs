@@ -46,7 +46,7 @@ async fn resuming_client_stops_the_grace_period() {
     assert_eq!(again.events(1).await.0, ["1"]);
     drop(again);
     tokio::time::advance(Duration::from_secs(29)).await;
-    assert!(!feed.is_dropped().await, "the time begins anew");
+    assert!(!feed.is_dropped().await, "the grace period starts again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,8 +99,8 @@ async fn stream_is_cut_at_max_age() {
 #[tokio::test(start_paused = true)]
 async fn dropped_task_cuts_its_clients() {
     let tasks = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&tasks);
-    let replay = Replay::default().executor(move |task| kept.lock().unwrap().push(task));
+    let spawned = Arc::clone(&tasks);
+    let replay = Replay::default().executor(move |task| spawned.lock().unwrap().push(task));
     let (front, mut origin) = staged(&layer_with(replay));
     let (client, _feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(tasks.lock().unwrap().drain(..).count(), 1);

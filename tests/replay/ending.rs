@@ -53,8 +53,8 @@ async fn comments_after_the_last_event_do_not_cause_endless_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_broke_is_cut_for_everybody_and_goes_on_only_where_it_can() {
-    for (ids, goes_on) in [(true, true), (false, false)] {
+async fn broken_stream_is_cut_for_all_clients_and_continues_only_with_ids() {
+    for (ids, continues) in [(true, true), (false, false)] {
         let (front, mut origin) = staged(&recording_layer());
         let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
         if ids {
@@ -118,14 +118,14 @@ async fn stream_with_terminal_event_is_complete_when_its_upstream_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_can_be_ended_by_its_token() {
+async fn stream_can_be_closed_by_its_id() {
     let layer = recording_layer();
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
-    let token = id.parse::<EventId>().unwrap().stream;
-    assert!(layer.abort(token));
+    let stream = id.parse::<EventId>().unwrap().stream();
+    assert!(layer.abort(stream));
     assert!(feed.is_dropped().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_eq!(front.send(after(&id)).await.status, 204);
@@ -170,7 +170,7 @@ async fn unfinished_event_does_not_complete_a_stream_that_can_continue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
+async fn stream_ended_by_an_interceptor_is_complete_for_resuming_clients() {
     let layer = recording_layer().intercept(|event: Event| match &*event.data() {
         "1" => Verdict::End(vec![event.into()]),
         _ => event.into(),
@@ -190,7 +190,7 @@ async fn what_an_interceptor_ended_is_over_for_who_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_off_after_it_was_done_is_done() {
+async fn broken_connection_after_the_terminal_event_is_a_complete_stream() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

@@ -9,7 +9,7 @@ use http::{Method, Request};
 use tower_sse_proxy::replay::{Replay, Retention};
 
 #[tokio::test(start_paused = true)]
-async fn every_event_has_an_id_of_ours_and_none_of_the_upstreams() {
+async fn every_event_has_an_id_of_the_layer_and_none_of_the_upstream() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("id: mine\r\ndata: a\r\n\r\n: c\n").await;
@@ -58,10 +58,10 @@ async fn reject_foreign_ids_forwards_no_other_id() {
     let two = after("7").header("last-event-id", "8");
     assert!(front.send(two).await.rest().await.0.contains("unknown"));
     let verbatim = layer_with(replay.clone().preserve_upstream_ids(true)).owner(|_| Some("me"));
-    let (known, mut asked) = staged(&verbatim);
-    let told = known.send(after("up-7")).await;
-    assert!(told.rest().await.0.contains("unknown"));
-    assert!(origin.is_idle().await && asked.is_idle().await);
+    let (known, mut other_origin) = staged(&verbatim);
+    let answer = known.send(after("up-7")).await;
+    assert!(answer.rest().await.0.contains("unknown"));
+    assert!(origin.is_idle().await && other_origin.is_idle().await);
 
     for without_id in [get("/"), after(""), get("/?last="), get("/?other=7")] {
         let (client, _feed) = front.open(&mut origin, without_id).await;
@@ -122,7 +122,7 @@ async fn id_of_the_layer_never_goes_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstreams_own_ids_can_be_kept() {
+async fn upstream_ids_can_be_preserved() {
     let layer = layer_with(
         Replay::default()
             .preserve_upstream_ids(true)

@@ -48,9 +48,9 @@ async fn resumes_without_gap(front: &Front, owner: &str, id: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
+async fn owner_that_fills_the_logs_evicts_only_its_own_events() {
     let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
-    let (left, client, _feed) = reading(&front, &mut origin, "victim", 20).await;
+    let (first, client, _feed) = open_and_read(&front, &mut origin, "victim", 20).await;
     drop(client);
     let mut flood = Vec::new();
     for _ in 0..50 {
@@ -74,8 +74,8 @@ async fn an_owner_that_fills_the_logs_evicts_its_own_only() {
 async fn log_of_a_connected_client_is_not_evicted_for_a_new_stream() {
     for newcomer in ["victim", "flood"] {
         let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
-        let (first, mut client, mut feed) = reading(&front, &mut origin, "victim", 20).await;
-        // Sent, and not read yet.
+        let (first, mut client, mut feed) = open_and_read(&front, &mut origin, "victim", 20).await;
+        // Sent by the upstream, but not read by the client.
         for _ in 0..5 {
             send(&mut feed, KB).await;
         }
@@ -94,7 +94,7 @@ async fn log_of_a_connected_client_is_not_evicted_for_a_new_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_nothing() {
+async fn connected_clients_that_do_not_read_stop_their_upstreams_and_lose_nothing() {
     let (front, mut origin) = staged(&recording_layer().max_replay_bytes(50 * KB));
     let mut streams = Vec::new();
     for _ in 0..40 {
@@ -116,7 +116,7 @@ async fn connected_clients_that_read_nothing_hold_their_upstreams_back_and_lose_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
+async fn owner_with_connected_clients_leaves_other_owners_their_share() {
     let (front, mut origin) = staged(&recording_layer().max_replay_bytes(100 * KB));
     let mut flood = Vec::new();
     for _ in 0..50 {
@@ -127,7 +127,7 @@ async fn an_owner_with_connected_clients_only_leaves_the_others_their_share() {
     assert!(resumes_without_gap(&front, "late", &first).await);
 }
 
-fn lingering() -> SseProxyLayer {
+fn with_long_grace_period() -> SseProxyLayer {
     layer_with(Replay::default().grace_period(Duration::from_secs(3600)))
 }
 
@@ -173,7 +173,7 @@ async fn stream_resumed_and_detached_again_is_the_newest() {
     settle().await;
     assert!(!streams[0].1.is_dropped().await);
     assert!(streams[1].1.is_dropped().await);
-    // What it had sent can still be resumed.
+    // Its log can still be resumed.
     let resumed = front
         .send(by("one").header("last-event-id", &streams[0].0))
         .await;
@@ -243,7 +243,7 @@ async fn max_age_of_a_stream_is_not_extended_by_resumes() {
         .retention(bounds)
         .grace_period(Duration::from_secs(90))
         .max_age(Duration::from_secs(3600));
-    for by_the_minute in [true, false] {
+    for resume_each_minute in [true, false] {
         let (front, mut origin) = staged(&layer_with(replay.clone()));
         let (mut client, mut feed) = front.open(&mut origin, by("one")).await;
         feed.events(0..1).await;
@@ -265,7 +265,10 @@ async fn max_age_of_a_stream_is_not_extended_by_resumes() {
         }
         assert!(!feed.is_dropped().await);
         tokio::time::advance(Duration::from_secs(61)).await;
-        assert!(feed.is_dropped().await, "by the minute: {by_the_minute}");
+        assert!(
+            feed.is_dropped().await,
+            "resume each minute: {resume_each_minute}"
+        );
         let (rest, _) = client.unwrap().rest().await;
         assert_eq!(data(&rest), [""; 0]);
     }

@@ -42,7 +42,7 @@ async fn gap_event_precedes_the_retained_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_is_not_known_is_told_and_reset_and_never_sent_upstream() {
+async fn unknown_id_gets_a_gap_event_that_resets_it_and_never_goes_upstream() {
     let (front, mut origin) = staged(&recording_layer());
     let unknown = "0123456789abcdef0123456789abcdef.0.7";
     let answer = front.send(after(unknown)).await;
@@ -79,7 +79,7 @@ async fn on_gap_can_set_a_status() {
     let status = StatusCode::BAD_REQUEST;
     let replay = Replay::default().on_gap(Gap::Status(status));
     let (front, _origin) = staged(&layer_with(replay));
-    let told = front
+    let answer = front
         .send(after("0123456789abcdef0123456789abcdef.0.7"))
         .await;
     assert_eq!(answer.status, 400);
@@ -87,7 +87,7 @@ async fn on_gap_can_set_a_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
+async fn lost_event_in_the_query_gets_one_gap_event_and_then_a_new_stream() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let address = "/?last=0123456789abcdef0123456789abcdef.0.7&a=1";
     let (answer, ended) = front.send(get(address)).await.rest().await;
@@ -120,7 +120,7 @@ async fn who_names_a_lost_event_in_its_address_is_told_once_and_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_told_of_a_gap_with_nothing_behind_it_is_told_once() {
+async fn reader_at_the_end_of_an_evicted_log_gets_one_gap_event() {
     let (front, mut origin) = staged(&layer_with(bounded(Retention::default().bytes(1000))));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..2).await;

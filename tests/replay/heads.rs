@@ -2,7 +2,7 @@
 
 use crate::support::{
     Call, Client, FedBody, Origin, event_stream,
-    origin::{get, layer_with, settle},
+    origin::{after, get, layer_with, settle},
     staged,
 };
 use http::{HeaderMap, HeaderName, header};
@@ -78,7 +78,7 @@ async fn open(front: &crate::support::Front, origin: &mut Origin) -> (Client, St
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
+async fn client_that_opens_a_stream_gets_all_upstream_headers() {
     for layer in [layer_with(Replay::default()), layer_with(sharing())] {
         let (front, mut origin) = staged(&layer);
         let (client, _) = open(&front, &mut origin).await;
@@ -89,7 +89,7 @@ async fn the_client_that_opens_a_stream_gets_all_that_the_upstream_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resumed_stream_has_the_allowed_headers_and_no_other() {
+async fn resumed_stream_has_only_the_allowed_headers() {
     let (front, mut origin) = staged(&layer_with(Replay::default()));
     let (_client, id) = open(&front, &mut origin).await;
     settle().await;
@@ -109,9 +109,9 @@ fn sharing() -> Replay {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_joined_stream_has_the_allowed_headers_and_no_other() {
+async fn joined_stream_has_only_the_allowed_headers() {
     let (front, mut origin) = staged(&layer_with(sharing()));
-    // One waits for the head together with the first, the other comes later.
+    // The second client waits for the response head, the third joins later.
     let (first, second, ()) = tokio::join!(
         biased;
         front.send(get("/a")),
@@ -154,7 +154,7 @@ async fn session_header_and_headers_added_by_the_user_are_replayed() {
 
 #[tokio::test(start_paused = true)]
 async fn response_extensions_name_the_recorded_stream() {
-    let layer = with(sharing());
+    let layer = layer_with(sharing());
     let (front, mut origin) = staged(&layer);
     let (first, id) = open(&front, &mut origin).await;
     let stream = id.parse::<EventId>().unwrap().stream();
@@ -166,7 +166,7 @@ async fn response_extensions_name_the_recorded_stream() {
         assert_eq!(resumed.status, 200);
         assert_eq!(resumed.stream, Some(stream), "{method}");
     }
-    // A gap report of an unknown stream reads no stream.
+    // The response with a gap event for an unknown id reads no stream.
     let unknown = "0123456789abcdef0123456789abcdef.0.0";
     assert_eq!(front.send(after(unknown).uri("/a")).await.stream, None);
     assert!(layer.abort(first.stream.unwrap()));
@@ -174,7 +174,7 @@ async fn response_extensions_name_the_recorded_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_extensions_of_a_stream_that_is_not_recorded_name_none() {
+async fn response_extensions_of_an_unrecorded_stream_name_none() {
     let (front, mut origin) = staged(&SseProxyLayer::default());
     let (client, _feed) = front.open(&mut origin, get("/a")).await;
     assert_eq!(client.stream, None);

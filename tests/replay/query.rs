@@ -27,7 +27,7 @@ async fn forwarded(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_of_the_layer_is_found_however_the_parameter_is_escaped() {
+async fn percent_encoded_id_of_the_layer_resumes() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let (mut client, mut feed) = front.open(&mut origin, get("/s?a=%61")).await;
     feed.events(0..3).await;
@@ -47,7 +47,7 @@ async fn an_id_of_the_layer_is_found_however_the_parameter_is_escaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_is_decoded_once() {
+async fn value_is_decoded_once() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     let (mut client, mut feed) = front.open(&mut origin, get("/s")).await;
     feed.events(0..2).await;
@@ -69,9 +69,9 @@ async fn a_value_is_decoded_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header() {
+async fn upstream_gets_the_value_as_a_header_and_not_the_parameter() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
-    for (query, left, last) in [
+    for (query, forwarded_query, last) in [
         ("?last=up-7", "", Some("up-7")),
         ("?a=1&last=up-7&b=%20", "?a=1&b=%20", Some("up-7")),
         ("?last=up%207%2B1", "", Some("up 7+1")),
@@ -102,7 +102,7 @@ async fn the_parameter_does_not_reach_the_service_and_its_value_does_as_a_header
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_other_than_get_that_names_an_event_is_not_forwarded() {
+async fn other_method_with_an_id_is_not_forwarded() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     for method in ["POST", "PUT", "DELETE"] {
         for query in ["?last=up-7", "?a=1&l%61st=up-7"] {
@@ -118,7 +118,7 @@ async fn a_request_other_than_get_that_names_an_event_is_not_forwarded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_can_be_no_id_is_refused() {
+async fn value_that_cannot_be_an_id_is_rejected() {
     let (front, mut origin) = staged(&layer_with(Replay::default().query_param("last")));
     for query in [
         "last=a%0d%0ax-admin:%201",

@@ -182,9 +182,9 @@ async fn resume_with_get_continues_the_stream_of_a_post() {
 /// Answers each request with this status until there are no more. Returns the times of the requests.
 async fn failing(origin: &mut Origin, status: StatusCode) -> Vec<Duration> {
     let begun = Instant::now();
-    let mut asked = Vec::new();
+    let mut times = Vec::new();
     while let Some(call) = origin.next_within_hours().await {
-        asked.push(begun.elapsed());
+        times.push(begun.elapsed());
         call.status(status);
     }
     times

@@ -17,7 +17,7 @@ use tracing::Level;
 const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 fn recorded() -> SseProxyLayer {
-    layer_with(Replay::default().grace_period(LINGER)).route("/r")
+    layer_with(Replay::default().grace_period(GRACE_PERIOD)).route("/r")
 }
 
 fn assert_one(reports: &Reports, reason: &str, events: &str) {
@@ -60,12 +60,12 @@ async fn end_of_the_grace_period_is_reported() {
     feed.events(0..2).await;
     client.events(2).await;
     drop(client);
-    tokio::time::advance(LINGER / 2).await;
+    tokio::time::advance(GRACE_PERIOD / 2).await;
     assert!(!feed.is_dropped().await);
-    assert!(reports.take().is_empty(), "it may come back");
-    tokio::time::advance(LINGER).await;
+    assert!(reports.take().is_empty(), "the client may still resume");
+    tokio::time::advance(GRACE_PERIOD).await;
     assert!(feed.is_dropped().await);
-    only(&reports, "client_left", "2");
+    assert_one(&reports, "client_left", "2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,7 +147,7 @@ async fn closed_stream_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn end_at_max_age_is_reported() {
     let reports = reports();
-    let layer = layer_with(Replay::default().max_age(LINGER)).route("/r");
+    let layer = layer_with(Replay::default().max_age(GRACE_PERIOD)).route("/r");
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

@@ -15,7 +15,7 @@ use tower::{BoxError, service_fn};
 use tower_sse_proxy::{Event, Policy, SseProxyLayer, replay::Replay, session::SessionMapping};
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_gets_what_it_has_missed_and_what_is_to_come() {
+async fn resuming_client_gets_missed_events_and_then_live_events() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..5).await;
@@ -37,8 +37,8 @@ async fn interceptors_see_each_event_once_with_several_resumes() {
     let layer = recording_layer()
         .intercept(witness)
         .intercept(|event: Event| {
-            let keep = !event.data().contains("secret");
-            keep.then_some(event)
+            let public = !event.data().contains("secret");
+            public.then_some(event)
         });
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -59,8 +59,9 @@ async fn interceptors_see_each_event_once_with_several_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_owner_session_or_target_is_told_what_one_is_told_who_made_it_up() {
-    let layer = recording_layer().sessions(SessionMapping::header("x-session"));
+async fn id_of_another_owner_session_or_target_is_unknown() {
+    let layer =
+        recording_layer().sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let (front, mut origin) = staged(&layer);
     let mine = || get("/a?x=1").header("authorization", "mine");
     let (mut client, feed) = tokio::join!(front.send(mine()), async {
@@ -141,7 +142,7 @@ async fn authorization_precedes_the_lookup_of_the_id() {
             }
         }
     }));
-    let layer = layer_with(replay).owner(|_| Some("everybody"));
+    let layer = layer_with(replay).owner(|_| Some("shared"));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     assert_eq!(
@@ -239,7 +240,7 @@ async fn complete_stream_is_replayed_without_a_request_to_the_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_success_is_kept() {
+async fn only_responses_with_a_success_status_are_recorded() {
     let (front, mut origin) = staged(&recording_layer());
     let (client, mut feed) = tokio::join!(front.send(get("/")), async {
         let (feed, body) = FedBody::new(16);
@@ -254,7 +255,7 @@ async fn only_a_success_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_unfinished_rest_of_a_stream_is_replayed_as_it_is() {
+async fn unfinished_last_event_is_replayed_unchanged() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     feed.send("data: a\n\nid: up-1\ndata: [DO").await;
@@ -288,7 +289,7 @@ async fn priming_event_lets_clients_resume_from_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_ids_are_too_many() {
+async fn two_last_event_id_headers_are_rejected() {
     let (front, mut origin) = staged(&recording_layer());
     let two = after("0123456789abcdef0123456789abcdef.0.7").header("last-event-id", "8");
     assert_eq!(front.send(two).await.status, 400);
@@ -315,7 +316,7 @@ async fn stream_is_unknown_in_another_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_begins_in_the_middle_begins_with_no_byte_order_mark() {
+async fn replay_from_the_middle_never_starts_with_a_byte_order_mark() {
     let (front, mut origin) = staged(&recording_layer());
     let (mut client, mut feed) = front.open(&mut origin, Request::post("/")).await;
     let text = "\u{feff}data: 0\r\rdata: 1\r\n\r\n\u{feff}: text\n\n: c\ndata: [DONE]\n\n";

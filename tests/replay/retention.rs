@@ -22,7 +22,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn all_streams_together_keep_no_more_than_they_may() {
+async fn max_replay_bytes_limits_all_streams_together() {
     let layer = recording_layer()
         .max_replay_bytes(20_000)
         .max_replay_bytes_per_owner(20_000);
@@ -84,7 +84,8 @@ async fn stream_is_known_until_its_last_event_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn end_of_a_session_ends_its_streams() {
-    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
+    let sessions =
+        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     let (front, mut origin) = staged(&recording_layer().sessions(sessions));
     let (mut client, mut feed) = tokio::join!(front.send(get("/")), async {
         let call = origin.next().await;
@@ -111,7 +112,8 @@ async fn end_of_a_session_ends_its_streams() {
 
 #[tokio::test(start_paused = true)]
 async fn streams_of_an_ended_session_take_no_bytes_from_other_streams() {
-    let sessions = SessionMapping::header("x-session").end_on_delete_or_404();
+    let sessions =
+        SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     let layer = recording_layer()
         .sessions(sessions)
         .max_replay_bytes(90_000)
@@ -210,7 +212,7 @@ async fn many_small_ended_streams_stay_within_max_replay_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_which_there_is_no_room_for_anything_is_known_no_more() {
+async fn stream_without_any_retained_event_is_unknown() {
     let (front, mut origin) = staged(&recording_layer().max_replay_bytes(10_000));
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.send("data: 0\n\ndata: 1\n\ndata: [DONE]\n\n").await;
@@ -241,7 +243,7 @@ async fn task_of_an_empty_stream_is_idle_above_max_replay_bytes() {
         }));
     });
     let (front, mut origin) = staged(&layer_with(replay).max_replay_bytes(0));
-    let (_waits, _silent) = front.open(&mut origin, get("/")).await;
+    let (_idle, _silent) = front.open(&mut origin, get("/")).await;
     let (_client, mut feed) = front.open(&mut origin, get("/")).await;
     // The unread event stays in the log, which exceeds the limit of 0 bytes.
     feed.events(0..1).await;

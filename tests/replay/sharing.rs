@@ -121,7 +121,7 @@ async fn first_client_may_disconnect_after_the_response_head() {
     feed.events(1..2).await;
     assert_eq!(two.events(2).await.0, ["0", "1"]);
     drop(two);
-    assert!(feed.is_dropped().await, "the last one has left");
+    assert!(feed.is_dropped().await, "the last client has disconnected");
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn upstream_call_is_dropped_when_all_waiting_clients_disconnect() {
     one.abort();
     two.abort();
     call.canceled().await;
-    // Who comes now asks anew.
+    // The next client causes a new call.
     let (mut client, mut feed) = front.open(&mut origin, get("/a")).await;
     feed.events(0..1).await;
     assert_eq!(client.events(1).await.0, ["0"]);
@@ -205,8 +205,9 @@ async fn ended_stream_is_not_joined() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_of_different_sessions_are_not_shared() {
-    let (front, mut origin) =
-        staged(&layer(sharing()).sessions(SessionMapping::header("x-session")));
+    let (front, mut origin) = staged(
+        &layer(sharing()).sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
+    );
     // Each answer opens a session.
     let (one, two, _feeds) = tokio::join!(front.send(get("/a")), front.send(get("/a")), async {
         let mut feeds = Vec::new();
@@ -352,7 +353,7 @@ async fn clients_that_resume_a_dropped_shared_stream_share_its_successor() {
     two.events(1).await;
     drop((one, two));
     assert!(feed.is_dropped().await);
-    let back = || get("/a").header("last-event-id", &id);
+    let resume = || get("/a").header("last-event-id", &id);
     let (mut one, mut two, mut feed) =
         tokio::join!(front.send(resume()), front.send(resume()), async {
             let call = origin.next().await;

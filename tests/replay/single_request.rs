@@ -61,10 +61,10 @@ fn resume(method: Method, id: &str) -> http::request::Builder {
 #[tokio::test(start_paused = true)]
 async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-        for how in OVER {
+        for ending in ENDINGS {
             let (front, mut origin) = staged(&recording_layer());
-            let begun = Request::builder().method(method.clone());
-            let [first, last] = over(&front, &mut origin, begun, how).await;
+            let request = Request::builder().method(method.clone());
+            let [first, last] = ended_stream(&front, &mut origin, request, ending).await;
             let (text, cut) = front
                 .send(resume(method.clone(), &first))
                 .await
@@ -88,11 +88,11 @@ async fn request_that_resumes_with_its_own_method_is_answered_from_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
-    for how in OVER {
+async fn stream_opened_with_get_is_resumed_upstream_only_by_get() {
+    for ending in ENDINGS {
         let (front, mut origin) = staged(&recording_layer());
-        let [_, last] = over(&front, &mut origin, get("/"), how).await;
-        let status = if how == Over::Clean { 200 } else { 410 };
+        let [_, last] = ended_stream(&front, &mut origin, get("/"), ending).await;
+        let status = if ending == Ending::Clean { 200 } else { 410 };
         for method in [Method::POST, Method::PUT] {
             let answer = front.send(resume(method, &last)).await;
             assert_eq!(answer.status, status, "{ending:?}");
@@ -104,7 +104,7 @@ async fn stream_begun_by_get_is_not_resumed_upstream_by_another_method() {
 #[tokio::test(start_paused = true)]
 async fn get_that_resumes_a_broken_post_is_not_forwarded() {
     let (front, mut origin) = staged(&recording_layer());
-    let [first, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    let [first, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
     let (text, cut) = front.send(after(&first)).await.rest().await;
     assert_eq!(
         (data(&text), cut),
@@ -121,7 +121,7 @@ async fn resume_with_get_lets_a_get_resume_a_broken_post_upstream() {
         .backoff(Backoff::default().max_attempts(0))
         .resume_with_get(|request| request.method == Method::POST);
     let (front, mut origin) = staged(&recording_layer().reconnect(rules));
-    let [_, last] = over(&front, &mut origin, Request::post("/"), Over::Broken).await;
+    let [_, last] = ended_stream(&front, &mut origin, Request::post("/"), Ending::Broken).await;
     assert_eq!(front.send(resume(Method::POST, &last)).await.status, 410);
     assert!(origin.is_idle().await);
     let (again, ()) = tokio::join!(front.send(after(&last)), async {
@@ -162,7 +162,7 @@ async fn unknown_id_is_rejected_unless_the_method_is_get() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn evicted_id_of_the_upstreams_is_not_posted_again() {
+async fn post_with_an_upstream_id_is_never_forwarded() {
     let layer = layer_with(
         Replay::default()
             .preserve_upstream_ids(true)

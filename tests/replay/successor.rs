@@ -15,10 +15,9 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn what_interceptors_held_is_not_lost_where_a_stream_is_given_up_while_its_upstream_is_asked()
-{
-    let lifetime = Duration::from_secs(10);
-    let layer = layer_with(Replay::default().continue_after_end(true).max_age(lifetime))
+async fn held_events_are_sent_if_the_stream_ends_during_a_resume_upstream() {
+    let max_age = Duration::from_secs(10);
+    let layer = layer_with(Replay::default().continue_after_end(true).max_age(max_age))
         .intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -85,7 +84,7 @@ async fn held_events_are_sent_when_the_upstream_answers_204() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_upstream_sends_again_is_not_sent_on_where_its_stream_was_given_up() {
+async fn events_that_the_upstream_repeats_are_dropped_in_the_successor() {
     let (front, mut origin) = staged(&layer_with(
         Replay::default()
             .continue_after_end(true)
@@ -115,7 +114,7 @@ async fn client_that_resumes_an_ended_stream_gets_its_successor() {
     let replay = Replay::default()
         .continue_after_end(true)
         .grace_period(Duration::from_secs(1));
-    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(Forgets(None)));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(DropLast(None)));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..3).await;
@@ -184,8 +183,7 @@ async fn client_that_resumes_while_the_stream_ends_waits_for_held_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_a_second_time_is_not_refused_by_an_upstream_that_has_gone_on_for_the_first()
-{
+async fn second_resume_joins_the_stream_although_the_upstream_rejects_it() {
     let (front, mut origin) = staged(&continuing_layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
     feed.events(0..1).await;

@@ -6,7 +6,7 @@ use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 #[tokio::test]
 async fn session_cookie_is_mapped_and_other_cookies_are_not() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
     let proxy = Proxy::new(layer, |_| {
         let answer = with(answer(""), "set-cookie", "theme=dark; Path=/");
         with(answer, "set-cookie", "sid=UP-1; Path=/; HttpOnly")
@@ -43,7 +43,8 @@ async fn cookie_that_the_upstream_deletes_opens_no_session_and_loses_its_id() {
         ),
         ("sid=; Max-Age=0", "sid=; Max-Age=0"),
     ] {
-        let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid"));
+        let layer =
+            SseProxyLayer::default().sessions(SessionMapping::none().in_cookie("sid").unwrap());
         let proxy = Proxy::new(layer, move |_| {
             with(answer(""), "set-cookie", upstream_cookie)
         });

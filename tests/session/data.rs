@@ -9,7 +9,9 @@ use tower_sse_proxy::{Event, SseProxyLayer, intercept::StreamHead, session::Sess
 
 #[tokio::test]
 async fn ids_are_mapped_only_at_the_configured_pointer() {
-    let rules = SessionMapping::header("x-session").in_data("/session/id");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_data("/session/id")
+        .unwrap();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| {
         let stream = concat!(
             "id: 7\ndata: {\"n\": 1.0, \"session\": {\"id\": \"UP-1\"}, \"text\": \"UP-1\"}\n\n",
@@ -73,7 +75,7 @@ impl tower_sse_proxy::intercept::Interceptor for Pass {
 
 #[tokio::test]
 async fn stream_with_unknown_content_coding_is_rejected() {
-    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id"));
+    let layer = SseProxyLayer::default().sessions(SessionMapping::none().in_data("/id").unwrap());
     let mut stream = event_stream(Script::of(["?"]));
     stream
         .headers_mut()

@@ -131,7 +131,10 @@ async fn endpoint_never_starts_with_two_slashes() {
 
 #[tokio::test]
 async fn mount_path_is_part_of_the_endpoint() {
-    let rules = SessionMapping::none().in_endpoint().mount_path("/tools/");
+    let rules = SessionMapping::none()
+        .in_endpoint()
+        .mount_path("/tools/")
+        .unwrap();
     let stream = Script::of(["event: endpoint\ndata: /messages?sessionId=UP-1\n\n"]);
     let (seen, _) = send_stream(rules, Request::get("/sse"), stream).await;
     endpoint_id(&seen, "/tools/sse");

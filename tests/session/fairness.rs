@@ -139,7 +139,7 @@ fn server() -> impl Fn(&SseProxyLayer, Request<()>) -> ResponseFuture {
     }
 }
 
-type Answered =
+type ResponseFuture =
     futures_util::future::BoxFuture<'static, Result<Response<SseBody<FedBody>>, Infallible>>;
 
 fn request(method: &str, session: Option<&str>) -> Request<()> {

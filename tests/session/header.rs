@@ -1,7 +1,7 @@
 //! Session ids in headers and query parameters: the client and the upstream have different ids.
 
 use crate::proxy::{Proxy, answer, by_header, header, opens_session, post, text, with};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tower_sse_proxy::{
     SseProxyLayer,
     session::{SessionMapping, UpstreamKey},
@@ -110,7 +110,10 @@ async fn malformed_upstream_id_gives_502() {
 
 #[tokio::test]
 async fn ignore_unknown_removes_an_unknown_id() {
-    let rules = SessionMapping::none().in_cookie("sid").ignore_unknown();
+    let rules = SessionMapping::none()
+        .in_cookie("sid")
+        .unwrap()
+        .ignore_unknown();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), |_| answer(""));
     let long = format!("sid={}; a=1", "x".repeat(2000));
     for cookies in [
@@ -128,7 +131,9 @@ async fn ignore_unknown_removes_an_unknown_id() {
 
 #[tokio::test]
 async fn parameter_is_mapped_in_any_spelling() {
-    let rules = SessionMapping::header("x-session").in_query("sid");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_query("sid")
+        .unwrap();
     let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens_session);
     let id = header(&proxy.send(post("/")).await, "x-session").unwrap();
     for (query, forwarded) in [

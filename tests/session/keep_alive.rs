@@ -17,7 +17,8 @@ use tower_sse_proxy::{
 #[tokio::test(start_paused = true)]
 async fn open_stream_keeps_its_session_alive() {
     let store = MemoryStore::default().idle_timeout(Duration::from_secs(60));
-    let layer = SseProxyLayer::new(store).sessions(SessionMapping::header("x-session"));
+    let layer = SseProxyLayer::new(store)
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let proxy = Proxy::new(layer.clone(), opens_session);
     let id = header(&proxy.send(post("/")).await, "x-session").unwrap();
     let idle = header(

@@ -1,6 +1,7 @@
 //! Which spellings of a header or parameter name match the name in a session rule.
 
-use http::{HeaderName, StatusCode};
+use http::HeaderName;
+use http::StatusCode;
 use tower_sse_proxy::{SseProxyLayer, session::SessionMapping};
 
 use crate::proxy::{Proxy, answer, by_header, header, opens_session, post, with};
@@ -42,7 +43,9 @@ async fn only_a_max_age_of_zero_or_less_deletes_a_cookie() {
 #[tokio::test]
 async fn plus_in_a_parameter_matches_a_plus_or_a_space_in_the_rule() {
     for name in ["session id", "session+id"] {
-        let rules = SessionMapping::header("x-session").in_query(name);
+        let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+            .in_query(name)
+            .unwrap();
         let proxy = Proxy::new(SseProxyLayer::default().sessions(rules), opens_session);
         let id = header(&proxy.send(post("/")).await, "x-session").unwrap();
         let response = proxy.send(post(&format!("/?session+id={id}"))).await;

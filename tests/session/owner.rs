@@ -1,6 +1,7 @@
 //! A session belongs to its owner. For other owners it does not exist.
 
 use crate::proxy::{Proxy, by_header, header, opens_session, post, text};
+use http::HeaderName;
 use http::StatusCode;
 use tower_sse_proxy::{
     SseProxyLayer,
@@ -82,7 +83,7 @@ async fn nodes_with_the_same_store_and_owner_key_share_sessions() {
     let node = |key: &str| {
         let layer = SseProxyLayer::new(store.clone()).owner_key(key);
         Proxy::new(
-            layer.sessions(SessionMapping::header("x-session")),
+            layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
             opens_session,
         )
     };

@@ -137,5 +137,7 @@ where
     E: Into<tower::BoxError> + 'static,
 {
     let layer = SseProxyLayer::new(service_fn(store));
-    crate::support::with_free_paths(layer.sessions(SessionMapping::header("x-session")))
+    crate::support::with_free_paths(
+        layer.sessions(SessionMapping::header(HeaderName::from_static("x-session"))),
+    )
 }

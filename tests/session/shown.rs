@@ -5,9 +5,11 @@ use tower_sse_proxy::session::{SessionId, SessionMapping};
 
 #[test]
 fn debug_output_contains_the_rules_and_the_error() {
-    let rules = SessionMapping::header("x-session").in_data("/id");
+    let rules = SessionMapping::header(HeaderName::from_static("x-session"))
+        .in_data("/id")
+        .unwrap();
     let shown = format!("{rules:?}");
-    assert!(shown.starts_with("SessionMapping {"), "{shown}");
+    assert!(shown.starts_with("Sessions {"), "{shown}");
     assert!(
         shown.contains("x-session") && shown.contains("/id"),
         "{shown}"

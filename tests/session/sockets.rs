@@ -1,5 +1,6 @@
 //! Sessions between real sockets, with HTTP/1.1 and HTTP/2.
 
+use http::HeaderName;
 use std::{
     convert::Infallible,
     future::pending,
@@ -11,7 +12,7 @@ use crate::support::{
     with_free_paths,
 };
 use bytes::Bytes;
-use http::{HeaderName, Request};
+use http::Request;
 use tower::{Layer, service_fn};
 use tower_sse_proxy::{
     Policy, SseProxyLayer,

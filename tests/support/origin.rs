@@ -47,6 +47,8 @@ pub struct Feed(Option<Sender<Bytes, BoxError>>);
 pub struct Client {
     pub status: u16,
     pub headers: HeaderMap,
+    /// The id of the recorded stream, from the extensions of the response.
+    pub stream: Option<StreamId>,
     body: SseBody<FedBody>,
     read: String,
 }

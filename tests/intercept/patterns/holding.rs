@@ -369,9 +369,9 @@ async fn hold_beyond_the_segment_fails_with_the_position() {
 #[tokio::test]
 async fn patterns_can_be_called_by_another_judge() {
     let guard = patterns([Pattern::email().mask(EMAIL)]).unwrap();
-    let emails_only = move |segment: &TextSegment| match guard.judge(segment.clone()) {
-        Ruling::Now(judgement) => judgement,
-        Ruling::Later(_) => panic!("patterns answer at once"),
+    let emails_only = move |segment: &TextSegment| {
+        let decision = guard.judge(segment.clone()).now_or_never();
+        decision.expect("patterns decide at once").unwrap()
     };
     let window = TextWindow::new(emails_only)
         .overlap(0)
@@ -385,9 +385,9 @@ async fn patterns_can_be_called_by_another_judge() {
 async fn mask_sent_in_part_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
     let ask = guard.clone();
-    let asked = move |segment: &TextSegment| match ask.judge(segment.clone()) {
-        Ruling::Now(judgement) => judgement,
-        Ruling::Later(_) => panic!("patterns answer at once"),
+    let asked = move |segment: &TextSegment| {
+        let decision = ask.judge(segment.clone()).now_or_never();
+        decision.expect("patterns decide at once").unwrap()
     };
     let asked = TextWindow::new(asked).overlap(0).max_delay(Duration::MAX);
     for window in [asked, TextWindow::new(guard)] {
