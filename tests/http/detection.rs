@@ -151,8 +151,8 @@ async fn status_method_and_accept_do_not_affect_detection() {
 
 #[tokio::test]
 async fn response_with_bodiless_status_is_unchanged() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
     let layer = marking().detect(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         true
@@ -172,7 +172,7 @@ async fn response_with_bodiless_status_is_unchanged() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "\0 no events");
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

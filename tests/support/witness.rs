@@ -134,14 +134,14 @@ impl Drop for Watch {
     }
 }
 
-/// An interceptor that obeys the event's data: `fail`, `panic` and `end` give that verdict, and `ponder` gives a verdict that stays
+/// An interceptor that obeys the event's data: `fail`, `panic` and `end` give that verdict, and `defer` gives a verdict that stays
 /// deferred.
 fn obey_data(event: Event) -> Verdict {
     match &*event.data() {
         "fail" => Verdict::fail("event says fail"),
         "panic" => panic!("event says panic"),
         "end" => Verdict::End(vec![event.into()]),
-        "ponder" => Verdict::defer(pending::<Result<Event, _>>()),
+        "defer" => Verdict::defer(pending::<Result<Event, _>>()),
         _ => event.into(),
     }
 }

@@ -208,9 +208,9 @@ async fn event_is_sent_as_soon_as_its_text_cannot_begin_a_match() {
     }
 }
 
-/// `cargo test --test intercept patterns::delay::table -- --nocapture` prints it.
+/// Prints a table of leaked bytes and delays: `cargo test --test intercept patterns_leak -- --nocapture`.
 #[tokio::test(start_paused = true)]
-async fn patterns_leak_and_delay_less_than_a_window_without_patterns() {
+async fn patterns_leak_nothing_and_delay_at_most_one_token() {
     println!(
         "5 bytes per token; leaked: bytes of matches that were sent; delay: median for clean text, in tokens"
     );

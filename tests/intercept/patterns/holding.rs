@@ -384,13 +384,13 @@ async fn patterns_can_be_called_by_another_judge() {
 #[tokio::test]
 async fn mask_sent_in_part_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
-    let ask = guard.clone();
-    let asked = move |segment: &TextSegment| {
-        let decision = ask.judge(segment.clone()).now_or_never();
-        decision.expect("patterns decide at once").unwrap()
+    let inner = guard.clone();
+    let outer = move |segment: &TextSegment| match inner.judge(segment.clone()) {
+        Ruling::Now(judgement) => judgement,
+        Ruling::Later(_) => panic!("patterns answer at once"),
     };
-    let asked = TextWindow::new(asked).overlap(0).max_delay(Duration::MAX);
-    for window in [asked, TextWindow::new(guard)] {
+    let outer = TextWindow::new(outer).overlap(0).max_delay(Duration::MAX);
+    for window in [outer, TextWindow::new(guard)] {
         let long = "x".repeat(1000);
         let stream = [chat("a <"), chat(&long), chat("y> and <b"), chat("c> d")];
         let (out, failed) = rest(pass(&layer(window), Script::of(stream)).await).await;

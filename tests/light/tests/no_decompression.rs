@@ -10,15 +10,15 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{Event, SseProxyLayer};
 
 /// Sends a request through the layer. The service answers with a stream that claims to be gzip, and returns the request's
-/// `Accept-Encoding` in `x-asked`.
+/// `Accept-Encoding` in `x-accept-encoding`.
 async fn through(layer: SseProxyLayer) -> Response<Bytes> {
     let upstream = service_fn(|request: Request<()>| async move {
-        let asked = request.headers()[header::ACCEPT_ENCODING].clone();
+        let codings = request.headers()[header::ACCEPT_ENCODING].clone();
         Ok::<_, Infallible>(
             Response::builder()
                 .header(header::CONTENT_TYPE, "text/event-stream")
                 .header(header::CONTENT_ENCODING, "gzip")
-                .header("x-asked", asked)
+                .header("x-accept-encoding", codings)
                 .body(Full::<Bytes>::from("\x1f\u{8b}not decoded"))
                 .unwrap(),
         )
@@ -48,7 +48,7 @@ async fn compressed_stream_is_rejected_with_an_interceptor() {
 async fn compressed_stream_passes_unchanged_without_interceptors() {
     let response = through(SseProxyLayer::default()).await;
     assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
-    assert_eq!(response.headers()["x-asked"], "gzip, br");
+    assert_eq!(response.headers()["x-accept-encoding"], "gzip, br");
     assert_eq!(response.body(), "\x1f\u{8b}not decoded".as_bytes());
 }
 

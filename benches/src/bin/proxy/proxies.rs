@@ -142,9 +142,9 @@ async fn forward(
         let body = Full::from(cpu()).map_err(|never| match never {});
         return Ok(Response::new(body.boxed()));
     }
-    let mut asked = Request::new(Empty::new());
-    *asked.uri_mut() = target(upstream, path);
-    Ok(match client.request(asked).await {
+    let mut upstream_request = Request::new(Empty::new());
+    *upstream_request.uri_mut() = target(upstream, path);
+    Ok(match client.request(upstream_request).await {
         Ok(mut response) => {
             for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
                 response.headers_mut().remove(name);
