@@ -96,7 +96,7 @@ struct UpstreamEnded {
     report: Option<StreamReport>,
 }
 
-/// What changes the stage of a writer.
+/// An event that changes the stage of a writer.
 enum Transition {
     UpstreamEnded(UpstreamEnded),
     /// All blocks are in the log.
@@ -360,7 +360,8 @@ where
         }
     }
 
-    /// Changes the stage. A stream that has ended stays so.
+    /// Changes the stage: from reading to draining when the upstream ends, from draining to ended when all blocks are written, and from
+    /// both to ended when the stream is cut.
     fn transition(mut self: Pin<&mut Self>, transition: Transition) {
         let mut this = self.as_mut().project();
         match transition {
