@@ -385,9 +385,9 @@ async fn patterns_can_be_called_by_another_judge() {
 async fn mask_sent_in_part_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
     let inner = guard.clone();
-    let outer = move |segment: &TextSegment| match inner.judge(segment.clone()) {
-        Ruling::Now(judgement) => judgement,
-        Ruling::Later(_) => panic!("patterns answer at once"),
+    let outer = move |segment: &TextSegment| {
+        let decision = inner.judge(segment.clone()).now_or_never();
+        decision.expect("patterns decide at once").unwrap()
     };
     let outer = TextWindow::new(outer).overlap(0).max_delay(Duration::MAX);
     for window in [outer, TextWindow::new(guard)] {
