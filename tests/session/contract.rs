@@ -23,7 +23,7 @@ async fn correct_store_passes() {
 
 #[tokio::test]
 async fn same_id_for_all_sessions_fails() {
-    assert_fails("have one id", |request, sessions| match request {
+    assert_fails("have the same id", |request, sessions| match request {
         SessionRequest::Bind(new) => Some(sessions.insert(id(&"1".repeat(32)), new)),
         other => sessions.answer(other),
     })
@@ -32,19 +32,22 @@ async fn same_id_for_all_sessions_fails() {
 
 #[tokio::test]
 async fn consecutive_ids_fail() {
-    assert_fails("they can be guessed", |request, sessions| match request {
-        SessionRequest::Bind(new) => {
-            Some(sessions.insert(id(&format!("{:032}", sessions.0.len())), new))
-        }
-        other => sessions.answer(other),
-    })
+    assert_fails(
+        "a client can guess one from the other",
+        |request, sessions| match request {
+            SessionRequest::Bind(new) => {
+                Some(sessions.insert(id(&format!("{:032}", sessions.0.len())), new))
+            }
+            other => sessions.answer(other),
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn short_ids_fail() {
     assert_fails(
-        "no room for 128 random bits",
+        "too short for 128 random bits",
         |request, sessions| match request {
             SessionRequest::Bind(new) => {
                 Some(sessions.insert(id(&SessionId::random().as_str()[..16]), new))
@@ -58,7 +61,7 @@ async fn short_ids_fail() {
 #[tokio::test]
 async fn ids_that_contain_the_upstream_id_fail() {
     assert_fails(
-        "can be read in the client's",
+        "client's session id contains the upstream's",
         |request, sessions| match request {
             SessionRequest::Bind(new) => {
                 let id = SessionId::parse(&format!("our-{}", new.upstream_id.as_str()));
@@ -73,7 +76,7 @@ async fn ids_that_contain_the_upstream_id_fail() {
 #[tokio::test]
 async fn ignored_owner_fails() {
     assert_fails(
-        "owner, upstream key or upstream id have one id",
+        "owner, upstream key or upstream id have the same id",
         |request, sessions| match request {
             SessionRequest::Bind(new) => {
                 let same = |old: &&Session| {
@@ -94,7 +97,7 @@ async fn ignored_owner_fails() {
 #[tokio::test]
 async fn upstream_key_concatenated_with_id_fails() {
     assert_fails(
-        "owner, upstream key or upstream id have one id",
+        "owner, upstream key or upstream id have the same id",
         |request, sessions| match request {
             SessionRequest::Bind(new) => {
                 let joined =
@@ -183,7 +186,7 @@ async fn upstream_id_without_non_ascii_characters_fails() {
 #[tokio::test]
 async fn lookup_that_removes_the_session_fails() {
     assert_fails(
-        "a session is lost: Touch",
+        "the store lost a session: Touch",
         |request, sessions| match request {
             SessionRequest::Lookup(id) => sessions.0.remove(&id),
             other => sessions.answer(other),
@@ -194,35 +197,28 @@ async fn lookup_that_removes_the_session_fails() {
 
 #[tokio::test]
 async fn lookup_by_id_prefix_fails() {
-    assert_fails(
-        "not one that the store gave",
-        |request, sessions| match request {
-            SessionRequest::Lookup(id) => {
-                let found = sessions
-                    .0
-                    .values()
-                    .find(|session| session.id.as_str().starts_with(id.as_str()));
-                found.cloned()
-            }
-            other => sessions.answer(other),
-        },
-    )
+    assert_fails("not from the store", |request, sessions| match request {
+        SessionRequest::Lookup(id) => {
+            let found = sessions
+                .0
+                .values()
+                .find(|session| session.id.as_str().starts_with(id.as_str()));
+            found.cloned()
+        }
+        other => sessions.answer(other),
+    })
     .await;
 }
 
 #[tokio::test]
 async fn case_insensitive_ids_fail() {
-    assert_fails(
-        "not one that the store gave",
-        |request, sessions| match request {
-            SessionRequest::Touch(id) => {
-                let same =
-                    |session: &&Session| session.id.as_str().eq_ignore_ascii_case(id.as_str());
-                sessions.0.values().find(same).cloned()
-            }
-            other => sessions.answer(other),
-        },
-    )
+    assert_fails("not from the store", |request, sessions| match request {
+        SessionRequest::Touch(id) => {
+            let same = |session: &&Session| session.id.as_str().eq_ignore_ascii_case(id.as_str());
+            sessions.0.values().find(same).cloned()
+        }
+        other => sessions.answer(other),
+    })
     .await;
 }
 
@@ -241,7 +237,7 @@ async fn remove_that_keeps_the_session_fails() {
 #[tokio::test]
 async fn remove_that_returns_nothing_fails() {
     assert_fails(
-        "a session is lost: Remove",
+        "the store lost a session: Remove",
         |request, sessions| match request {
             SessionRequest::Remove(id) => sessions.0.remove(&id).and(None),
             other => sessions.answer(other),
@@ -253,7 +249,7 @@ async fn remove_that_returns_nothing_fails() {
 #[tokio::test]
 async fn remove_of_all_sessions_fails() {
     assert_fails(
-        "a session is lost: Lookup after another was removed",
+        "the store lost a session: Lookup after another was removed",
         |request, sessions| match request {
             SessionRequest::Remove(id) => {
                 let removed = sessions.0.remove(&id)?;
@@ -269,7 +265,7 @@ async fn remove_of_all_sessions_fails() {
 #[tokio::test]
 async fn second_bind_with_a_new_id_fails() {
     assert_fails(
-        "bound at once under several ids",
+        "concurrent Bind requests for one session returned several ids",
         |request, sessions| match request {
             SessionRequest::Bind(new) => Some(sessions.insert(SessionId::random(), new)),
             other => sessions.answer(other),
@@ -343,7 +339,7 @@ async fn remove_of_another_session_fails() {
         }
     });
     let run = tokio::spawn(testing::core(store));
-    assert_breaks(run.await, "Remove and Touch of many at once");
+    assert_breaks(run.await, "concurrent Remove and Touch");
 }
 
 #[tokio::test(start_paused = true)]

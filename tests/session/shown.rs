@@ -9,7 +9,7 @@ fn debug_output_contains_the_rules_and_the_error() {
         .in_data("/id")
         .unwrap();
     let shown = format!("{rules:?}");
-    assert!(shown.starts_with("Sessions {"), "{shown}");
+    assert!(shown.starts_with("SessionMapping {"), "{shown}");
     assert!(
         shown.contains("x-session") && shown.contains("/id"),
         "{shown}"
