@@ -67,7 +67,7 @@ use crate::{
 /// * Header fields that describe the upstream's bytes are removed: `Content-Length`, `ETag`, digests, ranges and
 ///   `Content-Encoding`. The response gets `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for
 ///   the origin (RFC 9110 3.7), so an upstream's own `no-transform` does not bind it.
-/// * While interceptors are installed, a stream that they cannot read is answered with 502: another charset than UTF-8, a range
+/// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8, a range
 ///   (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
 ///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.
 /// * The response to a `HEAD` request has the same head and no body.

@@ -65,8 +65,8 @@
 //!
 //! # Promises
 //!
-//! 1. An event that no interceptor edits is forwarded byte-identical, and the way in which the upstream cuts the stream into chunks
-//!    does not change the output.
+//! 1. An event that no interceptor edits is forwarded byte-identical, except for its id with [`replay`], mapped session ids, and
+//!    ill-formed UTF-8. The way in which the upstream cuts the stream into chunks does not change the output.
 //! 2. No byte of an event stream reaches the client without passing the interceptors, under any input, encoding, error or limit.
 //! 3. Each client gets each event at most once and in order. With [`replay`] it gets each event exactly once within the retention,
 //!    and beyond it a reported gap. A clean end is never followed by the same events again.
@@ -77,7 +77,7 @@
 //!    owner's share.
 //! 6. Another owner's session ids and event ids are indistinguishable from unknown ones.
 //! 7. No input of an upstream or a client makes the layer panic or spin.
-//! 8. A response that is not an event stream is not touched.
+//! 8. The body of a response that is not an event stream is not touched, nor is its head, except for session ids.
 //!
 //! # Features
 //!
