@@ -75,5 +75,5 @@ fuzz_target!(|input: Input| {
         .age(Duration::from_secs(input.age.into()));
     // The model compares the whole log after each step, so the number of steps is limited.
     let steps = input.steps.into_iter().take(200);
-    check_all(retention, input.at_once, steps.map(Op::from));
+    check_all(retention, input.manual_commit, steps.map(Op::from));
 });

@@ -59,7 +59,7 @@ fn reader_that_resumes_during_a_write_misses_nothing() {
                 stream.complete();
             })
         };
-        let (Found::At(at) | Found::Over(at)) = stream.after(0) else {
+        let (Found::At(at) | Found::Ended(at)) = stream.after(0) else {
             panic!("the log has all events");
         };
         let mut reader = stream.read(at);
