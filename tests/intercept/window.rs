@@ -13,16 +13,13 @@ use std::{
     },
 };
 
-use crate::support::{Script, Step, event, is_silent, layer, next, open, pass, rest, through};
+use crate::support::{
+    Script, Step, cases, event, is_silent, layer, next, open, pass, rest, through,
+};
 use bytes::Bytes;
 use families::{FAMILIES, events};
 use http_body_util::BodyExt;
-use proptest::{
-    collection,
-    prelude::*,
-    sample::Index,
-    test_runner::{Config, RngSeed},
-};
+use proptest::{collection, prelude::*, sample::Index};
 use tokio::{
     sync::oneshot,
     time::{Duration, Instant, sleep},
@@ -99,7 +96,7 @@ async fn card_number_is_masked_in_any_pieces_of_every_api() {
     let others = ["4111 1111", " 1111", " 1", "111"];
     let card = text.find(CARD).unwrap();
     for family in FAMILIES {
-        for count in 2..=10 {
+        for count in [2, 3, 4, 7, 10] {
             for first in card..card + CARD.len() {
                 let mut stream = Vec::new();
                 let pieces = pieces(&text, first, count);
@@ -197,8 +194,7 @@ fn cut(text: &str, cuts: &[Index]) -> Vec<String> {
 }
 
 proptest! {
-    // A fixed seed: every run tests the same cases, so a new failure comes from a change of the code.
-    #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn interleaved_texts_are_masked_and_nothing_else_changes(
