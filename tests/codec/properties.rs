@@ -7,36 +7,21 @@ use proptest::{
     collection::vec,
     prelude::*,
     sample::{Index, select},
-    test_runner::RngSeed,
 };
 use tower_sse_proxy::{
     Event,
     codec::{Block, Decoder, EventTooLarge, Item, Line, OversizedEvent},
 };
 
+use crate::cases::cases;
 use crate::client::{Client, decode, raw, repaired};
 use crate::input::{Out, chunks, feed, input, scraps};
 use crate::reference::{Reference, WholeItem, join_line_feeds, split_stream};
 
-/// A configuration with a fixed seed: every run tests the same cases, so a new failure comes from a change of the code. Set
-/// `PROPTEST_CASES=1000000` for more cases, or `PROPTEST_RNG_SEED=7` for other cases.
-fn config(cases: u32) -> ProptestConfig {
-    let from_env = ProptestConfig::default();
-    ProptestConfig {
-        failure_persistence: None,
-        cases: std::env::var_os("PROPTEST_CASES").map_or(cases, |_| from_env.cases),
-        rng_seed: match from_env.rng_seed {
-            RngSeed::Random => RngSeed::Fixed(1),
-            chosen => chosen,
-        },
-        ..from_env
-    }
-}
-
 // ---- Decoding
 
 proptest! {
-    #![proptest_config(config(3000))]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn items_do_not_depend_on_chunks_and_contain_every_byte(input in input(), chunks in chunks()) {
@@ -75,7 +60,7 @@ fn limited() -> impl Strategy<Value = (Bytes, usize)> {
 }
 
 proptest! {
-    #![proptest_config(config(4000))]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn first_block_above_the_limit_ends_the_stream((input, limit) in limited(), chunks in chunks()) {
@@ -234,7 +219,7 @@ fn events(items: Vec<Item>) -> impl Iterator<Item = Event> {
 }
 
 proptest! {
-    #![proptest_config(config(3000))]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn edited_event_decodes_to_its_edited_values(input in scraps(), edits in vec(edit(), 1..5)) {

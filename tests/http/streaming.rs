@@ -4,7 +4,8 @@
 use std::convert::Infallible;
 
 use crate::support::{
-    BOTH, Deny, Ended, Script, Step, Upstream, chunk, event, fetch, get, pass, proxy, sse_chunked,
+    BOTH, Deny, Ended, Script, Step, Upstream, cases, chunk, event, fetch, get, pass, proxy,
+    sse_chunked,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -179,7 +180,7 @@ fn unedited_stream_is_forwarded_byte_for_byte_in_any_chunks() {
     let holding = SseProxyLayer::default().intercept(Batches::opened);
     let layers: Vec<_> = layers().into_iter().chain([holding]).collect();
     let cuts = vec(any::<(prop::sample::Index, bool)>(), 0..12);
-    proptest!(ProptestConfig::with_cases(400), |(text in text(), cuts in cuts)| {
+    proptest!(cases(200), |(text in text(), cuts in cuts)| {
         for layer in &layers {
             let out = runtime.block_on(out(layer, frames(&text, &cuts)));
             prop_assert_eq!(out.escape_ascii().to_string(), text.escape_ascii().to_string());

@@ -6,18 +6,14 @@ mod streams;
 
 use std::time::Duration;
 
-use proptest::{
-    collection,
-    prelude::*,
-    test_runner::{Config, RngSeed},
-};
+use proptest::{collection, prelude::*};
 use tower_sse_proxy::{
     ErrorKind,
     codec::{Decoder, Item},
     intercept::window::{Decision, Pattern, TextSegment, TextWindow, patterns},
 };
 
-use crate::support::{Script, layer, pass, rest};
+use crate::support::{Script, cases, layer, pass, rest};
 use reader::{Value, channels, contains, is_in, parse, readable, unescaped, units};
 use streams::{Choices, SECRET, stream};
 
@@ -184,8 +180,7 @@ fn is_same_but_for_texts(before: &Value, after: &Value) -> bool {
 }
 
 proptest! {
-    // A fixed seed: every run tests the same cases, so a new failure comes from a change of the code.
-    #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
+    #![proptest_config(cases(100))]
 
     #[test]
     fn every_text_that_a_reader_finds_in_any_json_is_judged(bytes in collection::vec(any::<u8>(), 0..160)) {

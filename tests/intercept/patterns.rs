@@ -9,12 +9,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use oracle::{Oracle, cards};
-use proptest::{
-    collection,
-    prelude::*,
-    sample::Index,
-    test_runner::{Config, RngSeed},
-};
+use proptest::{collection, prelude::*, sample::Index};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -24,7 +19,7 @@ use tower_sse_proxy::{
     intercept::window::{Decision, Pattern, Patterns, TextSegment, TextWindow, patterns},
 };
 
-use crate::support::{event, layer, open, pass, rest};
+use crate::support::{cases, event, layer, open, pass, rest};
 
 /// An event of OpenAI's chat completions with the next piece of a text.
 fn chat(text: &str) -> String {
@@ -147,7 +142,7 @@ fn run(window: &TextWindow, sent: &[Sent], breaks: bool) -> (String, Option<Erro
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..Config::default() })]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn pieces_at_any_times_are_masked_as_the_whole_text(

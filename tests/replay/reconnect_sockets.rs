@@ -19,7 +19,7 @@ use tower_sse_proxy::{
 };
 
 /// Number of broken connections. Each costs at least the 100 ms between two attempts.
-const CUTS: usize = 40;
+const CUTS: usize = 20;
 
 /// The answer of the upstream to a request with `Last-Event-ID`.
 #[derive(Clone, Copy, Debug)]

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tower::service_fn;
+use tower::{service_fn, util::BoxCloneSyncService};
 use tower_sse_proxy::session::{
-    NewSession, Owner, Session, SessionId, SessionRequest, SessionStore, UpstreamSessionId, testing,
+    NewSession, Owner, Session, SessionId, SessionRequest, UpstreamSessionId, testing,
 };
 
 #[tokio::test]
@@ -316,7 +316,7 @@ async fn responses_to_other_requests_fail() {
             Ok::<_, Infallible>(sessions.answer(last.clone().unwrap()))
         }
     });
-    let run = tokio::spawn(testing::core(store));
+    let run = tokio::spawn(testing::core(Store::new(store)));
     assert_breaks(
         run.await,
         "the upstream id is not the one that was bound: Bind",
@@ -338,7 +338,7 @@ async fn remove_of_another_session_fails() {
             Ok(sessions.answer(last.clone().unwrap()))
         }
     });
-    let run = tokio::spawn(testing::core(store));
+    let run = tokio::spawn(testing::core(Store::new(store)));
     assert_breaks(run.await, "concurrent Remove and Touch");
 }
 
@@ -389,7 +389,11 @@ async fn touch_that_does_not_extend_the_session_fails() {
 
 /// Runs all tests with a store that answers by `answer`. They must fail with a message about this promise.
 async fn assert_fails(promise: &str, answer: impl Answer) {
-    let store = store(answer);
+    assert_store_fails(promise, store(answer)).await;
+}
+
+/// Not generic, so that the compiler instantiates the requirements once.
+async fn assert_store_fails(promise: &str, store: Store) {
     let run = tokio::spawn(async {
         testing::core(store.clone()).await;
         testing::stateful(store).await;
@@ -422,14 +426,14 @@ impl<F: Fn(SessionRequest, &mut Sessions) -> Option<Session> + Clone + Send + Sy
 {
 }
 
-fn store(answer: impl Answer) -> impl SessionStore {
+/// One type for all stores, so that the compiler instantiates the requirements once.
+type Store = BoxCloneSyncService<SessionRequest, Option<Session>, Infallible>;
+
+fn store(answer: impl Answer) -> Store {
     let sessions = Arc::new(Mutex::new(Sessions::default()));
-    service_fn(move |request| {
-        ready(Ok::<_, Infallible>(answer(
-            request,
-            &mut sessions.lock().unwrap(),
-        )))
-    })
+    BoxCloneSyncService::new(service_fn(move |request| {
+        ready(Ok(answer(request, &mut sessions.lock().unwrap())))
+    }))
 }
 
 /// The simplest correct store.

@@ -52,9 +52,9 @@ fn max_sessions_is_exact_and_the_most_idle_sessions_are_evicted_first() {
 
 #[test]
 fn abandoned_sessions_are_evicted() {
-    let store = MemoryStore::default().max_sessions_per_owner(10_000);
-    let sessions: Vec<_> = (0..100_000).map(|n| bind(&store, n)).collect();
-    let (evicted, last) = sessions.split_at(90_000);
+    let store = MemoryStore::default().max_sessions_per_owner(3_000);
+    let sessions: Vec<_> = (0..30_000).map(|n| bind(&store, n)).collect();
+    let (evicted, last) = sessions.split_at(27_000);
     assert!(last.iter().all(|session| is_known(&store, session)));
     assert!(!evicted.iter().any(|session| is_known(&store, session)));
 }

@@ -19,6 +19,8 @@ use tower_sse_proxy::{
     session::{MemoryStore, SessionMapping, SessionRequest, SessionStore},
 };
 
+use crate::support::cases;
+
 const IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
@@ -285,7 +287,7 @@ async fn run(batches: Vec<(Vec<Op>, u64)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn no_owner_gets_a_session_of_another_in_any_interleaving(batches in batches()) {

@@ -37,12 +37,12 @@ async fn memory_store_passes_concurrent_runs() {
 #[tokio::test]
 async fn memory_store_in_tower_middleware_passes() {
     let [a, b, c, d, e, f] = [(); 6].map(|()| MemoryStore::default());
-    testing::stateful(timed(a)).await;
-    testing::stateful(limited(b)).await;
-    testing::stateful(retried(c)).await;
-    testing::stateful(buffered(d)).await;
-    testing::stateful(as_function(e)).await;
-    testing::stateful(buffered(timed(limited(retried(as_function(f)))))).await;
+    testing::stateful(boxed(timed(a))).await;
+    testing::stateful(boxed(limited(b))).await;
+    testing::stateful(boxed(retried(c))).await;
+    testing::stateful(boxed(buffered(d))).await;
+    testing::stateful(boxed(as_function(e))).await;
+    testing::stateful(boxed(buffered(timed(limited(retried(as_function(f))))))).await;
     wrapped(MemoryStore::default()).await;
 }
 
@@ -60,15 +60,15 @@ async fn sealed_store_in_tower_middleware_passes() {
 
 /// Runs the core tests with each middleware, and with all of them together.
 async fn wrapped(store: impl SessionStore) {
-    testing::core(timed(store.clone())).await;
-    testing::core(limited(store.clone())).await;
-    testing::core(retried(store.clone())).await;
-    testing::core(buffered(store.clone())).await;
-    testing::core(as_function(store.clone())).await;
-    testing::core(buffered(timed(limited(retried(as_function(store)))))).await;
+    testing::core(boxed(timed(store.clone()))).await;
+    testing::core(boxed(limited(store.clone()))).await;
+    testing::core(boxed(retried(store.clone()))).await;
+    testing::core(boxed(buffered(store.clone()))).await;
+    testing::core(boxed(as_function(store.clone()))).await;
+    testing::core(boxed(buffered(timed(limited(retried(as_function(store))))))).await;
 }
 
-/// Boxed, because tower's buffer needs an error that it can share.
+/// One type for all stores, so that the compiler instantiates the requirements once. The error is the one that tower's buffer needs.
 type Store = BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>;
 
 fn boxed(store: impl SessionStore) -> Store {

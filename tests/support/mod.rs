@@ -7,6 +7,7 @@
 )]
 
 mod body;
+mod cases;
 mod client;
 mod memory;
 pub mod origin;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use http::{Response, header::CONTENT_TYPE};
 
 pub use body::{Broken, Script, Step, Taken};
+pub use cases::cases;
 pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post};
 pub use memory::{
     Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,

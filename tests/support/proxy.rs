@@ -1,6 +1,7 @@
 //! A hyper server in front of the layer, and a hyper client that forwards requests to the upstream.
 
 use std::{
+    io,
     net::SocketAddr,
     task::{Context, Poll},
 };
@@ -8,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, Version, header};
 use http_body::Body;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, Error, ResponseFuture, connect::HttpConnector},
@@ -17,7 +19,7 @@ use hyper_util::{
 };
 use socket2::SockRef;
 use tokio::net::TcpListener;
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, ServiceExt, util::BoxCloneService};
 use tower_sse_proxy::SseProxyLayer;
 
 /// Serves HTTP/1.1 and HTTP/2 and forwards every request through the layer to `upstream`.
@@ -30,10 +32,23 @@ pub async fn serve<S, B>(service: S) -> SocketAddr
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let service = service
+        .map_response(|response| {
+            response.map(|body| UnsyncBoxBody::new(body.map_err(io::Error::other)))
+        })
+        .map_err(io::Error::other);
+    serve_boxed(BoxCloneService::new(service)).await
+}
+
+/// One type for all services, so that the compiler instantiates hyper's server once in each test binary.
+type BoxedService =
+    BoxCloneService<Request<Incoming>, Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error>;
+
+async fn serve_boxed(service: BoxedService) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

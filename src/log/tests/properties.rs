@@ -30,8 +30,6 @@ fn retention() -> impl Strategy<Value = Retention> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn log_returns_what_was_appended_or_reports_a_gap(
         retention in retention(),

@@ -179,7 +179,7 @@ async fn no_part_of_a_match_is_sent_at_any_speed() {
 async fn event_is_sent_as_soon_as_its_text_cannot_begin_a_match() {
     for case in cases() {
         let window = case.window_with_patterns();
-        for size in [1, 2, 3, 5, 8, 13, 20] {
+        for size in [1, 3, 8, 20] {
             let tokens = tokens(CLEAN, size);
             let gap = Duration::from_millis(60);
             let mut earliest = vec![None; tokens.len()];
