@@ -7,15 +7,17 @@
 use std::{env, error::Error};
 
 use axum::{Router, body::Body, extract::Request, response::IntoResponse};
-use http::{StatusCode, Uri, header};
+use http::{StatusCode, Uri, Version, header};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use tower::service_fn;
 use tower_sse_proxy::{
-    Event, Policy, SseProxyLayer,
+    Policy, SseProxyLayer,
+    intercept::window::{Pattern, TextWindow, patterns},
     profile::{Mcp, OriginCheckLayer},
+    replay::Replay,
     session::MemoryStore,
 };
 
@@ -31,10 +33,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hosts = [listen.clone(), format!("localhost:{port}")];
     let origins = hosts.clone().map(|host| format!("http://{host}"));
     let check = OriginCheckLayer::new(hosts, origins);
-    let guarded = Policy::default().intercept(|event: Event| {
-        let allowed = !event.data().contains("ignore previous instructions");
-        allowed.then_some(event)
-    });
+    // Masks the phrase wherever it is in a message. An interceptor that drops a response leaves its request without an answer.
+    let phrase = Pattern::phrase("ignore previous instructions").ignore_case();
+    let guarded = Policy::default()
+        .intercept(TextWindow::new(patterns([phrase.mask("[removed]")])?))
+        .replay(Replay::default());
     let mcp = Mcp::with_sessions(guarded, sessions).check(check);
     let layer =
         SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
@@ -60,6 +63,7 @@ async fn forward(
         return Ok(StatusCode::BAD_REQUEST.into_response());
     };
     *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
     // The layer has checked the client's Host. hyper adds the Host of the upstream.
     request.headers_mut().remove(header::HOST);
     Ok(match client.request(request).await {

@@ -97,7 +97,7 @@ use crate::{
 /// | `reason` | level | when |
 /// |---|---|---|
 /// | `client_left` | debug | the response body was dropped before its end, or no client reconnected within the [grace period](Replay::grace_period) |
-/// | `truncated` | warn | the upstream ended the body inside an event |
+/// | `truncated` | warn | the upstream ended the body inside an event, or without the terminal event of its API |
 /// | `upstream_error` | warn | the upstream's body failed, and no other response continued it |
 /// | `overflow` | warn | an event was larger than [`max_event_bytes`](Self::max_event_bytes) |
 /// | `not_utf8` | warn | the body began with a byte order mark of another encoding |
@@ -356,8 +356,9 @@ impl<R> SseProxyLayer<R> {
     /// set.
     ///
     /// The function also gets the layer's default policy, which the other setters fill, and returns it for requests without rules
-    /// of their own. A policy that is derived from it keeps its interceptors: `Policy::clone(&default).intercept(..)` adds one, at
-    /// the cost of a few reference counts. A policy that is built anew replaces it **entirely**: neither the interceptors nor the
+    /// of their own. A policy that is derived from it keeps its interceptors:
+    /// `Arc::new(Policy::clone(&default).intercept(..))` adds one, at the cost of a few reference counts. Make interceptors with
+    /// patterns outside of the function. A policy that is built anew replaces it **entirely**: neither the interceptors nor the
     /// sessions of the layer apply then. Session store, [`owner`](Self::owner) and [`owner_key`](Self::owner_key) always
     /// apply.
     ///

@@ -123,7 +123,7 @@ mod timer;
 mod upstream;
 
 pub use body::SseBody;
-pub use codec::Event;
+pub use codec::{Event, OversizedEvent};
 pub use downstream::keep_alive::KeepAlive;
 pub use error::{Error, ErrorKind};
 pub use future::ResponseFuture;

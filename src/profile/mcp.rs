@@ -31,7 +31,13 @@ const STATELESS: &str = "2026-07-28";
 /// use tower::{Layer, service_fn};
 /// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheckLayer}, session::MemoryStore};
 ///
-/// let guarded = Policy::default().intercept(|event: Event| (!event.data().contains("secret")).then_some(event));
+/// let guarded = Policy::default().intercept(|mut event: Event| {
+///     // An interceptor edits responses and does not drop them: a request without a response never ends.
+///     if event.data().contains("secret") {
+///         event.set_data(event.data().replace("secret", "******"));
+///     }
+///     event
+/// });
 /// let mcp = Mcp::new(guarded)
 ///     .check(OriginCheckLayer::new(["mcp.example.com"], ["https://app.example.com"]));
 /// let layer = SseProxyLayer::new(MemoryStore::default())

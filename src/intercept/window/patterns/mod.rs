@@ -96,7 +96,7 @@ impl Pattern {
         self
     }
 
-    /// Ends the stream before the first byte of a match. See [`Decision::Block`].
+    /// Ends the stream before the event in which a match begins. See [`Decision::Block`].
     pub fn block(mut self) -> Self {
         self.mask = None;
         self
