@@ -1,4 +1,4 @@
-//! Whether a client may have a stream that is there already.
+//! Whether a client may resume or join an existing stream.
 
 use std::panic::AssertUnwindSafe;
 
@@ -22,16 +22,19 @@ pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Resul
     let why = match tokio::time::timeout(replay.authorize_timeout, answer).await {
         Ok(Ok(Ok(status))) if status.is_success() => return Ok(()),
         Ok(Ok(Ok(status))) if !status.is_informational() => {
-            return Err(Rejection::new(status, "this stream cannot be resumed\n"));
+            return Err(Rejection::new(
+                status,
+                "this stream cannot be resumed or joined\n",
+            ));
         }
         Ok(Ok(Ok(status))) => format!("it answered {status}, which is no final status"),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(_)) => "it panicked".to_owned(),
         Err(_) => format!("it took longer than {:?}", replay.authorize_timeout),
     };
-    tracing::warn!("the service that authorizes clients to resume streams failed: {why}");
+    tracing::warn!("the service that authorizes clients to resume or join streams failed: {why}");
     Err(Rejection::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        "streams cannot be resumed now\n",
+        "streams cannot be resumed or joined now\n",
     ))
 }

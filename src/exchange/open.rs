@@ -1,4 +1,4 @@
-//! Where event streams begin.
+//! Opens each event stream that the layer reads.
 
 use std::sync::Arc;
 

@@ -69,7 +69,7 @@ where
         }
         return Ok(Response::from_parts(parts, SseBody::pass_through(body)));
     }
-    // Clients resume, and upstreams continue, nothing but a success (WHATWG HTML 9.2.3).
+    // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
     if let (Some(recording), Some(client)) = (context.recording.take(), &request.client)
         && parts.status == StatusCode::OK
         && !request.is_head
@@ -109,7 +109,7 @@ where
         event_stream::rewrite_headers(&mut parts.headers);
         return Ok(Response::from_parts(parts, SseBody::fixed(Bytes::new())));
     }
-    // Upstreams continue nothing but a success (WHATWG HTML 9.2.3).
+    // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
     let retry = context.retry.filter(|_| parts.status == StatusCode::OK);
     let retry = retry.map(|retry| (*retry, Arc::<UpstreamProgress>::default()));
     let stage = retry
@@ -170,7 +170,7 @@ fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Respons
     Response::from_parts(head, body)
 }
 
-/// Statuses that end with their head whatever it says (RFC 9110 15.2, 15.3.5, 15.4.5).
+/// Statuses of responses that never have a body, whatever their header fields say (RFC 9110 15.2, 15.3.5, 15.4.5).
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

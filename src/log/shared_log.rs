@@ -57,7 +57,7 @@ struct Inner {
     aborted: bool,
     /// No other answer can continue the stream, and no client can join it.
     closed: bool,
-    /// The memory no longer counts.
+    /// Removed from the registry; its memory is not counted.
     retired: bool,
     /// The memory, in bytes, that the stream takes beside its log.
     overhead: usize,
@@ -82,7 +82,7 @@ pub(crate) enum Ending {
 /// The demand of the readers: whether the writer may write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WriteDemand {
-    /// Write up to so many blocks and bytes.
+    /// Write at most `blocks` blocks and `bytes` bytes.
     Write { blocks: u64, bytes: u64 },
     /// Wait for a reader.
     Wait,

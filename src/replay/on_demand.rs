@@ -21,7 +21,7 @@ pub(crate) struct ResumeOnDemand<B> {
     mailbox: Arc<BodyMailbox<B>>,
     /// How the last answer ended, while the stream waits for the next one.
     last_end: Option<UpstreamEnd>,
-    /// The same for the readers, until the log has it.
+    /// How it ended, not yet passed to the log by [`suspend_log`](Self::suspend_log).
     unreported: Option<Ending>,
 }
 
@@ -88,7 +88,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
         self.suspend_log();
         let Some(answer) = ready!(self.mailbox.poll_take(cx)) else {
             self.progress.stop_waiting();
-            // The upstream has no more, so that the end is clean, also if the last answer broke.
+            // The upstream has no more events, so that the end is clean, also if the last answer broke.
             return Poll::Ready(Err(match self.last_end.take() {
                 Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
                 _ => UpstreamEnd::Clean(None),
@@ -102,7 +102,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.suspend_log();
         if !self.log.stop_waiting() {
-            // The answer has come.
+            // The next answer has already arrived.
             return None;
         }
         self.progress.stop_waiting();
@@ -113,7 +113,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
 /// A slot for the next answer of the upstream. A channel would take more memory than the rest of an idle stream.
 pub(crate) struct BodyMailbox<B>(Mutex<(Option<NextBody<B>>, Option<Waker>)>);
 
-/// The next answer. `None` if the upstream has no more.
+/// The next answer. `None` if the upstream has no more events.
 type NextBody<B> = Option<DecodedBody<B>>;
 
 impl<B> BodyMailbox<B> {

@@ -28,8 +28,9 @@ pub(crate) struct PendingResume {
 impl PendingResume {
     /// Handles the status of the upstream's answer, or its failure (`None`).
     ///
-    /// Breaks with a subscription if the client should get an empty stream instead of the answer, and reconnect later. Continues if the
-    /// client gets the answer.
+    /// Breaks with a subscription if the client gets a stream instead of the answer: after a failure or a 5xx status, an empty stream,
+    /// at whose end an `EventSource` reconnects; after 204 or 409, the events that are written from now on. Continues if the client gets
+    /// the answer.
     pub(crate) fn resolve_upstream_answer<B: 'static>(
         self,
         answer: Option<StatusCode>,
@@ -39,7 +40,7 @@ impl PendingResume {
             Some(StatusCode::NO_CONTENT) => self
                 .stream
                 .finish_held_events::<B>(&self.reader, &self.last_id),
-            // The upstream answers one client at a time, and another one has its answer, or an earlier request of this client has.
+            // The upstream is already serving another resume request, of another client or an earlier one of this client.
             Some(StatusCode::CONFLICT) => self.has_advanced(),
             Some(status) if !status.is_server_error() => false,
             // On a status other than 200 an `EventSource` stops for good (WHATWG HTML 9.2.3). At the end of a stream it reconnects

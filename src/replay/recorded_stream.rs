@@ -27,7 +27,7 @@ use crate::{
 /// A stream with a log of its last events, so that clients can resume it.
 pub(crate) struct RecordedStream {
     pub(crate) id: StreamId,
-    /// Clients resume the latest of several streams with one key and one id of the upstream.
+    /// When the stream was opened. Of streams with the same key and upstream id, the latest is resumed.
     pub(crate) since: Instant,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
@@ -163,10 +163,10 @@ impl RecordedStream {
         }
     }
 
-    /// Ends the stream if interceptors hold events of it, because the upstream has no more. The interceptors then decide about the
-    /// events.
+    /// Ends the stream if interceptors hold events of it, because the upstream has no more events. The interceptors then decide about
+    /// the events.
     ///
-    /// Returns whether this reader has or will have events to read, so that its client should reconnect.
+    /// Returns whether this reader has events to read or may get some.
     pub(crate) fn finish_held_events<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
         if self.has_advanced_past(reader, last_id) {
             return true;

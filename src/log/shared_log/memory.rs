@@ -25,7 +25,7 @@ impl SharedLog {
         (next, (inner.log.memory(), before))
     }
 
-    /// Evicts blocks for other streams, until so much memory, in bytes, is free. Returns the freed memory.
+    /// Evicts blocks for other streams, until `memory` bytes are free. Returns the freed memory, in bytes.
     ///
     /// If that leaves nothing to resume, a stream without a client ends, and the memory beside its log counts as free.
     pub(crate) fn evict(&self, memory: usize, protected: Protected) -> usize {

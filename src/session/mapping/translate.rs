@@ -102,8 +102,11 @@ impl SessionMapping {
         }
     }
 
-    /// Replaces the client session id in a request by the upstream session id. Returns false if the session cannot have an id in that
-    /// location: the id of an `endpoint` session is only valid in the query, and the id of another session is not valid there.
+    /// Replaces the client session id in a request by the upstream session id. Returns false if that is not possible:
+    ///
+    /// * The session cannot have an id in that location: the id of an `endpoint` session is only valid in the query, and the id of another
+    ///   session is not valid there.
+    /// * The new URI is longer than `http::Uri` permits.
     pub(crate) fn translate_request(
         &self,
         request: &mut request::Parts,

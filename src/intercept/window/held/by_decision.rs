@@ -23,7 +23,7 @@ impl HeldBlocks {
         let free = |item: &&Item| self.is_free(item, rules);
         let free = self.queue.iter().take_while(free).count();
         let count = match cause {
-            // The decisions select the items.
+            // At the end all items are judged; the decisions say which are sent.
             Cause::End { .. } => self.queue.len(),
             _ if forced > 0 || self.is_worth_judging(free, rules) => forced.max(free),
             _ => self.leading_without_text(),

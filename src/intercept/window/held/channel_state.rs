@@ -12,11 +12,11 @@ use crate::intercept::window::{
 /// One reading of a text that several events carry. Offsets are bytes from its beginning.
 #[derive(Default)]
 pub(super) struct ChannelState {
-    /// The end of the text that was sent.
+    /// The last bytes of sent text, shown to the judge.
     pub(super) context: String,
-    /// The end of the text that was sent, as an offset.
+    /// How many bytes were sent.
     pub(super) sent: usize,
-    /// The end of the text that has arrived.
+    /// How many bytes have arrived.
     pub(super) received: usize,
     /// Whether the channel is finished: more text may follow nevertheless.
     pub(super) finished: bool,
