@@ -53,8 +53,10 @@ struct Inner {
     detached_since: Instant,
     /// How the last answer of the upstream ended. Valid unless the state is [`LogState::Live`].
     ending: Ending,
-    /// The writer has to stop, and the stream cannot be resumed.
+    /// The stream was closed by [`SharedLog::abort`]: the writer has to stop, and the stream cannot be resumed.
     aborted: bool,
+    /// All events were evicted for other streams while no client read the stream: the writer has to stop.
+    evicted: bool,
     /// No other answer can continue the stream, and no client can join it.
     closed: bool,
     /// Removed from the registry; its memory is not counted.
@@ -86,7 +88,7 @@ pub(crate) enum WriteDemand {
     Write { blocks: u64, bytes: u64 },
     /// Wait for a reader.
     Wait,
-    /// Stop: the stream was aborted.
+    /// Stop: the stream was aborted, or evicted for other streams.
     Stop,
 }
 
@@ -135,6 +137,7 @@ impl SharedLog {
             detached_since: now,
             ending: Ending::Clean(None),
             aborted: false,
+            evicted: false,
             closed: false,
             retired: false,
             overhead: 0,
@@ -398,8 +401,13 @@ impl Inner {
         is_read.then(|| self.log.size_from(self.fastest).0 as usize)
     }
 
+    /// Whether the writer has to stop before the upstream ends.
+    fn must_stop(&self) -> bool {
+        self.aborted || self.evicted
+    }
+
     fn demand(&self, next_size: u64) -> WriteDemand {
-        if self.aborted {
+        if self.must_stop() {
             return WriteDemand::Stop;
         }
         if self.subscribers.is_empty() {

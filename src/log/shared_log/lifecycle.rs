@@ -71,7 +71,7 @@ impl SharedLog {
         wake(writer);
     }
 
-    /// Whether the stream was [aborted](Self::abort).
+    /// Whether the stream was [aborted](Self::abort). An evicted stream was not: a client that still finds it can resume it.
     pub(crate) fn is_aborted(&self) -> bool {
         self.lock().aborted
     }
@@ -80,6 +80,6 @@ impl SharedLog {
     pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.lock();
         inner.writer = Some(cx.waker().clone());
-        !inner.aborted && !inner.log.is_empty()
+        !inner.must_stop() && !inner.log.is_empty()
     }
 }

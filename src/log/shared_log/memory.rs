@@ -40,7 +40,7 @@ impl SharedLog {
         let is_empty = inner.log.is_empty();
         if is_empty && (inner.closed || (inner.subscribers.is_empty() && freed < memory)) {
             let overhead = std::mem::take(&mut inner.overhead);
-            inner.aborted |= overhead > 0 && !inner.closed;
+            inner.evicted |= overhead > 0 && !inner.closed;
             inner.closed |= overhead > 0;
             freed += overhead;
         }
@@ -61,7 +61,7 @@ impl SharedLog {
     /// Sets the memory, in bytes, that the stream takes beside its log. Returns this memory after and before.
     pub(crate) fn set_overhead(&self, overhead: usize) -> (usize, usize) {
         let mut inner = self.lock();
-        if inner.aborted || inner.retired {
+        if inner.must_stop() || inner.retired {
             return (0, 0);
         }
         (overhead, std::mem::replace(&mut inner.overhead, overhead))
