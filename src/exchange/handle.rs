@@ -144,7 +144,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
             && let Some(pending) = recording.pending.take()
         {
             let status = response.as_ref().ok().map(Response::status);
-            match pending.resolve_upstream_answer::<B>(status) {
+            match pending.resolve_upstream_response::<B>(status) {
                 ControlFlow::Break(subscription) => {
                     return Ok(Outcome::Subscribe(Box::new(subscription)));
                 }

@@ -29,7 +29,7 @@ use crate::{
 
 /// The result of a request that may resume a recorded stream.
 pub(crate) enum Resumed {
-    /// The request names no event, or one that only the upstream can know. The service answers it.
+    /// The request names no event, or one that only the upstream can know. The service makes the response.
     No,
     Subscribe(Box<Subscription>),
     /// The client has read the whole log. The layer asks the upstream to continue.
@@ -161,7 +161,7 @@ impl Resume<'_> {
         self.read_recorded(client, stream, lookup)
     }
 
-    /// Answers from the log, or with the way in which the stream ended.
+    /// The response for a client that needs nothing of the upstream: the events in the log, or how the stream ended.
     fn read_recorded(
         &self,
         client: &request::Parts,
@@ -175,8 +175,8 @@ impl Resume<'_> {
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
                 return self.gap(client, "failed", None);
             }
-            // The upstream may have more, but gave no id. Without the layer, the client would
-            // get its answer to a request without an id.
+            // The upstream may have more events, but gave no id. Without the layer, the client would send a request without an id,
+            // and get the response to it.
             CursorLookup::Tail(..)
                 if is_get && stream.continuation.anew && !stream.progress.is_complete() =>
             {

@@ -51,14 +51,14 @@ struct Inner {
     writer_waits: bool,
     /// When the last reader left. Valid while there is none.
     detached_since: Instant,
-    /// How the last answer of the upstream ended. Valid unless the state is [`LogState::Live`].
+    /// How the last response ended. Valid unless the state is [`LogState::Live`].
     ending: Ending,
     /// The stream was closed by [`SharedLog::abort`]: the writer has to stop, and the stream cannot be resumed.
     aborted: bool,
     /// All events were evicted for other streams while no client read the stream: the writer has to stop.
     evicted: bool,
-    /// No other answer can continue the stream, and no client can join it.
-    closed: bool,
+    /// No other response can continue the stream, and no client can join it.
+    is_final: bool,
     /// Removed from the registry; its memory is not counted.
     retired: bool,
     /// The memory, in bytes, that the stream takes beside its log.
@@ -73,7 +73,7 @@ struct Subscriber {
     waker: Option<Waker>,
 }
 
-/// How an answer of the upstream ended.
+/// How a response of the upstream ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
     /// With these trailers.
@@ -138,7 +138,7 @@ impl SharedLog {
             ending: Ending::Clean(None),
             aborted: false,
             evicted: false,
-            closed: false,
+            is_final: false,
             retired: false,
             overhead: 0,
             write_count: 0,
@@ -196,13 +196,13 @@ impl SharedLog {
     /// Whether a client can join now. Joining can fail after that, if the stream ends first.
     pub(crate) fn is_joinable(&self) -> bool {
         let inner = self.lock();
-        !inner.closed && inner.log.state() == LogState::Live
+        !inner.is_final && inner.log.state() == LogState::Live
     }
 
     /// Adds a subscriber to a live stream. Returns `None` if the stream is not live.
     pub(crate) fn join(&self, start: StartAt) -> Option<usize> {
         let mut inner = self.lock();
-        if inner.closed || inner.log.state() != LogState::Live {
+        if inner.is_final || inner.log.state() != LogState::Live {
             return None;
         }
         let cursor = match start {

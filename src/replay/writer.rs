@@ -352,7 +352,7 @@ where
             this.lifetime.count(bytes, log.detached_since().is_some());
             let change = log.write(blocks, Instant::now());
             if let Some(id) = this.encoder.take_last_id() {
-                this.registration.stream.progress.commit(id);
+                this.registration.stream.progress.set_logged(id);
             }
             *this.over_quota = this.registration.account(change);
         }

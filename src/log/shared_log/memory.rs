@@ -38,10 +38,10 @@ impl SharedLog {
         };
         let mut freed = inner.log.evict_memory(memory, protected);
         let is_empty = inner.log.is_empty();
-        if is_empty && (inner.closed || (inner.subscribers.is_empty() && freed < memory)) {
+        if is_empty && (inner.is_final || (inner.subscribers.is_empty() && freed < memory)) {
             let overhead = std::mem::take(&mut inner.overhead);
-            inner.evicted |= overhead > 0 && !inner.closed;
-            inner.closed |= overhead > 0;
+            inner.evicted |= overhead > 0 && !inner.is_final;
+            inner.is_final |= overhead > 0;
             freed += overhead;
         }
         let writer = inner.writer.take_if(|_| is_empty && freed > 0);
@@ -50,11 +50,11 @@ impl SharedLog {
         freed
     }
 
-    /// Closes the stream for good: nothing is written to it, no client finds it, and nothing is evicted from it. Returns the memory,
-    /// in bytes, that counted for it.
+    /// Ends the use of a stream that left the registry: nothing is written to it, no client finds it, and nothing is evicted from it.
+    /// Returns the memory, in bytes, that counted for it.
     pub(crate) fn retire(&self) -> usize {
         let mut inner = self.lock();
-        (inner.retired, inner.closed) = (true, true);
+        (inner.retired, inner.is_final) = (true, true);
         inner.log.memory() + inner.overhead
     }
 
