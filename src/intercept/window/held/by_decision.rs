@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Cause, HeldBlocks, HoldRules, bytes_of};
 use crate::intercept::window::{
-    batch::{Batch, Rest, Subject},
+    batch::{Batch, BatchResult, Subject},
     channel_key::name_of,
     decision::TextSegment,
     early::EarlyRelease,
@@ -55,11 +55,11 @@ impl HeldBlocks {
     }
 
     /// Records the result of a batch: puts items back that stay held, and keeps the end of the sent texts as context.
-    pub(in crate::intercept::window) fn settle(&mut self, rest: Rest, rules: HoldRules) {
-        self.bytes += bytes_of(&rest.held);
-        let held = rest.held.into_iter().rev();
+    pub(in crate::intercept::window) fn settle(&mut self, result: BatchResult, rules: HoldRules) {
+        self.bytes += bytes_of(&result.held);
+        let held = result.held.into_iter().rev();
         held.for_each(|item| self.queue.push_front(item));
-        for (key, start, text) in &rest.sent {
+        for (key, start, text) in &result.sent {
             self.sent_texts += 1;
             if let Some(channel) = self.channels.get_mut(key) {
                 channel.sent = start + text.len();
@@ -68,7 +68,7 @@ impl HeldBlocks {
             }
         }
         // Trims each context once, not after each text.
-        for (key, ..) in &rest.sent {
+        for (key, ..) in &result.sent {
             if let Some(channel) = self.channels.get_mut(key) {
                 let mut from = channel.context.len().saturating_sub(rules.context());
                 while !channel.context.is_char_boundary(from) {

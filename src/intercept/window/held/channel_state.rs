@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use crate::intercept::window::{
     decision::Mask,
     masks::{masks_of, merged},
-    reading::Reader,
+    reading::TextReader,
     scan::{Match, Scan, StartScan},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct ChannelState {
     pub(super) received: usize,
     /// Whether the channel is finished: more text may follow nevertheless.
     pub(super) finished: bool,
-    pub(super) reader: Reader,
+    pub(super) reader: TextReader,
     /// The value of the window's send counter when text of this channel was sent last.
     pub(super) last_sent: u64,
     scan: Option<Box<dyn Scan>>,
