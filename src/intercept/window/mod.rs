@@ -59,6 +59,7 @@
 //! than 32 levels deep, or an index that may equal a number, such as `"0"`.
 
 mod batch;
+mod batch_verdict;
 mod channel_key;
 mod channel_name;
 mod decision;
@@ -72,7 +73,6 @@ mod judge;
 mod leaves;
 mod masks;
 mod open_window;
-mod outcome;
 #[cfg(feature = "patterns")]
 mod patterns;
 mod questions;

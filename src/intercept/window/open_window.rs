@@ -9,9 +9,9 @@ use tower::BoxError;
 use super::{
     TextWindow,
     batch::BatchResult,
+    batch_verdict::{BLOCKED, VerdictRules, ask, within},
     early::{EarlyRelease, Limit},
     held::{Cause, HeldBlocks},
-    outcome::{BLOCKED, VerdictRules, ask, within},
     settings::Settings,
 };
 use crate::{
