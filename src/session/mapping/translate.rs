@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, request, response};
 
 use super::{SessionMapping, endpoint_parameters};
-use crate::headers::query::{escaped, set_target};
+use crate::headers::query::set_target;
 use crate::session::{
     MalformedId, Session, SessionId, UpstreamSessionId,
     endpoint::{self, EndpointError},
@@ -190,11 +190,7 @@ impl SessionMapping {
 
     /// The path that the client receives in an `endpoint` event.
     pub(crate) fn client_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
-        let path = format!("{}{}", self.mount_path, stream.uri.path());
-        // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
-        let path = path.trim_start_matches(['/', '\\']);
-        let (parameter, id) = (endpoint::PARAMETER, escaped(session.id.as_str()));
-        format!("/{path}?{parameter}={id}")
+        endpoint::client_path(&self.mount_path, &stream.uri, &session.id)
     }
 }
 
