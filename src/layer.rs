@@ -296,8 +296,8 @@ impl<R> SseProxyLayer<R> {
     /// [ids](crate::replay::EventId::stream) of its events, which its client knows.
     ///
     /// Cancels the upstream request, and fails the bodies of the stream's clients with [`Aborted`](crate::ErrorKind::Aborted). The
-    /// stream can no longer be resumed, even if it has ended: a `GET` with one of its ids is answered with 204, at which an
-    /// `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that this one continued, or that continued
+    /// stream can no longer be resumed, even if it has ended: a `GET` or `HEAD` with one of its ids is answered with 204, at
+    /// which an `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that this one continued, or that continued
     /// it, are closed with it. For other owners the ids stay unknown. A client that has received no id yet sends none, so its next
     /// request opens a new stream; with a [priming event](Replay::priming_event) every client has an id at once.
     ///

@@ -8,7 +8,7 @@ use super::{
     block_meta::{BlockMeta, PendingLf},
     chunk_slice::ChunkSlice,
     lines::{Line, LineRanges, Lines, parse_retry, value_of},
-    text::lossy,
+    utf8::lossy,
 };
 
 /// The lines of an event stream up to and including a blank line, or one comment or `retry` line before the first field.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use bytes::{Buf, Bytes};
 
-use crate::codec::{chunk::Chunk, text::lossy};
+use crate::codec::{chunk::Chunk, utf8::lossy};
 
 /// The range of a block in its chunk, in bytes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -40,7 +40,7 @@ mod input;
 mod item;
 mod lines;
 mod lookahead;
-mod text;
+mod utf8;
 
 pub use block::Block;
 pub use decoder::Decoder;

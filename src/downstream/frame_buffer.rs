@@ -9,7 +9,7 @@ use crate::{
     upstream::{byte_order_mark, sink::Sink},
 };
 
-/// The amount of data at which the buffer is full, in bytes. The bench `proxy` explains the value.
+/// The amount of data at which the buffer is full, in bytes. "Decisions" in ARCHITECTURE.md explains the value.
 const MAX_BYTES: usize = 256 << 10;
 
 /// The smallest amount that a block counts for, in bytes.

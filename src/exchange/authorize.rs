@@ -1,4 +1,4 @@
-//! Whether a client may have a stream that is there already.
+//! Whether a client may resume or join an existing stream.
 
 use std::panic::AssertUnwindSafe;
 
@@ -8,30 +8,33 @@ use tower::ServiceExt;
 
 use crate::{rejection::Rejection, replay::Replay};
 
-/// Asks the service of [`Replay::authorize`]. Fails closed: if it gives no answer, the client is refused.
+/// Asks the service of [`Replay::authorize`]. Fails closed: if the service returns no response, the client is rejected.
 pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Result<(), Rejection> {
     let Some(authorize) = &replay.authorize else {
         return Ok(());
     };
     // Cloned and called inside of the future, where a panic is caught.
-    let answer = async {
+    let response = async {
         let request = Request::from_parts(client.clone(), ());
         authorize.clone().oneshot(request).await
     };
-    let answer = AssertUnwindSafe(answer).catch_unwind();
-    let why = match tokio::time::timeout(replay.authorize_timeout, answer).await {
+    let response = AssertUnwindSafe(response).catch_unwind();
+    let why = match tokio::time::timeout(replay.authorize_timeout, response).await {
         Ok(Ok(Ok(status))) if status.is_success() => return Ok(()),
         Ok(Ok(Ok(status))) if !status.is_informational() => {
-            return Err(Rejection::new(status, "this stream cannot be resumed\n"));
+            return Err(Rejection::new(
+                status,
+                "this stream cannot be resumed or joined\n",
+            ));
         }
-        Ok(Ok(Ok(status))) => format!("it answered {status}, which is no final status"),
+        Ok(Ok(Ok(status))) => format!("it returned status {status}, which is not final"),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(_)) => "it panicked".to_owned(),
         Err(_) => format!("it took longer than {:?}", replay.authorize_timeout),
     };
-    tracing::warn!("the service that authorizes clients to resume streams failed: {why}");
+    tracing::warn!("the service that authorizes clients to resume or join streams failed: {why}");
     Err(Rejection::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        "streams cannot be resumed now\n",
+        "streams cannot be resumed or joined now\n",
     ))
 }

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Handles a request to which sessions or replay apply.
+/// Handles a request of a policy with sessions, or a request that may resume or share a recorded stream.
 ///
 /// The service is not ready yet, so that a slow session store holds no permit of it.
 pub(crate) async fn handle<C, S, ReqB, B>(
@@ -144,7 +144,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
             && let Some(pending) = recording.pending.take()
         {
             let status = response.as_ref().ok().map(Response::status);
-            match pending.resolve_upstream_answer::<B>(status) {
+            match pending.resolve_upstream_response::<B>(status) {
                 ControlFlow::Break(subscription) => {
                     return Ok(Outcome::Subscribe(Box::new(subscription)));
                 }
@@ -212,7 +212,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
     }
 }
 
-/// Finds the part that a request has among equal ones.
+/// Assigns the role of a request in a shared call.
 ///
 /// Returns a guard if it calls the service for all, `None` if it calls the service for itself, and otherwise the outcome.
 async fn assign_role<R>(

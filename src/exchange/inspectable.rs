@@ -1,12 +1,17 @@
-//! Whether interceptors read an event stream as its client will, and the rejection if they cannot.
+//! How the layer treats a response by its head: passes it, reads its event stream, or rejects it because interceptors would not read the
+//! stream as its client will.
 
 use std::{borrow::Cow, sync::Arc};
 
 use http::{StatusCode, response};
 
 use crate::{
-    headers::{content_encoding::ContentCoding, content_type::foreign_charset},
+    headers::{
+        content_encoding::ContentCoding,
+        content_type::{Declared, declared, foreign_charset},
+    },
     observe::report::rejected,
+    policy::Policy,
     rejection::Rejection,
 };
 
@@ -18,7 +23,7 @@ pub(crate) struct Uninspectable {
     text: Cow<'static, str>,
 }
 
-pub(crate) const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
+const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     cause: "malformed content type",
     text: Cow::Borrowed(
         "its `Content-Type` is malformed, and some clients read `text/event-stream` in it",
@@ -40,7 +45,58 @@ impl Uninspectable {
     }
 }
 
-/// Checks the head of an event stream.
+/// How the layer treats an event stream that it does not record.
+pub(crate) enum Treatment {
+    /// Passes it unread: no setting of the policy needs to read it, or the layer cannot read it and no setting requires that it does.
+    PassUnread,
+    /// Reads it, after it has undone this content coding.
+    Inspect(ContentCoding),
+    /// Rejects the request: the policy requires that the stream is read, and the layer cannot read it.
+    Reject(Uninspectable),
+}
+
+impl Treatment {
+    /// Decides by the policy and the head of the response. `reconnects` is whether the layer reconnects when the stream breaks, for
+    /// which it has to read the stream.
+    pub(crate) fn of(policy: &Policy, parts: &response::Parts, reconnects: bool) -> Self {
+        let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
+        if policy.is_transparent() && !reconnects || is_range && !policy.guards() {
+            return Self::PassUnread;
+        }
+        let coding = ContentCoding::of(&parts.headers);
+        if policy.inspects() {
+            if let Err(why) = check_inspectable(parts, &coding) {
+                return Self::Reject(why);
+            }
+        } else if let ContentCoding::Unsupported(_) = coding {
+            return Self::PassUnread;
+        }
+        Self::Inspect(coding)
+    }
+}
+
+/// Whether the body of a response is an event stream. Fails if interceptors would not see a stream that some clients read: these read
+/// more values of `Content-Type` as an event stream than the standard does.
+pub(crate) fn has_event_stream(
+    policy: &Policy,
+    parts: &response::Parts,
+) -> Result<bool, Uninspectable> {
+    if has_no_body(parts.status) {
+        return Ok(false);
+    }
+    let is_event_stream = (policy.detect)(parts);
+    if !is_event_stream && policy.inspects() && declared(&parts.headers) == Declared::Ambiguous {
+        return Err(MALFORMED_CONTENT_TYPE);
+    }
+    Ok(is_event_stream)
+}
+
+/// Statuses of responses that never have a body, whatever their header fields say (RFC 9110 15.2, 15.3.5, 15.4.5).
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Checks whether interceptors read an event stream with this head as its client will.
 pub(crate) fn check_inspectable(
     parts: &response::Parts,
     coding: &ContentCoding,

@@ -1,4 +1,4 @@
-//! One request and its response, in the order in which they are handled.
+//! The stages of one request; `handle` has their order.
 
 mod authorize;
 pub(crate) mod context;

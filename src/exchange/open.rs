@@ -1,4 +1,4 @@
-//! Where event streams begin.
+//! Opens each event stream that the layer reads.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl RequestContext {
         Some(TerminalWatch::new(client.method == Method::POST))
     }
 
-    /// Decides whether another answer can continue a stream.
+    /// Decides whether another response can continue a stream.
     pub(crate) fn content_check(&self) -> ContentCheck {
         let policy = Arc::clone(&self.policy);
         Box::new(move |parts| {

@@ -18,10 +18,10 @@ pub(crate) struct ResponseContext<R> {
 
 /// The result of a request.
 pub(crate) enum Outcome<R> {
-    /// The service has answered.
+    /// The service has responded.
     Respond(R, ResponseContext<R>),
     /// The client reads a recorded stream.
     Subscribe(Box<Subscription>),
-    /// The layer answers itself.
+    /// The layer makes the response itself.
     Reject(Rejection),
 }

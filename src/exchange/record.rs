@@ -86,8 +86,8 @@ where
                 event_stream::rewrite_headers(&mut parts.headers);
                 return Ok(Subscription::new(stream, parts, reader));
             }
-            Err((answer, ended)) => {
-                body = answer;
+            Err((unused, ended)) => {
+                body = unused;
                 predecessor = Some(ended);
             }
         }

@@ -1,4 +1,5 @@
-//! The only place that decides how a response is treated: passed, inspected, recorded, or read from a recorded stream.
+//! Makes the response that the client gets. The service's response is passed, inspected or recorded; `inspectable` decides by its head
+//! whether the layer reads it. Other clients are subscribed to a recorded stream.
 
 use std::sync::Arc;
 
@@ -11,15 +12,11 @@ use crate::{
     body::SseBody,
     exchange::{
         context::RequestContext,
-        inspectable::{MALFORMED_CONTENT_TYPE, check_inspectable},
+        inspectable::{Treatment, Uninspectable, has_event_stream},
         outcome::{Outcome, ResponseContext},
         record::record,
     },
-    headers::{
-        content_encoding::ContentCoding,
-        content_type::{Declared, declared},
-        event_stream,
-    },
+    headers::event_stream,
     observe::report::StreamReport,
     reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
@@ -59,17 +56,11 @@ where
     B::Error: Into<BoxError>,
 {
     let policy = &request.policy;
-    if has_no_body(parts.status) || !(policy.detect)(&parts) {
-        // Some clients read more values as an event stream than the standard does, and would get this one uninspected.
-        if policy.inspects()
-            && !has_no_body(parts.status)
-            && declared(&parts.headers) == Declared::Ambiguous
-        {
-            return Err(MALFORMED_CONTENT_TYPE.reject(policy.route.clone()));
-        }
+    let reject = |why: Uninspectable| why.reject(policy.route.clone());
+    if !has_event_stream(policy, &parts).map_err(reject)? {
         return Ok(Response::from_parts(parts, SseBody::pass_through(body)));
     }
-    // Clients resume, and upstreams continue, nothing but a success (WHATWG HTML 9.2.3).
+    // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
     if let (Some(recording), Some(client)) = (context.recording.take(), &request.client)
         && parts.status == StatusCode::OK
         && !request.is_head
@@ -78,19 +69,13 @@ where
         let subscription = record(request, client, parts, body, *recording, session, retry)?;
         return Ok(subscribe(request, subscription));
     }
-    let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
-    if policy.is_transparent() && context.retry.is_none() || is_range && !policy.guards() {
-        return Ok(unread(request, parts, body));
-    }
-    let coding = ContentCoding::of(&parts.headers);
-    if policy.inspects() {
-        if let Err(why) = check_inspectable(&parts, &coding) {
-            return Err(why.reject(policy.route.clone()));
+    match Treatment::of(policy, &parts, context.retry.is_some()) {
+        Treatment::PassUnread => Ok(unread(request, parts, body)),
+        Treatment::Inspect(coding) => {
+            inspect(request, parts, DecodedBody::new(&coding, body), context)
         }
-    } else if let ContentCoding::Unsupported(_) = coding {
-        return Ok(unread(request, parts, body));
+        Treatment::Reject(why) => Err(reject(why)),
     }
-    inspect(request, parts, DecodedBody::new(&coding, body), context)
 }
 
 /// An event stream that the client pulls through the interceptors.
@@ -109,7 +94,7 @@ where
         event_stream::rewrite_headers(&mut parts.headers);
         return Ok(Response::from_parts(parts, SseBody::fixed(Bytes::new())));
     }
-    // Upstreams continue nothing but a success (WHATWG HTML 9.2.3).
+    // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
     let retry = context.retry.filter(|_| parts.status == StatusCode::OK);
     let retry = retry.map(|retry| (*retry, Arc::<UpstreamProgress>::default()));
     let stage = retry
@@ -168,9 +153,4 @@ fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Respons
         None => SseBody::fixed(first.unwrap_or_default()),
     };
     Response::from_parts(head, body)
-}
-
-/// Statuses that end with their head whatever it says (RFC 9110 15.2, 15.3.5, 15.4.5).
-fn has_no_body(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -1,4 +1,4 @@
-//! Requests that name an event: the stream that they resume, whether the client may, and gaps.
+//! Finds the stream that a request resumes, authorizes the client, and reports gaps.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::{
 
 /// The result of a request that may resume a recorded stream.
 pub(crate) enum Resumed {
-    /// The request names no event, or one that only the upstream can know. The service answers it.
+    /// The request names no event, or one that only the upstream can know. The service makes the response.
     No,
     Subscribe(Box<Subscription>),
     /// The client has read the whole log. The layer asks the upstream to continue.
@@ -43,7 +43,8 @@ enum Named {
     Own(EventId),
     /// An id that the upstream gave, where events keep such ids.
     Upstream(String),
-    /// An id that the layer did not give, where all ids are the layer's.
+    /// An id that the layer did not give and that no recorded stream is found by: [`Replay::reject_foreign_ids`] is set, or the method
+    /// is not `GET`.
     Foreign,
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct Resume<'a> {
 }
 
 impl Resume<'_> {
-    /// Finds the stream that a request resumes. Takes ids that the layer gave out of the request for the upstream.
+    /// Finds the stream that a request resumes. Removes the layer's own ids from `upstream`.
     pub(crate) async fn find(
         &self,
         client: &request::Parts,
@@ -138,7 +139,7 @@ impl Resume<'_> {
             };
         };
         let (mut stream, mut lookup) = locate(&found, position);
-        // Held until there is another one: a stream without a reader may end.
+        // Kept until the next reader is subscribed: a stream without a reader may end.
         let mut readers = Vec::new();
         while let CursorLookup::Tail(LogState::Suspended, cursor) = lookup
             && is_get
@@ -160,7 +161,7 @@ impl Resume<'_> {
         self.read_recorded(client, stream, lookup)
     }
 
-    /// Answers from the log, or with the way in which the stream ended.
+    /// The response for a client that needs nothing of the upstream: the events in the log, or how the stream ended.
     fn read_recorded(
         &self,
         client: &request::Parts,
@@ -174,8 +175,8 @@ impl Resume<'_> {
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
                 return self.gap(client, "failed", None);
             }
-            // The upstream may have more, but gave no id. Without the layer, the client would
-            // get its answer to a request without an id.
+            // The upstream may have more events, but gave no id. Without the layer, the client would send a request without an id,
+            // and get the response to it.
             CursorLookup::Tail(..)
                 if is_get && stream.continuation.anew && !stream.progress.is_complete() =>
             {
@@ -251,7 +252,7 @@ impl Resume<'_> {
         (is_found_by_it && !id.is_empty()).then(|| id.to_owned())
     }
 
-    /// Takes the id that the layer gave out of a request, and returns it.
+    /// Removes the layer's own id from the request for the upstream, and returns it.
     fn take_own_id(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
         let in_query = self.take_id_in_query(request)?;
         let ids: Vec<_> = named_events(&request.headers).collect();
@@ -272,8 +273,8 @@ impl Resume<'_> {
         }
     }
 
-    /// Takes the parameter of [`Replay::query_param`] out of the query. Returns its id if the layer gave it. Any other id moves to
-    /// `Last-Event-ID`, unless the client sends that itself.
+    /// Removes the parameter of [`Replay::query_param`] from the query. Returns its id if it is one of the layer's own. Any other id
+    /// moves to `Last-Event-ID`, unless the client sends that header itself.
     fn take_id_in_query(&self, request: &mut request::Parts) -> Result<Option<EventId>, Rejection> {
         let Some(name) = self.replay.query_param.as_deref() else {
             return Ok(None);

@@ -28,8 +28,9 @@ pub(crate) struct LogEncoder {
     blocks: VecDeque<Block>,
     /// The upper bound, in bytes, of the size of the blocks in a log.
     bytes: u64,
-    /// The encoder is full with so many blocks or bytes.
+    /// The encoder is full with this number of blocks.
     max_blocks: u64,
+    /// The encoder is full with this number of bytes.
     max_bytes: u64,
     /// The last block, if it is not terminated. It is dropped if another block follows.
     unterminated: Option<Block>,

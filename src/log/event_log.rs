@@ -214,7 +214,7 @@ impl Log {
         self.blocks.compact();
     }
 
-    /// Evicts the oldest blocks until so much memory, in bytes, is free. The last `protected` blocks stay. Returns the freed memory.
+    /// Evicts the oldest blocks until `memory` bytes are free. The last `protected` blocks stay. Returns the freed memory.
     ///
     /// A buffer is freed as a whole, or by a copy of the rest if more than half of it is evicted. So up to half a buffer more than
     /// necessary is evicted.
@@ -261,7 +261,7 @@ impl Log {
     }
 }
 
-/// For a log that several nodes write: a block is committed when the shared store has it, and a takeover begins an epoch.
+/// For tests and models: blocks that are not committed yet, and later epochs.
 #[cfg(any(test, feature = "testing"))]
 impl Log {
     /// Makes appended blocks invisible to readers until they are [committed](Self::commit).

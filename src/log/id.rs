@@ -79,7 +79,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// The id of no event, for a client that has to begin anew. No stream has this id: it is one of 2^128.
+    /// The id of no event, for a client that has to begin anew. A random [`StreamId`] equals it with probability 2^-128.
     pub(crate) const NONE: Self = Self {
         stream: StreamId(0),
         position: Position {

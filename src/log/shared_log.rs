@@ -51,13 +51,15 @@ struct Inner {
     writer_waits: bool,
     /// When the last reader left. Valid while there is none.
     detached_since: Instant,
-    /// How the last answer of the upstream ended. Valid unless the state is [`LogState::Live`].
+    /// How the last response ended. Valid unless the state is [`LogState::Live`].
     ending: Ending,
-    /// The writer has to stop, and the stream cannot be resumed.
+    /// The stream was closed by [`SharedLog::abort`]: the writer has to stop, and the stream cannot be resumed.
     aborted: bool,
-    /// No other answer can continue the stream, and no client can join it.
-    closed: bool,
-    /// The memory no longer counts.
+    /// All events were evicted for other streams while no client read the stream: the writer has to stop.
+    evicted: bool,
+    /// No other response can continue the stream, and no client can join it.
+    is_final: bool,
+    /// Removed from the registry; its memory is not counted.
     retired: bool,
     /// The memory, in bytes, that the stream takes beside its log.
     overhead: usize,
@@ -71,7 +73,7 @@ struct Subscriber {
     waker: Option<Waker>,
 }
 
-/// How an answer of the upstream ended.
+/// How a response of the upstream ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
     /// With these trailers.
@@ -82,11 +84,11 @@ pub(crate) enum Ending {
 /// The demand of the readers: whether the writer may write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WriteDemand {
-    /// Write up to so many blocks and bytes.
+    /// Write at most `blocks` blocks and `bytes` bytes.
     Write { blocks: u64, bytes: u64 },
     /// Wait for a reader.
     Wait,
-    /// Stop: the stream was aborted.
+    /// Stop: the stream was aborted, or evicted for other streams.
     Stop,
 }
 
@@ -135,7 +137,8 @@ impl SharedLog {
             detached_since: now,
             ending: Ending::Clean(None),
             aborted: false,
-            closed: false,
+            evicted: false,
+            is_final: false,
             retired: false,
             overhead: 0,
             write_count: 0,
@@ -193,13 +196,13 @@ impl SharedLog {
     /// Whether a client can join now. Joining can fail after that, if the stream ends first.
     pub(crate) fn is_joinable(&self) -> bool {
         let inner = self.lock();
-        !inner.closed && inner.log.state() == LogState::Live
+        !inner.is_final && inner.log.state() == LogState::Live
     }
 
     /// Adds a subscriber to a live stream. Returns `None` if the stream is not live.
     pub(crate) fn join(&self, start: StartAt) -> Option<usize> {
         let mut inner = self.lock();
-        if inner.closed || inner.log.state() != LogState::Live {
+        if inner.is_final || inner.log.state() != LogState::Live {
             return None;
         }
         let cursor = match start {
@@ -398,8 +401,13 @@ impl Inner {
         is_read.then(|| self.log.size_from(self.fastest).0 as usize)
     }
 
+    /// Whether the writer has to stop before the upstream ends.
+    fn must_stop(&self) -> bool {
+        self.aborted || self.evicted
+    }
+
     fn demand(&self, next_size: u64) -> WriteDemand {
-        if self.aborted {
+        if self.must_stop() {
             return WriteDemand::Stop;
         }
         if self.subscribers.is_empty() {

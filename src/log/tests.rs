@@ -157,7 +157,7 @@ fn demand_depends_on_the_size_of_the_next_block() {
 fn stream_resumes_once_and_only_while_it_is_suspended() {
     let suspended = || {
         let log = shared_log(Retention::default());
-        assert!(!log.resume(), "the first answer has not ended");
+        assert!(!log.resume(), "the first response has not ended");
         assert!(!log.stop_waiting());
         log.suspend(Ending::Clean(None));
         log
@@ -165,7 +165,7 @@ fn stream_resumes_once_and_only_while_it_is_suspended() {
     let log = suspended();
     assert!(log.resume());
     assert!(!log.resume());
-    assert!(!log.stop_waiting(), "the answer has come");
+    assert!(!log.stop_waiting(), "the next response has arrived");
     for stops in [
         |log: &SharedLog| assert!(log.stop_waiting()),
         |log: &SharedLog| log.abort(),

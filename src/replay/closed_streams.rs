@@ -1,4 +1,4 @@
-//! Closed streams: a client that resumes one gets another answer than for an unknown stream.
+//! Closed streams: the response to a client that resumes one differs from the response for an unknown stream.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},
@@ -10,11 +10,11 @@ use std::{
 /// The number of closed streams that a layer remembers. They take at most 2 MiB with their tables.
 pub(crate) const CLOSED_STREAMS: usize = 16_384;
 
-/// A bounded memory of closed streams.
+/// A bounded set of closed streams.
 ///
 /// An entry is a hash, with a random key, of the owner, the session, the key and the id of a stream. For another owner or key the id is
-/// unknown, as if it had never existed. When the memory is full, it forgets the oldest entry of the owner with the most entries, so
-/// that no owner can make it forget the closed streams of others.
+/// unknown, as if it had never existed. When the set is full, it drops the oldest entry of the owner with the most entries, so that no
+/// owner can displace the closed streams of others.
 #[derive(Default)]
 pub(crate) struct ClosedStreams {
     hasher: RandomState,
@@ -46,7 +46,7 @@ impl ClosedStreams {
         }
         entries.by_owner.entry(owner).or_default().push_back(entry);
         if entries.all.len() > max {
-            entries.forget_oldest();
+            entries.drop_oldest();
         }
     }
 
@@ -58,9 +58,9 @@ impl ClosedStreams {
 }
 
 impl Entries {
-    /// Forgets the oldest entry of the owner with the most. It iterates over all owners, once for each stream that is closed while the
-    /// memory is full.
-    fn forget_oldest(&mut self) {
+    /// Drops the oldest entry of the owner with the most entries. It iterates over all owners, once for each stream that is closed while
+    /// the set is full.
+    fn drop_oldest(&mut self) {
         let owners = self.by_owner.iter();
         let Some(owner) = owners.max_by_key(|(_, entries)| entries.len()) else {
             return;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn full_memory_forgets_the_oldest_entry_of_the_owner_with_the_most() {
+    fn full_set_drops_the_oldest_entry_of_the_owner_with_the_most() {
         let closed = ClosedStreams::default();
         let close = |owner: &str, name: u32| closed.insert_within(10, &owner, &name);
         for name in 0..3 {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(known("ann", 0..3), [0, 1, 2]);
         assert_eq!(known("bob", 0..1000), (993..1000).collect::<Vec<_>>());
         assert_eq!(format!("{closed:?}"), "ClosedStreams { streams: 10 }");
-        // Owners with one entry each: the memory stays within its limit.
+        // Owners with one entry each: the set stays within its limit.
         for owner in 0..100 {
             close(&owner.to_string(), 0);
         }

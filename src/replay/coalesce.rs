@@ -54,13 +54,13 @@ pub(crate) enum Role {
     Lead(LeaderGuard, Interest, Abandoned),
 }
 
-/// A request waits for the answer of a call. Dropping it ends the interest.
+/// A request waits for the response of a call. Dropping it ends the interest.
 #[derive(Clone)]
 pub(crate) struct Interest {
     _sender: mpsc::Sender<()>,
 }
 
-/// Resolves when no request waits for the answer of a call any more.
+/// Resolves when no request waits for the response of a call any more.
 pub(crate) struct Abandoned(mpsc::Receiver<()>);
 
 /// The call of the service. Dropping it releases the followers without a stream.
@@ -182,7 +182,7 @@ impl Table {
 }
 
 impl LeaderGuard {
-    /// Subscribes the followers to the stream with which the service has answered, and opens it for later requests.
+    /// Subscribes the followers to the stream of the response, and opens it for later requests.
     pub(crate) fn complete(mut self, stream: &Arc<RecordedStream>) {
         let Some(key) = self.key.take() else { return };
         // A stream that opened a session belongs to that session alone.

@@ -64,14 +64,15 @@ use crate::{codec::Event, upstream::terminal::completes};
 /// # The end of a stream
 ///
 /// A clean end is final. A `GET` that resumes an ended stream, and has all its events, gets 204, at which an `EventSource` stops
-/// (WHATWG HTML 9.2.3). Another method gets 200 and an empty body. The upstream is not called, unless
+/// (WHATWG HTML 9.2.3), and so does a `HEAD`. Any other method gets 200 and an empty body. The upstream is not called, unless
 /// [`continue_after_end`](Self::continue_after_end) is set.
 ///
 /// If the connection broke, or the response ended inside an event, and the upstream gave ids, then a `GET` with nothing missed is forwarded
 /// with the last of these ids, and the response continues the stream. Events that the upstream repeats, with the same id and the same
 /// bytes, are dropped.
 ///
-/// A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: a `GET` gets 204, another method gets 410.
+/// A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: a `GET` or `HEAD` gets 204, any other method gets
+/// 410.
 #[derive(Clone)]
 pub struct Replay {
     pub(crate) retention: Retention,
@@ -294,8 +295,11 @@ impl Replay {
         self
     }
 
-    /// Sets how many bytes an upstream may send while the stream has no client. The default is 64 MiB. The upstream is cancelled after
-    /// that.
+    /// Sets how many bytes may be written to the log of a stream while it has no client. The default is 64 MiB. The upstream is cancelled
+    /// after that.
+    ///
+    /// The bytes are those of the events and comments that a client would get: after the interceptors, and with the ids of the layer. The
+    /// count starts again at 0 when a client resumes or joins the stream.
     pub fn max_detached_bytes(mut self, bytes: u64) -> Self {
         self.max_detached_bytes = bytes;
         self

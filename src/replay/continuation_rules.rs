@@ -4,9 +4,9 @@ use http::Method;
 
 use crate::replay::Replay;
 
-/// Which ends of an upstream's answer leave a recorded stream open for another answer.
+/// After which ends of a response another response may continue the stream.
 ///
-/// Only a `GET` ever asks for one. Whether a `GET` continues the stream at all depends on the request that opened it: the answer
+/// Only a `GET` asks the upstream for one. Whether a `GET` continues the stream depends on the request that opened it: the response
 /// to any other method belongs to a request that must not be sent twice (RFC 9110 9.2.2), and a `GET` of the same target is
 /// another resource, unless the protocol says that it is not.
 #[derive(Clone, Copy, Debug)]

@@ -63,8 +63,8 @@ impl<K: Clone + Eq + Hash> Detached<K> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slot for a stream that has no client since then. If that exceeds a limit, the oldest stream of the owner has to end: its
-    /// writer is woken.
+    /// Takes a slot for a stream that has had no client since `since`. If that exceeds a limit, the oldest stream of the owner has to
+    /// end: its writer is woken.
     pub(crate) fn enter(
         self: &Arc<Self>,
         owner: K,
@@ -110,7 +110,7 @@ impl<K: Clone + Eq + Hash> Detached<K> {
 }
 
 impl<K: Eq + Hash> DetachedSlot<K> {
-    /// Whether the slot was taken for the time without a client that began then.
+    /// Whether this slot is for the detached period that began at `since`.
     pub(crate) fn is_since(&self, since: Instant) -> bool {
         self.since == since
     }

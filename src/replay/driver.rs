@@ -1,4 +1,4 @@
-//! The task that writes a recorded stream: it moves the blocks of the upstream into the log.
+//! The task of a recorded stream: runs its `Writer`, then expires its events.
 
 use std::{
     future::Future,

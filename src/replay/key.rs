@@ -27,7 +27,7 @@ pub(crate) struct StreamOwner {
     pub(crate) session: Option<SessionId>,
 }
 
-/// The request that a stream answers, within the [namespace](Replay::namespace) in the first field.
+/// The request that opened a stream, within the [namespace](Replay::namespace) in the first field.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum StreamKey {
     /// Host, path and query.

@@ -18,7 +18,7 @@ const FLUSH_GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Limits {
     /// How long the upstream continues without a client.
     grace_period: Duration,
-    /// How many bytes the upstream may send without a client.
+    /// How many bytes of blocks may be written to the log without a client, as `Replay::max_detached_bytes` counts them.
     max_detached_bytes: u64,
     /// When the stream ends, with clients or without.
     expires_at: Option<Instant>,
@@ -38,7 +38,7 @@ impl Limits {
         }
     }
 
-    /// When a stream ends that has had no client since then.
+    /// When a stream ends that has had no client since `detached_since`.
     fn deadline(&self, detached_since: Option<Instant>) -> Option<Instant> {
         let grace_end = detached_since.and_then(|since| since.checked_add(self.grace_period));
         grace_end.into_iter().chain(self.expires_at).min()
@@ -123,7 +123,7 @@ impl Lifetime {
         lost_slot || *detached_bytes > limits.max_detached_bytes
     }
 
-    /// Counts bytes that were written, with a client or without.
+    /// Counts bytes that were written to the log of a stream without a client. With a client, the count starts again at 0.
     pub(super) fn count(&mut self, bytes: usize, is_detached: bool) {
         if let Self::Limited { detached_bytes, .. } = self {
             *detached_bytes = if is_detached {

@@ -14,8 +14,8 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // The upstream gets one request, although the connection to the client breaks.
 //! let upstream = service_fn(|_: Request<()>| async {
-//!     let answer = Full::<Bytes>::from("data: to be\n\ndata: or not\n\ndata: to be\n\ndata: [DONE]\n\n");
-//!     Response::builder().header("content-type", "text/event-stream").body(answer)
+//!     let body = Full::<Bytes>::from("data: to be\n\ndata: or not\n\ndata: to be\n\ndata: [DONE]\n\n");
+//!     Response::builder().header("content-type", "text/event-stream").body(body)
 //! });
 //! let proxy = SseProxyLayer::default().replay(Replay::default()).layer(upstream);
 //!

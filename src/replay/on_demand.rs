@@ -12,21 +12,21 @@ use crate::{
     upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
-/// Waits for a client that resumes at the end of the stream. Its request asks the upstream to continue, and the answer continues the
+/// Waits for a client that resumes at the end of the stream. Its request asks the upstream to continue, and the response continues the
 /// stream.
 pub(crate) struct ResumeOnDemand<B> {
     log: Arc<SharedLog>,
     progress: Arc<UpstreamProgress>,
     rules: ContinuationRules,
     mailbox: Arc<BodyMailbox<B>>,
-    /// How the last answer ended, while the stream waits for the next one.
+    /// How the last response ended, while the stream waits for the next one.
     last_end: Option<UpstreamEnd>,
-    /// The same for the readers, until the log has it.
+    /// How it ended, not yet passed to the log by [`suspend_log`](Self::suspend_log).
     unreported: Option<Ending>,
 }
 
 impl<B> ResumeOnDemand<B> {
-    /// Also returns the mailbox for the next answer.
+    /// Also returns the mailbox for the next response.
     pub(crate) fn new(
         log: Arc<SharedLog>,
         progress: Arc<UpstreamProgress>,
@@ -86,9 +86,9 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
         self.suspend_log();
-        let Some(answer) = ready!(self.mailbox.poll_take(cx)) else {
+        let Some(body) = ready!(self.mailbox.poll_take(cx)) else {
             self.progress.stop_waiting();
-            // The upstream has no more, so that the end is clean, also if the last answer broke.
+            // The upstream has no more events, so that the end is clean, also if the last response broke.
             return Poll::Ready(Err(match self.last_end.take() {
                 Some(UpstreamEnd::Clean(trailers)) => UpstreamEnd::Clean(trailers),
                 _ => UpstreamEnd::Clean(None),
@@ -96,13 +96,13 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
         };
         self.progress.begin_continuation();
         self.last_end = None;
-        Poll::Ready(Ok(answer))
+        Poll::Ready(Ok(body))
     }
 
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.suspend_log();
         if !self.log.stop_waiting() {
-            // The answer has come.
+            // The next response has already arrived.
             return None;
         }
         self.progress.stop_waiting();
@@ -110,17 +110,17 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
     }
 }
 
-/// A slot for the next answer of the upstream. A channel would take more memory than the rest of an idle stream.
+/// A slot for the body of the next response. A channel would take more memory than the rest of an idle stream.
 pub(crate) struct BodyMailbox<B>(Mutex<(Option<NextBody<B>>, Option<Waker>)>);
 
-/// The next answer. `None` if the upstream has no more.
+/// The body of the next response. `None` if the upstream has no more events.
 type NextBody<B> = Option<DecodedBody<B>>;
 
 impl<B> BodyMailbox<B> {
-    /// Delivers the next answer, and wakes the writer.
-    pub(crate) fn put(&self, answer: NextBody<B>) {
+    /// Delivers the next body, and wakes the writer.
+    pub(crate) fn put(&self, next: NextBody<B>) {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.0 = Some(answer);
+        slot.0 = Some(next);
         let waker = slot.1.take();
         drop(slot);
         if let Some(waker) = waker {
@@ -130,9 +130,9 @@ impl<B> BodyMailbox<B> {
 
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<NextBody<B>> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (answer, waker) = &mut *slot;
-        if let Some(answer) = answer.take() {
-            return Poll::Ready(answer);
+        let (next, waker) = &mut *slot;
+        if let Some(next) = next.take() {
+            return Poll::Ready(next);
         }
         *waker = Some(cx.waker().clone());
         Poll::Pending

@@ -12,7 +12,7 @@ use crate::{
     upstream::body::DecodedBody,
 };
 
-/// A client at the end of a recorded stream. Its request goes to the upstream, and the answer may continue the stream.
+/// A client at the end of a recorded stream. Its request goes to the upstream, and the response may continue the stream.
 pub(crate) struct PendingResume {
     pub(crate) stream: Arc<RecordedStream>,
     /// Subscribed before the call of the upstream, so that the client misses no event that is written meanwhile.
@@ -26,20 +26,21 @@ pub(crate) struct PendingResume {
 }
 
 impl PendingResume {
-    /// Handles the status of the upstream's answer, or its failure (`None`).
+    /// Handles the status of the upstream's response, or its failure (`None`).
     ///
-    /// Breaks with a subscription if the client should get an empty stream instead of the answer, and reconnect later. Continues if the
-    /// client gets the answer.
-    pub(crate) fn resolve_upstream_answer<B: 'static>(
+    /// Breaks with a subscription if the client gets a stream instead of the response: after a failure or a 5xx status, an empty stream,
+    /// at whose end an `EventSource` reconnects; after 204 or 409, the events that are written from now on. Continues if the client gets
+    /// the response.
+    pub(crate) fn resolve_upstream_response<B: 'static>(
         self,
-        answer: Option<StatusCode>,
+        status: Option<StatusCode>,
     ) -> ControlFlow<Subscription, Self> {
-        let gets_stream = match answer {
+        let gets_stream = match status {
             // A client does not reconnect after 204, and would miss the events that interceptors hold.
             Some(StatusCode::NO_CONTENT) => self
                 .stream
                 .finish_held_events::<B>(&self.reader, &self.last_id),
-            // The upstream answers one client at a time, and another one has its answer, or an earlier request of this client has.
+            // The upstream is already serving another resume request, of another client or an earlier one of this client.
             Some(StatusCode::CONFLICT) => self.has_advanced(),
             Some(status) if !status.is_server_error() => false,
             // On a status other than 200 an `EventSource` stops for good (WHATWG HTML 9.2.3). At the end of a stream it reconnects
@@ -63,15 +64,15 @@ impl PendingResume {
         Subscription::new(self.stream.id, self.stream.head(), self.reader)
     }
 
-    /// Continues the stream with this answer of the upstream. Returns the reader of the client and its stream: another answer may have
-    /// opened a successor meanwhile.
+    /// Continues the stream with the body of the upstream's response. Returns the reader of the client and its stream: another response
+    /// may have opened a successor meanwhile.
     ///
-    /// If the stream has ended, returns the answer and the stream.
+    /// If the stream has ended, returns the body and the stream.
     pub(crate) fn resume_with<B: Send + 'static>(
         self,
-        answer: DecodedBody<B>,
+        body: DecodedBody<B>,
     ) -> Result<(StreamId, Reader), (DecodedBody<B>, Arc<RecordedStream>)> {
-        let Err(answer) = self.stream.resume_with(answer) else {
+        let Err(body) = self.stream.resume_with(body) else {
             return Ok((self.stream.id, self.reader));
         };
         if self.has_advanced() {
@@ -82,7 +83,7 @@ impl PendingResume {
         {
             return Ok((next.id, next.subscribe(start)));
         }
-        Err((answer, self.stream))
+        Err((body, self.stream))
     }
 
     fn has_advanced(&self) -> bool {

@@ -27,7 +27,7 @@ use crate::{
 /// A stream with a log of its last events, so that clients can resume it.
 pub(crate) struct RecordedStream {
     pub(crate) id: StreamId,
-    /// Clients resume the latest of several streams with one key and one id of the upstream.
+    /// When the stream was opened. Of streams with the same key and upstream id, the latest is resumed.
     pub(crate) since: Instant,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
@@ -43,7 +43,7 @@ pub(crate) struct RecordedStream {
     gate: Option<Arc<ResumeGate>>,
     /// The stream that replaced this one after its end.
     successor: Mutex<Weak<Self>>,
-    /// A `BodyMailbox<B>` for the next answer of the upstream. Only the service knows the body's type.
+    /// A `BodyMailbox<B>` for the next response of the upstream. Only the service knows the body's type.
     mailbox: Box<dyn Any + Send + Sync>,
 }
 
@@ -149,30 +149,30 @@ impl RecordedStream {
         }
     }
 
-    /// Continues the stream with another answer of the upstream. Returns the answer if the stream does not wait for one.
+    /// Continues the stream with the body of another response. Returns the body if the stream does not wait for a response.
     pub(crate) fn resume_with<B: Send + 'static>(
         &self,
-        answer: DecodedBody<B>,
+        body: DecodedBody<B>,
     ) -> Result<(), DecodedBody<B>> {
         match self.mailbox::<B>() {
             Some(mailbox) if self.log.resume() => {
-                mailbox.put(Some(answer));
+                mailbox.put(Some(body));
                 Ok(())
             }
-            _ => Err(answer),
+            _ => Err(body),
         }
     }
 
-    /// Ends the stream if interceptors hold events of it, because the upstream has no more. The interceptors then decide about the
-    /// events.
+    /// Ends the stream if interceptors hold events of it, because the upstream has no more events. The interceptors then decide about
+    /// the events.
     ///
-    /// Returns whether this reader has or will have events to read, so that its client should reconnect.
+    /// Returns whether this reader has events to read or may get some.
     pub(crate) fn finish_held_events<B: 'static>(&self, reader: &Reader, last_id: &str) -> bool {
         if self.has_advanced_past(reader, last_id) {
             return true;
         }
         match self.mailbox::<B>() {
-            Some(mailbox) if self.progress.has_uncommitted_events() && self.log.resume() => {
+            Some(mailbox) if self.progress.has_unlogged_events() && self.log.resume() => {
                 self.progress.complete();
                 mailbox.put(None);
                 true
@@ -181,7 +181,7 @@ impl RecordedStream {
         }
     }
 
-    /// Whether the stream has changed since this reader's request asked the upstream to continue after this id: another answer came
+    /// Whether the stream has changed since this reader's request asked the upstream to continue after this id: another response came
     /// first, or interceptors released or dropped the events that they held.
     pub(crate) fn has_advanced_past(&self, reader: &Reader, last_id: &str) -> bool {
         self.log.state() == LogState::Live

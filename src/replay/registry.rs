@@ -35,11 +35,12 @@ pub(crate) trait Registered {
 ///
 /// When a stream is written to and a limit is exceeded, events are evicted in this order:
 ///
-/// 1. If the owner of the stream is above the limit of one owner: from logs of the owner without a client, the least recently written
+/// 1. If the owner of the stream is above the limit of one owner: from the owner's logs that have no client, the least recently written
 ///    first.
-/// 2. If all logs together are above the limit: from such logs of owners that hold more than this one, the largest owner first, and at
-///    most the difference. An owner that holds no more than an equal share therefore loses nothing to others.
-/// 3. From logs of the owner without a client again, if that was not enough.
+/// 2. If all logs together are above the limit: from the logs without a client of owners that hold more than this owner. The largest
+///    owner is first, and each loses at most what it holds more than this owner. An owner that holds no more than an equal share therefore
+///    loses nothing to others.
+/// 3. From the owner's logs that have no client again, if that was not enough.
 /// 4. From the owner's logs with clients, events that the clients have read: the newest stream first, and only from streams that exceed
 ///    the limit if the older ones are counted first. The log of a connected client therefore never makes room for a newer stream.
 ///
@@ -48,7 +49,7 @@ pub(crate) struct LogRegistry<S: Registered> {
     streams: Mutex<Streams<S>>,
     /// The memory, in bytes, of all logs. Below 0 for a moment if written events are evicted before they are counted.
     bytes: AtomicI64,
-    /// The same without the memory of owners above their limit: clients that do not read take no memory from other owners.
+    /// The same, but each owner counts at most up to its limit: clients that do not read take no memory from other owners.
     bytes_within_limits: AtomicI64,
     quota: Quota,
     detached: Arc<Detached<S::Owner>>,

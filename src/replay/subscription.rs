@@ -1,4 +1,4 @@
-//! The response that reads a recorded stream.
+//! The parts of a response whose body reads a recorded stream.
 
 use bytes::Bytes;
 use http::response;

@@ -306,7 +306,8 @@ where
         this.registration.account(stream.log.set_overhead(overhead));
     }
 
-    /// Ends the stream because of a limit: lets the interceptors finish if the upstream has no more, and cuts the stream otherwise.
+    /// Ends the stream because of a limit: lets the interceptors finish if the upstream has no more events, and cuts the stream
+    /// otherwise.
     fn handle_limit(mut self: Pin<&mut Self>, is_detached: bool) {
         let this = self.as_mut().project();
         let stream = &this.registration.stream;
@@ -351,7 +352,7 @@ where
             this.lifetime.count(bytes, log.detached_since().is_some());
             let change = log.write(blocks, Instant::now());
             if let Some(id) = this.encoder.take_last_id() {
-                this.registration.stream.progress.commit(id);
+                this.registration.stream.progress.set_logged(id);
             }
             *this.over_quota = this.registration.account(change);
         }
@@ -407,7 +408,7 @@ where
                 let may_continue = this.lifetime.is_flushing() || truncated;
                 (LogState::Complete, may_continue)
             }
-            // The upstream would continue after an event that an interceptor has blocked.
+            // Only network failures may continue: after an interceptor failed, the upstream would skip the blocked event.
             Ending::Broken(error) => {
                 let kind = error.kind();
                 let is_network = matches!(kind, ErrorKind::Upstream | ErrorKind::Aborted);

@@ -1,14 +1,16 @@
 //! The `endpoint` event of the first MCP transport (2024-11-05, HTTP with SSE): its data is a URL that identifies the session.
+//! The URL of the upstream is resolved here, and the URL for the client is made here.
 
 use std::fmt;
 
 use fluent_uri::{Uri, UriRef};
 use http::{HeaderMap, header::HOST};
 
-use super::UpstreamSessionId;
+use super::{SessionId, UpstreamSessionId};
+use crate::headers::query::escaped;
 
 /// The query parameter with the session id, in the URL that a client receives.
-pub(super) const PARAMETER: &str = "sessionId";
+const PARAMETER: &str = "sessionId";
 
 /// The query parameters in which servers put a session id. In a request, both are read as a client session id.
 pub(super) const PARAMETERS: [&str; 2] = [PARAMETER, "session_id"];
@@ -78,6 +80,14 @@ fn normalize(scheme: &str, authority: &str) -> String {
     };
     let authority = authority.strip_suffix(port).unwrap_or(authority);
     format!("{scheme}://{}", authority.to_ascii_lowercase())
+}
+
+/// The path and query that the client of a stream receives: the mount path, the path of the stream, and the client session id.
+pub(super) fn client_path(mount_path: &str, stream: &http::Uri, id: &SessionId) -> String {
+    let path = format!("{mount_path}{}", stream.path());
+    // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
+    let path = path.trim_start_matches(['/', '\\']);
+    format!("/{path}?{PARAMETER}={}", escaped(id.as_str()))
 }
 
 /// The upstream session id of an `endpoint`, for a store. A server may send the same URL in each stream, and each stream is

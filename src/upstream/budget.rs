@@ -13,8 +13,9 @@ const MAX_FRAMES: usize = 64;
 /// Blocks between two reads of the clock. A read costs about as much as a block.
 const BLOCKS_PER_CLOCK_READ: usize = 32;
 
-/// Time that interceptors get in one poll, counted from the first read of the clock. When it is used up, the blocks that they have
-/// forwarded leave.
+/// Time that interceptors get in one poll for new blocks (`Pipeline::feed`). It is counted from the first read of the clock, which is at
+/// block [`BLOCKS_PER_CLOCK_READ`]. When it is used up, the blocks that they have forwarded leave. The time for held blocks
+/// (`Pipeline::drive`) does not count.
 const MAX_TIME: Duration = Duration::from_millis(1);
 
 /// The work that one poll has done so far. Each poll begins with a new one.

@@ -32,8 +32,8 @@ struct State {
     phase: Phase,
     /// The id of the last event that the interceptors have received.
     last_id: Option<String>,
-    /// The id of the last event that the interceptors have forwarded and the log has stored.
-    committed: Option<String>,
+    /// The id of the last logged event: the interceptors have forwarded it, and the log has it.
+    logged: Option<String>,
     /// The reconnection time that the upstream has sent last.
     retry: Option<Duration>,
     /// The upstream has sent the terminal event of its stream, or needs to send nothing more. Does not depend on the phase: blocks
@@ -70,12 +70,12 @@ impl UpstreamProgress {
     ///
     /// While the interceptors wait for the continuation this is the id of the last event that they received. Otherwise the
     /// continuation gets new interceptors, which have to see the events that the old ones held back, so this is the id of the last
-    /// committed event. `None` if the stream is complete, or if the last event has no id or an empty one (WHATWG HTML 9.2.6).
+    /// logged event. `None` if the stream is complete, or if the last event has no id or an empty one (WHATWG HTML 9.2.6).
     pub(crate) fn last_id(&self) -> Option<String> {
         let state = self.lock();
         let id = match state.phase {
             Phase::AwaitingContinuation => &state.last_id,
-            _ => &state.committed,
+            _ => &state.logged,
         };
         id.clone().filter(|_| !state.complete)
     }
@@ -114,28 +114,28 @@ impl UpstreamProgress {
         self.lock().complete
     }
 
-    /// Whether the interceptors hold or have dropped events after the last committed one.
-    pub(crate) fn has_uncommitted_events(&self) -> bool {
+    /// Whether the interceptors hold or have dropped events after the last logged one.
+    pub(crate) fn has_unlogged_events(&self) -> bool {
         let state = self.lock();
-        state.last_id != state.committed
+        state.last_id != state.logged
     }
 
-    /// Sets the id of the last committed event. An empty id removes it.
-    pub(crate) fn commit(&self, id: String) {
-        self.lock().committed = Some(id).filter(|id| !id.is_empty());
+    /// Sets the id of the last logged event. An empty id removes it.
+    pub(crate) fn set_logged(&self, id: String) {
+        self.lock().logged = Some(id).filter(|id| !id.is_empty());
     }
 
-    /// The progress at the start of a successor: a stream with new interceptors that continues after the last committed event.
+    /// The progress at the start of a successor: a stream with new interceptors that continues after the last logged event.
     pub(crate) fn successor(&self) -> Self {
         let state = self.lock();
-        let Some(committed) = &state.committed else {
+        let Some(logged) = &state.logged else {
             return Self::default();
         };
         let state = State {
             phase: Phase::AwaitingFirstId,
-            last_id: state.committed.clone(),
-            committed: state.committed.clone(),
-            seen: state.seen.up_to(committed),
+            last_id: state.logged.clone(),
+            logged: state.logged.clone(),
+            seen: state.seen.up_to(logged),
             ..State::default()
         };
         Self {
@@ -156,7 +156,7 @@ impl UpstreamProgress {
     /// The heap memory of the remembered ids and hashes, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let state = self.lock();
-        let ids = [&state.last_id, &state.committed];
+        let ids = [&state.last_id, &state.logged];
         let ids = ids.into_iter().flatten().map(String::capacity);
         state.seen.recent.capacity() * size_of::<EventHash>() + ids.sum::<usize>()
     }

@@ -196,9 +196,11 @@ where
         });
     }
 
-    /// Moves blocks from the upstream to the sink until the sink is full, no more data is ready, or the stream is over. Pending
-    /// if no data is ready, or if the [work budget](WorkBudget) is used up: the task is woken then. Must not be polled after the
-    /// end or an error.
+    /// Moves blocks from the upstream to the sink until the sink is full, no more data is ready, or the stream is over. Must not be
+    /// polled after the end or an error.
+    ///
+    /// The [work budget](WorkBudget) limits one poll. When the time of the interceptors is used up, returns [`Step::Full`]. When the poll
+    /// has read as much upstream data as it may, returns `Pending` and wakes the task.
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

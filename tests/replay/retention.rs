@@ -4,8 +4,9 @@ use std::{
     future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -251,4 +252,53 @@ async fn task_of_an_empty_stream_is_idle_above_max_replay_bytes() {
     let before = polls.load(Ordering::Relaxed);
     settle().await;
     assert_eq!(polls.load(Ordering::Relaxed), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn resume_of_an_evicted_stream_whose_task_has_not_run_yet_is_forwarded() {
+    let is_held = Arc::new(AtomicBool::new(false));
+    let spawned = AtomicUsize::new(0);
+    let held = Arc::clone(&is_held);
+    let replay = Replay::default().executor(move |mut task| {
+        let is_first = spawned.fetch_add(1, Ordering::Relaxed) == 0;
+        let held = Arc::clone(&held);
+        tokio::spawn(poll_fn(move |cx| {
+            if is_first && held.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            task.as_mut().poll(cx)
+        }));
+    });
+    let layer = layer_with(replay)
+        .max_replay_bytes(20_000)
+        .max_replay_bytes_per_owner(20_000);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    feed.cut();
+    client.rest().await;
+    settle().await;
+    let before = layer.retained_bytes();
+    // The task does not run any more, so that the stream stays in the registry after its eviction.
+    is_held.store(true, Ordering::Relaxed);
+    let (_unread, mut feed) = front.open(&mut origin, get("/")).await;
+    let large = format!("data: {}\n\n", "x".repeat(18_000));
+    feed.send(large.clone()).await;
+    settle().await;
+    let other = layer.retained_bytes();
+    assert!(
+        other < before + large.len(),
+        "the first stream was not evicted: {other} bytes, {before} before"
+    );
+
+    let (again, feed) = tokio::join!(front.send(after(&id)), async {
+        let call = origin.next_within_hours().await?;
+        assert_eq!(call.header("last-event-id"), Some("up-0"));
+        Some(call.stream())
+    });
+    assert_eq!(again.status, 200);
+    let (mut again, mut feed) = (again, feed.expect("the request was forwarded"));
+    feed.events(1..2).await;
+    assert_eq!(again.events(1).await.0, ["1"], "no event is missing");
 }

@@ -36,12 +36,12 @@ pub(super) enum Subject {
 pub(super) struct Settled {
     /// The blocks to send. `None`: the judge blocked the stream.
     pub(super) blocks: Option<Vec<Block>>,
-    pub(super) rest: Rest,
+    pub(super) result: BatchResult,
 }
 
 /// The changes of the window's state after a batch.
 #[derive(Debug, Default)]
-pub(super) struct Rest {
+pub(super) struct BatchResult {
     /// The texts that are sent, each with the key of its channel and its first byte in the channel.
     pub(super) sent: Vec<(String, usize, String)>,
     /// Items that stay held, in order.
@@ -49,7 +49,7 @@ pub(super) struct Rest {
     pub(super) early: EarlyRelease,
 }
 
-impl Rest {
+impl BatchResult {
     fn take_texts(&mut self, items: &mut [Item]) {
         for reading in items.iter_mut().flat_map(|item| &mut item.readings) {
             if let Some((key, start)) = reading.position.take() {
@@ -76,12 +76,12 @@ impl Batch {
 
     /// Sends all items unchanged.
     pub(super) fn release_unchanged(mut self) -> Settled {
-        let mut rest = Rest::default();
-        rest.take_texts(&mut self.items);
+        let mut result = BatchResult::default();
+        result.take_texts(&mut self.items);
         let blocks = self.items.into_iter().map(|item| item.block);
         Settled {
             blocks: Some(blocks.collect()),
-            rest,
+            result,
         }
     }
 
@@ -142,7 +142,7 @@ impl Batch {
                 Decision::Block => {
                     return Settled {
                         blocks: None,
-                        rest: Rest::default(),
+                        result: BatchResult::default(),
                     };
                 }
                 Decision::Mask(masks) => (merged(masks), None),
@@ -161,11 +161,11 @@ impl Batch {
                 Subject::Reading(item, reading) => masks[*item][*reading].extend(new),
             }
         }
-        let mut rest = Rest {
+        let mut result = BatchResult {
             early,
-            ..Rest::default()
+            ..BatchResult::default()
         };
-        let count = count_to_send(&items, &holds, forced, &mut rest.early);
+        let count = count_to_send(&items, &holds, forced, &mut result.early);
         let mut held = items.split_off(count);
         add_masks(&items, &channels, &mut masks);
         for reading in items.iter().flat_map(|item| &item.readings) {
@@ -196,11 +196,11 @@ impl Batch {
                 }
             }
         }
-        rest.held = held;
-        rest.take_texts(&mut items);
+        result.held = held;
+        result.take_texts(&mut items);
         Settled {
             blocks: Some(rewritten(items, masks)),
-            rest,
+            result,
         }
     }
 }

@@ -8,10 +8,10 @@ use tower::BoxError;
 
 use super::{
     TextWindow,
-    batch::Rest,
+    batch::BatchResult,
+    batch_verdict::{BLOCKED, VerdictRules, ask, within},
     early::{EarlyRelease, Limit},
     held::{Cause, HeldBlocks},
-    outcome::{BLOCKED, OutcomeRules, ask, within},
     settings::Settings,
 };
 use crate::{
@@ -45,8 +45,8 @@ struct OpenWindow {
 struct PendingBatch {
     /// When the oldest block of the batch arrived.
     since: Option<Instant>,
-    /// The rest of the batch, once the judge has decided.
-    rest: oneshot::Receiver<Rest>,
+    /// The result of the batch, once the judge has decided.
+    result: oneshot::Receiver<BatchResult>,
     cause: Cause,
 }
 
@@ -72,7 +72,7 @@ impl OpenWindow {
             return Verdict::Hold;
         };
         let questions = batch.questions();
-        let rules = OutcomeRules {
+        let rules = VerdictRules {
             fail_open: self.settings.fail_open,
             on_block: self.settings.on_block.clone(),
         };
@@ -80,40 +80,44 @@ impl OpenWindow {
         // A judge that decides at once needs no deferred verdict.
         if let Some(answers) = (&mut answers).now_or_never() {
             let decisions = answers.map(|answers| questions.decisions(&answers));
-            let (verdict, rest) = rules.carry_out(batch, decisions);
+            let (verdict, result) = rules.carry_out(batch, decisions);
             if matches!(verdict, Verdict::End(_) | Verdict::Defer(_)) {
                 // The stream ends or is cut: no held block may be sent.
                 self.held.clear();
             } else {
-                self.settle(rest, cause);
+                self.settle(result, cause);
             }
             return verdict;
         }
         let limit = self.settings.judge_timeout;
-        let (sender, rest) = oneshot::channel();
-        self.pending = Some(PendingBatch { since, rest, cause });
+        let (sender, result) = oneshot::channel();
+        self.pending = Some(PendingBatch {
+            since,
+            result,
+            cause,
+        });
         Verdict::Defer(Box::pin(async move {
             let answers = within(limit, answers).await;
             let decisions = answers.map(|answers| questions.decisions(&answers));
-            let (verdict, rest) = rules.carry_out(batch, decisions);
+            let (verdict, result) = rules.carry_out(batch, decisions);
             // Fails if the window was dropped. Nothing has to be held then.
-            let _ = sender.send(rest);
+            let _ = sender.send(result);
             Ok(verdict)
         }))
     }
 
-    /// Records the rest of a pending batch, if the judge has decided.
+    /// Records the result of a pending batch, if the judge has decided.
     fn settle_pending(&mut self) {
         if let Some(mut pending) = self.pending.take()
-            && let Ok(rest) = pending.rest.try_recv()
+            && let Ok(result) = pending.result.try_recv()
         {
-            self.settle(rest, pending.cause);
+            self.settle(result, pending.cause);
         }
     }
 
-    fn settle(&mut self, rest: Rest, cause: Cause) {
-        self.count(rest.early, cause);
-        self.held.settle(rest, self.settings.rules);
+    fn settle(&mut self, result: BatchResult, cause: Cause) {
+        self.count(result.early, cause);
+        self.held.settle(result, self.settings.rules);
     }
 
     /// Sends the blocks that scans have decided.
@@ -188,7 +192,7 @@ impl Interceptor for OpenWindow {
         if let Some(blocked) = self.blocked {
             return Some(blocked.into_std());
         }
-        // The rest of a pending batch is not known here. If the whole batch is sent, the timeout does nothing.
+        // The result of a pending batch is not known here. If the whole batch is sent, the timeout does nothing.
         let pending = self.pending.as_ref().and_then(|pending| pending.since);
         let since = pending.or_else(|| self.held.since())?;
         // A time beyond the range of the clock never comes.

@@ -13,7 +13,7 @@ use crate::intercept::unescape::Unescaped;
 /// An escape or a surrogate pair may be split over several events at any byte. Its character belongs to the event that
 /// completes it.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct TextReader {
     /// The end of the last source: the beginning of an escape that is not complete.
     carry: String,
     layers: usize,
@@ -35,7 +35,7 @@ pub(super) struct Spelling {
     unfinished: Range<usize>,
 }
 
-impl Reader {
+impl TextReader {
     /// Reads the source of the next event, which has this number of escape layers.
     pub(super) fn read(&mut self, source: &str, layers: usize) -> (String, Spelling) {
         let mut text = String::new();
@@ -158,7 +158,7 @@ mod tests {
 
     /// Reads sources and masks the secret in their text. Returns the text, and the edited sources.
     fn masked(sources: &[&str], layers: usize, secret: &str) -> (String, Vec<String>) {
-        let mut reader = Reader::default();
+        let mut reader = TextReader::default();
         let mut text = String::new();
         let mut read = Vec::new();
         for source in sources {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn incomplete_escape_is_text_when_the_next_source_does_not_complete_it() {
         let read = |sources: &[(&str, usize)]| {
-            let mut reader = Reader::default();
+            let mut reader = TextReader::default();
             let read = sources
                 .iter()
                 .map(|(source, layers)| reader.read(source, *layers).0);
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(read(&[(r"a\ud83d", 1), ("b", 0)]), ["a", "\u{fffd}b"]);
         assert_eq!(read(&[(r"a\u00", 1), ("g", 1)]), ["a", "\\u00g"]);
         assert_eq!(read(&[(r"a\u00", 1), (r"\u0042", 1)]), ["a", "\\u00B"]);
-        assert_eq!(Reader::whole(r"a\ud83d", 1).0, "a\u{fffd}");
-        assert_eq!(Reader::whole(r"\\u0042\u00", 2).0, "B\\u00");
+        assert_eq!(TextReader::whole(r"a\ud83d", 1).0, "a\u{fffd}");
+        assert_eq!(TextReader::whole(r"\\u0042\u00", 2).0, "B\\u00");
     }
 }

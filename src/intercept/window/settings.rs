@@ -116,8 +116,8 @@ impl TextWindow {
     /// The longest time that the window holds an event, without the time that the judge takes. Default: 250 ms, and no limit
     /// with patterns.
     ///
-    /// The judge sees a match as a whole only if all of it arrives within this time: 19 characters at one in 40 ms need
-    /// 760 ms. If the beginning of a match was sent before, only the rest of the match is masked.
+    /// The judge sees a match as a whole only if all of it arrives within this time: at one character each 40 ms, 19
+    /// characters need 760 ms. If the beginning of a match was sent before, only the rest of the match is masked.
     pub fn max_delay(mut self, time: Duration) -> Self {
         self.settings.max_delay = time;
         self
@@ -126,8 +126,8 @@ impl TextWindow {
     /// The largest number of bytes of events that the window holds for one stream. Above it, the window asks the judge and
     /// sends all held events. Default: 1 MiB.
     ///
-    /// With patterns, the window sends only as many of the oldest events as necessary. If a match has begun in them, the part
-    /// that is a match without the rest is masked or blocks, and the rest of the match is masked when it arrives. Text before
+    /// With patterns, the window sends only as many of the oldest events as necessary. If a match has begun in them and the
+    /// part so far is itself a match, it is masked or blocked, and the rest of the match is masked when it arrives. Text before
     /// that is sent; the window [counts](Self::early_releases) it and logs a warning. The window therefore does not see a match
     /// as a whole if the match, together with the text of other channels between its parts, is larger than this limit.
     /// Patterns with matches of limited size stay far below: a match of 320 bytes with one character in each event takes about

@@ -1,4 +1,4 @@
-//! How a shared log ends, and how another answer of the upstream continues it.
+//! How a shared log ends, and how another response of the upstream continues it.
 
 use std::task::{Context, Waker};
 
@@ -11,7 +11,7 @@ impl SharedLog {
         self.lock().log.state()
     }
 
-    /// Suspends the stream: an answer of the upstream has ended, and another one may continue it.
+    /// Suspends the stream: a response of the upstream has ended, and another one may continue it.
     pub(crate) fn suspend(&self, ending: Ending) {
         self.set_state(LogState::Suspended, ending, false);
     }
@@ -21,9 +21,9 @@ impl SharedLog {
         self.set_state(state, ending, true);
     }
 
-    fn set_state(&self, state: LogState, ending: Ending, closed: bool) {
+    fn set_state(&self, state: LogState, ending: Ending, is_final: bool) {
         let mut inner = self.lock();
-        inner.closed |= closed;
+        inner.is_final |= is_final;
         inner.log.set_state(state);
         inner.ending = ending;
         let readers = inner.take_wakers();
@@ -31,47 +31,47 @@ impl SharedLog {
         readers.into_iter().for_each(Waker::wake);
     }
 
-    /// Continues a suspended stream. Returns false if the stream does not wait for another answer.
+    /// Continues a suspended stream. Returns false if the stream does not wait for another response.
     pub(crate) fn resume(&self) -> bool {
         let mut inner = self.lock();
-        let was_waiting = inner.log.state() == LogState::Suspended && !inner.closed;
+        let was_waiting = inner.log.state() == LogState::Suspended && !inner.is_final;
         if was_waiting {
             inner.log.set_state(LogState::Live);
         }
         was_waiting
     }
 
-    /// Stops waiting for another answer. Returns false if the stream is not suspended: the answer has come.
+    /// Stops waiting for another response. Returns false if the stream is not suspended: the next response has already arrived.
     ///
     /// The stream is live again until its [end](Self::end), because interceptors may release events that they hold.
     pub(crate) fn stop_waiting(&self) -> bool {
         let mut inner = self.lock();
         let was_waiting = inner.log.state() == LogState::Suspended;
         if was_waiting {
-            inner.closed = true;
+            inner.is_final = true;
             inner.log.set_state(LogState::Live);
         }
         was_waiting
     }
 
-    /// Closes a stream that has no reader: no client can join it after this. Returns false if there is a reader.
+    /// Makes a stream without a reader final: no client can join it after this. Returns false if there is a reader.
     pub(crate) fn close_if_detached(&self) -> bool {
         let mut inner = self.lock();
         let is_detached = inner.subscribers.is_empty();
-        inner.closed |= is_detached;
+        inner.is_final |= is_detached;
         is_detached
     }
 
     /// Makes the writer stop. The stream cannot be resumed after this.
     pub(crate) fn abort(&self) {
         let mut inner = self.lock();
-        (inner.aborted, inner.closed) = (true, true);
+        (inner.aborted, inner.is_final) = (true, true);
         let writer = inner.writer.take();
         drop(inner);
         wake(writer);
     }
 
-    /// Whether the stream was [aborted](Self::abort).
+    /// Whether the stream was [aborted](Self::abort). An evicted stream was not: a client that still finds it can resume it.
     pub(crate) fn is_aborted(&self) -> bool {
         self.lock().aborted
     }
@@ -80,6 +80,6 @@ impl SharedLog {
     pub(crate) fn poll_retained(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.lock();
         inner.writer = Some(cx.waker().clone());
-        !inner.aborted && !inner.log.is_empty()
+        !inner.must_stop() && !inner.log.is_empty()
     }
 }

@@ -25,7 +25,7 @@ impl SharedLog {
         (next, (inner.log.memory(), before))
     }
 
-    /// Evicts blocks for other streams, until so much memory, in bytes, is free. Returns the freed memory.
+    /// Evicts blocks for other streams, until `memory` bytes are free. Returns the freed memory, in bytes.
     ///
     /// If that leaves nothing to resume, a stream without a client ends, and the memory beside its log counts as free.
     pub(crate) fn evict(&self, memory: usize, protected: Protected) -> usize {
@@ -38,10 +38,10 @@ impl SharedLog {
         };
         let mut freed = inner.log.evict_memory(memory, protected);
         let is_empty = inner.log.is_empty();
-        if is_empty && (inner.closed || (inner.subscribers.is_empty() && freed < memory)) {
+        if is_empty && (inner.is_final || (inner.subscribers.is_empty() && freed < memory)) {
             let overhead = std::mem::take(&mut inner.overhead);
-            inner.aborted |= overhead > 0 && !inner.closed;
-            inner.closed |= overhead > 0;
+            inner.evicted |= overhead > 0 && !inner.is_final;
+            inner.is_final |= overhead > 0;
             freed += overhead;
         }
         let writer = inner.writer.take_if(|_| is_empty && freed > 0);
@@ -50,18 +50,18 @@ impl SharedLog {
         freed
     }
 
-    /// Closes the stream for good: nothing is written to it, no client finds it, and nothing is evicted from it. Returns the memory,
-    /// in bytes, that counted for it.
+    /// Ends the use of a stream that left the registry: nothing is written to it, no client finds it, and nothing is evicted from it.
+    /// Returns the memory, in bytes, that counted for it.
     pub(crate) fn retire(&self) -> usize {
         let mut inner = self.lock();
-        (inner.retired, inner.closed) = (true, true);
+        (inner.retired, inner.is_final) = (true, true);
         inner.log.memory() + inner.overhead
     }
 
     /// Sets the memory, in bytes, that the stream takes beside its log. Returns this memory after and before.
     pub(crate) fn set_overhead(&self, overhead: usize) -> (usize, usize) {
         let mut inner = self.lock();
-        if inner.aborted || inner.retired {
+        if inner.must_stop() || inner.retired {
             return (0, 0);
         }
         (overhead, std::mem::replace(&mut inner.overhead, overhead))

@@ -36,7 +36,7 @@ impl<S: Registered> LogRegistry<S> {
         larger
     }
 
-    /// Evicts so many bytes from the logs of the stream's owner, those without a client first.
+    /// Evicts `bytes` bytes from the logs of the stream's owner, from those without a client first.
     fn evict_of_owner(&self, stream: &S, bytes: usize) {
         let freed = self.evict_detached(stream.owner(), bytes);
         if freed < bytes {
@@ -44,7 +44,7 @@ impl<S: Registered> LogRegistry<S> {
         }
     }
 
-    /// Evicts so many bytes from the logs of an owner that have no client. Returns how many bytes are freed.
+    /// Evicts `bytes` bytes from the logs of an owner that have no client. Returns how many bytes were freed.
     ///
     /// The order approximates least recently written (the clock algorithm): a log that was written to since the last check goes to the
     /// end of the queue once.
@@ -88,8 +88,9 @@ impl<S: Registered> LogRegistry<S> {
         freed
     }
 
-    /// Evicts so many bytes of events that clients have read, from the newest streams of the stream's owner, which exceed the limit if
-    /// the older streams are counted first.
+    /// Evicts `bytes` bytes of events that clients have read, from streams of the stream's owner.
+    ///
+    /// Streams are counted from the oldest. Events are evicted from the streams beyond the limit, the newest first.
     fn evict_read(&self, stream: &S, bytes: usize) {
         let streams = self.lock();
         let owned = streams.by_owner.get(stream.owner());

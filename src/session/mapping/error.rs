@@ -1,4 +1,4 @@
-//! The error of a setting that can never match.
+//! The error of an invalid setting.
 
 use std::{error::Error, fmt};
 

@@ -34,9 +34,12 @@ use super::{credentials::check_cookie_name, endpoint, location::IdLocation};
 /// |---|---|
 /// | 400 | a session id is malformed, two session ids differ, or one location other than a cookie has two ids |
 /// | 404 | the session is unknown, or belongs to another [owner](crate::SseProxyLayer::owner) |
+/// | 502 | the response has a malformed session id |
 /// | 503 | the store failed |
 ///
-/// The upstream does not receive such a request. [`ignore_unknown`](Self::ignore_unknown) changes the first two.
+/// The upstream does not receive a request with status 400 or 404, nor one whose session the store could not look up. It has received
+/// the request if the status is 502, or if the store could not bind an id in the response. [`ignore_unknown`](Self::ignore_unknown)
+/// changes 400 and 404.
 #[derive(Clone)]
 pub struct SessionMapping {
     locations: Vec<IdLocation>,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, request, response};
 
 use super::{SessionMapping, endpoint_parameters};
-use crate::headers::query::{escaped, set_target};
+use crate::headers::query::set_target;
 use crate::session::{
     MalformedId, Session, SessionId, UpstreamSessionId,
     endpoint::{self, EndpointError},
@@ -102,8 +102,11 @@ impl SessionMapping {
         }
     }
 
-    /// Replaces the client session id in a request by the upstream session id. Returns false if the session cannot have an id in that
-    /// location: the id of an `endpoint` session is only valid in the query, and the id of another session is not valid there.
+    /// Replaces the client session id in a request by the upstream session id. Returns false if that is not possible:
+    ///
+    /// * The session cannot have an id in that location: the id of an `endpoint` session is only valid in the query, and the id of another
+    ///   session is not valid there.
+    /// * The new URI is longer than `http::Uri` permits.
     pub(crate) fn translate_request(
         &self,
         request: &mut request::Parts,
@@ -187,11 +190,7 @@ impl SessionMapping {
 
     /// The path that the client receives in an `endpoint` event.
     pub(crate) fn client_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
-        let path = format!("{}{}", self.mount_path, stream.uri.path());
-        // A URL reference that starts with two slashes names another host (RFC 3986 section 4.2).
-        let path = path.trim_start_matches(['/', '\\']);
-        let (parameter, id) = (endpoint::PARAMETER, escaped(session.id.as_str()));
-        format!("/{path}?{parameter}={id}")
+        endpoint::client_path(&self.mount_path, &stream.uri, &session.id)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Cause, HeldBlocks, HoldRules, bytes_of};
 use crate::intercept::window::{
-    batch::{Batch, Rest, Subject},
+    batch::{Batch, BatchResult, Subject},
     channel_key::name_of,
     decision::TextSegment,
     early::EarlyRelease,
@@ -23,7 +23,7 @@ impl HeldBlocks {
         let free = |item: &&Item| self.is_free(item, rules);
         let free = self.queue.iter().take_while(free).count();
         let count = match cause {
-            // The decisions select the items.
+            // At the end all items are judged; the decisions say which are sent.
             Cause::End { .. } => self.queue.len(),
             _ if forced > 0 || self.is_worth_judging(free, rules) => forced.max(free),
             _ => self.leading_without_text(),
@@ -55,11 +55,11 @@ impl HeldBlocks {
     }
 
     /// Records the result of a batch: puts items back that stay held, and keeps the end of the sent texts as context.
-    pub(in crate::intercept::window) fn settle(&mut self, rest: Rest, rules: HoldRules) {
-        self.bytes += bytes_of(&rest.held);
-        let held = rest.held.into_iter().rev();
+    pub(in crate::intercept::window) fn settle(&mut self, result: BatchResult, rules: HoldRules) {
+        self.bytes += bytes_of(&result.held);
+        let held = result.held.into_iter().rev();
         held.for_each(|item| self.queue.push_front(item));
-        for (key, start, text) in &rest.sent {
+        for (key, start, text) in &result.sent {
             self.sent_texts += 1;
             if let Some(channel) = self.channels.get_mut(key) {
                 channel.sent = start + text.len();
@@ -68,7 +68,7 @@ impl HeldBlocks {
             }
         }
         // Trims each context once, not after each text.
-        for (key, ..) in &rest.sent {
+        for (key, ..) in &result.sent {
             if let Some(channel) = self.channels.get_mut(key) {
                 let mut from = channel.context.len().saturating_sub(rules.context());
                 while !channel.context.is_char_boundary(from) {

@@ -5,22 +5,22 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use crate::intercept::window::{
     decision::Mask,
     masks::{masks_of, merged},
-    reading::Reader,
+    reading::TextReader,
     scan::{Match, Scan, StartScan},
 };
 
 /// One reading of a text that several events carry. Offsets are bytes from its beginning.
 #[derive(Default)]
 pub(super) struct ChannelState {
-    /// The end of the text that was sent.
+    /// The last bytes of sent text, shown to the judge.
     pub(super) context: String,
-    /// The end of the text that was sent, as an offset.
+    /// How many bytes were sent.
     pub(super) sent: usize,
-    /// The end of the text that has arrived.
+    /// How many bytes have arrived.
     pub(super) received: usize,
     /// Whether the channel is finished: more text may follow nevertheless.
     pub(super) finished: bool,
-    pub(super) reader: Reader,
+    pub(super) reader: TextReader,
     /// The value of the window's send counter when text of this channel was sent last.
     pub(super) last_sent: u64,
     scan: Option<Box<dyn Scan>>,

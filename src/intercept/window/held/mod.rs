@@ -14,7 +14,7 @@ use super::{
     find::{ChannelRef, EventText, find},
     item::{Item, Reading},
     leaves::Unreadable,
-    reading::Reader,
+    reading::TextReader,
     scan::StartScan,
     texts::TextExtractor,
 };
@@ -230,7 +230,7 @@ impl HeldBlocks {
     fn read_separately(&mut self, text: &EventText, readings: &mut Vec<Reading>) {
         let mut before: Option<String> = None;
         for layer in 0..=text.more_layers {
-            let (read, spelling) = Reader::whole(&text.source, text.layers + layer);
+            let (read, spelling) = TextReader::whole(&text.source, text.layers + layer);
             if before.as_ref() == Some(&read) {
                 break;
             }

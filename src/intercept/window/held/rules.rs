@@ -31,7 +31,7 @@ const CONTEXT: usize = 128;
 pub(in crate::intercept::window) enum Cause {
     /// A block arrived: decided text may be sent.
     Decided,
-    /// The time limit has passed for blocks that arrived until then: they must be sent.
+    /// The time limit has passed for blocks that arrived at or before this time: they must be sent.
     Since(Instant),
     /// More than this number of bytes is held: blocks must be sent.
     Above(usize),

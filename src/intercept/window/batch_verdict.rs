@@ -6,7 +6,7 @@ use futures_util::future::{TryJoinAll, try_join_all};
 use tower::BoxError;
 
 use super::{
-    batch::{Batch, Rest, Settled},
+    batch::{Batch, BatchResult, Settled},
     decision::Decision,
     judge::{DecisionFuture, Judge},
     questions::Questions,
@@ -42,36 +42,36 @@ pub(super) async fn within(
 }
 
 /// The settings that turn decisions into a verdict.
-pub(super) struct OutcomeRules {
+pub(super) struct VerdictRules {
     pub(super) fail_open: bool,
     pub(super) on_block: Option<OnBlock>,
 }
 
-impl OutcomeRules {
+impl VerdictRules {
     /// Carries out the decisions, one for each segment of the batch. Also returns the items that do not leave yet.
     pub(super) fn carry_out(
         &self,
         batch: Batch,
         decisions: Result<Vec<Decision>, BoxError>,
-    ) -> (Verdict, Rest) {
+    ) -> (Verdict, BatchResult) {
         let checked = decisions.map(|decisions| batch.check(&decisions).map(|()| decisions));
         let error = match checked {
             Ok(Ok(decisions)) => {
-                let Settled { blocks, rest } = batch.settle(decisions);
+                let Settled { blocks, result } = batch.settle(decisions);
                 let verdict = match (blocks, &self.on_block) {
                     (Some(blocks), _) => Verdict::Release(blocks),
                     (None, Some(on_block)) => Verdict::End(on_block()),
                     (None, None) => Verdict::fail(BLOCKED),
                 };
-                return (verdict, rest);
+                return (verdict, result);
             }
             Ok(Err(invalid)) => invalid.into(),
             Err(error) => error,
         };
         if self.fail_open {
-            let Settled { blocks, rest } = batch.release_unchanged();
-            return (Verdict::Release(blocks.unwrap_or_default()), rest);
+            let Settled { blocks, result } = batch.release_unchanged();
+            return (Verdict::Release(blocks.unwrap_or_default()), result);
         }
-        (Verdict::fail(error), Rest::default())
+        (Verdict::fail(error), BatchResult::default())
     }
 }
