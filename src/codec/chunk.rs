@@ -31,18 +31,24 @@ impl Chunk {
         Self { bytes, text: None }
     }
 
-    /// Checks the bytes from `start` on. Returns the chunk, and the offset up to which they are well-formed UTF-8.
+    /// A checked chunk, and the offset up to which it is well-formed UTF-8; see [`check`](Self::check).
     pub(super) fn checked(bytes: Bytes, start: usize) -> (Self, usize) {
-        if bytes.len() - start < Self::MIN_STORED_TEXT {
-            let well_formed = start + well_formed(&bytes[start..]).len();
-            return (Self::new(bytes), well_formed);
+        let mut chunk = Self::new(bytes);
+        let well_formed = chunk.check(start);
+        (chunk, well_formed)
+    }
+
+    /// Checks the bytes from `start` on. Returns the offset up to which they are well-formed UTF-8.
+    pub(super) fn check(&mut self, start: usize) -> usize {
+        if self.bytes.len() - start < Self::MIN_STORED_TEXT {
+            return start + well_formed(&self.bytes[start..]).len();
         }
-        let shared = Arc::new(bytes.clone());
+        let shared = Arc::new(self.bytes.clone());
         let text =
             Yoke::<&'static str, _>::attach_to_cart(shared, |bytes| well_formed(&bytes[start..]));
         let well_formed = start + text.get().len();
-        let text = Some(Text { start, text });
-        (Self { bytes, text }, well_formed)
+        self.text = Some(Text { start, text });
+        well_formed
     }
 
     /// The text in this range, or `None` if the range is not in the checked, well-formed part.

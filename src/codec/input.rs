@@ -48,18 +48,6 @@ impl CurrentChunk {
             CurrentChunk::Shared(chunk) => Some(chunk),
         }
     }
-
-    /// Moves the chunk into an `Arc`. Returns `None` if there is no chunk.
-    #[cold]
-    fn share(&mut self) -> Option<&Arc<Chunk>> {
-        if let CurrentChunk::Unshared(chunk) = std::mem::take(self) {
-            *self = CurrentChunk::Shared(Arc::new(chunk));
-        }
-        match self {
-            CurrentChunk::Shared(chunk) => Some(chunk),
-            _ => None,
-        }
-    }
 }
 
 impl Input {
@@ -82,9 +70,10 @@ impl Input {
         let chunk = if self.is_empty() {
             chunk
         } else {
-            [self.rest(), &chunk[..]].concat().into()
+            let joined = [self.rest(), &chunk[..]].concat();
+            self.clear();
+            joined.into()
         };
-        self.clear();
         if chunk.is_empty() {
             return;
         }
@@ -103,10 +92,16 @@ impl Input {
 
     /// Drops the rest of the input.
     pub(super) fn clear(&mut self) {
-        self.chunk = CurrentChunk::Empty;
+        self.take_chunk();
+    }
+
+    /// Takes the chunk, so that the input is empty.
+    #[inline(always)]
+    fn take_chunk(&mut self) -> CurrentChunk {
         self.spare = None;
         self.taken = 0;
         self.lookahead.clear();
+        std::mem::take(&mut self.chunk)
     }
 
     /// Takes the next block if it is whole, within the limit, and does not end in a CR at the end of the chunk. A block must
@@ -162,27 +157,42 @@ impl Input {
     #[inline(never)]
     fn check(&mut self) {
         self.check_utf8 = false;
-        if let CurrentChunk::Unshared(chunk) = std::mem::take(&mut self.chunk) {
-            let (chunk, well_formed) = Chunk::checked(chunk.into(), self.taken);
-            (self.chunk, self.well_formed) = (CurrentChunk::Unshared(chunk), well_formed);
+        if let CurrentChunk::Unshared(chunk) = &mut self.chunk {
+            self.well_formed = chunk.check(self.taken);
         }
     }
 
     /// Takes the bytes up to the offset `end`. Returns a reference to the chunk for the block that ends there.
     #[inline(always)]
     fn lend(&mut self, end: usize) -> Option<Arc<Chunk>> {
-        self.taken = end;
-        let chunk = match &self.chunk {
-            CurrentChunk::Shared(chunk) => chunk,
-            _ => self.chunk.share()?,
+        let CurrentChunk::Shared(chunk) = &self.chunk else {
+            return self.lend_first(end);
         };
-        if end == chunk.len() {
-            let last = Arc::clone(chunk);
-            self.clear();
-            return Some(last);
+        if end < chunk.len() {
+            self.taken = end;
+            let spare = self.spare.take();
+            return Some(spare.unwrap_or_else(|| Arc::clone(chunk)));
         }
-        let spare = self.spare.take();
-        Some(spare.unwrap_or_else(|| Arc::clone(chunk)))
+        match self.take_chunk() {
+            CurrentChunk::Shared(last) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// The same for the first block of a chunk: moves the chunk into an `Arc`. Returns `None` if there is no chunk.
+    #[inline(never)]
+    fn lend_first(&mut self, end: usize) -> Option<Arc<Chunk>> {
+        let CurrentChunk::Unshared(chunk) = std::mem::take(&mut self.chunk) else {
+            return None;
+        };
+        let chunk = Arc::new(chunk);
+        if end < chunk.len() {
+            self.taken = end;
+            self.chunk = CurrentChunk::Shared(Arc::clone(&chunk));
+        } else {
+            self.take_chunk();
+        }
+        Some(chunk)
     }
 
     /// Takes back a block that is no longer needed. If it is from the current chunk, its reference serves the next block.

@@ -84,6 +84,8 @@ impl Pipeline {
                         decoder.recycle(block);
                         continue;
                     }
+                } else if !decoder.has_input() {
+                    return ControlFlow::Continue(());
                 } else {
                     match decoder.next_item() {
                         Ok(Some(item)) => self.push(item, sink),
