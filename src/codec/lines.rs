@@ -201,4 +201,16 @@ mod tests {
             assert_eq!(parse_retry(bad), None);
         }
     }
+
+    #[test]
+    fn id_of_a_block_is_its_last_id_without_nul() {
+        for (block, id) in [
+            (&b"data: 1"[..], None),
+            (b"id: 1\nid: 2\nid: 3\0\ndata: 1", Some(&b"2"[..])),
+            (b"id", Some(b"")),
+            (b"id: \0", None),
+        ] {
+            assert_eq!(id_of(block), id);
+        }
+    }
 }

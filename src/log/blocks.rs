@@ -61,7 +61,8 @@ const ENTRY: usize = size_of::<Entry>() * 5 / 4;
 
 /// The memory, in bytes, of a segment beside its text: the segment, the chunk, the handle that shares the bytes, and the overhead of
 /// an allocator.
-const SEGMENT: usize = size_of::<Segment>() * 5 / 4 + ChunkSlice::CHUNK_OVERHEAD + 3 * 16 + 32;
+pub(super) const SEGMENT: usize =
+    size_of::<Segment>() * 5 / 4 + ChunkSlice::CHUNK_OVERHEAD + 3 * 16 + 32;
 
 /// The memory, in bytes, of a block that was written alone, beside its text.
 #[cfg(test)]
@@ -409,5 +410,35 @@ fn grow<T>(deque: &mut VecDeque<T>) {
 fn shrink<T>(deque: &mut VecDeque<T>) {
     if deque.len() < deque.capacity() / 2 && deque.capacity() > 16 {
         deque.shrink_to(deque.len() * 5 / 4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trim_frees_spare_entries_if_they_are_more_than_half() {
+        let mut blocks = Blocks::new();
+        for _ in 0..10_000 {
+            let block = Bytes::from_static(b"data: 1\n\n");
+            blocks.push(block.into(), true, 0, Instant::now());
+        }
+        let mut evict_all_but = |left: usize| {
+            while blocks.len() > left {
+                blocks.evict_oldest();
+            }
+            let before = blocks.entries.capacity();
+            blocks.trim();
+            (before, blocks.entries.capacity())
+        };
+        let (before, after) = evict_all_but(7_000);
+        assert_eq!(before, after, "most entries are in use");
+        for left in [3_000, 16] {
+            let (_, after) = evict_all_but(left);
+            // A quarter is left for the next blocks.
+            let expected = left * 5 / 4..left * 3 / 2;
+            assert!(expected.contains(&after), "{after} for {left} blocks");
+        }
     }
 }

@@ -285,4 +285,16 @@ mod tests {
             assert_eq!(encoded[0].0.bytes(), expected.as_bytes());
         }
     }
+
+    #[test]
+    fn shrink_frees_the_memory_of_a_burst_that_was_encoded() {
+        let mut encoder = with(&[20; 100]);
+        encoder.shrink();
+        assert_eq!(encoder.pending(), 100);
+        encoder.set_room(100, u64::MAX);
+        assert_eq!(encoder.encode(first()).len(), 100);
+        assert!(encoder.blocks.capacity() > SPARE_CAPACITY);
+        encoder.shrink();
+        assert!(encoder.blocks.capacity() <= SPARE_CAPACITY);
+    }
 }

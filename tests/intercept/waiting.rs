@@ -1,7 +1,14 @@
 //! Events that interceptors hold or defer: they are sent by their deadline, and no later block overtakes them. Tests of
 //! deadlines use a virtual clock.
 
-use std::{convert::Infallible, sync::Mutex, time::Instant as StdInstant};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant as StdInstant,
+};
 
 use crate::support::{event, is_silent, layer, next, open, pass};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -124,6 +131,40 @@ async fn interceptor_deadline_at_open_precedes_ready_events() {
     upstream.send_data(event("pass")).await.unwrap();
     let frame = next(&mut body).await;
     assert!(frame.starts_with(&event("first")[..]), "{frame:?}");
+}
+
+/// Has a deadline that stays in the past, and counts its timeouts.
+struct AlwaysDue(Instant, Arc<AtomicUsize>);
+
+impl Interceptor for AlwaysDue {
+    fn event(&mut self, event: Event) -> Verdict {
+        event.into()
+    }
+
+    fn deadline(&self) -> Option<StdInstant> {
+        Some(self.0.into_std())
+    }
+
+    fn timeout(&mut self, _: StdInstant) -> Verdict {
+        // Fails the test instead of an endless loop.
+        assert!(self.1.fetch_add(1, Ordering::Relaxed) < 1000);
+        Verdict::Hold
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_that_stays_in_the_past_is_handled_once_a_millisecond() {
+    let timeouts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&timeouts);
+    let due = move |_: &StreamHead<'_>| Some(AlwaysDue(Instant::now(), Arc::clone(&counter)));
+    let (_upstream, mut body) = open(&layer(due)).await;
+    let frame = tokio::time::timeout(Duration::from_millis(100), next(&mut body)).await;
+    assert!(frame.is_err(), "no event exists");
+    let timeouts = timeouts.load(Ordering::Relaxed);
+    assert!(
+        (40..=101).contains(&timeouts),
+        "{timeouts} timeouts in 100 ms"
+    );
 }
 
 /// An interceptor that defers the event `ask` until the test sends the verdict.

@@ -704,6 +704,37 @@ async fn sent_bytes_and_finished_texts_do_not_count_toward_limits() {
     assert_eq!(rest(body).await, (many, None));
 }
 
+#[tokio::test(start_paused = true)]
+async fn text_smaller_than_min_batch_is_sent_after_max_delay() {
+    let window = window().overlap(0).min_batch(1000);
+    let (mut upstream, mut body) = open(&layer(window)).await;
+    let begun = Instant::now();
+    let word = FAMILIES[0].event(0, "word");
+    upstream.send_data(word.clone().into()).await.unwrap();
+    assert_eq!(next(&mut body).await, word);
+    assert_eq!(begun.elapsed(), MAX_DELAY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_text_is_remembered_while_thousands_of_others_finish() {
+    let chat = FAMILIES[0];
+    let window = TextWindow::new(no_phrase).overlap(11).max_delay(MAX_DELAY);
+    let (mut upstream, mut body) = open(&layer(window)).await;
+    let begun = chat.event(0, "my secret");
+    upstream.send_data(begun.clone().into()).await.unwrap();
+    // The event is sent after the longest delay. The next piece may still complete the phrase.
+    assert_eq!(next(&mut body).await, begun);
+    let others: String = (1..3000)
+        .map(|n| chat.event(n, "a") + &chat.done(n, "a").unwrap())
+        .collect();
+    let stream = others + &chat.event(0, " plan");
+    upstream.send_data(stream.into()).await.unwrap();
+    drop(upstream);
+    let (out, failed) = rest(body).await;
+    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+    assert!(!out.contains(" plan"));
+}
+
 #[tokio::test]
 async fn text_is_not_judged_after_a_client_disconnect() {
     let calls = Arc::new(AtomicUsize::new(0));

@@ -201,3 +201,21 @@ async fn default_retention_holds_all_events_of_an_ordinary_stream() {
     let events = crate::support::data(&resumed.rest().await.0);
     assert_eq!((events.len(), &*events[0]), (3000, "1"));
 }
+
+#[test]
+fn detached_stream_counts_the_largest_chunk_of_its_upstream() {
+    let counted = |together| {
+        let layer = layer();
+        let feeds = std::cell::RefCell::new(Vec::with_capacity(300));
+        let (_, counted) = each(&layer, async |mut client, mut feed| {
+            send(&mut client, &mut feed, 250, 250, together).await;
+            feeds.borrow_mut().push(feed);
+        });
+        counted
+    };
+    let (one_chunk, chunk_each) = (counted(250), counted(1));
+    assert!(
+        one_chunk - chunk_each > 48 << 10,
+        "{one_chunk}, {chunk_each}"
+    );
+}

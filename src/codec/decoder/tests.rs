@@ -86,3 +86,13 @@ fn renewed_decoder_does_not_reuse_a_pending_lf() {
     let first = split_lf(&mut decoder);
     assert_ne!(split_lf(&mut decoder.renewed()), first);
 }
+
+#[test]
+fn decoder_has_input_from_a_push_until_all_items_are_read() {
+    let mut decoder = Decoder::new(100);
+    assert!(!decoder.has_input());
+    decoder.push("data: 1\n\ndata: 2\n\n".into());
+    assert!(decoder.has_input());
+    while decoder.next_item().unwrap().is_some() {}
+    assert!(!decoder.has_input());
+}

@@ -137,6 +137,31 @@ async fn segment_reports_whether_its_text_is_complete() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn blocking_match_ends_the_stream_at_once_even_if_it_may_grow() {
+    let pattern = Pattern::regex("ab+").block();
+    let (mut upstream, body) = open(&layer(TextWindow::new(patterns([pattern]).unwrap()))).await;
+    upstream.send_data(chat("xab").into()).await.unwrap();
+    // The upstream sends nothing more, so the match neither grows nor ends.
+    let ended = tokio::time::timeout(Duration::from_secs(600), rest(body)).await;
+    assert_eq!(
+        ended,
+        Ok((String::new(), Some(ErrorKind::InterceptorFailed)))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocking_pattern_that_matches_only_at_the_end_of_the_stream_blocks() {
+    let pattern = Pattern::regex("plan$").block();
+    let window = TextWindow::new(patterns([pattern]).unwrap());
+    for pieces in [&["plan"][..], &["the ", "pl", "an"]] {
+        let stream = Script::of(pieces.iter().map(|piece| chat(piece)));
+        let (out, failed) = rest(pass(&layer(window.clone()), stream).await).await;
+        assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+        assert!(!joined(&out).contains("pl"), "{out}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn held_text_is_sent_when_its_text_is_finished() {
     let (mut upstream, mut body) = open(&layer(emails())).await;
     let begun = Instant::now();
@@ -381,6 +406,29 @@ async fn patterns_can_be_called_by_another_judge() {
     assert_eq!((joined(&out).as_str(), failed), ("so, [e-mail], bye", None));
 }
 
+#[tokio::test(start_paused = true)]
+async fn mask_sent_in_part_is_completed_if_the_judge_later_passes_the_text() {
+    let judge = |segment: &TextSegment| {
+        let text = &segment.text;
+        match text.find('A') {
+            Some(at) if text.ends_with('A') => Decision::Pass.hold_from(at),
+            Some(at) if text.ends_with("AB") => {
+                Decision::mask(std::iter::once(at..at + 2), "[m]").hold_from(at + 1)
+            }
+            _ => Decision::Pass,
+        }
+    };
+    let window = TextWindow::new(judge).overlap(0).max_delay(Duration::MAX);
+    let (mut upstream, mut body) = open(&layer(window)).await;
+    upstream.send_data(chat("xA").into()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(chat("B").into()).await.unwrap();
+    assert_eq!(get(&mut body).await, chat("x[m]"));
+    assert!(is_silent(&mut body).await);
+    upstream.send_data(chat("!").into()).await.unwrap();
+    assert_eq!(get(&mut body).await, chat("") + &chat("!"));
+}
+
 #[tokio::test]
 async fn mask_sent_in_part_covers_the_rest_of_a_match_of_any_size() {
     let guard = patterns([Pattern::regex("<[^>]*>").mask("#")]).unwrap();
@@ -405,6 +453,7 @@ fn unusable_pattern_is_an_error_that_names_it() {
         (Pattern::regex("a*"), "matches the empty text"),
         (Pattern::regex(r"(?-u:\b)"), "matches the empty text"),
         (Pattern::phrase(""), "matches the empty text"),
+        (Pattern::regex("$"), "matches the empty text"),
         (Pattern::regex("a^b"), "cannot match any text"),
         (Pattern::regex(r"\bab\b"), r"write (?-u:\b)"),
         (
