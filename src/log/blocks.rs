@@ -432,7 +432,7 @@ mod tests {
             blocks.trim();
             (before, blocks.entries.capacity())
         };
-        let (before, after) = evict_all_but(9_000);
+        let (before, after) = evict_all_but(7_000);
         assert_eq!(before, after, "most entries are in use");
         for left in [3_000, 16] {
             let (_, after) = evict_all_but(left);

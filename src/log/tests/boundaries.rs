@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::log::{
+    ReadResult,
     blocks::{SEGMENT, SINGLE_BLOCK_OVERHEAD},
     tests::*,
 };
@@ -57,15 +58,17 @@ fn neighbors_share_a_segment_only_within_an_epoch() {
 
 #[test]
 fn read_returns_as_many_neighbors_as_fit() {
-    let log = shared_log(Retention::default());
+    let mut log = Log::new(Retention::default());
     let text = b"the text of one chunk that is cut in twenty blocks of three.";
-    let blocks = ChunkSlice::split_at_ends(Bytes::from_static(text), (3..=60).step_by(3));
-    log.write(blocks.map(|block| (block, true)), Instant::now());
+    for block in ChunkSlice::split_at_ends(Bytes::from_static(text), (3..=60).step_by(3)) {
+        log.append(block, true, Instant::now(), 1);
+    }
     for max_bytes in 1..=60 {
-        let subscriber = log.subscribe(log.oldest());
+        let ReadResult::Blocks(read, _) = log.read(log.oldest(), max_bytes, true) else {
+            panic!("nothing read of at most {max_bytes} bytes");
+        };
         let fits = (max_bytes / 3).max(1) * 3;
-        let read = read(&log, subscriber, max_bytes);
-        assert_eq!(read.as_deref(), Some(&text[..fits]));
+        assert_eq!(read.bytes(), &text[..fits]);
     }
 }
 

@@ -80,7 +80,7 @@ fn least_recently_written_log_is_evicted_first() {
         stream
     };
     let (a, b, c) = (written(), written(), written());
-    assert_eq!(registry.bytes(), 3 * EVENT, "three registry fit");
+    assert_eq!(registry.bytes(), 3 * EVENT, "three logs fit");
     let d = written();
     assert_eq!(registry.bytes(), 3 * EVENT);
     // The first was evicted as the oldest. The third and the fourth were not written to after that.
@@ -90,7 +90,23 @@ fn least_recently_written_log_is_evicted_first() {
 }
 
 #[test]
-fn busy_registry_are_evicted_too() {
+fn account_returns_whether_a_limit_is_exceeded_after_eviction() {
+    let registry = registry(2 * EVENT);
+    let detached = [(); 3].map(|()| stream(&registry, false));
+    for stream in &detached {
+        assert!(!registry.account(stream, stream.write(100)));
+    }
+    assert_eq!(registry.bytes(), 2 * EVENT, "the oldest log was evicted");
+    let connected = stream(&registry, false);
+    connected.log.subscribe(connected.log.oldest());
+    assert!(!registry.account(&connected, connected.write(100)));
+    assert!(!registry.account(&connected, connected.write(100)));
+    // Only events that the client has not read are left.
+    assert!(registry.account(&connected, connected.write(100)));
+}
+
+#[test]
+fn busy_streams_are_evicted_too() {
     let registry = registry(0);
     let busy = [(); 5].map(|()| stream(&registry, true));
     for stream in &busy {
