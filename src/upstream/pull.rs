@@ -199,6 +199,7 @@ where
     /// Moves blocks from the upstream to the sink until the sink is full, no more data is ready, or the stream is over. Pending
     /// if no data is ready, or if the [work budget](WorkBudget) is used up: the task is woken then. Must not be polled after the
     /// end or an error.
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
