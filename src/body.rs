@@ -185,6 +185,7 @@ where
     type Data = Bytes;
     type Error = Error;
 
+    #[inline] // See `Source::poll_frames` of `Pull`.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

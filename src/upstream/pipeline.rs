@@ -193,6 +193,7 @@ impl Pipeline {
     }
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         self.chain.deadline()
     }

@@ -201,6 +201,7 @@ where
     ///
     /// The [work budget](WorkBudget) limits one poll. When the time of the interceptors is used up, returns [`Step::Full`]. When the poll
     /// has read as much upstream data as it may, returns `Pending` and wakes the task.
+    #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
