@@ -176,7 +176,7 @@ impl Mcp {
     }
 }
 
-/// Whether the request may open a stream of 2024-11-05. Such a stream cannot be resumed: each stream is a session of its own.
+/// Whether the request may open a stream of 2024-11-05. Such a stream cannot be resumed: each stream is a separate session.
 fn may_be_legacy(request: &request::Parts) -> bool {
     let headers = &request.headers;
     request.method == Method::GET

@@ -7,7 +7,10 @@ use tower::{BoxError, util::BoxCloneSyncService};
 use tower_service::Service;
 
 use crate::log::{Retention, StartAt};
-use crate::{codec::Event, upstream::terminal::completes};
+use crate::{
+    codec::Event,
+    upstream::{CompleteWhen, terminal::completes},
+};
 
 /// Records event streams, so that a client that reconnects with `Last-Event-ID` misses no event.
 ///
@@ -98,7 +101,6 @@ pub struct Replay {
 
 pub(crate) type Authorize = BoxCloneSyncService<Request<()>, StatusCode, BoxError>;
 pub(crate) type DetachWhen = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
-pub(crate) type CompleteWhen = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 pub(crate) type ShareKey = Arc<dyn Fn(&request::Parts) -> Option<String> + Send + Sync>;
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) type Executor = Arc<dyn Fn(Task) + Send + Sync>;

@@ -21,6 +21,6 @@ pub(crate) mod terminal;
 
 pub(crate) use continuation::{Continuation, UpstreamEnd};
 pub(crate) use pipeline::Pipeline;
-pub(crate) use progress::{ProgressStage, UpstreamProgress};
+pub(crate) use progress::{CompleteWhen, ProgressStage, UpstreamProgress};
 pub(crate) use pull::{Pull, Step};
 pub(crate) use session_stage::SessionStage;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Decides whether an event completes its stream.
-pub(crate) type Completes = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
+pub(crate) type CompleteWhen = Arc<dyn Fn(&Event) -> bool + Send + Sync>;
 
 /// The number of recent events that are remembered to detect duplicates.
 const REMEMBERED_EVENTS: usize = 256;
@@ -242,12 +242,12 @@ impl SeenEvents {
 /// The first stage of a stream that can be continued: records its progress, and drops the duplicates in a continuation.
 pub(crate) struct ProgressStage {
     progress: Arc<UpstreamProgress>,
-    completes: Option<Completes>,
+    completes: Option<CompleteWhen>,
 }
 
 impl ProgressStage {
     /// A stage that records in `progress`. An event for which `completes` returns `true` marks the stream as complete.
-    pub(crate) fn new(progress: Arc<UpstreamProgress>, completes: Option<Completes>) -> Self {
+    pub(crate) fn new(progress: Arc<UpstreamProgress>, completes: Option<CompleteWhen>) -> Self {
         Self {
             progress,
             completes,

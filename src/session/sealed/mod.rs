@@ -127,7 +127,7 @@ impl SealedStore {
     }
 
     /// The maximum number of removed sessions that the store remembers. Default: 10 000, which need about 0.5 MB. Minimum: 1. If there are
-    /// more, the store drops the one that expires first, whose id is then valid again until it expires.
+    /// more, the store drops the id that expires first. That id is then valid again until it expires.
     pub fn max_revoked(mut self, sessions: usize) -> Self {
         self.settings_mut().max_revoked = sessions.max(1);
         self
