@@ -9,13 +9,13 @@ use crate::{
     codec::OversizedEvent,
     downstream::keep_alive::KeepAlive,
     intercept::IntoMakeInterceptor,
-    log::StreamId,
     policy::Policy,
     reconnect::{NoReconnect, Reconnect},
     replay::{Quota, Replay},
     service::SseProxy,
     session::{AnyStore, Credentials, SessionMapping, SessionStore},
     state::LayerState,
+    stream_id::StreamId,
 };
 
 /// A layer that reads the event streams of a service, and lets interceptors change them event by event while they stream.

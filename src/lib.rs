@@ -119,6 +119,7 @@ mod policy;
 mod rejection;
 mod service;
 mod state;
+mod stream_id;
 mod timer;
 mod upstream;
 

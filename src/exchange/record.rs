@@ -12,7 +12,7 @@ use crate::{
     codec::{ChunkSlice, Event},
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
     headers::{content_encoding::ContentCoding, event_stream},
-    log::{LogEncoder, SharedLog, StreamId},
+    log::{LogEncoder, SharedLog},
     observe::report::StreamOutcome,
     reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
@@ -27,6 +27,7 @@ use crate::{
         recorded_stream::{NewRecordedStream, RecordedStream},
         subscription::Subscription,
     },
+    stream_id::StreamId,
     upstream::{ProgressStage, body::DecodedBody, sink::Sink},
 };
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     codec::{BOM, Block, ChunkSlice, with_id, without_id},
-    log::{EventId, Position, StreamId, blocks::BLOCK_OVERHEAD},
+    log::{EventId, Position, blocks::BLOCK_OVERHEAD},
+    stream_id::StreamId,
     upstream::sink::Sink,
 };
 

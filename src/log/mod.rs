@@ -26,7 +26,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use id::{EventId, MalformedEventId, StreamId};
+pub use id::{EventId, MalformedEventId};
 pub use retention::Retention;
 pub use shared_log::StartAt;
 

@@ -6,9 +6,9 @@ use http::{header, request, uri::Authority};
 
 use crate::{
     headers::query::without_parameter,
-    log::StreamId,
     replay::Replay,
     session::{Owner, SessionId},
+    stream_id::StreamId,
 };
 
 /// The name of a stream among the closed streams of its owner.

@@ -61,7 +61,10 @@ pub use crate::log::model;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use crate::log::testing as log_testing;
-pub use crate::log::{EventId, MalformedEventId, Retention, StartAt, StreamId};
+pub use crate::{
+    log::{EventId, MalformedEventId, Retention, StartAt},
+    stream_id::{MalformedStreamId, StreamId},
+};
 pub use config::{Gap, Replay};
 
 pub(crate) use closed_streams::ClosedStreams;

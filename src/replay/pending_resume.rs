@@ -5,10 +5,11 @@ use std::{ops::ControlFlow, sync::Arc};
 use http::StatusCode;
 
 use crate::{
-    log::{CursorLookup, Reader, StreamId},
+    log::{CursorLookup, Reader},
     replay::{
         recorded_stream::RecordedStream, resume_gate::ResumePermit, subscription::Subscription,
     },
+    stream_id::StreamId,
     upstream::body::DecodedBody,
 };
 

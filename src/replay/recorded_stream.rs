@@ -12,7 +12,7 @@ use http::{HeaderMap, response};
 
 use crate::{
     headers::{event_stream::head_with, stored::StoredHeaders},
-    log::{Cursor, LogState, Reader, SharedLog, StartAt, StreamId},
+    log::{Cursor, LogState, Reader, SharedLog, StartAt},
     replay::{
         Account, Registered,
         continuation_rules::ContinuationRules,
@@ -21,6 +21,7 @@ use crate::{
         resume_gate::{ResumeGate, ResumePermit},
     },
     session::Owner,
+    stream_id::StreamId,
     upstream::{UpstreamProgress, body::DecodedBody},
 };
 

@@ -13,8 +13,9 @@ use std::{
 };
 
 use crate::{
-    log::{SharedLog, StreamId},
+    log::SharedLog,
     replay::{Detached, Quota, quota::Account},
+    stream_id::StreamId,
 };
 
 /// A stream in the registry.

@@ -4,13 +4,14 @@ use std::{iter, sync::Arc};
 
 use crate::{
     error::{Error, ErrorKind},
-    log::{Ending, LogState, StreamId},
+    log::{Ending, LogState},
     replay::{
         ClosedStreams, LogRegistry, Quota,
         coalesce::Coalescer,
         key::{StreamKey, StreamOwner, closed_key},
         recorded_stream::RecordedStream,
     },
+    stream_id::StreamId,
 };
 
 /// The registry of streams, the upstream calls that requests share, and the closed streams.

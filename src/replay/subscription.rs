@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::response;
 
-use crate::log::{Reader, StreamId};
+use crate::{log::Reader, stream_id::StreamId};
 
 /// The head and the reader of a response that reads a recorded stream.
 pub(crate) struct Subscription {
