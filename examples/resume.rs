@@ -27,8 +27,9 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
 use tower_sse_proxy::{
-    SseProxyLayer,
+    SseProxyLayer, Streams,
     replay::{EventId, Replay, Retention},
+    streams::CloseReason,
 };
 
 /// The user that `login` has authenticated.
@@ -56,9 +57,9 @@ async fn chat() -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
 }
 
 /// Stops a stream. The request body is the id of any event of the stream. Any user who knows an id may stop the stream.
-async fn stop(State(layer): State<SseProxyLayer>, id: String) -> StatusCode {
+async fn stop(State(streams): State<Streams>, id: String) -> StatusCode {
     match id.parse::<EventId>() {
-        Ok(id) if layer.abort(id.stream()) => StatusCode::NO_CONTENT,
+        Ok(id) if streams.close(id.stream(), CloseReason::Cancelled) > 0 => StatusCode::NO_CONTENT,
         _ => StatusCode::NOT_FOUND,
     }
 }
@@ -73,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .replay(replay);
     let app = Router::new()
         .route("/chat", post(chat).layer(layer.clone()))
-        .route("/stop", post(stop).with_state(layer))
+        .route("/stop", post(stop).with_state(layer.streams()))
         .layer(middleware::from_fn(login));
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     println!("listening on http://{}", listener.local_addr()?);

@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -15,10 +15,16 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use crate::{
-    downstream::{keep_alive::KeepAlive, stream::Stream, unread::Unread},
+    downstream::{
+        early::{Early, EarlyStep, Failing},
+        keep_alive::KeepAlive,
+        stream::Stream,
+        unread::Unread,
+    },
     error::{Error, ErrorKind},
+    live::Attached,
     log::Reader,
-    observe::report::StreamReport,
+    observe::{StreamReport, StreamSlot},
     rejection::Rejection,
     session::{SessionLease, SessionMapping},
     upstream::Pull,
@@ -85,6 +91,8 @@ pin_project! {
         kind: Kind<B>,
         // Removes session ids from trailers.
         sessions: Option<Arc<SessionMapping>>,
+        // The place of the stream, if the number of streams is limited.
+        _slot: Option<Arc<StreamSlot>>,
     }
 }
 
@@ -97,8 +105,16 @@ pin_project! {
         Unread { #[pin] stream: Unread<B> },
         // An event stream that the client pulls through the interceptors. Boxed, so that the bodies of other responses stay small.
         Inspected { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<SessionLease> },
+        // The same for a stream that is observed.
+        Attached { stream: Pin<Box<Stream<Attached<B>>>>, _lease: Option<SessionLease> },
         // The reader of a recorded stream.
         Recorded { stream: Pin<Box<Stream<Reader>>> },
+        // A stream whose head has left before the upstream answered.
+        Early { early: Box<Early<SseBody<B>>> },
+        // The same, once the upstream has answered.
+        Late { body: Pin<Box<SseBody<B>>> },
+        // A stream that failed behind an early head.
+        Failing { stream: Pin<Box<Stream<Failing>>> },
         // A text of the layer.
         Fixed { body: Full<Bytes> },
     }
@@ -110,6 +126,7 @@ impl<B> SseBody<B> {
         Self {
             kind: Kind::PassThrough { body },
             sessions: None,
+            _slot: None,
         }
     }
 
@@ -119,6 +136,7 @@ impl<B> SseBody<B> {
         Self {
             kind: Kind::Unread { stream },
             sessions: None,
+            _slot: None,
         }
     }
 
@@ -129,6 +147,7 @@ impl<B> SseBody<B> {
                 body: Full::new(text.into()),
             },
             sessions: None,
+            _slot: None,
         }
     }
 
@@ -151,6 +170,24 @@ impl<B> SseBody<B> {
                 _lease: lease,
             },
             sessions: None,
+            _slot: None,
+        }
+    }
+
+    /// As [`inspected`](Self::inspected), for a stream that is observed.
+    pub(crate) fn attached(
+        upstream: Attached<B>,
+        keep_alive: Option<KeepAlive>,
+        lease: Option<SessionLease>,
+    ) -> Self {
+        let stream = Box::pin(Stream::new(upstream, keep_alive));
+        Self {
+            kind: Kind::Attached {
+                stream,
+                _lease: lease,
+            },
+            sessions: None,
+            _slot: None,
         }
     }
 
@@ -160,7 +197,37 @@ impl<B> SseBody<B> {
         Self {
             kind: Kind::Recorded { stream },
             sessions: None,
+            _slot: None,
         }
+    }
+
+    /// A stream whose head leaves before the upstream answers.
+    pub(crate) fn early(
+        body: Pin<Box<dyn Future<Output = Self> + Send>>,
+        keep_alive: KeepAlive,
+    ) -> Self {
+        let early = Box::new(Early::new(body, keep_alive));
+        Self {
+            kind: Kind::Early { early },
+            sessions: None,
+            _slot: None,
+        }
+    }
+
+    /// A stream that fails after this last event.
+    pub(crate) fn failing(last: Bytes, error: Error) -> Self {
+        let stream = Box::pin(Stream::new(Failing::new(last, error), None));
+        Self {
+            kind: Kind::Failing { stream },
+            sessions: None,
+            _slot: None,
+        }
+    }
+
+    /// Holds the place of the stream until the body is dropped.
+    pub(crate) fn with_slot(mut self, slot: Option<Arc<StreamSlot>>) -> Self {
+        self._slot = slot;
+        self
     }
 
     /// Removes the session ids of this mapping from trailers.
@@ -179,7 +246,7 @@ impl<B: Default> Default for SseBody<B> {
 
 impl<B> Body for SseBody<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
@@ -190,14 +257,27 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.project();
+        let mut this = self.project();
+        if let KindProj::Early { early } = this.kind.as_mut().project() {
+            match ready!(early.poll(cx)) {
+                EarlyStep::Comment(comment) => return Poll::Ready(Some(Ok(Frame::data(comment)))),
+                EarlyStep::Response(body) => {
+                    let body = Box::pin(body);
+                    this.kind.set(Kind::Late { body });
+                }
+            }
+        }
         let frame = match this.kind.project() {
             KindProj::PassThrough { body } => body
                 .poll_frame(cx)
                 .map_err(|error| Error::with_source(ErrorKind::Upstream, error)),
             KindProj::Unread { stream } => stream.poll_frame(cx),
             KindProj::Inspected { stream, .. } => stream.as_mut().poll_frame(cx),
+            KindProj::Attached { stream, .. } => stream.as_mut().poll_frame(cx),
             KindProj::Recorded { stream } => stream.as_mut().poll_frame(cx),
+            KindProj::Early { .. } => Poll::Pending,
+            KindProj::Late { body } => body.as_mut().poll_frame(cx),
+            KindProj::Failing { stream } => stream.as_mut().poll_frame(cx),
             KindProj::Fixed { body } => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
@@ -215,7 +295,11 @@ where
             Kind::PassThrough { body } => body.is_end_stream(),
             Kind::Unread { stream } => stream.is_end_stream(),
             Kind::Inspected { stream, .. } => stream.is_done(),
+            Kind::Attached { stream, .. } => stream.is_done(),
             Kind::Recorded { stream } => stream.is_done(),
+            Kind::Early { .. } => false,
+            Kind::Late { body } => body.is_end_stream(),
+            Kind::Failing { stream } => stream.is_done(),
             Kind::Fixed { body } => body.is_end_stream(),
         }
     }
@@ -224,7 +308,12 @@ where
         match &self.kind {
             Kind::PassThrough { body } => body.size_hint(),
             Kind::Unread { stream } => stream.body.size_hint(),
-            Kind::Inspected { .. } | Kind::Recorded { .. } => SizeHint::default(),
+            Kind::Inspected { .. }
+            | Kind::Attached { .. }
+            | Kind::Recorded { .. }
+            | Kind::Early { .. }
+            | Kind::Late { .. }
+            | Kind::Failing { .. } => SizeHint::default(),
             Kind::Fixed { body } => body.size_hint(),
         }
     }
@@ -235,7 +324,10 @@ impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
             Kind::PassThrough { .. } | Kind::Unread { .. } => "passed through",
-            Kind::Inspected { .. } => "event stream",
+            Kind::Inspected { .. } | Kind::Attached { .. } => "event stream",
+            Kind::Early { .. } | Kind::Late { .. } | Kind::Failing { .. } => {
+                "event stream with an early head"
+            }
             Kind::Recorded { .. } => "recorded event stream",
             Kind::Fixed { .. } => "text of the layer",
         };

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     InterceptorFailed,
     /// An interceptor exceeded its time limit.
     InterceptorTimedOut,
+    /// An interceptor [blocked](crate::intercept::Verdict::block) the stream. Its reason is the source.
+    Blocked,
     /// An interceptor panicked.
     InterceptorPanicked,
     /// A session id in the stream could not be translated. The source says why.
@@ -54,17 +56,19 @@ pub enum ErrorKind {
     /// The client was too slow: the log of the recorded stream has evicted events that the client had not read. If the client
     /// resumes from its last event, it gets a gap event.
     Lagged,
-    /// The layer ended the stream: the application called [`abort`](crate::SseProxyLayer::abort), or the stream exceeded its
+    /// The layer ended the stream: the application [closed](crate::Streams::close) it, a watchdog or a drain
+    /// ended it, or the stream exceeded its
     /// [`max_age`](crate::replay::Replay::max_age) or, without a client, its [`grace_period`](crate::replay::Replay::grace_period).
     Aborted,
 }
 
 impl ErrorKind {
-    /// Whether an interceptor failed, exceeded its time limit or panicked.
+    /// Whether an interceptor blocked the stream, failed, exceeded its time limit or panicked.
     pub(crate) fn is_of_an_interceptor(self) -> bool {
         matches!(
             self,
-            ErrorKind::InterceptorFailed
+            ErrorKind::Blocked
+                | ErrorKind::InterceptorFailed
                 | ErrorKind::InterceptorTimedOut
                 | ErrorKind::InterceptorPanicked
         )
@@ -84,7 +88,7 @@ impl Error {
     }
 
     /// Converts the error that an interceptor returned. An [`Error`] of this crate that says that an interceptor or a session
-    /// failed stays as it is; any other error becomes the source of an [`ErrorKind::InterceptorFailed`].
+    /// failed, or that one blocked the stream, stays as it is; any other error becomes the source of an [`ErrorKind::InterceptorFailed`].
     pub(crate) fn of_an_interceptor(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(error) if error.kind.is_of_an_interceptor() || error.kind == ErrorKind::Session => {
@@ -113,6 +117,7 @@ impl fmt::Display for Error {
             ErrorKind::EventTooLarge => "an event is too large",
             ErrorKind::NotUtf8 => "the stream is not UTF-8",
             ErrorKind::InterceptorFailed => "an interceptor failed",
+            ErrorKind::Blocked => "an interceptor blocked the stream",
             ErrorKind::InterceptorTimedOut => "an interceptor exceeded its time limit",
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
             ErrorKind::Session => "a session id in the stream could not be translated",

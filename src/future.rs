@@ -86,10 +86,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = match self.project().state.project() {
             StateProjection::Direct { call, context } => {
-                let response = ready!(call.poll(cx))?;
-                context.take().map(|(request, context)| {
-                    respond(&request, Outcome::Respond(response, context))
-                })
+                let response = ready!(call.poll(cx));
+                match (context.take(), response) {
+                    (Some((request, context)), Ok(response)) => {
+                        Some(respond(&request, Outcome::Respond(response, context)))
+                    }
+                    (Some((request, _)), Err(error)) => {
+                        request.report_failure(None);
+                        return Poll::Ready(Err(error));
+                    }
+                    (None, _) => None,
+                }
             }
             StateProjection::Handled { call } => Some(ready!(call.get_mut().as_mut().poll(cx))?),
             StateProjection::Rejected { rejection } => rejection.take().map(SseBody::rejection),

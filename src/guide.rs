@@ -25,7 +25,7 @@ pub mod mcp_gateway {}
 
 /// [`Replay`]: crate::replay::Replay
 /// [`Retention`]: crate::replay::Retention
-/// [`SseProxyLayer::abort`]: crate::SseProxyLayer::abort
+/// [`Streams::close`]: crate::Streams::close
 /// [guardrails]: crate::guide::guardrails
 /// [MCP gateway]: crate::guide::mcp_gateway
 /// [operating it]: crate::guide::operating

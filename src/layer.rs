@@ -1,6 +1,6 @@
 //! The layer, which is its own builder.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{request, response};
 use tower_layer::Layer;
@@ -9,13 +9,15 @@ use crate::{
     codec::OversizedEvent,
     downstream::keep_alive::KeepAlive,
     intercept::IntoMakeInterceptor,
+    live::Watchdog,
+    observe::{OnClose, StreamLimits, StreamObserver, StreamRecord},
     policy::Policy,
     reconnect::{NoReconnect, Reconnect},
     replay::{Quota, Replay},
     service::SseProxy,
     session::{AnyStore, Credentials, SessionMapping, SessionStore},
     state::LayerState,
-    stream_id::StreamId,
+    streams::Streams,
 };
 
 /// A layer that reads the event streams of a service, and lets interceptors change them event by event while they stream.
@@ -89,25 +91,17 @@ use crate::{
 /// | field | value |
 /// |---|---|
 /// | `reason` | why the stream ended, see below |
-/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type` or `interceptor panicked`; for `session_error`: a fixed text |
+/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type`, `interceptor panicked`, `not UTF-8`, or why a session id could not be translated; for `interceptor_failed`: `time limit` or `panic` |
 /// | `route` | the label set by [`route`](Self::route), if any |
 /// | `duration_ms` | milliseconds since the response head |
 /// | `events` | number of events that passed all interceptors; absent if the layer does not read the stream |
 ///
 /// | `reason` | level | when |
 /// |---|---|---|
-/// | `client_left` | debug | the response body was dropped before its end, or no client reconnected within the [grace period](Replay::grace_period) |
-/// | `truncated` | warn | the upstream ended the body inside an event, or without the terminal event of its API |
-/// | `upstream_error` | warn | the upstream's body failed, and no other response continued it |
-/// | `overflow` | warn | an event was larger than [`max_event_bytes`](Self::max_event_bytes) |
-/// | `not_utf8` | warn | the body began with a byte order mark of another encoding |
-/// | `interceptor_failed` | warn | an interceptor failed, panicked, or took longer than its time limit |
-/// | `session_error` | warn | a session id could not be translated |
-/// | `rejected` | warn | the layer answered with 502, because interceptors could not read the stream |
-/// | `expired` | warn | a recorded stream reached its [maximum age](Replay::max_age) |
-/// | `cancelled` | warn | [`abort`](Self::abort) ended a recorded stream |
-/// | `shutdown` | warn | the task of a recorded stream was dropped, because its runtime shut down |
-/// | `lagged` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues |
+/// | an [outcome](crate::observe::StreamOutcome) other than `completed` | warn, `client_left` debug | the stream ended, or the layer answered with 502 because interceptors could not read it |
+/// | `stalled` with the cause `slow client` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues |
+///
+/// A stream that an interceptor ends by [`Verdict::End`](crate::intercept::Verdict::End) ends cleanly.
 ///
 /// A recorded stream emits one event, however many clients read it; a client that lagged adds one. Event data, ids, header values,
 /// paths and error texts are never recorded.
@@ -290,35 +284,38 @@ impl<R> SseProxyLayer<R> {
         self.state.streams.registry.bytes()
     }
 
-    /// Closes a recorded stream. Returns false if there is no such stream.
+    /// Limits the number of event streams that have a client, over all services of the layer. No limit unless set.
     ///
-    /// The [`StreamId`] is in the [extensions](http::Response::extensions) of each response that reads the stream, and in the
-    /// [ids](crate::replay::EventId::stream) of its events, which its client knows.
+    /// A request whose `Accept` names `text/event-stream` is refused before the service is called, any other one when its response turns
+    /// out to be an event stream: with 503 and a random `Retry-After` (RFC 9110 10.2.3). A client that joins or resumes a stream that
+    /// has another client needs no place.
+    pub fn max_streams(self, streams: usize) -> Self {
+        self.with_limits(|limits| limits.streams = Some(streams))
+    }
+
+    /// Limits the number of event streams of one [owner](Self::owner) that have a client. No limit unless set. See
+    /// [`max_streams`](Self::max_streams).
+    pub fn max_streams_per_owner(self, streams: usize) -> Self {
+        self.with_limits(|limits| limits.streams_per_owner = Some(streams))
+    }
+
+    fn with_limits(mut self, set: impl FnOnce(&mut StreamLimits)) -> Self {
+        Arc::make_mut(&mut self.state).set_stream_limits(set);
+        self
+    }
+
+    /// Returns a handle that lists, closes, taps and drains the event streams of this layer and its clones. See [`Streams`].
     ///
-    /// Cancels the upstream request, and fails the bodies of the stream's clients with [`Aborted`](crate::ErrorKind::Aborted). The
-    /// stream can no longer be resumed, even if it has ended: a `GET` or `HEAD` with one of its ids is answered with 204, at
-    /// which an `EventSource` stops (WHATWG HTML 9.2.3), and any other method with 410. Streams that this one continued, or that continued
-    /// it, are closed with it. For other owners the ids stay unknown. A client that has received no id yet sends none, so its next
-    /// request opens a new stream; with a [priming event](Replay::priming_event) every client has an id at once.
-    ///
-    /// The layer remembers the last 16,384 closed streams, in at most 2 MiB. Beyond that it forgets the oldest one of the owner
-    /// with the most closed streams, and answers its ids as [unknown](crate::replay::Gap).
-    ///
-    /// This method does not check the owner: the caller authorizes the request to close. Clones of a layer share their streams, so
-    /// one clone can wrap the service and another can be the state of a handler. Setters of limits discard streams: clone the layer
-    /// after the last setter.
-    ///
-    /// ```
-    /// # use tower_sse_proxy::{SseProxyLayer, replay::{EventId, MalformedEventId, Replay}};
-    /// # fn stop(last_event_id: &str) -> Result<(), MalformedEventId> {
-    /// let layer = SseProxyLayer::default().replay(Replay::default());
-    /// // A user presses "stop" in a client that has received this event id.
-    /// let id: EventId = last_event_id.parse()?;
-    /// layer.abort(id.stream());
-    /// # Ok(()) }
-    /// ```
-    pub fn abort(&self, stream: StreamId) -> bool {
-        self.state.streams.close(stream)
+    /// Streams that open after the first call are listed. Setters of limits discard what the layer knows of streams, so call this after
+    /// the last of them.
+    pub fn streams(&self) -> Streams {
+        let state = &self.state;
+        Streams::new(Arc::clone(&state.live), Arc::clone(&state.streams))
+    }
+
+    /// Sends the response head early if the upstream is slow. Off unless set. See [`Policy::early_head`].
+    pub fn early_head(self, after: Duration) -> Self {
+        self.with(|policy| policy.early_head(after))
     }
 
     /// Limits the size of one event, in bytes. 16 MiB unless set. See [`Policy::max_event_bytes`].
@@ -340,6 +337,26 @@ impl<R> SseProxyLayer<R> {
     /// Sets the label of the streams in diagnostics. None unless set. See [`Policy::route`] and [diagnostics](#diagnostics).
     pub fn route(self, label: impl Into<Arc<str>>) -> Self {
         self.with(|policy| policy.route(label))
+    }
+
+    /// Limits how long a stream may be silent, and its age. Off unless set. See [`Watchdog`].
+    pub fn watchdog(self, watchdog: Watchdog) -> Self {
+        self.with(|policy| policy.watchdog(watchdog))
+    }
+
+    /// Adds an observer, which sees how the event streams of this layer live and end. See [`observe`](crate::observe).
+    ///
+    /// While a layer has an observer, it reads every event stream that it can read, as it does with an interceptor.
+    pub fn observe(mut self, observer: impl StreamObserver) -> Self {
+        let state = Arc::make_mut(&mut self.state);
+        state.observers.add(Arc::new(observer));
+        self
+    }
+
+    /// Adds a function that is called with the record of each event stream at its end. See
+    /// [`StreamObserver::closed`](crate::observe::StreamObserver::closed).
+    pub fn on_close(self, closed: impl Fn(&StreamRecord) + Send + Sync + 'static) -> Self {
+        self.observe(OnClose(closed))
     }
 
     /// Removes the upstream's comments. Off unless set. See [`Policy::strip_comments`].

@@ -101,10 +101,12 @@ pub mod codec;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 pub mod intercept;
+pub mod observe;
 pub mod profile;
 pub mod reconnect;
 pub mod replay;
 pub mod session;
+pub mod streams;
 
 mod body;
 mod downstream;
@@ -113,8 +115,8 @@ mod exchange;
 mod future;
 mod headers;
 mod layer;
+mod live;
 mod log;
-mod observe;
 mod policy;
 mod rejection;
 mod service;
@@ -130,8 +132,10 @@ pub use error::{Error, ErrorKind};
 pub use future::ResponseFuture;
 pub use headers::content_type::is_event_stream;
 pub use layer::SseProxyLayer;
+pub use live::Watchdog;
 pub use policy::Policy;
 pub use service::SseProxy;
+pub use streams::Streams;
 
 /// The README's examples are compiled.
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! The settings that apply to one request.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{StatusCode, response};
 
@@ -9,6 +9,7 @@ use crate::{
     downstream::keep_alive::KeepAlive,
     headers::content_type::is_event_stream,
     intercept::{IntoMakeInterceptor, MakeInterceptor},
+    live::Watchdog,
     rejection::Rejection,
     replay::Replay,
     session::SessionMapping,
@@ -48,6 +49,8 @@ pub struct Policy {
     pub(crate) replay: Option<Arc<Replay>>,
     pub(crate) rejection: Option<Rejection>,
     pub(crate) route: Option<Arc<str>>,
+    pub(crate) watchdog: Option<Arc<Watchdog>>,
+    pub(crate) early_head: Option<Duration>,
 }
 
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
@@ -132,6 +135,26 @@ impl Policy {
         self
     }
 
+    /// Limits how long a stream may be silent, and its age. Off unless set. See [`Watchdog`].
+    pub fn watchdog(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = Some(Arc::new(watchdog));
+        self
+    }
+
+    /// Sends the response head and comments after this time if the upstream has not answered. Off unless set.
+    ///
+    /// Applies to `GET` and `POST` requests whose `Accept` names `text/event-stream`. Some proxies and clients give up on a response
+    /// whose head does not arrive for a minute, while a model may think for longer.
+    ///
+    /// The price: the client gets status 200 and none of the upstream's header fields, whatever the upstream answers later. If that is
+    /// no event stream with status 200, the client gets an error event in the form of the model API that the request's path names, or
+    /// with the type `error`, and then a cut. A request that may open a session has no early head, because its session id is in the
+    /// head.
+    pub fn early_head(mut self, after: Duration) -> Self {
+        self.early_head = Some(after);
+        self
+    }
+
     /// Removes the replay settings, and returns both.
     pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
         let replay = self.replay.take();
@@ -199,6 +222,8 @@ impl Default for Policy {
             replay: None,
             rejection: None,
             route: None,
+            watchdog: None,
+            early_head: None,
         }
     }
 }
@@ -215,6 +240,8 @@ impl fmt::Debug for Policy {
             .field("replay", &self.replay)
             .field("refusal", &self.rejection)
             .field("route", &self.route)
+            .field("watchdog", &self.watchdog)
+            .field("early_head", &self.early_head)
             .finish_non_exhaustive()
     }
 }

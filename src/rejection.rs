@@ -40,6 +40,11 @@ impl Rejection {
         }
     }
 
+    /// The status of the response.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Adds a random `Retry-After` of at most 10 seconds (RFC 9110 10.2.3).
     pub(crate) fn retry_later(mut self) -> Self {
         self.retry = true;

@@ -89,18 +89,20 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let policy = self.state.policy_for(&parts);
-        if let Some(rejection) = &policy.rejection {
-            self.release_permit();
-            return ResponseFuture::rejected(rejection.clone());
-        }
         let context = RequestContext::new(&self.state, policy, &parts);
         let policy = &context.policy;
+        if let Some(rejection) = &policy.rejection {
+            self.release_permit();
+            context.report_rejection(rejection, false);
+            return ResponseFuture::rejected(rejection.clone());
+        }
         let retry = self.reconnect.retry_request(&self.inner, &parts);
         if policy.inspects() || retry.is_some() {
             narrow_accept_encoding(&mut parts);
         }
         let replay = policy.replay.as_ref();
         let is_handled = policy.sessions.is_some()
+            || context.may_answer_without_upstream()
             || replay.is_some_and(|replay| needs_handling(&parts, replay));
         if is_handled {
             let request = Request::from_parts(parts, body);
@@ -119,6 +121,7 @@ where
         let response = ResponseContext {
             session: None,
             recording,
+            slot: None,
             retry: retry.map(|retry| Box::new(RetryRequest::new(retry))),
         };
         let call = self.inner.call(Request::from_parts(parts, body));

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::request;
 
 use crate::{
+    live::Housekeeper,
+    observe::{LiveStreams, Observers, StreamLimits},
     policy::Policy,
     replay::{Quota, RecordedStreams},
     session::{AnyStore, Owners, SessionBinder, SessionKeepAlive, SessionMapping},
@@ -26,6 +28,11 @@ pub(crate) struct LayerState {
     session_keep_alive: Arc<SessionKeepAlive>,
     quota: Quota,
     pub(crate) streams: Arc<RecordedStreams>,
+    pub(crate) observers: Observers,
+    stream_limits: StreamLimits,
+    /// The streams that are open, recorded or not.
+    pub(crate) live: Arc<LiveStreams>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
     /// The largest read buffer, in bytes, of a connection to an upstream.
     pub(crate) read_buffer: usize,
 }
@@ -44,10 +51,25 @@ impl LayerState {
         }
     }
 
+    /// Whether streams of this policy are observed.
+    pub(crate) fn observes(&self, policy: &Policy) -> bool {
+        !self.observers.is_empty()
+            || self.live.is_listed()
+            || self.live.admission().is_limited()
+            || policy.watchdog.is_some()
+            || policy.early_head.is_some()
+    }
+
     /// Changes the limits of recorded streams. The layer then has no recorded streams yet.
     pub(crate) fn set_quota(&mut self, set: impl FnOnce(&mut Quota)) {
         set(&mut self.quota);
         self.streams = Arc::new(RecordedStreams::new(self.quota));
+    }
+
+    /// Changes the limits on open streams. The layer then has no open streams yet.
+    pub(crate) fn set_stream_limits(&mut self, set: impl FnOnce(&mut StreamLimits)) {
+        set(&mut self.stream_limits);
+        self.live = Arc::new(LiveStreams::with_limits(self.stream_limits));
     }
 
     /// The store and the keep-alive task, for sessions that this mapping finds.
@@ -70,6 +92,10 @@ impl Default for LayerState {
             session_keep_alive: Arc::default(),
             quota: Quota::default(),
             streams: Arc::new(RecordedStreams::new(Quota::default())),
+            observers: Observers::default(),
+            stream_limits: StreamLimits::default(),
+            live: Arc::default(),
+            housekeeper: Arc::default(),
             read_buffer: READ_BUFFER,
         }
     }

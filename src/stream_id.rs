@@ -6,8 +6,8 @@ use std::{error::Error, fmt, str::FromStr};
 ///
 /// The id of a [recorded](crate::replay) stream is the first part of the [`EventId`](crate::replay::EventId)s of the stream. Unless events [keep the ids of the
 /// upstream](crate::replay::Replay::preserve_upstream_ids), an id in a client's `Last-Event-ID` therefore names the stream. The
-/// layer puts the id of a recorded stream into the [extensions](http::Response::extensions) of every response that reads it, so
-/// that a middleware around the layer can name the stream, for example to [close](crate::SseProxyLayer::abort) it. If several nested
+/// layer puts the id of a stream that is recorded or [observed](crate::observe) into the [extensions](http::Response::extensions) of every response that reads it, so
+/// that a middleware around the layer can name the stream, for example to [close](crate::Streams::close) it. If several nested
 /// layers record a response, the extensions name the stream of the outermost one.
 ///
 /// ```
@@ -16,7 +16,7 @@ use std::{error::Error, fmt, str::FromStr};
 /// # use http::{Request, Response};
 /// # use http_body_util::Full;
 /// # use tower::{Layer, ServiceExt, service_fn};
-/// use tower_sse_proxy::{SseProxyLayer, replay::{Replay, StreamId}};
+/// use tower_sse_proxy::{SseProxyLayer, replay::{Replay, StreamId}, streams::CloseReason};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let upstream = service_fn(|_: Request<()>| async {
@@ -26,7 +26,8 @@ use std::{error::Error, fmt, str::FromStr};
 /// let response = layer.layer(upstream).oneshot(Request::get("/feed").body(())?).await?;
 ///
 /// let stream = *response.extensions().get::<StreamId>().expect("the stream is recorded");
-/// assert!(layer.abort(stream));
+/// let closed = layer.streams().close(stream, CloseReason::Cancelled);
+/// assert_eq!(closed, 1);
 /// # Ok(()) }
 /// ```
 ///

@@ -171,6 +171,10 @@ impl Sink for FrameBuffer {
         self.push_separate(Bytes::from_static(b"\n").into());
     }
 
+    fn has_blocks(&self) -> bool {
+        self.waiting > 0
+    }
+
     fn is_full(&self) -> bool {
         self.waiting >= MAX_BYTES
     }

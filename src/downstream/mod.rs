@@ -6,6 +6,7 @@
 //! frames before it. [`Unread`](unread::Unread) is the body of an event stream that the layer passes through.
 
 mod delayed_error;
+pub(crate) mod early;
 pub(crate) mod flush_policy;
 pub(crate) mod frame_buffer;
 pub(crate) mod keep_alive;

@@ -11,7 +11,8 @@ use tower::BoxError;
 
 use crate::{
     downstream::frame_buffer::FrameBuffer,
-    observe::report::StreamReport,
+    live::Attached,
+    observe::StreamReport,
     upstream::{Pull, Step},
 };
 
@@ -29,8 +30,13 @@ pub(crate) trait Source {
         frames: &mut FrameBuffer,
     ) -> Poll<Step>;
 
-    /// Takes the report of a stream that has ended cleanly. The caller closes it when the client has received the end.
+    /// Takes the report of a stream that has ended. The caller closes it: after a clean end when the client has received the end.
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport>;
+
+    /// Counts bytes that are sent to the client and did not come from the source.
+    fn count_added(&self, bytes: usize) {
+        let _ = bytes;
+    }
 }
 
 impl<B> Source for Pull<B>
@@ -55,5 +61,29 @@ where
 
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
         self.take_report()
+    }
+}
+
+impl<B> Source for Attached<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    const MAX_EMPTY_POLLS: u8 = <Pull<B> as Source>::MAX_EMPTY_POLLS;
+
+    fn poll_frames(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        frames: &mut FrameBuffer,
+    ) -> Poll<Step> {
+        self.poll(cx, frames)
+    }
+
+    fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
+        Attached::take_report(&self)
+    }
+
+    fn count_added(&self, bytes: usize) {
+        Attached::count_added(self, bytes);
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         source::Source,
     },
     error::Error,
-    observe::report::{StreamOutcome, StreamReport},
+    observe::{StreamEnded, StreamOutcome, StreamReport},
     timer::Timer,
     upstream::Step,
 };
@@ -128,8 +128,8 @@ impl<S: Source> Stream<S> {
         let this = self.project();
         match this.closing.replace(Closing::Done) {
             Some(Closing::End(trailers)) => {
-                if let Some(mut report) = this.report.take() {
-                    report.close(StreamOutcome::Completed);
+                if let Some(report) = this.report.take() {
+                    report.close(StreamEnded::of(StreamOutcome::Completed));
                 }
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
@@ -168,13 +168,14 @@ impl<S: Source> Stream<S> {
             Poll::Ready(Step::End(trailers)) => Some(Closing::End(trailers)),
             Poll::Ready(Step::Failed(error)) => Some(Closing::Failed(error)),
         };
-        if closing.is_some() {
-            if let Some(source) = this.source.as_mut().as_pin_mut() {
-                *this.report = source.take_report();
-            }
+        if let Some(closing) = closing {
+            let source = this.source.as_mut().as_pin_mut();
+            let report = source.and_then(Source::take_report);
+            // The outcome of a failure is known. A clean end counts once the client has received it.
+            *this.report = report.filter(|_| matches!(closing, Closing::End(_)));
             this.frames.finish();
             this.source.set(None);
-            *this.closing = closing;
+            *this.closing = Some(closing);
             return Poll::Ready(());
         }
         if this.frames.waiting() == 0
@@ -182,7 +183,11 @@ impl<S: Source> Stream<S> {
         {
             let now = Instant::now();
             ready!(this.timer.poll_at(cx, now, keep_alive.deadline(now)));
-            this.frames.keep_alive(keep_alive.comment());
+            let comment = keep_alive.comment();
+            if let Some(source) = this.source.as_mut().as_pin_mut() {
+                source.count_added(comment.len());
+            }
+            this.frames.keep_alive(comment);
             return Poll::Ready(());
         }
         match this.frames.waiting() {

@@ -9,12 +9,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
     downstream::delayed_error::{DelayedError, InFlightFrame},
     error::{Error, ErrorKind},
-    observe::report::{StreamOutcome, StreamReport},
+    observe::{StreamEnded, StreamOutcome, StreamReport},
     timer::Timer,
 };
 
@@ -30,7 +31,8 @@ pin_project! {
 }
 
 struct State {
-    report: StreamReport,
+    // `None` once the end is reported.
+    report: Option<StreamReport>,
     // Shared with the frames that the server has not sent yet.
     in_flight: Arc<()>,
     error: Option<DelayedError>,
@@ -39,11 +41,30 @@ struct State {
     has_ended: bool,
 }
 
+impl State {
+    fn close(&mut self, end: StreamEnded) {
+        if let Some(report) = self.report.take() {
+            report.close(end);
+        }
+    }
+
+    /// Counts bytes that pass to the client.
+    fn count(&self, bytes: usize, now: Instant) {
+        let live = self.report.as_ref().and_then(StreamReport::live);
+        if let Some(live) = live {
+            let mut progress = live.progress();
+            progress.bytes_in += bytes as u64;
+            progress.bytes_out += bytes as u64;
+            live.update(progress, false, now);
+        }
+    }
+}
+
 impl<B> Unread<B> {
     /// Passes `body` through, and closes `report` at its end.
     pub(crate) fn new(body: B, report: StreamReport) -> Self {
         let state = Box::new(State {
-            report,
+            report: Some(report),
             in_flight: Arc::default(),
             error: None,
             timer: Timer::default(),
@@ -76,13 +97,12 @@ where
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         let frame = match frame {
             Some(Ok(frame)) => {
+                state.count(frame.data_ref().map_or(0, Bytes::len), Instant::now());
                 frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.in_flight))
             }
             Some(Err(error)) => {
                 state.has_ended = true;
-                state
-                    .report
-                    .close(StreamOutcome::Failed(ErrorKind::Upstream));
+                state.close(StreamEnded::failed(ErrorKind::Upstream));
                 let error = Error::with_source(ErrorKind::Upstream, error);
                 state.error = Some(DelayedError::new(error));
                 cx.waker().wake_by_ref();
@@ -90,13 +110,13 @@ where
             }
             None => {
                 state.has_ended = true;
-                state.report.close(StreamOutcome::Completed);
+                state.close(StreamEnded::of(StreamOutcome::Completed));
                 return Poll::Ready(None);
             }
         };
         if this.body.is_end_stream() {
             // A server does not poll a body again that has ended by this hint.
-            state.report.close(StreamOutcome::Completed);
+            state.close(StreamEnded::of(StreamOutcome::Completed));
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -1,9 +1,9 @@
 //! The order in which a request is handled: session, resume, coalescing, the service, the response.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower::{BoxError, ServiceExt};
@@ -14,6 +14,7 @@ use crate::{
     exchange::{
         authorize::authorize,
         context::RequestContext,
+        early::{may_be_early, respond_early},
         outcome::{Outcome, ResponseContext},
         record::RecordingContext,
         respond::respond,
@@ -68,6 +69,7 @@ where
         let resume = Resume {
             streams: &context.state.streams,
             replay: &replay,
+            observers: &context.state.observers,
             owner: &owner,
             key: &key,
         };
@@ -99,10 +101,18 @@ where
         session,
         recording,
     };
-    if coalesces {
-        call.coalesce(service).await
-    } else {
-        call.respond(service).await
+    let early_head = call.early_head(&client);
+    let context = call.context.clone();
+    let response = async move {
+        if coalesces {
+            call.coalesce(service).await
+        } else {
+            call.respond(service).await
+        }
+    };
+    match early_head {
+        Some(after) => respond_early(context, after, response).await,
+        None => response.await,
     }
 }
 
@@ -116,6 +126,17 @@ struct UpstreamCall<C, ReqB> {
 }
 
 impl<C, ReqB> UpstreamCall<C, ReqB> {
+    /// After how long the response head leaves although the upstream has not answered.
+    fn early_head(&self, client: &request::Parts) -> Option<Duration> {
+        let after = self.context.policy.early_head?;
+        let opens_session = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.id().is_none());
+        let may_be_early = !opens_session && may_be_early(&self.context, client);
+        may_be_early.then_some(after)
+    }
+
     /// Calls the service, and makes the response that the client gets.
     async fn respond<S, B>(self, service: S) -> Result<Response<SseBody<B>>, S::Error>
     where
@@ -126,8 +147,13 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         B::Error: Into<BoxError>,
     {
         let context = self.context.clone();
-        let outcome = self.call(service).await?;
-        Ok(respond(&context, outcome))
+        match self.call(service).await {
+            Ok(outcome) => Ok(respond(&context, outcome)),
+            Err(error) => {
+                context.report_failure(None);
+                Err(error)
+            }
+        }
     }
 
     async fn call<S, B>(mut self, service: S) -> Result<Outcome<Response<B>>, S::Error>
@@ -137,9 +163,21 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         S::Future: Send,
         B: 'static,
     {
+        let slot = if self.context.asks_for_stream() {
+            match self.context.admit() {
+                Ok(slot) => slot,
+                Err(rejection) => return Ok(Outcome::Reject(rejection)),
+            }
+        } else {
+            None
+        };
         let (parts, body) = self.request.into_parts();
         let retry = self.reconnect.retry_request(&service, &parts);
-        let response = service.oneshot(Request::from_parts(parts, body)).await;
+        let response = service.oneshot(Request::from_parts(parts, body));
+        let response = match self.context.within_head_limit(response).await {
+            Ok(response) => response,
+            Err(rejection) => return Ok(Outcome::Reject(rejection)),
+        };
         if let Some(recording) = &mut self.recording
             && let Some(pending) = recording.pending.take()
         {
@@ -163,6 +201,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         let context = ResponseContext {
             session: self.session,
             recording: self.recording,
+            slot,
             retry: retry.map(|retry| Box::new(RetryRequest::new(retry))),
         };
         Ok(Outcome::Respond(Response::from_parts(parts, body), context))

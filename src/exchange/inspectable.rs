@@ -10,7 +10,7 @@ use crate::{
         content_encoding::ContentCoding,
         content_type::{Declared, declared, foreign_charset},
     },
-    observe::report::rejected,
+    observe::log_rejected,
     policy::Policy,
     rejection::Rejection,
 };
@@ -38,7 +38,7 @@ pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
 impl Uninspectable {
     /// Reports the stream, and rejects the request with 502.
     pub(crate) fn reject(&self, route: Option<Arc<str>>) -> Rejection {
-        rejected(self.cause, route);
+        log_rejected(self.cause, route);
         let text = &self.text;
         let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
         Rejection::new(StatusCode::BAD_GATEWAY, text)
@@ -58,9 +58,11 @@ pub(crate) enum Treatment {
 impl Treatment {
     /// Decides by the policy and the head of the response. `reconnects` is whether the layer reconnects when the stream breaks, for
     /// which it has to read the stream.
-    pub(crate) fn of(policy: &Policy, parts: &response::Parts, reconnects: bool) -> Self {
+    ///
+    /// `needs_events`: something other than the policy needs the events, as a reconnect or an observer does.
+    pub(crate) fn of(policy: &Policy, parts: &response::Parts, needs_events: bool) -> Self {
         let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
-        if policy.is_transparent() && !reconnects || is_range && !policy.guards() {
+        if policy.is_transparent() && !needs_events || is_range && !policy.guards() {
             return Self::PassUnread;
         }
         let coding = ContentCoding::of(&parts.headers);

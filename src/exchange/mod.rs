@@ -2,6 +2,7 @@
 
 mod authorize;
 pub(crate) mod context;
+mod early;
 pub(crate) mod handle;
 mod inspectable;
 mod open;

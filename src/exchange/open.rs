@@ -15,23 +15,27 @@ use crate::{
     },
     headers::{content_encoding::ContentCoding, event_stream},
     intercept::{Chain, StreamHead},
-    observe::report::StreamReport,
+    live::StreamClock,
+    observe::{LiveStream, StreamReport},
     reconnect::ContentCheck,
     rejection::Rejection,
-    session::SessionLease,
-    upstream::{Pipeline, ProgressStage, Pull, body::DecodedBody, terminal::TerminalWatch},
+    session::{SessionId, SessionLease},
+    stream_id::StreamId,
+    upstream::{Pipeline, ProgressStage, Pull, body::DecodedBody, stream_watch::StreamWatch},
 };
 
 impl RequestContext {
     /// Opens an event stream: its interceptors, the session stage, and the report of its end. Every stream that the layer reads is
     /// opened here. Also rewrites the head for a body that the layer writes.
     ///
-    /// `progress` is for streams that are recorded or reconnected. Rejects the request if an interceptor panics when it is opened.
+    /// `recorded` is the id of a stream that is recorded. `progress` is for streams that are recorded or reconnected. Rejects the request
+    /// if an interceptor panics when it is opened.
     pub(crate) fn open_stream<B>(
         &self,
         parts: &mut response::Parts,
         body: DecodedBody<B>,
         session: Option<Box<SessionContext>>,
+        recorded: Option<StreamId>,
         progress: Option<ProgressStage>,
     ) -> Result<(Pull<B>, Option<SessionLease>), Rejection>
     where
@@ -46,6 +50,7 @@ impl RequestContext {
         let Ok(mut chain) = chain else {
             return Err(INTERCEPTOR_PANICKED.reject(policy.route.clone()));
         };
+        let session_id = session.as_deref().and_then(SessionContext::id);
         let lease = session.as_deref().and_then(SessionContext::lease);
         if let Some(stage) = session.and_then(|session| session.into_stage()) {
             chain.put_first(stage);
@@ -54,18 +59,61 @@ impl RequestContext {
             chain.put_first(progress);
         }
         event_stream::rewrite_headers(&mut parts.headers);
-        let report = StreamReport::new(policy.route.clone());
-        let pipeline = Pipeline::new(chain, policy.strip_comments, report)
-            .with_terminal_watch(self.terminal_watch());
+        let live = self.open_live(parts, session_id, recorded);
+        let watch = self.stream_watch(live.as_ref());
+        let report = StreamReport::new(policy.route.clone(), live);
+        let pipeline = Pipeline::new(chain, policy.strip_comments, report).with_watch(watch);
         let pull =
             Pull::new(body, policy.decoder(), pipeline).reject_foreign_encodings(policy.inspects());
         Ok((pull, lease))
     }
 
-    /// Lets interceptors know if the terminal event of the stream's API is missing.
-    fn terminal_watch(&self) -> Option<TerminalWatch> {
-        let client = self.client.as_ref().filter(|_| self.policy.inspects())?;
-        Some(TerminalWatch::new(client.method == Method::POST))
+    /// Lists a stream that opens now, if it is observed. Its id is in the response extensions.
+    ///
+    /// Every event stream is listed here, also one that the layer cannot read.
+    pub(crate) fn open_live(
+        &self,
+        parts: &mut response::Parts,
+        session: Option<SessionId>,
+        recorded: Option<StreamId>,
+    ) -> Option<Arc<LiveStream>> {
+        let observed = self.observed.as_ref()?;
+        let id = recorded.unwrap_or_else(StreamId::random);
+        parts.extensions.insert(id);
+        Some(self.state.live.open(
+            id,
+            Arc::clone(&observed.origin),
+            session,
+            parts.status,
+            recorded.is_some(),
+            &observed.observers,
+        ))
+    }
+
+    /// Lets interceptors know if the terminal event of the stream's API is missing, and observers what the events tell.
+    fn stream_watch(&self, live: Option<&Arc<LiveStream>>) -> Option<StreamWatch> {
+        let needs_terminal = self.policy.inspects() || live.is_some();
+        let client = self.client.as_ref().filter(|_| needs_terminal)?;
+        let watch = StreamWatch::new(client.method == Method::POST);
+        Some(match live {
+            Some(live) => {
+                let watchdog = self.policy.watchdog.as_ref();
+                let classify = watchdog.and_then(|watchdog| watchdog.classify.clone());
+                watch.observed(Arc::clone(live), classify)
+            }
+            None => watch,
+        })
+    }
+
+    /// The clock of the watchdogs for an observed stream.
+    pub(crate) fn clock(&self, live: &LiveStream) -> StreamClock {
+        let watchdog = self.policy.watchdog.as_ref();
+        let limits = watchdog.map(|watchdog| watchdog.limits_for(self.client.as_deref()));
+        StreamClock::new(
+            limits.unwrap_or_default(),
+            live.origin.arrived,
+            live.head_at(),
+        )
     }
 
     /// Decides whether another response can continue a stream.

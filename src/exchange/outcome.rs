@@ -1,7 +1,10 @@
 //! The result of a request, and the stages that a response of the service still has to pass.
 
+use std::sync::Arc;
+
 use crate::{
     exchange::{record::RecordingContext, session::SessionContext},
+    observe::StreamSlot,
     reconnect::RetryRequest,
     rejection::Rejection,
     replay::subscription::Subscription,
@@ -12,6 +15,8 @@ pub(crate) struct ResponseContext<R> {
     pub(crate) session: Option<Box<SessionContext>>,
     /// If an event stream is to be recorded.
     pub(crate) recording: Option<Box<RecordingContext>>,
+    /// The place of the stream, if the number of streams is limited and the request asked for one.
+    pub(crate) slot: Option<Arc<StreamSlot>>,
     /// If the layer reconnects.
     pub(crate) retry: Option<Box<RetryRequest<R>>>,
 }

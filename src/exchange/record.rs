@@ -13,7 +13,7 @@ use crate::{
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
     headers::{content_encoding::ContentCoding, event_stream},
     log::{LogEncoder, SharedLog},
-    observe::report::StreamOutcome,
+    observe::StreamOutcome,
     reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
     replay::{
@@ -108,15 +108,18 @@ where
         Arc::clone(&progress),
         Some(Arc::clone(&replay.complete_when)),
     );
-    let (pull, lease) = request.open_stream(&mut parts, body, session, Some(stage))?;
-    let pull = pull.with_drop_outcome(StreamOutcome::Shutdown);
+    let id = StreamId::random();
+    let (pull, lease) = request.open_stream(&mut parts, body, session, Some(id), Some(stage))?;
+    let live = pull.live().map(Arc::clone);
+    let pull = pull.with_drop_outcome(StreamOutcome::Drained);
 
     let streams = &request.state.streams;
     let now = Instant::now();
     let resumes_with_get = retry.as_ref().is_some_and(|retry| retry.is_get());
     let sessions = request.policy.sessions.as_deref();
     let (stream, on_demand) = RecordedStream::new(NewRecordedStream {
-        id: StreamId::random(),
+        id,
+        live: live.clone(),
         log: SharedLog::new(replay.retention, now),
         account: streams.registry.account_of(&owner.owner),
         owner,
@@ -136,7 +139,8 @@ where
     let pull = match retry {
         Some(retry) => {
             let check = request.content_check();
-            pull.with_continuation(Reconnecting::new(*retry, progress, check, Some(on_demand)))
+            let reconnecting = Reconnecting::new(*retry, progress, check, Some(on_demand));
+            pull.with_continuation(reconnecting.observed(live.clone()))
         }
         None => pull.with_continuation(on_demand),
     };
@@ -157,7 +161,6 @@ where
         Duration::ZERO
     };
     let limits = Limits::new(grace_period, replay.max_detached_bytes, replay.max_age);
-    let id = stream.id;
     streams.registry.insert(id, Arc::clone(&stream));
     if predecessor.is_some_and(|predecessor| predecessor.is_closed()) {
         // The call that closed it may have come before this stream was its successor.
@@ -172,6 +175,7 @@ where
         Arc::clone(streams),
         request.state.read_buffer,
         limits,
+        live.map(|live| request.clock(&live)),
         lease,
     );
     (replay.executor)(Box::pin(driver));

@@ -11,13 +11,15 @@ use tower::BoxError;
 use crate::{
     body::SseBody,
     exchange::{
-        context::RequestContext,
+        context::{RequestContext, unavailable},
         inspectable::{Treatment, Uninspectable, has_event_stream},
         outcome::{Outcome, ResponseContext},
         record::record,
     },
     headers::event_stream,
-    observe::report::StreamReport,
+    live::Attached,
+    log::Reader,
+    observe::{StreamReport, StreamSlot},
     reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
     replay::{on_demand::ResumeOnDemand, subscription::Subscription},
@@ -36,10 +38,22 @@ where
     let response = match outcome {
         Outcome::Respond(response, context) => {
             let (parts, body) = response.into_parts();
-            upstream_response(request, parts, body, context).unwrap_or_else(SseBody::rejection)
+            let response = upstream_response(request, parts, body, context);
+            response.unwrap_or_else(|rejection| {
+                request.report_rejection(&rejection, true);
+                SseBody::rejection(rejection)
+            })
         }
-        Outcome::Subscribe(subscription) => subscribe(request, *subscription),
-        Outcome::Reject(rejection) => SseBody::rejection(rejection),
+        Outcome::Subscribe(subscription) => {
+            subscribe(request, *subscription, None).unwrap_or_else(|rejection| {
+                request.report_rejection(&rejection, true);
+                SseBody::rejection(rejection)
+            })
+        }
+        Outcome::Reject(rejection) => {
+            request.report_rejection(&rejection, false);
+            SseBody::rejection(rejection)
+        }
     };
     response.map(|body| body.with_session_mapping(request.policy.sessions.clone()))
 }
@@ -60,6 +74,9 @@ where
     if !has_event_stream(policy, &parts).map_err(reject)? {
         return Ok(Response::from_parts(parts, SseBody::pass_through(body)));
     }
+    if context.slot.is_none() {
+        context.slot = request.admit()?;
+    }
     // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
     if let (Some(recording), Some(client)) = (context.recording.take(), &request.client)
         && parts.status == StatusCode::OK
@@ -67,10 +84,14 @@ where
     {
         let (session, retry) = (context.session, context.retry);
         let subscription = record(request, client, parts, body, *recording, session, retry)?;
-        return Ok(subscribe(request, subscription));
+        return subscribe(request, subscription, context.slot);
     }
-    match Treatment::of(policy, &parts, context.retry.is_some()) {
-        Treatment::PassUnread => Ok(unread(request, parts, body)),
+    let needs_events = context.retry.is_some() || request.observed.is_some();
+    match Treatment::of(policy, &parts, needs_events) {
+        Treatment::PassUnread => {
+            let response = unread(request, parts, body);
+            Ok(response.map(|body| body.with_slot(context.slot)))
+        }
         Treatment::Inspect(coding) => {
             inspect(request, parts, DecodedBody::new(&coding, body), context)
         }
@@ -100,12 +121,21 @@ where
     let stage = retry
         .as_ref()
         .map(|(_, progress)| ProgressStage::new(Arc::clone(progress), None));
-    let (mut pull, lease) = request.open_stream(&mut parts, body, context.session, stage)?;
+    let (mut pull, lease) = request.open_stream(&mut parts, body, context.session, None, stage)?;
     if let Some((retry, progress)) = retry {
-        pull = pull.with_continuation(reconnecting(request, retry, progress));
+        let live = pull.live().map(Arc::clone);
+        pull = pull.with_continuation(reconnecting(request, retry, progress).observed(live));
     }
-    let body = SseBody::inspected(pull, request.policy.keep_alive.clone(), lease);
-    Ok(Response::from_parts(parts, body))
+    let keep_alive = request.policy.keep_alive.clone();
+    let body = match pull.live().map(Arc::clone) {
+        Some(live) => {
+            let clock = request.clock(&live);
+            let attached = Attached::new(pull, live, clock, &request.state.housekeeper);
+            SseBody::attached(attached, keep_alive, lease)
+        }
+        None => SseBody::inspected(pull, keep_alive, lease),
+    };
+    Ok(Response::from_parts(parts, body.with_slot(context.slot)))
 }
 
 fn reconnecting<B>(
@@ -119,20 +149,29 @@ fn reconnecting<B>(
 /// An event stream that the layer passes on unread.
 fn unread<B: Body>(
     request: &RequestContext,
-    parts: response::Parts,
+    mut parts: response::Parts,
     body: B,
 ) -> Response<SseBody<B>> {
     // A server does not poll a body that has ended, so that such a body cannot report its end.
     let body = if request.is_head || body.is_end_stream() {
         SseBody::pass_through(body)
     } else {
-        SseBody::unread(body, StreamReport::unread(request.policy.route.clone()))
+        let live = request.open_live(&mut parts, None, None);
+        SseBody::unread(
+            body,
+            StreamReport::unread(request.policy.route.clone(), live),
+        )
     };
     Response::from_parts(parts, body)
 }
 
-/// A recorded stream, as its client reads it. The id of the stream is in the response extensions.
-fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Response<SseBody<B>> {
+/// A recorded stream, as its client reads it. The id of the stream is in the response extensions. `slot` is the place of a stream that
+/// opens now; a stream that had no client needs one. Fails with 503 if there is none.
+fn subscribe<B>(
+    request: &RequestContext,
+    subscription: Subscription,
+    slot: Option<Arc<StreamSlot>>,
+) -> Result<Response<SseBody<B>>, Rejection> {
     let Subscription {
         stream,
         mut head,
@@ -143,6 +182,16 @@ fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Respons
         head.extensions.insert(stream);
     }
     let policy = &request.policy;
+    let slot = match reader.as_ref().and_then(Reader::open_stream) {
+        Some(live) if !request.is_head => match slot {
+            Some(slot) => {
+                live.set_slot(&slot);
+                Some(slot)
+            }
+            None => live.slot_for_client().map_err(unavailable)?,
+        },
+        _ => None,
+    };
     let body = match reader {
         // The head of a `GET` response, and no body (RFC 9110 9.3.2).
         _ if request.is_head => SseBody::fixed(Bytes::new()),
@@ -152,5 +201,5 @@ fn subscribe<B>(request: &RequestContext, subscription: Subscription) -> Respons
         }
         None => SseBody::fixed(first.unwrap_or_default()),
     };
-    Response::from_parts(head, body)
+    Ok(Response::from_parts(head, body.with_slot(slot)))
 }

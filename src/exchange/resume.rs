@@ -15,6 +15,7 @@ use crate::{
         CursorLookup, EventId, LogState, Position, Reader,
         last_event_id::{self, has_last_event_id, named_events},
     },
+    observe::Observers,
     rejection::Rejection,
     replay::{
         Gap, RecordedStreams, Replay,
@@ -83,6 +84,7 @@ pub(crate) fn accepts_stream(method: &Method) -> bool {
 pub(crate) struct Resume<'a> {
     pub(crate) streams: &'a RecordedStreams,
     pub(crate) replay: &'a Replay,
+    pub(crate) observers: &'a Observers,
     pub(crate) owner: &'a StreamOwner,
     pub(crate) key: &'a StreamKey,
 }
@@ -135,6 +137,7 @@ impl Resume<'_> {
             return if may_be_known && is_get {
                 Resumed::No
             } else {
+                self.report_gap(None, "unknown");
                 self.gap(client, "unknown", None)
             };
         };
@@ -173,6 +176,7 @@ impl Resume<'_> {
             CursorLookup::At(cursor) => cursor,
             // A suspended stream gets here only by a method with which the upstream is never asked to continue.
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
+                self.report_gap(Some(&stream), "failed");
                 return self.gap(client, "failed", None);
             }
             // The upstream may have more events, but gave no id. Without the layer, the client would send a request without an id,
@@ -186,9 +190,18 @@ impl Resume<'_> {
                 return Resumed::Reject(Rejection::no_content());
             }
             CursorLookup::Tail(_, cursor) => cursor,
-            CursorLookup::Evicted => return self.gap(client, "evicted", Some(stream)),
-            CursorLookup::Unknown => return self.gap(client, "unknown", None),
+            CursorLookup::Evicted => {
+                self.report_gap(Some(&stream), "evicted");
+                return self.gap(client, "evicted", Some(stream));
+            }
+            CursorLookup::Unknown => {
+                self.report_gap(Some(&stream), "unknown");
+                return self.gap(client, "unknown", None);
+            }
         };
+        if let Some(live) = &stream.live {
+            live.count_resume();
+        }
         let subscription = Subscription::new(stream.id, stream.head(), stream.subscribe(cursor));
         Resumed::Subscribe(Box::new(subscription))
     }
@@ -207,6 +220,7 @@ impl Resume<'_> {
             .as_ref()
             .map(|id| HeaderValue::from_bytes(id.as_bytes()));
         let (Some(last_id), Some(Ok(value))) = (last_id, value) else {
+            self.report_gap(Some(&stream), "failed");
             return self.gap(client, "failed", None);
         };
         let failed_meanwhile = permit.waited && permit.failed;
@@ -223,6 +237,14 @@ impl Resume<'_> {
         }
         upstream.headers.insert(LAST_EVENT_ID, value);
         Resumed::AskUpstream(pending)
+    }
+
+    /// Reports a gap to the observers.
+    fn report_gap(&self, stream: Option<&Arc<RecordedStream>>, reason: &'static str) {
+        match stream.and_then(|stream| stream.live.as_ref()) {
+            Some(live) => live.count_gap_report(reason),
+            None => self.observers.each(|observer| observer.gap(None, reason)),
+        }
     }
 
     fn matches(&self, found: &RecordedStream) -> bool {

@@ -14,6 +14,9 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 /// `no` tells nginx not to buffer the response.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// `?1` asks intermediaries to forward the body as it arrives (RFC 10036).
+pub(crate) const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
+
 /// Fields that describe the bytes of the upstream's body: coding, length, validators, ranges and digests (RFC 9110 8.4, 8.6, 8.8,
 /// 14.3, 14.4; RFC 9530), and the framing, which the server sets (RFC 9112 6.1).
 const DESCRIBES_BODY: [HeaderName; 11] = [
@@ -33,8 +36,8 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
 /// Changes the headers of an event stream that the layer decodes and writes.
 ///
 /// Removes the fields that describe the upstream's body, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
-/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `X-Accel-Buffering: no`, so that
-/// nginx does not buffer it.
+/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `Incremental: ?1` (RFC 10036) and
+/// `X-Accel-Buffering: no` (nginx), so that no later proxy buffers it.
 ///
 /// The `no-transform` of an upstream does not forbid this: a gateway acts as the origin server for its clients (RFC 9110 3.7).
 pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
@@ -45,6 +48,7 @@ pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(INCREMENTAL, HeaderValue::from_static("?1"));
 }
 
 /// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not
@@ -59,9 +63,10 @@ pub(crate) fn shared_headers(
     let allowed = [
         header::CONTENT_TYPE,
         header::CONTENT_LANGUAGE,
-        // `rewrite_headers` has set these two.
+        // `rewrite_headers` has set these.
         CACHE_CONTROL,
         ACCEL_BUFFERING,
+        INCREMENTAL,
     ];
     let fields = headers.iter();
     let fields = fields.filter(|(name, _)| allowed.contains(name) || is_added(name));

@@ -1,5 +1,6 @@
 //! Header fields and request targets: one parser for each, used by all rooms above this one.
 
+pub(crate) mod accept;
 pub(crate) mod accept_encoding;
 pub(crate) mod content_encoding;
 pub(crate) mod content_type;

@@ -8,7 +8,10 @@ use std::{
 
 use tower::BoxError;
 
-use crate::codec::{Block, Event};
+use crate::{
+    codec::{Block, Event},
+    error::{Error, ErrorKind},
+};
 
 /// The decision of an [`Interceptor`](super::Interceptor) on a block.
 ///
@@ -85,6 +88,23 @@ impl Verdict {
     /// [Ends](Self::End) the stream with these blocks. To end it without any, write `Verdict::End(vec![])`.
     pub fn end<T: Into<Block>>(blocks: impl IntoIterator<Item = T>) -> Self {
         Verdict::End(blocks.into_iter().map(Into::into).collect())
+    }
+
+    /// Cuts the stream, because the interceptor does not allow it to go on.
+    ///
+    /// The body ends with an [`Error`](crate::Error) of the kind [`Blocked`](crate::ErrorKind::Blocked) whose source is `reason`.
+    /// [`fail_open`](super::MakeInterceptorExt::fail_open) does not apply: the block never passes. Use [`Verdict::end`] to end the stream
+    /// with events of your own instead.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{Event, intercept::Verdict};
+    ///
+    /// fn no_secrets(event: Event) -> Verdict {
+    ///     if event.data().contains("secret") { Verdict::block("a secret") } else { event.into() }
+    /// }
+    /// ```
+    pub fn block(reason: impl Into<BoxError>) -> Self {
+        Verdict::fail(Error::with_source(ErrorKind::Blocked, reason))
     }
 
     /// Reports that the interceptor failed on this block.

@@ -190,6 +190,10 @@ impl Sink for LogEncoder {
     /// Dropped: the CR before it has ended the line.
     fn split_line_feed(&mut self) {}
 
+    fn has_blocks(&self) -> bool {
+        self.pending() > 0
+    }
+
     fn is_full(&self) -> bool {
         self.blocks.len() as u64 >= self.max_blocks || self.bytes >= self.max_bytes
     }

@@ -17,7 +17,7 @@ use crate::{
         Cursor,
         shared_log::{ReadOutcome, SharedLog},
     },
-    observe::report::{StreamOutcome, StreamReport},
+    observe::{LiveStream, StreamReport, log_lagged},
     upstream::Step,
 };
 
@@ -25,7 +25,6 @@ use crate::{
 const BYTES_PER_READ: usize = 256 << 10;
 
 /// A subscriber of a log. Dropping it unsubscribes.
-#[derive(Debug)]
 pub(crate) struct Reader {
     log: Arc<SharedLog>,
     subscriber: usize,
@@ -33,6 +32,7 @@ pub(crate) struct Reader {
     first: Option<Bytes>,
     blocks: Vec<ChunkSlice>,
     route: Option<Arc<str>>,
+    live: Option<Arc<LiveStream>>,
 }
 
 impl Reader {
@@ -50,6 +50,7 @@ impl Reader {
             first: None,
             blocks: Vec::new(),
             route: None,
+            live: None,
         }
     }
 
@@ -64,10 +65,27 @@ impl Reader {
         self
     }
 
+    /// Sets the observed stream that is read.
+    pub(crate) fn live(mut self, live: Option<Arc<LiveStream>>) -> Self {
+        self.live = live;
+        self
+    }
+
+    /// The observed stream that is read, if it is open.
+    pub(crate) fn open_stream(&self) -> Option<&Arc<LiveStream>> {
+        self.live.as_ref().filter(|live| !live.is_closed())
+    }
+
     /// Sets a block that this reader gets before all others.
     pub(crate) fn first(mut self, block: Option<Bytes>) -> Self {
         self.first = block;
         self
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
     }
 }
 
@@ -99,8 +117,10 @@ impl Source for Reader {
             ReadOutcome::Failed(error) => {
                 // The writer reports the other failures, once for all readers.
                 if error.kind() == ErrorKind::Lagged {
-                    let outcome = StreamOutcome::Failed(ErrorKind::Lagged);
-                    StreamReport::unread(this.route.take()).close(outcome);
+                    log_lagged(this.route.take());
+                    if let Some(live) = &this.live {
+                        live.count_lagged_reader();
+                    }
                 }
                 Step::Failed(error)
             }
@@ -115,5 +135,8 @@ impl Source for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.log.unsubscribe(self.subscriber, Instant::now());
+        if let Some(live) = &self.live {
+            live.notify_client_left();
+        }
     }
 }

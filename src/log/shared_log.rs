@@ -312,6 +312,11 @@ impl SharedLog {
         demand
     }
 
+    /// The number of readers.
+    pub(crate) fn readers(&self) -> usize {
+        self.lock().subscribers.len()
+    }
+
     /// When the last reader left. `None` if there is a reader.
     pub(crate) fn detached_since(&self) -> Option<Instant> {
         let inner = self.lock();

@@ -1,3 +1,39 @@
-//! Reports of the outcome of streams, for operators.
+//! What operators see of event streams: one [record](StreamRecord) for each stream at its end, and [observers](StreamObserver) that are
+//! called while streams live.
+//!
+//! ```
+//! use tower_sse_proxy::SseProxyLayer;
+//!
+//! let layer = SseProxyLayer::default()
+//!     .on_close(|record| println!("{}: {} after {:?}", record.owner, record.outcome, record.duration));
+//! ```
 
-pub(crate) mod report;
+mod admission;
+mod class;
+mod info;
+mod live_stream;
+mod live_streams;
+mod observer;
+mod open_streams;
+mod outcome;
+mod record;
+mod report;
+mod request;
+mod tap;
+mod watchdog_event;
+
+pub use class::EventClass;
+pub use info::StreamInfo;
+pub use observer::StreamObserver;
+pub use outcome::{EndedBy, StreamOutcome};
+pub use record::{ModelFamily, ModelReport, StreamRecord, TokenUsage, UsageStatus};
+pub use tap::{Tap, TapSide, TappedBlock};
+pub use watchdog_event::{WatchdogEvent, WatchdogKind};
+
+pub(crate) use admission::{Refused, StreamLimits, StreamSlot};
+pub(crate) use info::StreamOrigin;
+pub(crate) use live_stream::{LiveStream, StreamControl, StreamProgress};
+pub(crate) use live_streams::LiveStreams;
+pub(crate) use observer::{Observers, OnClose};
+pub(crate) use report::{StreamEnded, StreamReport, log_lagged, log_rejected};
+pub(crate) use request::ObservedRequest;

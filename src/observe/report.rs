@@ -1,121 +1,187 @@
-//! One `tracing` event for each event stream that does not end cleanly.
+//! The report of the end of one stream: made exactly once.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::{
+    ModelReport, StreamOutcome,
+    live_stream::{ClosedStream, LiveStream},
+};
 use crate::error::ErrorKind;
 
-/// The outcome of an event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StreamOutcome {
-    /// The upstream ended the stream between two blocks, or an interceptor ended it by its verdict.
-    Completed,
-    /// The upstream ended the stream inside a block or without the terminal event of its API.
-    Truncated,
-    /// The stream failed with an error of this kind.
-    Failed(ErrorKind),
-    /// The response body was dropped before its end, or the grace period of a recorded stream without a client has expired.
-    ClientLeft,
-    /// A recorded stream has reached its maximum age.
-    Expired,
-    /// The driver of a recorded stream was dropped, because its runtime shuts down.
-    Shutdown,
+/// Why a stream ended, and in the words of this crate what caused it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamEnded {
+    pub(crate) outcome: StreamOutcome,
+    /// A text of this crate: texts of upstreams and interceptors may hold secrets.
+    pub(crate) cause: Option<String>,
+    /// Whether the client saw a complete stream.
+    pub(crate) is_cut: bool,
 }
 
-impl StreamOutcome {
-    /// The field `reason` of the report. `None` for an outcome that is not reported.
-    fn reason(self) -> Option<&'static str> {
-        Some(match self {
-            StreamOutcome::Completed => return None,
-            StreamOutcome::Truncated => "truncated",
-            StreamOutcome::ClientLeft => "client_left",
-            StreamOutcome::Expired => "expired",
-            StreamOutcome::Shutdown => "shutdown",
-            StreamOutcome::Failed(kind) => match kind {
-                ErrorKind::Upstream => "upstream_error",
-                ErrorKind::EventTooLarge => "overflow",
-                ErrorKind::NotUtf8 => "not_utf8",
-                ErrorKind::InterceptorFailed
-                | ErrorKind::InterceptorTimedOut
-                | ErrorKind::InterceptorPanicked => "interceptor_failed",
-                ErrorKind::Session => "session_error",
-                ErrorKind::Lagged => "lagged",
-                ErrorKind::Aborted => "cancelled",
-            },
-        })
+impl StreamEnded {
+    pub(crate) fn of(outcome: StreamOutcome) -> Self {
+        Self {
+            outcome,
+            cause: None,
+            is_cut: !matches!(outcome, StreamOutcome::Completed),
+        }
+    }
+
+    /// The end of a stream whose body failed with an error of this kind.
+    pub(crate) fn failed(kind: ErrorKind) -> Self {
+        let (outcome, cause) = match kind {
+            ErrorKind::Upstream => (StreamOutcome::UpstreamError, None),
+            ErrorKind::EventTooLarge => (StreamOutcome::Overflow, None),
+            ErrorKind::NotUtf8 => (StreamOutcome::Rejected, Some("not UTF-8")),
+            ErrorKind::Blocked => (StreamOutcome::Blocked, None),
+            ErrorKind::InterceptorFailed => (StreamOutcome::InterceptorFailed, None),
+            ErrorKind::InterceptorTimedOut => {
+                (StreamOutcome::InterceptorFailed, Some("time limit"))
+            }
+            ErrorKind::InterceptorPanicked => (StreamOutcome::InterceptorFailed, Some("panic")),
+            ErrorKind::Session => (StreamOutcome::Rejected, Some("session id")),
+            ErrorKind::Lagged => (StreamOutcome::Stalled, Some("slow client")),
+            ErrorKind::Aborted => (StreamOutcome::Cancelled, None),
+        };
+        Self {
+            cause: cause.map(str::to_owned),
+            ..Self::of(outcome)
+        }
     }
 }
 
-/// Reports the outcome of one event stream exactly once: when it is closed, or when it is dropped before that.
+/// Reports how one event stream ended, exactly once: when it is closed, or when it is dropped before that. It emits a `tracing` event
+/// for each stream that does not end cleanly, and makes the record for the observers.
 ///
 /// The report contains no data of events, no ids, no header values, no path and no text of an error, because these may hold
 /// secrets.
-#[derive(Debug)]
 pub(crate) struct StreamReport {
     /// The number of events that the interceptors have forwarded. `None` for a stream that is passed through unread.
     pub(crate) events: Option<u64>,
+    /// Whether the terminal event of the stream's API was forwarded.
+    pub(crate) terminal_event: bool,
+    /// What a model API reported.
+    pub(crate) model: Option<Box<ModelReport>>,
+    /// The end that is reported if this is dropped before it is closed. Default: the client left.
+    end: StreamEnded,
+    /// The end was decided, so that a later one does not count.
+    is_decided: bool,
     is_reported: bool,
-    /// The outcome that is reported if this is dropped before it is closed. Default: [`StreamOutcome::ClientLeft`].
-    pub(crate) drop_outcome: StreamOutcome,
     opened: Instant,
     route: Option<Arc<str>>,
+    live: Option<Arc<LiveStream>>,
 }
 
 impl StreamReport {
     /// The report of a stream that opens now and that the layer reads. `route` is the label of the route.
-    pub(crate) fn new(route: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(route: Option<Arc<str>>, live: Option<Arc<LiveStream>>) -> Self {
         Self {
             events: Some(0),
+            terminal_event: false,
+            model: None,
+            end: StreamEnded::of(StreamOutcome::ClientLeft),
+            is_decided: false,
             is_reported: false,
-            drop_outcome: StreamOutcome::ClientLeft,
             opened: Instant::now(),
             route,
+            live,
         }
     }
 
     /// The report of a stream that opens now and is passed through unread.
-    pub(crate) fn unread(route: Option<Arc<str>>) -> Self {
-        let mut report = Self::new(route);
+    pub(crate) fn unread(route: Option<Arc<str>>, live: Option<Arc<LiveStream>>) -> Self {
+        let mut report = Self::new(route, live);
         report.events = None;
         report
     }
 
-    /// Reports the outcome, unless one has been reported.
-    pub(crate) fn close(&mut self, outcome: StreamOutcome) {
-        self.close_with_cause(outcome, None);
+    /// The observed stream. `None` without observers.
+    pub(crate) fn live(&self) -> Option<&Arc<LiveStream>> {
+        self.live.as_ref()
     }
 
-    /// As [`close`](Self::close), with a cause. The cause must be a text of this crate, because others may hold secrets.
-    pub(crate) fn close_with_cause(&mut self, outcome: StreamOutcome, cause: Option<&str>) {
+    /// Sets the outcome that is reported if this is dropped before the end is known.
+    pub(crate) fn set_drop_outcome(&mut self, outcome: StreamOutcome) {
+        if !self.is_decided {
+            self.end = StreamEnded::of(outcome);
+        }
+    }
+
+    /// Decides how the stream ended, unless that is decided. It is reported later, when all counters are final.
+    pub(crate) fn decide(&mut self, end: StreamEnded) {
+        if !std::mem::replace(&mut self.is_decided, true) {
+            self.end = end;
+        }
+    }
+
+    /// Decides how the stream ended, unless that is decided, and reports it.
+    pub(crate) fn close(mut self, end: StreamEnded) {
+        self.decide(end);
+    }
+
+    fn report(&mut self) {
         if std::mem::replace(&mut self.is_reported, true) {
             return;
         }
-        if let Some(reason) = outcome.reason() {
-            let is_usual = outcome == StreamOutcome::ClientLeft;
-            emit(is_usual, reason, cause, self);
+        let mut end = self.end.clone();
+        if let Some(decided) = self.live.as_ref().and_then(|live| live.decided_end()) {
+            end = StreamEnded::of(decided);
+        }
+        if end.is_cut {
+            emit(&end, self);
+        }
+        if let Some(live) = &self.live {
+            live.close(ClosedStream {
+                outcome: end.outcome,
+                terminal_event: self.terminal_event,
+                model: self.model.take().map(|model| *model),
+            });
         }
     }
 }
 
 impl Drop for StreamReport {
     fn drop(&mut self) {
-        self.close(self.drop_outcome);
+        self.report();
     }
 }
 
-/// Reports a stream that the layer rejected with an error status, because the interceptors cannot read it.
-pub(crate) fn rejected(cause: &'static str, route: Option<Arc<str>>) {
-    let mut report = StreamReport::new(route);
-    report.is_reported = true;
-    emit(false, "rejected", Some(cause), &report);
+impl std::fmt::Debug for StreamReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamReport")
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
 }
 
-/// Emits the `tracing` event: at the level `debug` for a usual outcome, otherwise at `warn`.
-fn emit(is_usual: bool, reason: &'static str, cause: Option<&str>, report: &StreamReport) {
+/// Logs a response that the layer rejected, because the interceptors cannot read its stream.
+pub(crate) fn log_rejected(cause: &'static str, route: Option<Arc<str>>) {
+    log_end(StreamOutcome::Rejected, cause, route);
+}
+
+/// Logs that a client of a recorded stream was cut because it could not keep up.
+pub(crate) fn log_lagged(route: Option<Arc<str>>) {
+    log_end(StreamOutcome::Stalled, "slow client", route);
+}
+
+fn log_end(outcome: StreamOutcome, cause: &str, route: Option<Arc<str>>) {
+    let end = StreamEnded {
+        cause: Some(cause.to_owned()),
+        ..StreamEnded::of(outcome)
+    };
+    let mut report = StreamReport::unread(route, None);
+    report.is_reported = true;
+    emit(&end, &report);
+}
+
+/// Emits the `tracing` event: at the level `debug` if the client left, otherwise at `warn`.
+fn emit(end: &StreamEnded, report: &StreamReport) {
     let duration = report.opened.elapsed();
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (route, events) = (report.route.as_deref(), report.events);
+    let (reason, cause) = (end.outcome.as_str(), end.cause.as_deref());
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(
@@ -129,7 +195,7 @@ fn emit(is_usual: bool, reason: &'static str, cause: Option<&str>, report: &Stre
             )
         };
     }
-    if is_usual {
+    if end.outcome == StreamOutcome::ClientLeft {
         event!(debug)
     } else {
         event!(warn)

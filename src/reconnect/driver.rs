@@ -20,7 +20,12 @@ use crate::reconnect::{
     config::{AttemptFuture, Resend, RetryParts},
 };
 use crate::{
-    headers::{content_encoding::ContentCoding, event_stream::LAST_EVENT_ID, stored::leave_buffer},
+    headers::{
+        content_encoding::ContentCoding,
+        event_stream::{INCREMENTAL, LAST_EVENT_ID},
+        stored::leave_buffer,
+    },
+    observe::LiveStream,
     timer::Timer,
     upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
@@ -66,6 +71,8 @@ pub(crate) struct Reconnecting<B, F> {
     /// Attempts since the stream began.
     attempts: u32,
     fallback: Option<F>,
+    /// `None` if nobody observes.
+    live: Option<Arc<LiveStream>>,
 }
 
 enum State<B> {
@@ -98,6 +105,19 @@ impl<B, F> Reconnecting<B, F> {
             failures: 0,
             attempts: 0,
             fallback,
+            live: None,
+        }
+    }
+
+    /// Reports attempts to the observers of the stream.
+    pub(crate) fn observed(mut self, live: Option<Arc<LiveStream>>) -> Self {
+        self.live = live;
+        self
+    }
+
+    fn report(&self, succeeded: Option<bool>) {
+        if let Some(live) = &self.live {
+            live.reconnecting(succeeded);
         }
     }
 
@@ -130,6 +150,8 @@ impl<B, F> Reconnecting<B, F> {
         let last_id = HeaderValue::from_bytes(last_id.as_bytes()).ok()?;
         let mut head = self.retry.head.clone();
         head.headers.insert(LAST_EVENT_ID, last_id);
+        head.headers
+            .insert(INCREMENTAL, HeaderValue::from_static("?1"));
         head.extensions.insert(Attempt(self.failures + 1));
         Some(head)
     }
@@ -167,6 +189,7 @@ where
                     && let Some(coding) = (self.content_check)(&head)
                 {
                     self.state = State::Reading;
+                    self.report(Some(true));
                     self.last_end = None;
                     self.progress.begin_continuation();
                     return Some(Ok(DecodedBody::new(&coding, body)));
@@ -191,6 +214,7 @@ where
                 tracing::warn!(attempt, cause, "reconnecting failed");
             }
         }
+        self.report(Some(false));
         self.failures += 1;
         if !may_retry {
             tracing::warn!(
@@ -237,6 +261,7 @@ where
                     ready!(self.timer.poll(cx, *at));
                     if let Some(request) = self.next_request() {
                         self.attempts += 1;
+                        self.report(None);
                         self.state = State::Requesting(self.retry.resend.get_mut()(request));
                     } else if let Err(end) = self.hand_over() {
                         return Poll::Ready(Err(end));

@@ -74,7 +74,7 @@ use crate::{
 /// with the last of these ids, and the response continues the stream. Events that the upstream repeats, with the same id and the same
 /// bytes, are dropped.
 ///
-/// A stream that was [closed](crate::SseProxyLayer::abort) cannot be resumed: a `GET` or `HEAD` gets 204, any other method gets
+/// A stream that was [closed](crate::Streams::close) cannot be resumed: a `GET` or `HEAD` gets 204, any other method gets
 /// 410.
 #[derive(Clone)]
 pub struct Replay {

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
+    live::StreamClock,
     replay::{
         RecordedStreams, lifetime::Limits, recorded_stream::RecordedStream, streams::Registration,
         writer::Writer,
@@ -50,10 +51,22 @@ where
         streams: Arc<RecordedStreams>,
         read_buffer: usize,
         limits: Limits,
+        clock: Option<StreamClock>,
         lease: Option<SessionLease>,
     ) -> Self {
         let registration = Arc::new(Registration { stream, streams });
-        let writer = Writer::new(pull, Arc::clone(&registration), read_buffer, limits, lease);
+        if let Some(live) = &registration.stream.live {
+            let control: Weak<Registration> = Arc::downgrade(&registration);
+            live.set_control(control);
+        }
+        let writer = Writer::new(
+            pull,
+            Arc::clone(&registration),
+            read_buffer,
+            limits,
+            clock,
+            lease,
+        );
         Self {
             phase: Phase::Recording(Box::pin(writer)),
             registration,

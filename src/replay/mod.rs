@@ -45,6 +45,7 @@ mod detached;
 pub(crate) mod driver;
 pub(crate) mod key;
 pub(crate) mod lifetime;
+mod observed_writer;
 pub(crate) mod on_demand;
 pub(crate) mod pending_resume;
 mod quota;

@@ -13,6 +13,7 @@ use http::{HeaderMap, response};
 use crate::{
     headers::{event_stream::head_with, stored::StoredHeaders},
     log::{Cursor, LogState, Reader, SharedLog, StartAt},
+    observe::LiveStream,
     replay::{
         Account, Registered,
         continuation_rules::ContinuationRules,
@@ -32,6 +33,8 @@ pub(crate) struct RecordedStream {
     pub(crate) since: Instant,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
+    /// `None` if nobody observes.
+    pub(crate) live: Option<Arc<LiveStream>>,
     /// The header fields of the first response that other clients also get.
     fields: StoredHeaders,
     /// Events keep the ids that the upstream gave them.
@@ -53,6 +56,7 @@ pub(crate) struct NewRecordedStream<'a> {
     pub(crate) id: StreamId,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
+    pub(crate) live: Option<Arc<LiveStream>>,
     pub(crate) log: SharedLog,
     /// The memory of the log counts against this.
     pub(crate) account: Arc<Account>,
@@ -79,6 +83,7 @@ impl RecordedStream {
             since: Instant::now(),
             owner: new.owner,
             key: new.key,
+            live: new.live,
             fields: StoredHeaders::new(new.headers.iter()),
             preserves_upstream_ids: new.preserves_upstream_ids,
             continuation: new.continuation,
@@ -99,13 +104,14 @@ impl RecordedStream {
 
     /// Subscribes a client at this position of the log. It unsubscribes by dropping the reader.
     pub(crate) fn subscribe(&self, from: Cursor) -> Reader {
-        Reader::new(Arc::clone(&self.log), from)
+        Reader::new(Arc::clone(&self.log), from).live(self.live.clone())
     }
 
     /// Subscribes a client to a stream that is still written. Returns `None` if the stream has ended.
     pub(crate) fn join(&self, start: StartAt) -> Option<Reader> {
         let subscriber = self.log.join(start)?;
-        Some(Reader::from_subscriber(Arc::clone(&self.log), subscriber))
+        let reader = Reader::from_subscriber(Arc::clone(&self.log), subscriber);
+        Some(reader.live(self.live.clone()))
     }
 
     /// The name of the stream among the closed streams of its owner.

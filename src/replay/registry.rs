@@ -166,6 +166,15 @@ impl<S: Registered> LogRegistry<S> {
         entries.map(|entry| Arc::clone(&entry.stream)).collect()
     }
 
+    /// All streams that `matches`.
+    pub(crate) fn all_where(&self, matches: impl Fn(&S) -> bool) -> Vec<Arc<S>> {
+        let streams = self.lock();
+        let all = streams.by_id.values().map(|entry| &entry.stream);
+        all.filter(|stream| matches(stream))
+            .map(Arc::clone)
+            .collect()
+    }
+
     /// Removes a stream. No client finds it after this.
     pub(crate) fn remove(&self, id: StreamId) {
         let mut streams = self.lock();

@@ -5,6 +5,7 @@ use std::{iter, sync::Arc};
 use crate::{
     error::{Error, ErrorKind},
     log::{Ending, LogState},
+    observe::{StreamControl, StreamOutcome},
     replay::{
         ClosedStreams, LogRegistry, Quota,
         coalesce::Coalescer,
@@ -75,6 +76,22 @@ impl Registration {
     /// Counts memory, in bytes, after and before a change. Returns whether a limit is exceeded after all possible evictions.
     pub(super) fn account(&self, change: (usize, usize)) -> bool {
         self.streams.registry.account(&self.stream, change)
+    }
+}
+
+impl StreamControl for Registration {
+    fn end(&self, outcome: StreamOutcome) {
+        match outcome {
+            StreamOutcome::Cancelled | StreamOutcome::Revoked => {
+                self.streams.close_found(&self.stream);
+            }
+            // The writer sees the decided end.
+            _ => self.stream.log.wake_writer(),
+        }
+    }
+
+    fn clients(&self) -> usize {
+        self.stream.log.readers()
     }
 }
 

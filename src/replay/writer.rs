@@ -14,18 +14,21 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
+    codec::Block,
     downstream::{flush_policy::FlushPolicy, source::Source},
     error::{Error, ErrorKind},
+    live::{StreamClock, drain_retry},
     log::{Ending, LogEncoder, LogState, WriteDemand},
-    observe::report::{StreamOutcome, StreamReport},
+    observe::{StreamEnded, StreamOutcome, StreamReport},
     replay::{
         lifetime::{Lifetime, Limits},
+        observed_writer::ObservedWriter,
         recorded_stream::RecordedStream,
         streams::Registration,
     },
     session::SessionLease,
     timer::Timer,
-    upstream::{Pull, Step},
+    upstream::{Pull, Step, sink::Sink as _},
 };
 
 /// The number of steps in one poll, before other tasks run.
@@ -40,7 +43,7 @@ const BYTES_OVER_QUOTA: u64 = 16 << 10;
 const ENDED_OVERHEAD: usize = 1792;
 
 /// The memory, in bytes, of a running stream without a client and without its log: its task.
-const DETACHED_OVERHEAD: usize = 6 << 10;
+const DETACHED_OVERHEAD: usize = 6656;
 
 /// The memory, in bytes, of a hyper connection to an upstream, without its read buffer: two tasks, their channels and the heads.
 const CONNECTION_OVERHEAD: usize = 16 << 10;
@@ -51,6 +54,8 @@ pin_project! {
         #[pin]
         stage: Stage<B>,
         lifetime: Lifetime,
+        // `None` if nobody observes.
+        observed: Option<Box<ObservedWriter>>,
         encoder: LogEncoder,
         flush_policy: FlushPolicy,
         // The logs of the layer or of the owner are over their limit, and nothing more can be evicted.
@@ -92,7 +97,7 @@ struct UpstreamEnded {
     ending: Ending,
     /// The upstream ended inside an event.
     truncated: bool,
-    /// The report of a clean end. It closes when all events are written.
+    /// Closes when all events are written.
     report: Option<StreamReport>,
 }
 
@@ -116,9 +121,13 @@ where
         registration: Arc<Registration>,
         read_buffer: usize,
         limits: Limits,
+        clock: Option<StreamClock>,
         lease: Option<SessionLease>,
     ) -> Self {
+        let live = registration.stream.live.as_ref();
+        let observed = live.zip(clock);
         Self {
+            observed: observed.map(|(live, clock)| Box::new(ObservedWriter::new(live, clock))),
             stage: Stage::Reading {
                 pull,
                 must_write: false,
@@ -162,6 +171,12 @@ where
             }
             StageProjection::Ended => return Poll::Ready(()),
         };
+        if let Some(observed) = this.observed
+            && let Some(outcome) = observed.poll_end()
+        {
+            self.end_early(outcome);
+            return Poll::Ready(());
+        }
         let Registration { stream, streams } = &**this.registration;
         let next_size = if must_write {
             this.encoder.next_size()
@@ -183,7 +198,7 @@ where
         }
         match demand {
             WriteDemand::Stop => {
-                self.transition(Transition::Cut(StreamOutcome::Failed(ErrorKind::Aborted)));
+                self.transition(Transition::Cut(StreamOutcome::Cancelled));
                 return Poll::Ready(());
             }
             WriteDemand::Write { blocks, bytes } if !*this.over_quota => {
@@ -193,7 +208,14 @@ where
                 this.encoder.set_room(blocks, bytes.min(BYTES_OVER_QUOTA));
             }
             WriteDemand::Write { .. } | WriteDemand::Wait => {
-                return match deadline {
+                if let Some(observed) = this.observed {
+                    observed.handle_wait();
+                }
+                let watchdog = this
+                    .observed
+                    .as_ref()
+                    .and_then(|observed| observed.deadline());
+                return match [deadline, watchdog].into_iter().flatten().min() {
                     Some(deadline) => this.timer.poll(cx, deadline),
                     None => Poll::Pending,
                 };
@@ -218,7 +240,11 @@ where
             return Poll::Ready(());
         };
         let before = this.encoder.pending();
-        match pull.as_mut().poll(cx, this.encoder) {
+        let step = pull.as_mut().poll(cx, this.encoder);
+        if let Some(observed) = this.observed {
+            observed.handle_read(pull.as_mut(), step.is_pending());
+        }
+        match step {
             Poll::Ready(Step::Full) => {}
             Poll::Ready(Step::End(trailers)) => {
                 if pull.is_ended_by_interceptor() {
@@ -237,7 +263,7 @@ where
                 let end = UpstreamEnded {
                     ending: Ending::Broken(Arc::new(error)),
                     truncated: false,
-                    report: None,
+                    report: pull.take_report(),
                 };
                 self.as_mut().transition(Transition::UpstreamEnded(end));
             }
@@ -275,7 +301,11 @@ where
         let this = self.project();
         let (expires, change) = this.registration.stream.log.expire(Instant::now());
         this.registration.account(change);
-        match [deadline, expires].into_iter().flatten().min() {
+        let watchdog = this
+            .observed
+            .as_ref()
+            .and_then(|observed| observed.deadline());
+        match [deadline, expires, watchdog].into_iter().flatten().min() {
             Some(at) => this.timer.poll(cx, at),
             None => Poll::Pending,
         }
@@ -350,6 +380,9 @@ where
             let blocks = this.encoder.encode(log.next_position());
             let bytes = blocks.iter().map(|(block, _)| block.len()).sum();
             this.lifetime.count(bytes, log.detached_since().is_some());
+            if let Some(observed) = this.observed {
+                observed.handle_written(&blocks);
+            }
             let change = log.write(blocks, Instant::now());
             if let Some(id) = this.encoder.take_last_id() {
                 this.registration.stream.progress.set_logged(id);
@@ -361,6 +394,24 @@ where
         }
     }
 
+    /// Ends the stream with an outcome that the layer has decided: writes a last block that tells the clients, and cuts the stream.
+    fn end_early(mut self: Pin<&mut Self>, outcome: StreamOutcome) {
+        let this = self.as_mut().project();
+        let last = match (outcome, this.stage.project()) {
+            // Clients resume elsewhere, and not all at the same time.
+            (StreamOutcome::Drained, _) => Some(Block::retry_hint(drain_retry())),
+            (_, StageProjection::Reading { pull, .. }) => pull.ending(outcome),
+            _ => None,
+        };
+        // No reader waits for its turn any more.
+        this.encoder.set_room(u64::MAX, u64::MAX);
+        if let Some(last) = last {
+            this.encoder.block(last);
+        }
+        self.as_mut().write();
+        self.transition(Transition::Cut(outcome));
+    }
+
     /// Changes the stage: from reading to draining when the upstream ends, from draining to ended when all blocks are written, and from
     /// both to ended when the stream is cut.
     fn transition(mut self: Pin<&mut Self>, transition: Transition) {
@@ -370,8 +421,8 @@ where
             Transition::Drained => {
                 let stage = this.stage.project_replace(Stage::Ended);
                 if let StageReplaced::Draining { mut end } = stage {
-                    if let Some(report) = &mut end.report {
-                        report.close(StreamOutcome::Completed);
+                    if let Some(report) = end.report.take() {
+                        report.close(StreamEnded::of(StreamOutcome::Completed));
                     }
                     self.close_log(end.truncated, end.ending);
                 }
@@ -380,8 +431,8 @@ where
                 match this.stage.as_mut().project() {
                     StageProjection::Reading { pull, .. } => pull.close(outcome),
                     StageProjection::Draining { end } => {
-                        if let Some(report) = &mut end.report {
-                            report.close(outcome);
+                        if let Some(report) = end.report.take() {
+                            report.close(StreamEnded::of(outcome));
                         }
                     }
                     StageProjection::Ended => return,

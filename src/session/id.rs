@@ -1,6 +1,6 @@
 //! The ids of a session, its owner, and the key of its upstream.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, str::FromStr, sync::Arc};
 
 /// The session id that a client uses. The upstream never receives it.
 ///
@@ -119,6 +119,45 @@ impl Owner {
         &self.0
     }
 }
+
+/// Writes 64 lowercase hexadecimal digits.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Owner {
+    type Err = MalformedOwner;
+
+    /// # Errors
+    /// If the text is not 64 lowercase hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, MalformedOwner> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(MalformedOwner(())),
+        };
+        let text: &[u8; 64] = text.as_bytes().try_into().map_err(|_| MalformedOwner(()))?;
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.chunks(2)) {
+            *byte = digit(digits[0])? << 4 | digit(digits[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// The error of a text that is not an [`Owner`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedOwner(());
+
+impl fmt::Display for MalformedOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an owner is 64 lowercase hexadecimal digits")
+    }
+}
+
+impl std::error::Error for MalformedOwner {}
 
 /// The error of [`SessionId::parse`].
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -73,7 +73,7 @@ mod streams;
 pub mod testing;
 
 pub use credentials::{Credentials, InvalidCookieName};
-pub use id::{MalformedId, Owner, SessionId, UpstreamKey, UpstreamSessionId};
+pub use id::{MalformedId, MalformedOwner, Owner, SessionId, UpstreamKey, UpstreamSessionId};
 pub use mapping::{MappingError, SessionMapping};
 pub use memory::MemoryStore;
 #[cfg(feature = "sealed")]

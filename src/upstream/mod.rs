@@ -8,15 +8,18 @@
 pub(crate) mod body;
 mod budget;
 pub(crate) mod byte_order_mark;
+mod classify;
 mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]
 mod decompression;
+mod model_watch;
 mod phase;
 mod pipeline;
 mod progress;
 mod pull;
 mod session_stage;
 pub(crate) mod sink;
+pub(crate) mod stream_watch;
 pub(crate) mod terminal;
 
 pub(crate) use continuation::{Continuation, UpstreamEnd};

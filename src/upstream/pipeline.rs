@@ -3,6 +3,7 @@
 use std::{
     error::Error as _,
     ops::ControlFlow,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,8 +13,8 @@ use crate::{
     codec::{Block, Decoder, Item, PendingLf, SplitLineFeed},
     error::{Error, ErrorKind},
     intercept::{Chain, Finish, Output, catch},
-    observe::report::{StreamOutcome, StreamReport},
-    upstream::{budget::WorkBudget, sink::Sink, terminal::TerminalWatch},
+    observe::{LiveStream, StreamEnded, StreamOutcome, StreamProgress, StreamReport},
+    upstream::{budget::WorkBudget, sink::Sink, stream_watch::StreamWatch},
 };
 
 /// Turns the items of the decoder into the blocks that the client receives.
@@ -23,9 +24,13 @@ pub(crate) struct Pipeline {
     strip_comments: bool,
     chain: Chain,
     line_feeds: SplitLineFeeds,
-    terminal_watch: Option<Box<TerminalWatch>>,
-    /// Complete events that the chain has forwarded.
-    events: u64,
+    watch: Option<Box<StreamWatch>>,
+    /// Complete events of the upstream.
+    events_in: u64,
+    /// What the chain has forwarded.
+    sent: Sent,
+    /// The bytes of the upstream's body.
+    bytes_in: u64,
     /// `None` once the end of the stream was reported, or the report was taken.
     report: Option<StreamReport>,
 }
@@ -36,23 +41,59 @@ impl Pipeline {
             chain,
             strip_comments,
             line_feeds: SplitLineFeeds::default(),
-            terminal_watch: None,
-            events: 0,
+            watch: None,
+            events_in: 0,
+            sent: Sent::default(),
+            bytes_in: 0,
             report: Some(report),
         }
     }
 
-    /// Ends the stream as truncated, not as complete, if the terminal event that `watch` looks for is missing.
-    pub(crate) fn with_terminal_watch(mut self, watch: Option<TerminalWatch>) -> Self {
-        self.terminal_watch = watch.map(Box::new);
+    /// Watches the events. If the terminal event of the stream's API is missing, the stream ends as truncated, not as complete.
+    pub(crate) fn with_watch(mut self, watch: Option<StreamWatch>) -> Self {
+        self.watch = watch.map(Box::new);
         self
     }
 
     /// Sets the outcome that is reported if this is dropped before the end of the stream.
     pub(crate) fn set_drop_outcome(&mut self, outcome: StreamOutcome) {
         if let Some(report) = &mut self.report {
-            report.drop_outcome = outcome;
+            report.set_drop_outcome(outcome);
         }
+    }
+
+    /// Counts bytes of the upstream's body.
+    #[inline]
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.bytes_in += bytes as u64;
+    }
+
+    /// The observed stream. `None` without observers, and after the report was taken.
+    pub(crate) fn live(&self) -> Option<&Arc<LiveStream>> {
+        self.report.as_ref()?.live()
+    }
+
+    /// How far the stream has got.
+    pub(crate) fn progress(&self) -> StreamProgress {
+        StreamProgress {
+            events_in: self.events_in,
+            events_out: self.sent.events,
+            bytes_in: self.bytes_in,
+            bytes_out: self.sent.bytes,
+        }
+    }
+
+    /// The last event of a stream that ends with this outcome before its upstream has ended it, in the form of the stream's API. `None`
+    /// if the API is unknown, or if its terminal event has arrived.
+    pub(crate) fn ending(&self, outcome: StreamOutcome) -> Option<Block> {
+        self.watch.as_ref()?.ending(outcome)
+    }
+
+    /// Whether an event with content has arrived since the last call.
+    pub(crate) fn take_content(&mut self) -> bool {
+        self.watch
+            .as_mut()
+            .is_some_and(|watch| watch.take_content())
     }
 
     /// Whether the interceptors have no work left, so that [`drive`](Self::drive) would do nothing.
@@ -140,32 +181,35 @@ impl Pipeline {
         if self.strip_comments {
             block = block.without_comments()?;
         }
-        if self.terminal_watch.is_some() {
-            block = self.watch_for_terminal_event(block);
+        self.events_in += u64::from(block.is_event() && block.is_terminated());
+        if self.watch.is_some() {
+            block = self.watch_received(block);
         }
         let Self {
             chain,
             line_feeds,
-            events,
+            sent,
+            watch,
             ..
         } = self;
         chain.push(
             block,
             &mut ChainOutput {
                 line_feeds,
-                events,
+                sent,
+                watch,
                 sink,
             },
         )
     }
 
-    #[inline(never)] // Rarely called: most streams have no terminal event.
-    fn watch_for_terminal_event(&mut self, block: Block) -> Block {
-        match &mut self.terminal_watch {
+    #[inline(never)] // Rarely called: most streams are not watched, or not for long.
+    fn watch_received(&mut self, block: Block) -> Block {
+        match &mut self.watch {
             Some(watch) => {
-                let block = watch.observe(block);
+                let block = watch.handle_received(block);
                 if watch.is_settled() {
-                    self.terminal_watch = None;
+                    self.watch = None;
                 }
                 block
             }
@@ -179,14 +223,16 @@ impl Pipeline {
         let Self {
             chain,
             line_feeds,
-            events,
+            sent,
+            watch,
             ..
         } = self;
         chain.drive(
             cx,
             &mut ChainOutput {
                 line_feeds,
-                events,
+                sent,
+                watch,
                 sink,
             },
         )
@@ -205,8 +251,8 @@ impl Pipeline {
 
     /// Ends the stream with this finish, unless an interceptor has ended it already.
     pub(crate) fn end(&mut self, finish: Finish) {
-        let watch = self.terminal_watch.as_ref();
-        let is_missing = watch.is_some_and(|watch| watch.is_missing());
+        let watch = self.watch.as_ref();
+        let is_missing = watch.is_some_and(|watch| watch.is_terminal_missing());
         self.chain.end(match finish {
             Finish::Complete if is_missing => Finish::Truncated,
             finish => finish,
@@ -223,26 +269,31 @@ impl Pipeline {
         self.chain.has_ended_it()
     }
 
-    /// Takes the result of the stream, and reports it unless the stream ended cleanly. For a stream whose interceptors have handled
-    /// the end. `Err` if the client must see an error.
+    /// Takes the result of the stream, and decides the outcome in its report. For a stream whose interceptors have handled the end.
+    /// `Err` if the client must see an error.
     pub(crate) fn take_finish(&mut self) -> Result<(), Error> {
         let finish = self.chain.take_finish();
-        let failed = match &finish {
-            Finish::Complete => None,
-            Finish::Truncated => Some(StreamOutcome::Truncated),
-            Finish::Failed(error) => Some(StreamOutcome::Failed(error.kind())),
-        };
-        // Only this kind has a source whose text comes from the crate: texts of interceptors and upstreams may hold secrets.
-        let cause = match &finish {
-            Finish::Failed(error) if error.kind() == ErrorKind::Session => {
-                error.source().map(ToString::to_string)
+        let end = match &finish {
+            Finish::Complete if self.is_ended_by_interceptor() => StreamEnded {
+                is_cut: false,
+                ..StreamEnded::of(StreamOutcome::Blocked)
+            },
+            Finish::Complete => StreamEnded::of(StreamOutcome::Completed),
+            Finish::Truncated => StreamEnded::of(StreamOutcome::Truncated),
+            Finish::Failed(error) => {
+                let mut end = StreamEnded::failed(error.kind());
+                // Only this kind has a source whose text comes from the crate: texts of interceptors and upstreams may hold secrets.
+                if error.kind() == ErrorKind::Session {
+                    end.cause = error.source().map(ToString::to_string).or(end.cause);
+                }
+                end
             }
-            _ => None,
         };
-        if let Some(outcome) = failed
-            && let Some(mut report) = self.take_report()
+        if let Some(report) = &mut self.report
+            // A clean end counts once the client has received it.
+            && end.outcome != StreamOutcome::Completed
         {
-            report.close_with_cause(outcome, cause.as_deref());
+            report.decide(end);
         }
         match finish {
             Finish::Complete | Finish::Truncated => Ok(()),
@@ -250,17 +301,22 @@ impl Pipeline {
         }
     }
 
-    /// Reports the outcome of the stream, unless it has been reported.
+    /// Reports the outcome of the stream, unless another one is decided.
     pub(crate) fn close(&mut self, outcome: StreamOutcome) {
-        if let Some(mut report) = self.take_report() {
-            report.close(outcome);
+        if let Some(report) = self.take_report() {
+            report.close(StreamEnded::of(outcome));
         }
     }
 
-    /// Takes the report of a stream whose outcome has not been reported, with the number of its events.
+    /// Takes the report of a stream whose outcome has not been reported, with its final counts.
     pub(crate) fn take_report(&mut self) -> Option<StreamReport> {
         let mut report = self.report.take()?;
-        report.events = Some(self.events);
+        report.events = Some(self.sent.events);
+        if let Some(watch) = &mut self.watch {
+            let (terminal_event, model) = watch.finish();
+            report.terminal_event = terminal_event;
+            report.model = model.map(Box::new);
+        }
         Some(report)
     }
 }
@@ -272,19 +328,41 @@ impl Drop for Pipeline {
     }
 }
 
-/// The output of the chain: counts events, and adds split line feeds.
+/// What the chain has forwarded.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Complete events.
+    events: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    #[inline(always)]
+    fn count(&mut self, block: &Block) {
+        self.events += u64::from(block.is_event() && block.is_terminated());
+        self.bytes += block.as_bytes().len() as u64;
+    }
+}
+
+/// The output of the chain: counts what leaves, and adds split line feeds.
 struct ChainOutput<'a, S> {
     line_feeds: &'a mut SplitLineFeeds,
-    events: &'a mut u64,
+    sent: &'a mut Sent,
+    watch: &'a mut Option<Box<StreamWatch>>,
     sink: &'a mut S,
 }
 
 impl<S: Sink> Output for ChainOutput<'_, S> {
-    fn block(&mut self, block: Block) {
+    fn block(&mut self, mut block: Block) {
+        if let Some(watch) = self.watch
+            && watch.needs_sent()
+        {
+            block = watch.handle_sent(block);
+        }
         let line_feed_follows = block
             .pending_lf()
             .is_some_and(|pending| self.line_feeds.handle_block(pending));
-        *self.events += u64::from(block.is_event() && block.is_terminated());
+        self.sent.count(&block);
         self.sink.block(block);
         if line_feed_follows {
             self.sink.split_line_feed();
@@ -293,8 +371,13 @@ impl<S: Sink> Output for ChainOutput<'_, S> {
 
     #[inline(always)]
     fn extend(&mut self, block: &Block) -> bool {
+        if self.watch.as_ref().is_some_and(|watch| watch.needs_sent()) {
+            return false;
+        }
         let extends = block.pending_lf().is_none() && self.sink.extend(block);
-        *self.events += u64::from(extends && block.is_event());
+        if extends {
+            self.sent.count(block);
+        }
         extends
     }
 }

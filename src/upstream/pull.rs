@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -20,10 +21,10 @@ use super::{
     pipeline::Pipeline,
 };
 use crate::{
-    codec::Decoder,
+    codec::{Block, Decoder},
     error::{Error, ErrorKind},
     intercept::Finish,
-    observe::report::{StreamOutcome, StreamReport},
+    observe::{LiveStream, StreamOutcome, StreamProgress, StreamReport},
     timer::Timer,
     upstream::{byte_order_mark::FirstBytes, sink::Sink},
 };
@@ -139,12 +140,46 @@ where
         self.decoder.held_bytes()
     }
 
-    /// Reports the outcome of the stream, unless it has been reported.
+    /// The observed stream. `None` without observers, and after the report was taken.
+    pub(crate) fn live(&self) -> Option<&Arc<LiveStream>> {
+        self.pipeline.live()
+    }
+
+    /// How far the stream has got.
+    pub(crate) fn progress(&self) -> StreamProgress {
+        self.pipeline.progress()
+    }
+
+    /// The last event of a stream that ends with this outcome before its upstream has ended it. See [`Pipeline::ending`].
+    pub(crate) fn ending(&self, outcome: StreamOutcome) -> Option<Block> {
+        self.pipeline.ending(outcome)
+    }
+
+    /// Whether an event with content has arrived since the last call.
+    pub(crate) fn take_content(self: Pin<&mut Self>) -> bool {
+        self.project().pipeline.take_content()
+    }
+
+    /// Whether the interceptors wait for nothing, so that a pending poll waits for the upstream.
+    pub(crate) fn waits_for_upstream(&self) -> bool {
+        self.pipeline.is_idle()
+    }
+
+    /// Ends the stream with an error: cancels the upstream now. The interceptors end when the stream is polled.
+    pub(crate) fn abort(mut self: Pin<&mut Self>, error: Error) {
+        let mut this = self.as_mut().project();
+        this.upstream.set(None);
+        *this.continuation = None;
+        *this.next_input = NextInput::Frame;
+        this.pipeline.end(Finish::Failed(error));
+    }
+
+    /// Reports the outcome of the stream, unless another one is decided.
     pub(crate) fn close(self: Pin<&mut Self>, outcome: StreamOutcome) {
         self.project().pipeline.close(outcome);
     }
 
-    /// Takes the report of a stream that has ended cleanly. The caller closes it when the client has received the end.
+    /// Takes the report of a stream that has ended. The caller closes it: after a clean end when the client has received the end.
     pub(crate) fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
         self.project().pipeline.take_report()
     }
@@ -306,6 +341,7 @@ where
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(chunk) => {
                         *this.received += chunk.len();
+                        this.pipeline.count_received(chunk.len());
                         budget.charge_frame(chunk.len());
                         let mark = this
                             .first_bytes

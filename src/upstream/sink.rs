@@ -19,6 +19,9 @@ pub(crate) trait Sink {
     /// Adds the LF of a CRLF whose CR ended the last block. The block is unchanged.
     fn split_line_feed(&mut self);
 
+    /// Whether the sink has blocks that wait to leave.
+    fn has_blocks(&self) -> bool;
+
     /// Whether the sink has enough blocks for one poll.
     fn is_full(&self) -> bool;
 }

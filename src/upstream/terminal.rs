@@ -1,9 +1,6 @@
 //! The terminal event of a stream: the event by which an API marks the stream as complete.
 
-use crate::{
-    codec::{Block, Event},
-    intercept::Json,
-};
+use crate::{codec::Event, intercept::Json, observe::StreamOutcome};
 
 /// The terminal event of OpenAI's chat completions and of compatible APIs.
 const DONE: &str = "[DONE]";
@@ -42,7 +39,7 @@ pub(crate) fn is_json_rpc_response(event: &Event) -> bool {
 
 /// An API family whose streams have a terminal event. (Gemini's streams have none.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub(crate) enum Family {
     OpenAiChat,
     OpenAiResponses,
     Anthropic,
@@ -59,14 +56,16 @@ pub(crate) struct TerminalWatch {
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     /// The API family is unknown after this many events.
     Unknown(u32),
     /// A terminal event of this family is expected.
     Expected(Family),
-    /// The terminal event was sent, or none is expected.
-    Settled,
+    /// The terminal event of this family has arrived.
+    Arrived(Family),
+    /// No terminal event is expected.
+    NoneExpected,
 }
 
 impl TerminalWatch {
@@ -85,31 +84,40 @@ impl TerminalWatch {
 
     /// Whether the result cannot change any more.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.state, State::Settled)
+        matches!(self.state, State::Arrived(_) | State::NoneExpected)
     }
 
-    /// Handles the next block of the upstream, and returns it unchanged. A truncated event counts like a complete one: the stream
-    /// is reported as truncated anyway.
-    pub(crate) fn observe(&mut self, block: Block) -> Block {
-        if !block.is_event() {
-            return block;
+    /// The API family whose terminal event is expected.
+    pub(crate) fn expected(&self) -> Option<Family> {
+        match self.state {
+            State::Expected(family) => Some(family),
+            _ => None,
         }
-        let event = Event::of(block);
+    }
+
+    /// The API family whose terminal event has arrived.
+    pub(crate) fn arrived(&self) -> Option<Family> {
+        match self.state {
+            State::Arrived(family) => Some(family),
+            _ => None,
+        }
+    }
+
+    /// Handles the next event of the upstream.
+    pub(crate) fn observe(&mut self, event: &Event) {
         self.state = match self.state {
-            State::Unknown(events) => self.recognize(&event, events),
-            State::Expected(family) if family.is_terminal(&event) => State::Settled,
-            State::Expected(family) => State::Expected(family),
-            State::Settled => State::Settled,
+            State::Unknown(events) => self.recognize(event, events),
+            State::Expected(family) if family.is_terminal(event) => State::Arrived(family),
+            state => state,
         };
-        event.into_block()
     }
 
     fn recognize(&self, event: &Event, events: u32) -> State {
         let json = Json::parse(event.data()).ok();
         match json.and_then(|json| Some((Family::of(&json, self.answers_post)?, json))) {
-            Some((family, json)) if family.is_terminal_value(&json) => State::Settled,
+            Some((family, json)) if family.is_terminal_value(&json) => State::Arrived(family),
             Some((family, _)) => State::Expected(family),
-            None if events + 1 >= RECOGNITION_EVENTS => State::Settled,
+            None if events + 1 >= RECOGNITION_EVENTS => State::NoneExpected,
             None => State::Unknown(events + 1),
         }
     }
@@ -141,9 +149,44 @@ impl Family {
     }
 
     /// Whether this is the terminal event of the family.
-    fn is_terminal(self, event: &Event) -> bool {
+    pub(crate) fn is_terminal(self, event: &Event) -> bool {
         let data = event.data();
         data == DONE || self.may_be_terminal(&data) && self.is_terminal_json(&data)
+    }
+
+    /// An event by which the API reports that a stream has failed, for a stream that the layer ends with this outcome. `None` for
+    /// JSON-RPC, whose errors name a request.
+    pub(crate) fn error_event(self, outcome: StreamOutcome) -> Option<Event> {
+        let message = match outcome {
+            StreamOutcome::Stalled => "The stream was silent for too long.",
+            StreamOutcome::Expired => "The stream has reached its maximum age.",
+            StreamOutcome::Drained => "The server is shutting down.",
+            StreamOutcome::Overflow => "The stream exceeded a limit.",
+            _ => "The stream was closed.",
+        };
+        (self != Self::JsonRpc).then(|| Self::error_event_of(Some(self), message))
+    }
+
+    /// An event that reports a failure in the form of an API, or in that of OpenAI's chat completions with the event type `error`. The
+    /// message needs no escapes in JSON.
+    pub(crate) fn error_event_of(family: Option<Self>, message: &str) -> Event {
+        let data = match family {
+            Some(Self::OpenAiResponses) => format!(
+                r#"{{"type":"error","code":"server_error","message":"{message}","param":null}}"#
+            ),
+            Some(Self::Anthropic) => format!(
+                r#"{{"type":"error","error":{{"type":"api_error","message":"{message}"}}}}"#
+            ),
+            _ => format!(
+                r#"{{"error":{{"message":"{message}","type":"server_error","param":null,"code":null}}}}"#
+            ),
+        };
+        let mut event = Event::new(data);
+        if family != Some(Self::OpenAiChat) {
+            // The name has no line end, so that it cannot fail.
+            let _ = event.set_event("error");
+        }
+        event
     }
 
     /// Whether the data contains a string that each terminal event of the family has. Spares most events the parsing of JSON.
@@ -189,7 +232,7 @@ mod tests {
     fn missing(answers_post: bool, events: &[&str]) -> bool {
         let mut watch = TerminalWatch::new(answers_post);
         for data in events {
-            watch.observe(Event::new(data).into());
+            watch.observe(&Event::new(data));
         }
         watch.is_missing()
     }
@@ -267,7 +310,7 @@ mod tests {
         let mut watch = TerminalWatch::new(true);
         for events in 1..=RECOGNITION_EVENTS {
             assert!(!watch.is_settled());
-            watch.observe(Event::new(events.to_string()).into());
+            watch.observe(&Event::new(events.to_string()));
         }
         assert!(watch.is_settled());
     }

@@ -56,10 +56,7 @@ async fn denied_phrase_cuts_the_stream_before_its_first_letter() {
         chat("gale."),
     ];
     let (out, failed) = rest(pass(&layer("--window-deny"), Script::of(stream)).await).await;
-    assert_eq!(
-        (out, failed),
-        (chat("About "), Some(ErrorKind::InterceptorFailed))
-    );
+    assert_eq!((out, failed), (chat("About "), Some(ErrorKind::Blocked)));
 }
 
 #[tokio::test]
@@ -95,11 +92,7 @@ async fn held_beginning_of_the_phrase_is_dropped_when_the_upstream_breaks() {
 async fn events_of_the_largest_size_wait_for_the_end_of_the_phrase() {
     let large = "x".repeat(1_000_000) + "project ";
     for (setting, expected, failure) in [
-        (
-            "--window-deny",
-            String::new(),
-            Some(ErrorKind::InterceptorFailed),
-        ),
+        ("--window-deny", String::new(), Some(ErrorKind::Blocked)),
         (
             "--window-mask",
             chat(&("x".repeat(1_000_000) + "***")) + &chat("") + &chat("."),

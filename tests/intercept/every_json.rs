@@ -97,7 +97,7 @@ fn check_denied(data: &[String], all: &str, out: &str, failed: Option<ErrorKind>
         assert_eq!((out, failed), (all, None), "{data:?}");
         return;
     }
-    assert_eq!(failed, Some(ErrorKind::InterceptorFailed), "{data:?}");
+    assert_eq!(failed, Some(ErrorKind::Blocked), "{data:?}");
     for text in readable(&left) {
         assert!(!contains(&text, &units(SECRET)), "{data:?}: {left:?}");
     }
@@ -196,7 +196,7 @@ fn check_ends(data: &[&str]) {
         for (out, failed) in through(deny("secret"), &format!("data: {data}\n\n")) {
             assert_eq!(
                 (out.as_str(), failed),
-                ("", Some(ErrorKind::InterceptorFailed)),
+                ("", Some(ErrorKind::Blocked)),
                 "{data}"
             );
         }
@@ -213,7 +213,7 @@ fn check_ends_across_events(streams: &[&[&str]]) {
         for (out, failed) in through(deny("secret"), &stream) {
             assert_eq!(
                 (out.as_str(), failed),
-                ("", Some(ErrorKind::InterceptorFailed)),
+                ("", Some(ErrorKind::Blocked)),
                 "{data:?}"
             );
         }
@@ -347,10 +347,7 @@ fn surrogate_halves_in_two_events_are_one_character() {
         assert_eq!(data_of(&out), [chat("a"), chat("***")]);
     }
     for (out, failed) in through(deny("\u{1f511}b"), &wire(&data_2)) {
-        assert_eq!(
-            (out.as_str(), failed),
-            ("", Some(ErrorKind::InterceptorFailed))
-        );
+        assert_eq!((out.as_str(), failed), ("", Some(ErrorKind::Blocked)));
     }
     for (out, _) in through(mask(SECRET), &wire(&data)) {
         assert_eq!(data_of(&out), [chat("***"), chat(r" c \ud83d"), chat("d")]);
@@ -395,7 +392,7 @@ fn text_that_continues_after_its_finish_is_the_same_text() {
     for (out, failed) in through(deny("secret"), &stream) {
         assert_eq!(
             (out.as_str(), failed),
-            (begins.as_str(), Some(ErrorKind::InterceptorFailed))
+            (begins.as_str(), Some(ErrorKind::Blocked))
         );
     }
 }

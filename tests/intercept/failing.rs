@@ -31,6 +31,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn failing(event: Event) -> Verdict {
     match &*event.data() {
         "fail" => Verdict::fail("event says fail"),
+        "block" => Verdict::block("event says block"),
         "panic" => panic!("event says panic"),
         "panic later" => Verdict::defer(async move {
             assert!(event.data().is_empty(), "panics inside a deferral");
@@ -53,6 +54,7 @@ async fn failure_cuts_the_stream_unless_the_interceptor_fails_open() {
     let other_order = SseProxyLayer::default().intercept(other_order);
     let unlimited = SseProxyLayer::default().intercept(failing);
     let failed = Some(ErrorKind::InterceptorFailed);
+    let blocked = Some(ErrorKind::Blocked);
     let late = Some(ErrorKind::InterceptorTimedOut);
     let panicked = Some(ErrorKind::InterceptorPanicked);
     for (layer, culprit, passes, error) in [
@@ -64,6 +66,8 @@ async fn failure_cuts_the_stream_unless_the_interceptor_fails_open() {
         (open(), "slow", true, None),
         (open(), "panic", false, panicked),
         (open(), "panic later", false, panicked),
+        (closed(), "block", false, blocked),
+        (open(), "block", false, blocked),
         (other_order.clone(), "fail", true, None),
         (other_order, "slow", true, None),
         (unlimited, "slow", true, None),

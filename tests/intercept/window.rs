@@ -372,7 +372,7 @@ async fn blocked_text_ends_the_stream_and_held_events_are_dropped() {
     let blocking = || TextWindow::new(no_phrase).overlap(11);
     let (out, failed) = through(&layer(blocking()), stream).await;
     assert_eq!(out, "data: fine so far, as far as anyone can tell\n\n");
-    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+    assert_eq!(failed, Some(ErrorKind::Blocked));
 
     let window = blocking().on_block(|| vec![Event::new("blocked"), Event::new("[DONE]")]);
     let (out, failed) = through(&layer(window), stream).await;
@@ -395,7 +395,7 @@ async fn phrase_is_blocked_in_any_pieces_of_every_api() {
                 let stream = [&text[..first], &text[first..second], &text[second..]];
                 let stream = stream.map(|piece| family.event(0, piece));
                 let (out, failed) = rest(pass(&layer, Script::of(stream)).await).await;
-                assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+                assert_eq!(failed, Some(ErrorKind::Blocked));
                 let [read, _] = family.read(&out);
                 assert!(
                     text.starts_with(&read) && !read.contains("plan"),
@@ -731,7 +731,7 @@ async fn unfinished_text_is_remembered_while_thousands_of_others_finish() {
     upstream.send_data(stream.into()).await.unwrap();
     drop(upstream);
     let (out, failed) = rest(body).await;
-    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+    assert_eq!(failed, Some(ErrorKind::Blocked));
     assert!(!out.contains(" plan"));
 }
 

@@ -7,6 +7,7 @@ use tower_sse_proxy::{
 };
 
 use crate::support::{
+    close,
     origin::{after, continuing_layer, get, layer_with, recording_layer, settle},
     staged,
 };
@@ -30,7 +31,7 @@ async fn get_gets_204_and_other_methods_get_410() {
             feed.events(0..3).await;
             let (_, first) = client.events(1).await;
             let (_, last) = client.events(2).await;
-            assert!(layer.abort(stream_of(&last)));
+            assert!(close(&layer, stream_of(&last)));
             assert!(feed.is_dropped().await);
             assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
             for id in [&first, &last] {
@@ -49,7 +50,7 @@ async fn get_gets_204_and_other_methods_get_410() {
             }
             assert!(origin.is_idle().await);
             assert!(
-                !layer.abort(stream_of(&last)),
+                !close(&layer, stream_of(&last)),
                 "the stream was closed before"
             );
         }
@@ -71,7 +72,7 @@ async fn stream_closed_in_any_state_stays_closed() {
             _ => feed.cut(),
         }
         settle().await;
-        assert!(layer.abort(stream_of(&id)), "{state}");
+        assert!(close(&layer, stream_of(&id)), "{state}");
         settle().await;
         assert_eq!(front.send(after(&id)).await.status, 204, "{state}");
         assert!(origin.is_idle().await, "{state}");
@@ -85,7 +86,7 @@ async fn ids_of_closed_streams_are_unknown_to_other_owners_and_at_other_targets(
     let (mut client, mut feed) = front.open(&mut origin, mine(get("/"))).await;
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
-    assert!(layer.abort(stream_of(&id)));
+    assert!(close(&layer, stream_of(&id)));
     settle().await;
     let answer_to = async |request: http::request::Builder| {
         let answer = front.send(request).await;
@@ -131,7 +132,7 @@ async fn closing_a_stream_closes_its_predecessors_and_successors() {
         let layer = recording_layer();
         let (front, mut origin) = staged(&layer);
         let (old, new, mut feed) = stream_and_successor(&front, &mut origin).await;
-        assert!(layer.abort(stream_of(if by_old { &old } else { &new })));
+        assert!(close(&layer, stream_of(if by_old { &old } else { &new })));
         assert!(feed.is_dropped().await, "{by_old}");
         for id in [&old, &new] {
             assert_eq!(front.send(after(id)).await.status, 204, "{by_old}");
@@ -155,7 +156,7 @@ async fn stream_closed_during_a_resume_at_the_upstream_stays_closed() {
         client.rest().await;
         let (answer, mut feed) = tokio::join!(front.send(after(&id)), async {
             let call = origin.next().await;
-            assert!(layer.abort(stream_of(&id)));
+            assert!(close(&layer, stream_of(&id)));
             settle().await;
             call.stream()
         });
@@ -184,7 +185,7 @@ async fn clients_waiting_for_the_resume_permit_do_not_reopen_a_closed_stream() {
     let waiting = [send(), send(), send()];
     let call = origin.next().await;
     assert!(origin.is_idle().await, "one request for all clients");
-    assert!(layer.abort(stream_of(&id)));
+    assert!(close(&layer, stream_of(&id)));
     let mut feed = call.stream();
     for client in waiting {
         assert_eq!(client.await.unwrap(), 204);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    data,
+    close, data,
     origin::{after, continuing_layer, get, layer_with, numbers, recording_layer, settle},
     staged,
 };
@@ -125,11 +125,11 @@ async fn stream_can_be_closed_by_its_id() {
     feed.events(0..2).await;
     let (_, id) = client.events(1).await;
     let stream = id.parse::<EventId>().unwrap().stream();
-    assert!(layer.abort(stream));
+    assert!(close(&layer, stream));
     assert!(feed.is_dropped().await);
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_eq!(front.send(after(&id)).await.status, 204);
-    assert!(!layer.abort(stream));
+    assert!(!close(&layer, stream));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The response head of a replayed or joined stream.
 
 use crate::support::{
-    Call, Client, FedBody, Origin, event_stream,
+    Call, Client, FedBody, Origin, close, event_stream,
     origin::{after, get, layer_with, settle},
     staged,
 };
@@ -62,10 +62,11 @@ fn names(headers: &HeaderMap) -> Vec<&str> {
     names
 }
 
-const ALLOWED: [&str; 4] = [
+const ALLOWED: [&str; 5] = [
     "cache-control",
     "content-language",
     "content-type",
+    "incremental",
     "x-accel-buffering",
 ];
 
@@ -169,7 +170,7 @@ async fn response_extensions_name_the_recorded_stream() {
     // The response with a gap event for an unknown id reads no stream.
     let unknown = "0123456789abcdef0123456789abcdef.0.0";
     assert_eq!(front.send(after(unknown).uri("/a")).await.stream, None);
-    assert!(layer.abort(first.stream.unwrap()));
+    assert!(close(&layer, first.stream.unwrap()));
     assert_eq!(front.send(after(&id).uri("/a")).await.stream, None);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Reports,
+    Reports, close,
     origin::{after, get, layer_with, settle},
     reports, staged,
 };
@@ -139,7 +139,7 @@ async fn closed_stream_is_reported() {
     feed.events(0..1).await;
     let (_, id) = client.events(1).await;
     let id: EventId = id.parse().unwrap();
-    assert!(layer.abort(id.stream()));
+    assert!(close(&layer, id.stream()));
     assert_eq!(client.rest().await.1, Some(ErrorKind::Aborted));
     assert_one(&reports, "cancelled", "1");
 }
@@ -173,7 +173,8 @@ async fn lagging_client_is_reported_separately() {
     }
     assert_eq!(slow.rest().await.1, Some(ErrorKind::Lagged));
     let report = reports.only();
-    assert_eq!((report.reason(), report.level), ("lagged", Level::WARN));
+    assert_eq!((report.reason(), report.level), ("stalled", Level::WARN));
+    assert_eq!(report.field("cause"), Some("slow client"));
     assert_eq!(report.field("route"), Some("/f"));
     feed.end();
     assert_eq!(quick.rest().await.1, None);
@@ -196,7 +197,7 @@ fn runtime_shutdown_is_reported_for_each_stream() {
         (front, origin, client, feed)
     });
     drop(runtime);
-    assert_one(&reports, "shutdown", "1");
+    assert_one(&reports, "drained", "1");
     drop(open_stream);
     assert!(reports.take().is_empty());
 }

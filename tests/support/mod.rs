@@ -13,6 +13,7 @@ mod memory;
 pub mod origin;
 mod proxy;
 mod reports;
+mod streams;
 mod upstream;
 mod wire;
 mod witness;
@@ -31,6 +32,7 @@ pub use memory::{
 pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
 pub use proxy::{forward, proxy, serve};
 pub use reports::{Report, Reports, reports, subscribe};
+pub use streams::close;
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};
 pub use witness::{Deny, Note, Notes, SECRET, Witness, witness, witnessed_layer};

@@ -368,7 +368,10 @@ impl Chain {
             }
             Err(error)
                 if self.stages[stage].fails_open
-                    && error.kind() != ErrorKind::InterceptorPanicked =>
+                    && !matches!(
+                        error.kind(),
+                        ErrorKind::InterceptorPanicked | ErrorKind::Blocked
+                    ) =>
             {
                 self.in_flight
                     .extend(original.map(|block| (stage + 1, block)));

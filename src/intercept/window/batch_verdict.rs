@@ -61,7 +61,7 @@ impl VerdictRules {
                 let verdict = match (blocks, &self.on_block) {
                     (Some(blocks), _) => Verdict::Release(blocks),
                     (None, Some(on_block)) => Verdict::End(on_block()),
-                    (None, None) => Verdict::fail(BLOCKED),
+                    (None, None) => Verdict::block(BLOCKED),
                 };
                 return (verdict, result);
             }

@@ -54,7 +54,7 @@ impl OpenWindow {
     /// Asks the judge, and sends the blocks that may be sent.
     fn release(&mut self, cause: Cause) -> Verdict {
         if self.blocked.is_some() {
-            return Verdict::fail(BLOCKED);
+            return Verdict::block(BLOCKED);
         }
         self.settle_pending();
         let max_held_bytes = self.settings.max_held_bytes;
@@ -139,7 +139,7 @@ impl OpenWindow {
                 Verdict::End(release.blocks)
             }
             // One verdict cannot both send blocks and fail. At the end of the stream no other verdict follows.
-            None if release.blocks.is_empty() || is_over => Verdict::fail(BLOCKED),
+            None if release.blocks.is_empty() || is_over => Verdict::block(BLOCKED),
             None => {
                 self.blocked = Some(Instant::now());
                 Verdict::Release(release.blocks)

@@ -143,10 +143,7 @@ async fn blocking_match_ends_the_stream_at_once_even_if_it_may_grow() {
     upstream.send_data(chat("xab").into()).await.unwrap();
     // The upstream sends nothing more, so the match neither grows nor ends.
     let ended = tokio::time::timeout(Duration::from_secs(600), rest(body)).await;
-    assert_eq!(
-        ended,
-        Ok((String::new(), Some(ErrorKind::InterceptorFailed)))
-    );
+    assert_eq!(ended, Ok((String::new(), Some(ErrorKind::Blocked))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +153,7 @@ async fn blocking_pattern_that_matches_only_at_the_end_of_the_stream_blocks() {
     for pieces in [&["plan"][..], &["the ", "pl", "an"]] {
         let stream = Script::of(pieces.iter().map(|piece| chat(piece)));
         let (out, failed) = rest(pass(&layer(window.clone()), stream).await).await;
-        assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+        assert_eq!(failed, Some(ErrorKind::Blocked));
         assert!(!joined(&out).contains("pl"), "{out}");
     }
 }
@@ -187,7 +184,7 @@ async fn blocked_text_that_continues_after_its_finish_is_blocked() {
     let stream = [chat("my secret"), finished(), chat(" PLAN"), chat(" is")];
     let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream)).await).await;
     assert_eq!(joined(&out), "my secret");
-    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+    assert_eq!(failed, Some(ErrorKind::Blocked));
 }
 
 #[tokio::test]
@@ -206,7 +203,7 @@ async fn block_ends_the_stream_after_the_clean_events_before_the_match() {
         let body = pass(&layer(no_plans()), Script::of(chunks.clone())).await;
         let (out, failed) = rest(body).await;
         assert_eq!(out, events[..2].concat());
-        assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+        assert_eq!(failed, Some(ErrorKind::Blocked));
 
         let said = no_plans().on_block(|| vec![Event::new("blocked")]);
         let (out, failed) = rest(pass(&layer(said), Script::of(chunks)).await).await;
@@ -221,7 +218,7 @@ async fn block_ends_the_stream_in_the_batch_that_releases_events() {
     let stream = [chat("a sec"), chat("tor; secret plan")];
     let (out, failed) = rest(pass(&layer(no_plans()), Script::of(stream.clone())).await).await;
     assert_eq!(out, stream[0]);
-    assert_eq!(failed, Some(ErrorKind::InterceptorFailed));
+    assert_eq!(failed, Some(ErrorKind::Blocked));
 }
 
 #[tokio::test]
@@ -325,7 +322,7 @@ async fn time_limit_does_not_release_text_of_a_blocking_pattern() {
         .await
         .unwrap();
     let (out, failed) = rest(body).await;
-    assert_eq!((out, failed), (clean, Some(ErrorKind::InterceptorFailed)));
+    assert_eq!((out, failed), (clean, Some(ErrorKind::Blocked)));
     drop(upstream);
 }
 

@@ -1,0 +1,222 @@
+//! The clocks of one stream, without I/O: time is an argument.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::watchdog::Limits;
+use crate::observe::WatchdogKind;
+
+/// Measures the silence of the upstream, of the client, and the age of one stream.
+///
+/// Only the time in which the layer waits for the upstream counts as silence of the upstream: time in which the client takes nothing, or
+/// in which an interceptor works, is excused.
+#[derive(Debug)]
+pub(crate) struct StreamClock {
+    limits: Limits,
+    head_at: Instant,
+    /// The time of the last event with content.
+    last_content: Option<Instant>,
+    /// The time since which the layer has not waited for the upstream.
+    blocked_since: Option<Instant>,
+    /// The time since the last event with content in which the layer did not wait for the upstream.
+    excused: Duration,
+    /// The time since which the client has taken nothing of what is ready for it.
+    unread_since: Option<Instant>,
+    /// The time at which the stream expires.
+    expires_at: Option<Instant>,
+    /// The limits that have been exceeded since the last event with content. Each fires once.
+    fired: Fired,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Fired {
+    content: bool,
+    write: bool,
+    age: bool,
+}
+
+impl StreamClock {
+    /// The clock of a stream whose head arrived at `head_at`, for a request that arrived at `arrived`.
+    pub(crate) fn new(limits: Limits, arrived: Instant, head_at: Instant) -> Self {
+        Self {
+            expires_at: limits.expires_at(arrived),
+            limits,
+            head_at,
+            last_content: None,
+            blocked_since: None,
+            excused: Duration::ZERO,
+            unread_since: None,
+            fired: Fired::default(),
+        }
+    }
+
+    /// Whether the clock has any limit.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.limits.any() || self.expires_at.is_some()
+    }
+
+    /// Whether the watchdogs only observe.
+    pub(crate) fn only_observes(&self) -> bool {
+        self.limits.only_observes
+    }
+
+    /// The time after which the stream is checked again if it has no deadline now.
+    pub(crate) fn pause(&self) -> Duration {
+        self.limits.pause()
+    }
+
+    /// Handles an event with content. Returns the gap since the one before it.
+    pub(crate) fn handle_content(&mut self, now: Instant) -> Option<Duration> {
+        self.settle_blocked(now);
+        let gap = self
+            .last_content
+            .map(|last| (now - last).saturating_sub(self.excused));
+        self.last_content = Some(now);
+        self.excused = Duration::ZERO;
+        self.fired.content = false;
+        gap
+    }
+
+    /// Handles the end of a poll: whether the layer now waits for the upstream, and whether the client was given something that it
+    /// has yet to take.
+    pub(crate) fn handle_poll(&mut self, waits_for_upstream: bool, is_unread: bool, now: Instant) {
+        self.settle_blocked(now);
+        self.blocked_since = (!waits_for_upstream).then_some(now);
+        // The server polls because the client has taken what was ready.
+        self.unread_since = is_unread.then_some(now);
+        self.fired.write = false;
+    }
+
+    fn settle_blocked(&mut self, now: Instant) {
+        if let Some(since) = self.blocked_since.take() {
+            self.excused += now.saturating_duration_since(since);
+        }
+    }
+
+    /// When [`check`](Self::check) is due if nothing changes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.content_deadline(),
+            self.write_deadline(),
+            self.age_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn content_deadline(&self) -> Option<Instant> {
+        let (since, limit) = match self.last_content {
+            Some(last) => (last, self.limits.gap?),
+            None => (self.head_at, self.limits.first_content?),
+        };
+        if self.fired.content || self.blocked_since.is_some() {
+            return None;
+        }
+        since.checked_add(limit)?.checked_add(self.excused)
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        let limit = self.limits.write_stall.filter(|_| !self.fired.write)?;
+        self.unread_since?.checked_add(limit)
+    }
+
+    fn age_deadline(&self) -> Option<Instant> {
+        self.expires_at.filter(|_| !self.fired.age)
+    }
+
+    /// Returns the limit that is exceeded at `now`. Each is returned once.
+    pub(crate) fn check(&mut self, now: Instant) -> Option<WatchdogKind> {
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if is_due(self.age_deadline()) {
+            self.fired.age = true;
+            return Some(WatchdogKind::Age);
+        }
+        if is_due(self.write_deadline()) {
+            self.fired.write = true;
+            return Some(WatchdogKind::Write);
+        }
+        if is_due(self.content_deadline()) {
+            self.fired.content = true;
+            return Some(match self.last_content {
+                Some(_) => WatchdogKind::Gap,
+                None => WatchdogKind::First,
+            });
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn clock(limits: Limits) -> (StreamClock, Instant) {
+        let start = Instant::now();
+        (StreamClock::new(limits, start, start + SECOND), start)
+    }
+
+    fn content_limits() -> Limits {
+        Limits {
+            first_content: Some(10 * SECOND),
+            gap: Some(5 * SECOND),
+            ..Limits::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn first_content_is_due_from_the_head_on_and_gaps_from_the_last_content_on() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_poll(true, false, start + SECOND);
+        assert_eq!(clock.deadline(), Some(start + 11 * SECOND));
+        assert_eq!(clock.check(start + 10 * SECOND), None);
+        assert_eq!(clock.handle_content(start + 10 * SECOND), None);
+        clock.handle_poll(true, false, start + 10 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
+        assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
+        // Once for each gap.
+        assert_eq!(clock.check(start + 16 * SECOND), None);
+        assert_eq!(clock.handle_content(start + 17 * SECOND), Some(7 * SECOND));
+        assert_eq!(clock.check(start + 22 * SECOND), Some(WatchdogKind::Gap));
+    }
+
+    #[tokio::test]
+    async fn silence_before_the_first_content_fires() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_poll(true, false, start + SECOND);
+        assert_eq!(clock.check(start + 11 * SECOND), Some(WatchdogKind::First));
+    }
+
+    #[tokio::test]
+    async fn time_blocked_on_a_client_or_an_interceptor_is_excused() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_content(start + SECOND);
+        clock.handle_poll(false, true, start + SECOND);
+        assert_eq!(clock.deadline(), None);
+        assert_eq!(clock.check(start + 100 * SECOND), None);
+        clock.handle_poll(true, false, start + 101 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 106 * SECOND));
+        // Pings between do not restart the clock.
+        for seconds in 102..106 {
+            clock.handle_poll(false, true, start + seconds * SECOND);
+            clock.handle_poll(true, false, start + seconds * SECOND);
+        }
+        assert_eq!(clock.check(start + 106 * SECOND), Some(WatchdogKind::Gap));
+    }
+
+    #[tokio::test]
+    async fn client_that_takes_nothing_stalls_and_one_that_takes_does_not() {
+        let limits = Limits {
+            write_stall: Some(3 * SECOND),
+            ..Limits::default()
+        };
+        let (mut clock, start) = clock(limits);
+        clock.handle_poll(false, true, start);
+        clock.handle_poll(true, false, start + 2 * SECOND);
+        assert_eq!(clock.deadline(), None);
+        clock.handle_poll(false, true, start + 5 * SECOND);
+        assert_eq!(clock.check(start + 7 * SECOND), None);
+        assert_eq!(clock.check(start + 8 * SECOND), Some(WatchdogKind::Write));
+    }
+}

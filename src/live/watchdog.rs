@@ -1,0 +1,162 @@
+//! The settings of the watchdogs.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::request;
+use tokio::time::Instant;
+
+use crate::{codec::Event, observe::EventClass, upstream::stream_watch::Classify};
+
+type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
+
+/// Limits on how long an event stream may be silent, and on its age. Set it with [`Policy::watchdog`](crate::Policy::watchdog).
+///
+/// A stream that exceeds a limit is reported to [observers](crate::observe::StreamObserver::watchdog) and ends with the outcome
+/// [`Stalled`](crate::observe::StreamOutcome::Stalled), or [`Expired`](crate::observe::StreamOutcome::Expired) for its age: the client gets
+/// the error event of the stream's API, if the API is known, and then a cut. With [`observe_only`](Self::observe_only) it is only reported.
+///
+/// Silence is measured by content: comments, pings, and events that only tell about the stream do not end it. See [`EventClass`] and
+/// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
+/// upstream.
+///
+/// No limit is set by default.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sse_proxy::{SseProxyLayer, Watchdog};
+///
+/// let layer = SseProxyLayer::default().watchdog(
+///     Watchdog::default()
+///         .head(Duration::from_secs(60))
+///         .first_content(Duration::from_secs(900))
+///         .content_gap(Duration::from_secs(300))
+///         .write_stall(Duration::from_secs(30))
+///         .max_age(Duration::from_secs(4 * 3600)),
+/// );
+/// ```
+#[derive(Clone, Default)]
+pub struct Watchdog {
+    pub(crate) head: Option<Duration>,
+    pub(crate) limits: Limits,
+    pub(crate) classify: Option<Classify>,
+    expires_in: Option<ExpiresIn>,
+}
+
+/// The limits of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) first_content: Option<Duration>,
+    pub(crate) gap: Option<Duration>,
+    pub(crate) write_stall: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
+    /// The time that the user's function has computed.
+    pub(crate) expires_in: Option<Duration>,
+    pub(crate) only_observes: bool,
+}
+
+impl Limits {
+    pub(crate) fn any(&self) -> bool {
+        let limits = [self.first_content, self.gap, self.write_stall, self.max_age];
+        limits.iter().any(Option::is_some) || self.expires_in.is_some()
+    }
+
+    /// When a stream expires whose request arrived at `arrived`. Its maximum age is shortened at random by up to a tenth, so that
+    /// streams that began together do not end together.
+    pub(crate) fn expires_at(&self, arrived: Instant) -> Option<Instant> {
+        let age = self
+            .max_age
+            .map(|age| age.mul_f64(1.0 - fastrand::f64() / 10.0));
+        let at = [age, self.expires_in].into_iter().flatten().min()?;
+        // A time that is too far away for the clock is no limit.
+        arrived.checked_add(at)
+    }
+
+    /// The time after which a stream is checked again that has no deadline now.
+    pub(crate) fn pause(&self) -> Duration {
+        let limits = [self.first_content, self.gap, self.write_stall];
+        let shortest = limits.into_iter().flatten().min();
+        shortest.unwrap_or(Duration::from_secs(1)) / 4
+    }
+}
+
+impl Watchdog {
+    /// Limits the time from the arrival of the request to the head of the upstream's response. Applies to requests whose `Accept`
+    /// names `text/event-stream`. The client gets 504 (RFC 9110 15.6.5).
+    pub fn head(mut self, limit: Duration) -> Self {
+        self.head = Some(limit);
+        self
+    }
+
+    /// Limits the time from the head of the upstream's response to the first event with content.
+    pub fn first_content(mut self, limit: Duration) -> Self {
+        self.limits.first_content = Some(limit);
+        self
+    }
+
+    /// Limits the time between two events with content.
+    pub fn content_gap(mut self, limit: Duration) -> Self {
+        self.limits.gap = Some(limit);
+        self
+    }
+
+    /// Limits the time in which the client takes nothing of what is ready for it. Applies to streams that are not recorded: a recorded
+    /// stream continues without its clients.
+    pub fn write_stall(mut self, limit: Duration) -> Self {
+        self.limits.write_stall = Some(limit);
+        self
+    }
+
+    /// Limits the age of a stream, from the arrival of the request on. The limit of each stream is shortened at random by up to a
+    /// tenth, so that streams that began together do not end together.
+    pub fn max_age(mut self, limit: Duration) -> Self {
+        self.limits.max_age = Some(limit);
+        self
+    }
+
+    /// Sets a function that computes for how long a stream may run, from the head of its request: usually until a token of the client
+    /// expires. `None` is no limit.
+    pub fn expires_in(
+        mut self,
+        expires_in: impl Fn(&request::Parts) -> Option<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        self.expires_in = Some(Arc::new(expires_in));
+        self
+    }
+
+    /// Sets the function that classifies events. Unless set, the layer knows the events of MCP and of the model APIs of OpenAI,
+    /// Anthropic and Gemini; any other event is content, unless it has no data or its name is `ping`, `keepalive`, `keep-alive` or
+    /// `heartbeat`.
+    ///
+    /// The layer calls it for complete and unfinished events, until one of those that arrived together is content.
+    pub fn classify(
+        mut self,
+        classify: impl Fn(&Event) -> EventClass + Send + Sync + 'static,
+    ) -> Self {
+        self.classify = Some(Arc::new(classify));
+        self
+    }
+
+    /// Reports streams that exceed a limit, and does not end them.
+    pub fn observe_only(mut self, observe_only: bool) -> Self {
+        self.limits.only_observes = observe_only;
+        self
+    }
+
+    /// The limits of the stream that this request opens.
+    pub(crate) fn limits_for(&self, client: Option<&request::Parts>) -> Limits {
+        let expires_in = self.expires_in.as_ref().zip(client);
+        Limits {
+            expires_in: expires_in.and_then(|(expires_in, client)| expires_in(client)),
+            ..self.limits
+        }
+    }
+}
+
+impl fmt::Debug for Watchdog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watchdog")
+            .field("head", &self.head)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,364 @@
+//! An open event stream: what is known about it while it runs.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::{
+    Observers, StreamOutcome, StreamRecord, WatchdogEvent, WatchdogKind,
+    admission::{Refused, StreamSlot},
+    info::{StreamInfo, StreamOrigin},
+    open_streams::OpenStreams,
+    tap::Taps,
+};
+use crate::{session::SessionId, stream_id::StreamId};
+
+/// An event stream that is open, and observed.
+///
+/// The task that reads the upstream writes the counters when it has moved blocks; other tasks read them.
+pub(crate) struct LiveStream {
+    pub(crate) id: StreamId,
+    pub(crate) origin: Arc<StreamOrigin>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) is_recorded: bool,
+    pub(crate) counters: Counters,
+    pub(crate) taps: Taps,
+    status: StatusCode,
+    head_at: Instant,
+    /// Why the stream has to end, once the layer has decided that.
+    end: Mutex<Option<StreamOutcome>>,
+    is_ending: AtomicBool,
+    is_closed: AtomicBool,
+    control: OnceLock<Weak<dyn StreamControl>>,
+    /// The place of the stream, while it has a client.
+    slot: Mutex<Weak<StreamSlot>>,
+    observers: Observers,
+    streams: Arc<OpenStreams<LiveStream>>,
+}
+
+/// The counters of one stream.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) events_in: AtomicU64,
+    pub(crate) events_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) resumes: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) lagged_readers: AtomicU64,
+    pub(crate) reconnects: AtomicU64,
+    /// The bytes that the layer added to an attached stream: comments, and the event of an error.
+    pub(crate) added_bytes: AtomicU64,
+    first_event: Moment,
+    last_event: Moment,
+    first_content: Moment,
+    last_content: Moment,
+    /// In microseconds.
+    longest_gap: AtomicU64,
+    held_max: AtomicU64,
+}
+
+/// A time since the arrival of the request, in microseconds plus one. 0 if it has not come.
+#[derive(Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, after: Duration) {
+        self.0.store(micros(after) + 1, Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        let micros = self.0.load(Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros - 1))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX - 1)
+}
+
+/// How far the upstream half of a stream has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamProgress {
+    pub(crate) events_in: u64,
+    pub(crate) events_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// Ends a stream from outside.
+pub(crate) trait StreamControl: Send + Sync {
+    /// Ends the stream now, with the outcome that [`LiveStream::end_with`] has set: cancels the upstream, reports the end, and lets the
+    /// clients see a cut.
+    fn end(&self, outcome: StreamOutcome);
+
+    /// The clients that read the stream now.
+    fn clients(&self) -> usize;
+}
+
+impl LiveStream {
+    /// The stream that `origin` opened. `status` is the status of the response, whose head has arrived now.
+    pub(super) fn new(
+        id: StreamId,
+        origin: Arc<StreamOrigin>,
+        session: Option<SessionId>,
+        status: StatusCode,
+        is_recorded: bool,
+        observers: Observers,
+        streams: Arc<OpenStreams<LiveStream>>,
+    ) -> Self {
+        Self {
+            id,
+            origin,
+            session,
+            is_recorded,
+            counters: Counters::default(),
+            taps: Taps::default(),
+            status,
+            head_at: Instant::now(),
+            end: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            control: OnceLock::new(),
+            slot: Mutex::default(),
+            observers,
+            streams,
+        }
+    }
+
+    /// Sets what ends the stream from outside.
+    pub(crate) fn set_control(&self, control: Weak<dyn StreamControl>) {
+        let _ = self.control.set(control);
+    }
+
+    /// When the head of the upstream's response arrived.
+    pub(crate) fn head_at(&self) -> Instant {
+        self.head_at
+    }
+
+    /// The clients that read the stream now.
+    pub(crate) fn clients(&self) -> usize {
+        let control = self.control.get().and_then(Weak::upgrade);
+        control.map_or(0, |control| control.clients())
+    }
+
+    /// Decides the outcome of the stream, and ends it. Returns false if it has ended, or if its end is decided.
+    pub(crate) fn end_with(&self, outcome: StreamOutcome) -> bool {
+        if self.is_closed.load(Relaxed) {
+            return false;
+        }
+        let Some(control) = self.control.get().and_then(Weak::upgrade) else {
+            return false;
+        };
+        {
+            let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            if end.is_some() {
+                return false;
+            }
+            *end = Some(outcome);
+        }
+        self.is_ending.store(true, Relaxed);
+        control.end(outcome);
+        true
+    }
+
+    /// The outcome that was decided by [`end_with`](Self::end_with).
+    pub(crate) fn decided_end(&self) -> Option<StreamOutcome> {
+        if !self.is_ending.load(Relaxed) {
+            return None;
+        }
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Updates the counters, and notifies observers of the first event. `has_content` says whether an event with content has arrived
+    /// since the last update.
+    pub(crate) fn update(&self, progress: StreamProgress, has_content: bool, now: Instant) {
+        let counters = &self.counters;
+        let after = now.saturating_duration_since(self.origin.arrived);
+        if progress.events_in > counters.events_in.load(Relaxed) {
+            counters.last_event.set(after);
+            if counters.first_event.get().is_none() {
+                counters.first_event.set(after);
+                self.observers
+                    .each(|observer| observer.first_event(&self.info()));
+            }
+        }
+        if has_content {
+            if counters.first_content.get().is_none() {
+                counters.first_content.set(after);
+            }
+            counters.last_content.set(after);
+        }
+        counters.events_in.store(progress.events_in, Relaxed);
+        counters.events_out.store(progress.events_out, Relaxed);
+        counters.bytes_in.store(progress.bytes_in, Relaxed);
+        let added = counters.added_bytes.load(Relaxed);
+        counters
+            .bytes_out
+            .store(progress.bytes_out + added, Relaxed);
+    }
+
+    /// How far the stream has got, by its last update.
+    pub(crate) fn progress(&self) -> StreamProgress {
+        let counters = &self.counters;
+        StreamProgress {
+            events_in: counters.events_in.load(Relaxed),
+            events_out: counters.events_out.load(Relaxed),
+            bytes_in: counters.bytes_in.load(Relaxed),
+            bytes_out: counters.bytes_out.load(Relaxed),
+        }
+    }
+
+    /// Counts a gap between two events with content.
+    pub(crate) fn count_gap(&self, gap: Duration) {
+        self.counters.longest_gap.fetch_max(micros(gap), Relaxed);
+    }
+
+    /// Counts the time that an event waited for a deferred verdict.
+    pub(crate) fn count_hold(&self, held: Duration) {
+        self.counters.held_max.fetch_max(micros(held), Relaxed);
+    }
+
+    /// The place for another client of this stream: the one that the stream has, or a new one.
+    /// `None` without limits.
+    pub(crate) fn slot_for_client(&self) -> Result<Option<Arc<StreamSlot>>, Refused> {
+        let admission = self.streams.admission();
+        if admission.is_draining() {
+            return Err(Refused::Draining);
+        }
+        if !admission.is_limited() {
+            return Ok(None);
+        }
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slot.upgrade() {
+            return Ok(Some(slot));
+        }
+        let new = admission.admit(self.origin.owner)?;
+        *slot = Arc::downgrade(&new);
+        Ok(Some(new))
+    }
+
+    /// Sets the place of the stream.
+    pub(crate) fn set_slot(&self, new: &Arc<StreamSlot>) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::downgrade(new);
+    }
+
+    /// Whether the stream has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Relaxed)
+    }
+
+    /// Notes that the stream may have lost a client.
+    pub(crate) fn notify_client_left(&self) {
+        self.streams.notify_changed();
+    }
+
+    /// Counts bytes that the layer adds to an attached stream.
+    pub(crate) fn count_added(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.counters.added_bytes.fetch_add(bytes, Relaxed);
+        self.counters.bytes_out.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts a client that resumed the stream.
+    pub(crate) fn count_resume(&self) {
+        self.counters.resumes.fetch_add(1, Relaxed);
+        self.observers
+            .each(|observer| observer.resumed(&self.info()));
+    }
+
+    /// Counts a client that was told of a gap.
+    pub(crate) fn count_gap_report(&self, reason: &'static str) {
+        self.counters.gaps.fetch_add(1, Relaxed);
+        self.observers
+            .each(|observer| observer.gap(Some(&self.info()), reason));
+    }
+
+    /// Counts a client that was cut because it could not keep up.
+    pub(crate) fn count_lagged_reader(&self) {
+        self.counters.lagged_readers.fetch_add(1, Relaxed);
+    }
+
+    /// Reports that the upstream is asked to continue the stream (`None`), or the result of that.
+    pub(crate) fn reconnecting(&self, succeeded: Option<bool>) {
+        if succeeded == Some(true) {
+            self.counters.reconnects.fetch_add(1, Relaxed);
+        }
+        self.observers
+            .each(|observer| observer.reconnecting(&self.info(), succeeded));
+    }
+
+    /// Reports that a watchdog has fired.
+    pub(crate) fn watchdog_fired(&self, kind: WatchdogKind, acts: bool) {
+        let event = WatchdogEvent {
+            kind,
+            acts,
+            stream: Some(self.id),
+            route: self.origin.route.clone(),
+        };
+        self.observers.each(|observer| observer.watchdog(&event));
+    }
+
+    /// A snapshot of the stream.
+    pub(crate) fn info(&self) -> StreamInfo {
+        let age = self.origin.arrived.elapsed();
+        let last = self.counters.last_event.get().unwrap_or_default();
+        StreamInfo {
+            id: self.id,
+            route: self.origin.route.clone(),
+            method: self.origin.method.clone(),
+            owner: self.origin.owner,
+            clients: self.clients(),
+            is_recorded: self.is_recorded,
+            age,
+            idle: age.saturating_sub(last),
+            events: self.counters.events_out.load(Relaxed),
+            bytes: self.counters.bytes_out.load(Relaxed),
+        }
+    }
+
+    /// Reports the end of the stream. Called once.
+    pub(super) fn close(&self, end: ClosedStream) {
+        self.is_closed.store(true, Relaxed);
+        self.streams.remove(self.id);
+        self.taps.close();
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let head_at = self.head_at;
+        let record = StreamRecord {
+            time_to_head: Some(head_at.saturating_duration_since(self.origin.arrived)),
+            time_to_first_event: counters.first_event.get(),
+            time_to_first_content: counters.first_content.get(),
+            longest_gap: Duration::from_micros(count(&counters.longest_gap)),
+            events_in: count(&counters.events_in),
+            events_out: count(&counters.events_out),
+            bytes_in: count(&counters.bytes_in),
+            bytes_out: count(&counters.bytes_out),
+            terminal_event: end.terminal_event,
+            resumes: count(&counters.resumes),
+            gaps: count(&counters.gaps),
+            lagged_readers: count(&counters.lagged_readers),
+            reconnects: count(&counters.reconnects),
+            held_max: Duration::from_micros(count(&counters.held_max)),
+            model: end.model,
+            ..StreamRecord::new(self.id, end.outcome, &self.origin, Some(self.status))
+        };
+        self.observers.each(|observer| observer.closed(&record));
+    }
+}
+
+/// How a stream ended, for its record.
+pub(crate) struct ClosedStream {
+    pub(crate) outcome: StreamOutcome,
+    /// Whether the terminal event of the stream's API was forwarded.
+    pub(crate) terminal_event: bool,
+    pub(crate) model: Option<super::ModelReport>,
+}

@@ -1,0 +1,129 @@
+//! Why an event stream ended: a closed list.
+
+use std::fmt;
+
+/// Why an event stream ended.
+///
+/// The list is closed, so that it can be a label of a metric: see [`StreamOutcome::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamOutcome {
+    /// The upstream ended the stream between two events. If the stream belongs to an API with a terminal event (`[DONE]`,
+    /// `message_stop`, `response.completed`, a JSON-RPC response to a `POST`), that event has arrived.
+    Completed,
+    /// The upstream ended the stream inside an event, or without the terminal event of its API.
+    Truncated,
+    /// The upstream could not be asked, or its body failed, and no reconnect continued the stream.
+    UpstreamError,
+    /// The client disconnected, and the stream was not to continue without it or its grace period has passed.
+    ClientLeft,
+    /// The stream was closed by its id. See [`Streams::close`](crate::Streams::close).
+    Cancelled,
+    /// All streams of an owner or of a session were closed, or the right to read the stream ended.
+    Revoked,
+    /// The verdict of an interceptor ended the stream.
+    Blocked,
+    /// An interceptor failed, panicked or exceeded its time limit.
+    InterceptorFailed,
+    /// A watchdog found that the upstream or the client had stalled.
+    Stalled,
+    /// The stream reached its maximum age.
+    Expired,
+    /// An event exceeded the limit of its size, or the stream exceeded a limit of memory.
+    Overflow,
+    /// The layer was drained, or its runtime shut down.
+    Drained,
+    /// The layer answered the request itself: a limit was reached, the request may not have the stream, or interceptors could not
+    /// have read the response.
+    Rejected,
+}
+
+impl StreamOutcome {
+    /// All outcomes.
+    pub const ALL: [Self; 13] = [
+        Self::Completed,
+        Self::Truncated,
+        Self::UpstreamError,
+        Self::ClientLeft,
+        Self::Cancelled,
+        Self::Revoked,
+        Self::Blocked,
+        Self::InterceptorFailed,
+        Self::Stalled,
+        Self::Expired,
+        Self::Overflow,
+        Self::Drained,
+        Self::Rejected,
+    ];
+
+    /// Returns the outcome in snake case, for logs and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Truncated => "truncated",
+            Self::UpstreamError => "upstream_error",
+            Self::ClientLeft => "client_left",
+            Self::Cancelled => "cancelled",
+            Self::Revoked => "revoked",
+            Self::Blocked => "blocked",
+            Self::InterceptorFailed => "interceptor_failed",
+            Self::Stalled => "stalled",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Drained => "drained",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Returns the party that ended the stream.
+    pub fn ended_by(self) -> EndedBy {
+        match self {
+            Self::Completed | Self::Truncated | Self::UpstreamError => EndedBy::Upstream,
+            Self::ClientLeft => EndedBy::Client,
+            Self::Cancelled | Self::Revoked => EndedBy::Operator,
+            Self::Blocked | Self::InterceptorFailed => EndedBy::Interceptor,
+            Self::Stalled | Self::Expired | Self::Overflow | Self::Drained | Self::Rejected => {
+                EndedBy::Gateway
+            }
+        }
+    }
+}
+
+impl fmt::Display for StreamOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The party that ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndedBy {
+    /// The upstream.
+    Upstream,
+    /// The client.
+    Client,
+    /// An interceptor.
+    Interceptor,
+    /// The layer, because of a limit or a drain.
+    Gateway,
+    /// The application, through [`Streams`](crate::Streams).
+    Operator,
+}
+
+impl EndedBy {
+    /// Returns the party in lower case, for logs and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Client => "client",
+            Self::Interceptor => "interceptor",
+            Self::Gateway => "gateway",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl fmt::Display for EndedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,102 @@
+//! What a writer reports about its stream while it runs.
+
+use std::{pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use crate::{
+    codec::ChunkSlice,
+    live::{StreamClock, outcome_of},
+    observe::{LiveStream, StreamOutcome, StreamProgress, TapSide},
+    upstream::Pull,
+};
+
+/// The counters and the clock of a stream that is written.
+pub(super) struct ObservedWriter {
+    live: Arc<LiveStream>,
+    clock: StreamClock,
+    progress: StreamProgress,
+    /// The time since which an event has waited for a deferred verdict.
+    held_since: Option<Instant>,
+}
+
+impl ObservedWriter {
+    pub(super) fn new(live: &Arc<LiveStream>, clock: StreamClock) -> Self {
+        Self {
+            live: Arc::clone(live),
+            clock,
+            progress: StreamProgress::default(),
+            held_since: None,
+        }
+    }
+
+    /// The outcome of a stream that has to end now: by a decision of the layer, or because a watchdog fires.
+    pub(super) fn poll_end(&mut self) -> Option<StreamOutcome> {
+        if let Some(outcome) = self.live.decided_end() {
+            return Some(outcome);
+        }
+        if !self.clock.has_limits() {
+            return None;
+        }
+        let kind = self.clock.check(Instant::now())?;
+        let acts = !self.clock.only_observes();
+        self.live.watchdog_fired(kind, acts);
+        if !acts {
+            return None;
+        }
+        self.live.end_with(outcome_of(kind));
+        self.live.decided_end()
+    }
+
+    /// The time at which [`poll_end`](Self::poll_end) is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.clock.deadline()
+    }
+
+    /// Handles a pause in which the writer waits for readers.
+    pub(super) fn handle_wait(&mut self) {
+        self.clock.handle_poll(false, false, Instant::now());
+    }
+
+    /// Handles a poll of the upstream.
+    pub(super) fn handle_read<B>(&mut self, mut pull: Pin<&mut Pull<B>>, is_pending: bool)
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let now = Instant::now();
+        let is_idle = pull.waits_for_upstream();
+        let has_content = pull.as_mut().take_content();
+        let written = self.progress.bytes_out;
+        self.progress = StreamProgress {
+            bytes_out: written,
+            ..pull.progress()
+        };
+        self.live.update(self.progress, has_content, now);
+        if has_content && let Some(gap) = self.clock.handle_content(now) {
+            self.live.count_gap(gap);
+        }
+        self.clock.handle_poll(is_pending && is_idle, false, now);
+        if !is_idle {
+            self.held_since.get_or_insert(now);
+        } else if let Some(since) = self.held_since.take() {
+            self.live.count_hold(now - since);
+        }
+    }
+
+    /// Handles blocks that are about to be written to the log.
+    pub(super) fn handle_written(&mut self, blocks: &[(ChunkSlice, bool)]) {
+        let bytes: usize = blocks.iter().map(|(block, _)| block.len()).sum();
+        self.progress.bytes_out += bytes as u64;
+        self.live.update(self.progress, false, Instant::now());
+        if self.live.taps.any() {
+            for (block, _) in blocks {
+                let raw = Bytes::copy_from_slice(block.bytes());
+                self.live.taps.send(TapSide::Client, &raw);
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What the stream of a model API reports about itself: model, finish reason and tokens.
+
+use memchr::memmem;
+
+use crate::{
+    codec::Event,
+    intercept::{Json, JsonValue},
+    observe::{ModelFamily, ModelReport, TokenUsage, UsageStatus},
+};
+
+/// The number of events, from the first one, by which the API of a stream is recognized.
+const RECOGNITION_EVENTS: u32 = 64;
+
+/// Larger data is not parsed. Reports of tokens are small, except in the last event of the Responses API, which repeats the answer.
+const MAX_PARSED_BYTES: usize = 4 << 20;
+
+/// The longest model name and finish reason that are kept, in bytes. An upstream could send more.
+const MAX_TEXT: usize = 256;
+
+/// Collects what a model API reports about its stream. Most events of a known API, and all later ones of an unknown API, are not parsed.
+#[derive(Debug, Default)]
+pub(crate) struct ModelWatch {
+    events: u32,
+    report: Option<ModelReport>,
+    /// The final counts of tokens have arrived.
+    is_final: bool,
+}
+
+impl ModelWatch {
+    /// Handles the next event of the upstream.
+    pub(crate) fn observe(&mut self, event: &Event) {
+        let is_new = self.report.is_none();
+        if is_new && self.events >= RECOGNITION_EVENTS {
+            return;
+        }
+        self.events = self.events.saturating_add(1);
+        let data = event.data();
+        if !data.starts_with('{') || data.len() > MAX_PARSED_BYTES {
+            return;
+        }
+        if !is_new && !may_report(&data) {
+            return;
+        }
+        let Ok(json) = Json::parse(&*data) else {
+            return;
+        };
+        let root = json.root();
+        if is_new {
+            self.report = family_of(root).map(|family| ModelReport {
+                family,
+                model: None,
+                finish_reason: None,
+                usage: TokenUsage::default(),
+            });
+        }
+        if let Some(report) = &mut self.report {
+            self.is_final |= read(report, root);
+        }
+    }
+
+    /// Takes the report, at the end of the stream.
+    pub(crate) fn take_report(&mut self) -> Option<ModelReport> {
+        let mut report = self.report.take()?;
+        let TokenUsage { input, output, .. } = report.usage;
+        report.usage.status = match (input, output) {
+            (None, None) => UsageStatus::Unknown,
+            _ if self.is_final => UsageStatus::Reported,
+            _ => UsageStatus::Partial,
+        };
+        Some(report)
+    }
+}
+
+/// Whether data may contain counts of tokens or a finish reason. A quote in the text of an answer is escaped, so that the text does not
+/// look like a member name.
+fn may_report(data: &str) -> bool {
+    let data = data.as_bytes();
+    [&b"_tokens\""[..], b"TokenCount\""]
+        .iter()
+        .any(|name| memmem::find(data, name).is_some())
+        || [&b"finish_reason\""[..], b"stop_reason\"", b"finishReason\""]
+            .iter()
+            .any(|name| has_text(data, name))
+}
+
+/// Whether a member with a name that ends so has a string as value.
+fn has_text(data: &[u8], name: &[u8]) -> bool {
+    memmem::find_iter(data, name).any(|at| {
+        let rest = data[at + name.len()..].iter();
+        let mut rest = rest.skip_while(|byte| byte.is_ascii_whitespace() || **byte == b':');
+        rest.next() == Some(&b'"')
+    })
+}
+
+fn family_of(root: JsonValue<'_>) -> Option<ModelFamily> {
+    if root.get("choices").is_some() {
+        return Some(ModelFamily::OpenAiChat);
+    }
+    if root.get("candidates").is_some() || root.get("usageMetadata").is_some() {
+        return Some(ModelFamily::Gemini);
+    }
+    let kind = root.get("type").and_then(JsonValue::as_str)?;
+    match &*kind {
+        kind if kind.starts_with("response.") => Some(ModelFamily::OpenAiResponses),
+        "message_start"
+        | "message_delta"
+        | "message_stop"
+        | "content_block_start"
+        | "content_block_delta"
+        | "content_block_stop" => Some(ModelFamily::Anthropic),
+        _ => None,
+    }
+}
+
+/// Reads what one event reports. Returns whether its counts of tokens are the final ones.
+fn read(report: &mut ModelReport, root: JsonValue<'_>) -> bool {
+    match report.family {
+        ModelFamily::OpenAiChat => {
+            set_text(&mut report.model, root.get("model"));
+            let choices = root.get("choices");
+            for choice in choices.map(JsonValue::elements).unwrap_or_default() {
+                set_text(&mut report.finish_reason, choice.get("finish_reason"));
+            }
+            read_usage(&mut report.usage, root.get("usage"))
+        }
+        ModelFamily::OpenAiResponses => {
+            let Some(response) = root.get("response") else {
+                return false;
+            };
+            set_text(&mut report.model, response.get("model"));
+            let incomplete = response.get("incomplete_details");
+            let reason = incomplete.and_then(|details| details.get("reason"));
+            let kind = root.get("type").and_then(JsonValue::as_str);
+            let is_final = matches!(
+                kind.as_deref(),
+                Some("response.completed" | "response.incomplete" | "response.failed")
+            );
+            if is_final {
+                set_text(
+                    &mut report.finish_reason,
+                    reason.or_else(|| response.get("status")),
+                );
+            }
+            read_usage(&mut report.usage, response.get("usage")) && is_final
+        }
+        ModelFamily::Anthropic => {
+            let message = root.get("message");
+            set_text(
+                &mut report.model,
+                message.and_then(|message| message.get("model")),
+            );
+            let delta = root.get("delta");
+            set_text(
+                &mut report.finish_reason,
+                delta.and_then(|delta| delta.get("stop_reason")),
+            );
+            let first = message.and_then(|message| message.get("usage"));
+            read_usage(&mut report.usage, first);
+            read_usage(&mut report.usage, root.get("usage"))
+        }
+        ModelFamily::Gemini => {
+            set_text(&mut report.model, root.get("modelVersion"));
+            let candidates = root.get("candidates");
+            let mut is_last = false;
+            for candidate in candidates.map(JsonValue::elements).unwrap_or_default() {
+                let reason = candidate.get("finishReason");
+                is_last |= reason.is_some_and(|reason| reason.as_str().is_some());
+                set_text(&mut report.finish_reason, reason);
+            }
+            let usage = root.get("usageMetadata");
+            let counts = [
+                ("promptTokenCount", &mut report.usage.input),
+                ("candidatesTokenCount", &mut report.usage.output),
+                ("cachedContentTokenCount", &mut report.usage.cached_input),
+                ("thoughtsTokenCount", &mut report.usage.reasoning_output),
+            ];
+            for (name, count) in counts {
+                set_count(count, usage.and_then(|usage| usage.get(name)));
+            }
+            usage.is_some() && (is_last || report.finish_reason.is_some())
+        }
+    }
+}
+
+/// Reads the counts of OpenAI and Anthropic. Returns whether there are any.
+fn read_usage(usage: &mut TokenUsage, from: Option<JsonValue<'_>>) -> bool {
+    let Some(from) = from.filter(|from| from.raw().starts_with('{')) else {
+        return false;
+    };
+    let get = |path: &[&str]| {
+        let mut value = from;
+        for name in path {
+            value = value.get(name)?;
+        }
+        Some(value)
+    };
+    let counts: [(&mut Option<u64>, &[&[&str]]); 5] = [
+        (&mut usage.input, &[&["prompt_tokens"], &["input_tokens"]]),
+        (
+            &mut usage.output,
+            &[&["completion_tokens"], &["output_tokens"]],
+        ),
+        (
+            &mut usage.cached_input,
+            &[
+                &["prompt_tokens_details", "cached_tokens"],
+                &["input_tokens_details", "cached_tokens"],
+                &["cache_read_input_tokens"],
+            ],
+        ),
+        (
+            &mut usage.cache_write_input,
+            &[&["cache_creation_input_tokens"]],
+        ),
+        (
+            &mut usage.reasoning_output,
+            &[
+                &["completion_tokens_details", "reasoning_tokens"],
+                &["output_tokens_details", "reasoning_tokens"],
+            ],
+        ),
+    ];
+    let mut any = false;
+    for (count, paths) in counts {
+        for path in paths {
+            any |= set_count(count, get(path));
+        }
+    }
+    any
+}
+
+/// Sets a count, if the value is one. Returns whether it is.
+fn set_count(count: &mut Option<u64>, value: Option<JsonValue<'_>>) -> bool {
+    let value = value.and_then(|value| value.raw().parse().ok());
+    *count = value.or(*count);
+    value.is_some()
+}
+
+/// Sets a text, if the value is one.
+fn set_text(text: &mut Option<String>, value: Option<JsonValue<'_>>) {
+    if let Some(new) = value.and_then(JsonValue::as_str)
+        && !new.is_empty()
+    {
+        let kept = new.char_indices().take_while(|(at, _)| *at < MAX_TEXT);
+        *text = Some(kept.map(|(_, letter)| letter).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(events: &[&str]) -> Option<ModelReport> {
+        let mut watch = ModelWatch::default();
+        for data in events {
+            watch.observe(&Event::new(data));
+        }
+        watch.take_report()
+    }
+
+    #[test]
+    fn openai_reports_tokens_in_its_last_chunk() {
+        let chunk = r#"{"model":"gpt","choices":[{"delta":{"content":"\"_tokens\""},"finish_reason":null}],"usage":null}"#;
+        let stop = r#"{"model":"gpt","choices":[{"delta":{},"finish_reason": "stop"}]}"#;
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":3}}}"#;
+        let all = report(&[chunk, chunk, stop, usage, "[DONE]"]).unwrap();
+        assert_eq!(all.family, ModelFamily::OpenAiChat);
+        assert_eq!(all.model.as_deref(), Some("gpt"));
+        assert_eq!(all.finish_reason.as_deref(), Some("stop"));
+        let expected = TokenUsage {
+            status: UsageStatus::Reported,
+            input: Some(12),
+            output: Some(4),
+            cached_input: Some(8),
+            cache_write_input: None,
+            reasoning_output: Some(3),
+        };
+        assert_eq!(all.usage, expected);
+        assert_eq!(report(&[chunk, stop]).unwrap().usage, TokenUsage::default());
+    }
+
+    #[test]
+    fn anthropic_reports_tokens_at_both_ends() {
+        let start = r#"{"type":"message_start","message":{"model":"claude","usage":{"input_tokens":25,"output_tokens":1,"cache_read_input_tokens":5,"cache_creation_input_tokens":7}}}"#;
+        let text = r#"{"type":"content_block_delta","delta":{"text":"hi"}}"#;
+        let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}"#;
+        let cut = report(&[start, text]).unwrap();
+        assert_eq!(
+            (cut.usage.status, cut.usage.input, cut.usage.output),
+            (UsageStatus::Partial, Some(25), Some(1))
+        );
+        let all = report(&[start, text, end]).unwrap();
+        assert_eq!(all.finish_reason.as_deref(), Some("end_turn"));
+        assert_eq!(all.usage.status, UsageStatus::Reported);
+        assert_eq!((all.usage.input, all.usage.output), (Some(25), Some(15)));
+        assert_eq!(
+            (all.usage.cached_input, all.usage.cache_write_input),
+            (Some(5), Some(7))
+        );
+    }
+
+    #[test]
+    fn responses_and_gemini_report_tokens_in_their_last_event() {
+        let created = r#"{"type":"response.created","response":{"model":"gpt","usage":null,"status":"in_progress"}}"#;
+        let done = r#"{"type":"response.completed","response":{"model":"gpt","status":"completed","usage":{"input_tokens":3,"output_tokens":9}}}"#;
+        let all = report(&[created, done]).unwrap();
+        assert_eq!(all.finish_reason.as_deref(), Some("completed"));
+        assert_eq!(all.usage.status, UsageStatus::Reported);
+        assert_eq!((all.usage.input, all.usage.output), (Some(3), Some(9)));
+        assert_eq!(report(&[created]).unwrap().usage, TokenUsage::default());
+
+        let part = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]}}],"usageMetadata":{"promptTokenCount":2},"modelVersion":"gemini"}"#;
+        let last = r#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":2,"candidatesTokenCount":6}}"#;
+        let cut = report(&[part]).unwrap();
+        assert_eq!(cut.usage.status, UsageStatus::Partial);
+        let all = report(&[part, last]).unwrap();
+        assert_eq!(all.model.as_deref(), Some("gemini"));
+        assert_eq!(all.usage.status, UsageStatus::Reported);
+        assert_eq!((all.usage.input, all.usage.output), (Some(2), Some(6)));
+    }
+
+    #[test]
+    fn other_streams_report_nothing() {
+        assert_eq!(report(&["tick", r#"{"n":1}"#, ""]), None);
+        let mut events = vec!["tick"; RECOGNITION_EVENTS as usize];
+        events.push(r#"{"choices":[]}"#);
+        assert_eq!(report(&events), None);
+    }
+}
