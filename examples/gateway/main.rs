@@ -7,12 +7,14 @@
 //!
 //! Every setting is a flag and an environment variable; `--help` lists them.
 
+mod admin;
 mod demo;
 mod guard;
 mod half_close;
 mod mcp;
 mod path;
 mod proxy;
+mod record_log;
 mod relay;
 mod routes;
 mod server;
@@ -21,15 +23,18 @@ mod socket;
 mod stall;
 mod text;
 mod ticker;
+mod totals;
 mod tunnel;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use tower::Layer;
 use tower_sse_proxy::{KeepAlive, Policy, codec::OversizedEvent};
 
-use crate::{proxy::Upstream, settings::Settings};
+use crate::{
+    admin::Admin, proxy::Upstream, record_log::RecordLog, settings::Settings, totals::Totals,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -69,7 +74,12 @@ fn in_one_line(error: &clap::Error) -> String {
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
     let policy = policy(&settings)?;
-    let listener = server::bind(&settings.listen)?;
+    // Before the public listener: who can reach that one can reach this one.
+    let admin_listener = match &settings.admin_listen {
+        Some(address) => Some(server::bind(address, "--admin-listen, SSEP_ADMIN_LISTEN")?),
+        None => None,
+    };
+    let listener = server::bind(&settings.listen, "--listen, SSEP_LISTEN")?;
     let listen = listener.local_addr()?;
     let upstream = match upstream {
         Some(upstream) => upstream,
@@ -81,8 +91,28 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     };
     tracing::info!("listening on {listen}, in front of {upstream}");
     let layer = routes::layer(policy, &settings, listen, &upstream)?;
+    let totals = Totals::default();
+    let mut layer = layer.observe(totals.clone());
+    if let Some(path) = &settings.record_log {
+        let log = RecordLog::open(path, settings.node.clone());
+        let log = log.map_err(|error| {
+            format!("cannot write to {path} (--record-log, SSEP_RECORD_LOG): {error}")
+        })?;
+        layer = layer.observe(log);
+    }
+    let streams = layer.streams();
+    if let Some(listener) = admin_listener {
+        tracing::info!("admin routes on http://{}/", listener.local_addr()?);
+        let admin = Admin {
+            streams: streams.clone(),
+            totals,
+            metrics: Arc::new(String::new),
+            drain: settings.drain(),
+        };
+        tokio::spawn(admin::serve(listener, admin));
+    }
     let service = layer.layer(Upstream::new(&upstream)?);
-    server::serve(listener, service, &settings).await?;
+    server::serve(listener, service, streams, &settings).await?;
     Ok(())
 }
 
@@ -93,6 +123,10 @@ fn policy(settings: &Settings) -> Result<Policy, String> {
         .oversized_event(OversizedEvent::Fail)
         .max_event_bytes(settings.max_event_bytes);
     let mut policy = guard::install(policy, settings)?;
+    policy = policy.watchdog(settings.watchdog());
+    if let Some(after) = settings.early_head() {
+        policy = policy.early_head(after);
+    }
     if let Some(interval) = settings.keepalive() {
         policy = policy.keep_alive(KeepAlive::new(interval));
     }

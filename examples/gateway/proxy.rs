@@ -1,6 +1,6 @@
 //! The upstream as a tower service: a plain reverse proxy, which knows nothing about event streams.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, task::Context, task::Poll};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, task::Context, task::Poll};
 
 use bytes::Bytes;
 use http::{
@@ -118,15 +118,15 @@ impl Upstream {
         Ok(Request::from_parts(parts, body))
     }
 
-    async fn fetch(self, mut request: Request<Body>) -> Response<Body> {
+    async fn fetch(self, mut request: Request<Body>) -> Result<Response<Body>, Unanswered> {
         if request.method() == Method::CONNECT {
-            return status_response(
+            return Ok(status_response(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "CONNECT is not supported by this gateway.\n",
-            );
+            ));
         }
         if let Some((status, why)) = malformed(&request) {
-            return status_response(status, why);
+            return Ok(status_response(status, why));
         }
         let client_side = tunnel::requested_upgrade(request.headers())
             .is_some()
@@ -135,35 +135,35 @@ impl Upstream {
             Ok(request) => request,
             Err(error) => {
                 tracing::info!("cannot forward a request: {error}");
-                return status_response(
+                return Ok(status_response(
                     StatusCode::BAD_REQUEST,
                     "The request cannot be forwarded.\n",
-                );
+                ));
             }
         };
         let mut response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) if is_client_error(&error) => {
                 tracing::info!("cannot forward the body of a request: {error}");
-                return status_response(
+                return Ok(status_response(
                     StatusCode::BAD_REQUEST,
                     "The request body is incomplete or malformed.\n",
-                );
+                ));
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!("the upstream did not answer: {error}: {cause}");
-                return status_response(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n");
+                return Err(Unanswered);
             }
         };
         if response.headers().contains_key(header::TRANSFER_ENCODING) {
             // hyper decodes only `chunked`. The layer could not inspect a body with another transfer coding.
             if !is_chunked_at_most(response.headers()) {
-                return status_response(
+                return Ok(status_response(
                     StatusCode::BAD_GATEWAY,
                     "The upstream used an unsupported transfer coding.\n",
-                );
+                ));
             }
             response.headers_mut().remove(header::CONTENT_LENGTH);
         }
@@ -172,18 +172,36 @@ impl Upstream {
         *response.version_mut() = Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(client_side), Some(upgrade)) = (client_side, upgrade) else {
-                return status_response(
+                return Ok(status_response(
                     StatusCode::BAD_GATEWAY,
                     "The upstream switched protocols without a request for it.\n",
-                );
+                ));
             };
             tunnel::set_upgrade(response.headers_mut(), upgrade);
             tunnel::open(client_side, hyper::upgrade::on(&mut response));
-            return response.map(|_| empty());
+            return Ok(response.map(|_| empty()));
         }
-        response.map(|body| CleanTrailers(body).boxed())
+        Ok(response.map(|body| CleanTrailers(body).boxed()))
     }
 }
+
+/// The upstream did not answer. The client gets [its response](Self::response).
+#[derive(Debug)]
+pub struct Unanswered;
+
+impl Unanswered {
+    pub fn response(&self) -> Response<Body> {
+        status_response(StatusCode::BAD_GATEWAY, "The upstream did not answer.\n")
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the upstream did not answer")
+    }
+}
+
+impl std::error::Error for Unanswered {}
 
 /// Removes hop-by-hop fields from the trailers of a body. hyper resets an HTTP/2 stream with such a field and drops unsent data.
 struct CleanTrailers(Incoming);
@@ -215,7 +233,7 @@ impl hyper::body::Body for CleanTrailers {
 
 impl Service<Request<Body>> for Upstream {
     type Response = Response<Body>;
-    type Error = std::convert::Infallible;
+    type Error = Unanswered;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -224,7 +242,7 @@ impl Service<Request<Body>> for Upstream {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let upstream = self.clone();
-        Box::pin(async move { Ok(upstream.fetch(request).await) })
+        Box::pin(upstream.fetch(request))
     }
 }
 

@@ -50,6 +50,14 @@ pub fn layer(
         Some(streams) => layer.max_detached_per_owner(streams),
         None => layer,
     };
+    let layer = match settings.max_streams {
+        Some(streams) => layer.max_streams(streams),
+        None => layer,
+    };
+    let layer = match settings.max_streams_per_owner {
+        Some(streams) => layer.max_streams_per_owner(streams),
+        None => layer,
+    };
     let reconnects = |request: &request::Parts| {
         request.method == Method::GET && request.uri.path().starts_with("/r/")
     };

@@ -34,11 +34,11 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tower::{BoxError, Service, util::Oneshot};
-use tower_sse_proxy::is_event_stream;
+use tower_sse_proxy::{Streams, is_event_stream};
 
 use crate::{
     half_close::Connection,
-    proxy::{self, Peer},
+    proxy::{self, Peer, Unanswered},
     settings::{Listen, Settings},
     socket::Socket,
     stall::{StallLimit, WatchedBody},
@@ -49,8 +49,11 @@ type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The time after which a client is treated as gone if it reads nothing or its machine acknowledges nothing.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
+/// How long the connections may take to send the last bytes of streams that a drain has ended.
+const LAST_BYTES: Duration = Duration::from_millis(700);
+
 /// Listens on the first address that can be bound.
-pub fn bind(listen: &Listen) -> Result<TcpListener, String> {
+pub fn bind(listen: &Listen, setting: &str) -> Result<TcpListener, String> {
     let mut failed = None;
     for address in &listen.addresses {
         match bind_one(*address) {
@@ -60,9 +63,7 @@ pub fn bind(listen: &Listen) -> Result<TcpListener, String> {
     }
     let error = failed.unwrap_or_else(|| io::Error::other("the name has no address"));
     let name = &listen.name;
-    Err(format!(
-        "cannot listen on {name} (--listen, SSEP_LISTEN): {error}"
-    ))
+    Err(format!("cannot listen on {name} ({setting}): {error}"))
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -79,9 +80,14 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until SIGTERM or Ctrl-C. Then it waits until all streams have ended, or until the drain time has passed.
-pub async fn serve<S, B>(listener: TcpListener, service: S, settings: &Settings) -> io::Result<()>
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    streams: Streams,
+    settings: &Settings,
+) -> io::Result<()>
 where
-    S: Service<Request<proxy::Body>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<proxy::Body>, Response = Response<B>, Error = Unanswered>,
     S: Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
@@ -91,7 +97,9 @@ where
     // Signals the start of the drain. It is closed when all connections have ended.
     let (drain, draining) = watch::channel(());
     let header_timeout = settings.header_timeout();
-    let mut server = auto::Builder::new(StallLimit(WRITE_STALL));
+    // The watchdog of the layer is first, so that the record of the stream names the cause.
+    let socket_stall = settings.write_stall() + Duration::from_millis(500);
+    let mut server = auto::Builder::new(StallLimit(socket_stall));
     server
         .http1()
         .timer(TokioTimer::new())
@@ -145,7 +153,12 @@ where
             let response = Oneshot::new(service.clone(), request);
             let (client_socket, responses) = (client_socket.clone(), responses.clone());
             async move {
-                let response = with_failure_detection(response.await?, version, &client_socket);
+                let response = match response.await {
+                    Ok(response) => with_failure_detection(response, version, &client_socket),
+                    Err(unanswered) => unanswered
+                        .response()
+                        .map(|body| body.map_err(Into::into).boxed_unsync()),
+                };
                 Ok::<_, Infallible>(responses.respond(response))
             }
         });
@@ -159,7 +172,7 @@ where
                 }
             };
             tokio::select! {
-                () = connected(socket, &server, service, draining) => {}
+                () = connected(socket, &server, service, socket_stall, draining) => {}
                 () = no_head => {}
                 () = connection.left(&client) => {}
             }
@@ -167,12 +180,25 @@ where
     }
 
     drop(listener);
-    tracing::info!("draining for at most {:?}", settings.drain());
+    let limit = settings.drain();
+    tracing::info!("draining for at most {limit:?}");
     drop(draining);
     let _ = drain.send(());
-    if timeout(settings.drain(), drain.closed()).await.is_err() {
-        tracing::info!("cutting the streams that are still running");
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("ending the streams that are still running");
+        streams.drain(Duration::ZERO).await;
+    };
+    tokio::select! {
+        () = async { tokio::join!(streams.drain(limit), drain.closed()); } => return Ok(()),
+        () = again => {}
+        () = tokio::time::sleep(limit) => {}
     }
+    // The last bytes of the streams are on their way.
+    let _ = timeout(LAST_BYTES, drain.closed()).await;
     Ok(())
 }
 
@@ -184,6 +210,7 @@ async fn connected<S, B>(
     socket: TcpStream,
     (http1, any): &(http1::Builder, auto::Builder<StallLimit>),
     service: S,
+    stall_limit: Duration,
     mut draining: watch::Receiver<()>,
 ) where
     S: HttpService<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -199,7 +226,7 @@ async fn connected<S, B>(
         _ = draining.changed() => return,
     };
     let mut stream = TimeoutStream::new(socket);
-    stream.set_write_timeout(Some(WRITE_STALL));
+    stream.set_write_timeout(Some(stall_limit));
     let io = TokioIo::new(Box::pin(stream));
     // Boxed immediately: an async block reserves space for each variable that holds the future.
     if b"PRI".starts_with(&begin[..read]) {

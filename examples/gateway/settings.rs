@@ -9,7 +9,9 @@ use std::{
 
 use clap::Parser;
 use http::{Uri, uri::Scheme};
-use tower_sse_proxy::session::SealedKey;
+use tower_sse_proxy::{Watchdog, session::SealedKey};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A gateway for upstreams that respond with event streams.
 #[derive(Debug, Parser)]
@@ -79,9 +81,56 @@ pub struct Settings {
     #[arg(long, env = "SSEP_MAX_DETACHED_PER_OWNER")]
     pub max_detached_per_owner: Option<usize>,
 
-    /// Maximal age of a stream on /r, /f and the MCP routes, in milliseconds; resuming does not extend it. Unset: a day.
-    #[arg(long, env = "SSEP_WATCHDOG_AGE_MS", default_value_t = 24 * 60 * 60 * 1000)]
-    watchdog_age_ms: u64,
+    /// Number of event streams with a client that are served at once; one more gets 503. Unset: no limit.
+    #[arg(long, env = "SSEP_MAX_STREAMS")]
+    pub max_streams: Option<usize>,
+
+    /// Number of event streams with a client that are served to one owner at once. Unset: no limit.
+    #[arg(long, env = "SSEP_MAX_STREAMS_PER_OWNER")]
+    pub max_streams_per_owner: Option<usize>,
+
+    /// End a stream without a response head after this time, in milliseconds. Unset: no limit.
+    #[arg(long, env = "SSEP_WATCHDOG_HEAD_MS")]
+    watchdog_head_ms: Option<u64>,
+
+    /// End a stream without an event that has content after this time from its head on, in milliseconds. Unset: no limit.
+    #[arg(long, env = "SSEP_WATCHDOG_FIRST_MS")]
+    watchdog_first_ms: Option<u64>,
+
+    /// End a stream after this time without a further event that has content, in milliseconds. Comments and pings have none.
+    /// Unset: no limit.
+    #[arg(long, env = "SSEP_WATCHDOG_GAP_MS")]
+    watchdog_gap_ms: Option<u64>,
+
+    /// Maximal age of a stream, in milliseconds; resuming does not extend it. Unset: a day on /r, /f and the MCP routes, no limit on
+    /// others.
+    #[arg(long, env = "SSEP_WATCHDOG_AGE_MS")]
+    watchdog_age_ms: Option<u64>,
+
+    /// `1`: the watchdogs report streams that exceed a limit, and do not end them.
+    #[arg(long, env = "SSEP_WATCHDOG_OBSERVE", value_parser = switch, default_value = "0")]
+    watchdog_observe: bool,
+
+    /// Drop a client that takes nothing for this time, in milliseconds.
+    #[arg(long, env = "SSEP_WRITE_STALL_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    write_stall_ms: u64,
+
+    /// Send the response head and comments if the upstream has not answered after this time, in milliseconds, to requests that accept
+    /// event streams. Unset: never.
+    #[arg(long, env = "SSEP_EARLY_HEAD_MS")]
+    early_head_ms: Option<u64>,
+
+    /// A second address to listen on, for the admin routes: /metrics, /streams, /drain, and the live page. Unset: none.
+    #[arg(long, env = "SSEP_ADMIN_LISTEN", value_parser = listen)]
+    pub admin_listen: Option<Listen>,
+
+    /// A file, or `-` for stdout, to which the record of each ended stream is appended: one JSON object a line. Unset: none.
+    #[arg(long, env = "SSEP_RECORD_LOG")]
+    pub record_log: Option<String>,
+
+    /// The name of this node in the records. Unset: none.
+    #[arg(long, env = "SSEP_NODE", value_parser = text)]
+    pub node: Option<String>,
 
     /// The session store: `memory`, or `sealed:KEYFILE`, which stores each session encrypted in its id, so that all gateways with
     /// this key can read it. The file contains 32 bytes in hex or base64.
@@ -157,8 +206,38 @@ impl Settings {
         self.detach_ms.map(Duration::from_millis)
     }
 
+    /// The maximal age of a recorded stream.
     pub fn max_age(&self) -> Duration {
-        Duration::from_millis(self.watchdog_age_ms)
+        self.watchdog_age_ms.map_or(DAY, Duration::from_millis)
+    }
+
+    pub fn write_stall(&self) -> Duration {
+        Duration::from_millis(self.write_stall_ms)
+    }
+
+    pub fn early_head(&self) -> Option<Duration> {
+        self.early_head_ms.map(Duration::from_millis)
+    }
+
+    /// The watchdogs of the settings.
+    pub fn watchdog(&self) -> Watchdog {
+        let mut watchdog = Watchdog::default()
+            .write_stall(self.write_stall())
+            .observe_only(self.watchdog_observe);
+        let limit = |limit: Option<u64>| limit.map(Duration::from_millis);
+        if let Some(head) = limit(self.watchdog_head_ms) {
+            watchdog = watchdog.head(head);
+        }
+        if let Some(first) = limit(self.watchdog_first_ms) {
+            watchdog = watchdog.first_content(first);
+        }
+        if let Some(gap) = limit(self.watchdog_gap_ms) {
+            watchdog = watchdog.content_gap(gap);
+        }
+        if let Some(age) = limit(self.watchdog_age_ms) {
+            watchdog = watchdog.max_age(age);
+        }
+        watchdog
     }
 
     pub fn keepalive(&self) -> Option<Duration> {
@@ -232,6 +311,14 @@ fn at_least_one(value: &str) -> Result<usize, String> {
         Ok(0) => Err("expected at least 1".into()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err("expected `1` or `0`".into()),
     }
 }
 

@@ -182,13 +182,14 @@ where
             live.count_gap(gap);
         }
         self.clock.handle_poll(waits_for_upstream, is_unread, now);
-        if pull.waits_for_upstream() {
-            if let Some(since) = self.held_since.take() {
-                live.count_hold(now - since);
-            }
-        } else if self.held_since.is_none() {
-            self.held_since = Some(now);
+        // Also while the event is held: if its verdict fails, there is no later poll.
+        if let Some(since) = self.held_since {
+            live.count_hold(now - since);
         }
+        self.held_since = match pull.waits_for_upstream() {
+            true => None,
+            false => self.held_since.or(Some(now)),
+        };
     }
 }
 

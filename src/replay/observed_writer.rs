@@ -80,11 +80,14 @@ impl ObservedWriter {
             self.live.count_gap(gap);
         }
         self.clock.handle_poll(is_pending && is_idle, false, now);
-        if !is_idle {
-            self.held_since.get_or_insert(now);
-        } else if let Some(since) = self.held_since.take() {
+        // Also while the event is held: if its verdict fails, there is no later poll.
+        if let Some(since) = self.held_since {
             self.live.count_hold(now - since);
         }
+        self.held_since = match is_idle {
+            true => None,
+            false => self.held_since.or(Some(now)),
+        };
     }
 
     /// Handles blocks that are about to be written to the log.

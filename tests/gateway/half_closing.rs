@@ -18,13 +18,12 @@ use tower_sse_proxy::{SseProxyLayer, codec::OversizedEvent};
 
 async fn gateway(upstream: SocketAddr) -> SocketAddr {
     let settings = Settings::try_parse_from(["gateway", "--listen", "localhost:0"]).unwrap();
-    let listener = bind(&settings.listen).unwrap();
+    let listener = bind(&settings.listen, "--listen").unwrap();
     let address = listener.local_addr().unwrap();
     let upstream = proxy::Upstream::new(&format!("http://{upstream}").parse().unwrap()).unwrap();
-    let service = SseProxyLayer::default()
-        .oversized_event(OversizedEvent::Fail)
-        .layer(upstream);
-    tokio::spawn(async move { serve(listener, service, &settings).await });
+    let layer = SseProxyLayer::default().oversized_event(OversizedEvent::Fail);
+    let (service, streams) = (layer.layer(upstream), layer.streams());
+    tokio::spawn(async move { serve(listener, service, streams, &settings).await });
     address
 }
 
