@@ -299,6 +299,18 @@ impl<R> SseProxyLayer<R> {
         self.with_limits(|limits| limits.streams_per_owner = Some(streams))
     }
 
+    /// Limits the memory, in bytes, that all open streams of the layer hold in buffers: unfinished events, events that wait for an
+    /// interceptor, and frames that the server has not taken. No limit unless set; each stream is limited by
+    /// [`max_event_bytes`](Self::max_event_bytes).
+    ///
+    /// When it is exceeded, the stream that holds the most ends, with the outcome [`Overflow`](crate::observe::StreamOutcome::Overflow).
+    /// The logs of recorded streams have a limit of their own, [`max_replay_bytes`](Self::max_replay_bytes); what an interceptor stores
+    /// itself is limited by the interceptor, such as by [`max_held_bytes`](crate::intercept::TextWindow::max_held_bytes).
+    /// [`Streams::buffered_bytes`] returns what is held now.
+    pub fn max_buffered_bytes(self, bytes: usize) -> Self {
+        self.with_limits(|limits| limits.buffered_bytes = Some(bytes))
+    }
+
     fn with_limits(mut self, set: impl FnOnce(&mut StreamLimits)) -> Self {
         Arc::make_mut(&mut self.state).set_stream_limits(set);
         self

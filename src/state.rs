@@ -55,7 +55,7 @@ impl LayerState {
     pub(crate) fn observes(&self, policy: &Policy) -> bool {
         !self.observers.is_empty()
             || self.live.is_listed()
-            || self.live.admission().is_limited()
+            || self.live.admission().has_limits()
             || policy.watchdog.is_some()
             || policy.early_head.is_some()
     }

@@ -171,8 +171,8 @@ impl Sink for FrameBuffer {
         self.push_separate(Bytes::from_static(b"\n").into());
     }
 
-    fn has_blocks(&self) -> bool {
-        self.waiting > 0
+    fn waiting_bytes(&self) -> usize {
+        self.waiting
     }
 
     fn is_full(&self) -> bool {

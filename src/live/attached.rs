@@ -93,9 +93,11 @@ where
             return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
         };
         let mut step = pull.as_mut().poll(cx, sink);
+        let buffered = pull.retained_bytes() + sink.waiting_bytes();
         let is_unread = sink.has_blocks();
         let waits_for_upstream = step.is_pending() && pull.waits_for_upstream() && !is_unread;
         slot.handle_poll(&self.shared.live, waits_for_upstream, is_unread);
+        self.shared.live.set_buffered(buffered);
         if let Poll::Ready(Step::Failed(_)) = &mut step
             && let Some(outcome) = self.shared.live.decided_end()
             && let Some(last) = slot.pull.as_ref().and_then(|pull| pull.ending(outcome))

@@ -190,8 +190,8 @@ impl Sink for LogEncoder {
     /// Dropped: the CR before it has ended the line.
     fn split_line_feed(&mut self) {}
 
-    fn has_blocks(&self) -> bool {
-        self.pending() > 0
+    fn waiting_bytes(&self) -> usize {
+        self.bytes as usize
     }
 
     fn is_full(&self) -> bool {

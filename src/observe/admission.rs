@@ -15,6 +15,8 @@ use crate::session::Owner;
 pub(crate) struct StreamLimits {
     pub(crate) streams: Option<usize>,
     pub(crate) streams_per_owner: Option<usize>,
+    /// The bytes that all streams may hold in buffers.
+    pub(crate) buffered_bytes: Option<usize>,
 }
 
 /// Counts the streams that have a client, and refuses those above the limits.
@@ -70,6 +72,16 @@ impl Admission {
 
     /// Whether a stream may be refused now.
     pub(crate) fn is_limited(&self) -> bool {
+        let StreamLimits {
+            streams,
+            streams_per_owner,
+            ..
+        } = self.limits;
+        streams.is_some() || streams_per_owner.is_some() || self.is_draining()
+    }
+
+    /// Whether there is any limit on open streams.
+    pub(crate) fn has_limits(&self) -> bool {
         self.limits != StreamLimits::default() || self.is_draining()
     }
 
@@ -135,6 +147,7 @@ mod tests {
         let admission = Arc::new(Admission::new(StreamLimits {
             streams: Some(3),
             streams_per_owner: Some(2),
+            buffered_bytes: None,
         }));
         let first = admission.admit(ALICE).unwrap();
         let second = admission.admit(ALICE).unwrap();

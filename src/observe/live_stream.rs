@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -34,6 +34,7 @@ pub(crate) struct LiveStream {
     head_at: Instant,
     /// Why the stream has to end, once the layer has decided that.
     end: Mutex<Option<StreamOutcome>>,
+    buffered: AtomicUsize,
     is_ending: AtomicBool,
     is_closed: AtomicBool,
     control: OnceLock<Weak<dyn StreamControl>>,
@@ -124,6 +125,7 @@ impl LiveStream {
             status,
             head_at: Instant::now(),
             end: Mutex::default(),
+            buffered: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             control: OnceLock::new(),
@@ -213,6 +215,29 @@ impl LiveStream {
             events_out: counters.events_out.load(Relaxed),
             bytes_in: counters.bytes_in.load(Relaxed),
             bytes_out: counters.bytes_out.load(Relaxed),
+        }
+    }
+
+    /// Sets the bytes that the stream holds in buffers. If all streams together hold more than they may, the one that holds the most
+    /// ends.
+    pub(crate) fn set_buffered(&self, bytes: usize) {
+        // What a closed stream holds is about to be freed.
+        let bytes = if self.is_closed() { 0 } else { bytes };
+        let before = self.buffered.swap(bytes, Relaxed);
+        if self.streams.set_buffered(before, bytes) {
+            let all = self.streams.all();
+            let largest = all.iter().max_by_key(|stream| stream.buffered());
+            if let Some(largest) = largest {
+                largest.end_with(StreamOutcome::Overflow);
+            }
+        }
+    }
+
+    fn buffered(&self) -> usize {
+        // A stream whose end is decided frees its buffers in a moment.
+        match self.decided_end() {
+            Some(_) => 0,
+            None => self.buffered.load(Relaxed),
         }
     }
 
@@ -322,12 +347,14 @@ impl LiveStream {
             idle: age.saturating_sub(last),
             events: self.counters.events_out.load(Relaxed),
             bytes: self.counters.bytes_out.load(Relaxed),
+            buffered: self.buffered.load(Relaxed),
         }
     }
 
     /// Reports the end of the stream. Called once.
     pub(super) fn close(&self, end: ClosedStream) {
         self.is_closed.store(true, Relaxed);
+        self.set_buffered(0);
         self.streams.remove(self.id);
         self.taps.close();
         let counters = &self.counters;

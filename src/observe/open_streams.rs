@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -17,6 +17,9 @@ use crate::stream_id::StreamId;
 pub(crate) struct OpenStreams<T> {
     is_listed: AtomicBool,
     admission: Arc<Admission>,
+    /// The bytes that the open streams hold in buffers.
+    buffered: AtomicUsize,
+    max_buffered: Option<usize>,
     /// Notified when a stream has closed or lost a client.
     changed: Notify,
     open: Mutex<HashMap<StreamId, Arc<T>>>,
@@ -27,8 +30,24 @@ impl<T> OpenStreams<T> {
     pub(crate) fn with_limits(limits: StreamLimits) -> Self {
         Self {
             admission: Arc::new(Admission::new(limits)),
+            max_buffered: limits.buffered_bytes,
             ..Self::default()
         }
+    }
+
+    /// The bytes that the open streams hold in buffers.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered.load(Relaxed)
+    }
+
+    /// Changes what one stream holds. Returns whether all streams together now hold more than they may.
+    pub(super) fn set_buffered(&self, before: usize, now: usize) -> bool {
+        if now <= before {
+            self.buffered.fetch_sub(before - now, Relaxed);
+            return false;
+        }
+        let all = self.buffered.fetch_add(now - before, Relaxed) + (now - before);
+        self.max_buffered.is_some_and(|most| all > most)
     }
 
     /// Admits or refuses new streams.
@@ -94,6 +113,8 @@ impl<T> Default for OpenStreams<T> {
         Self {
             is_listed: AtomicBool::new(false),
             admission: Arc::default(),
+            buffered: AtomicUsize::new(0),
+            max_buffered: None,
             changed: Notify::new(),
             open: Mutex::default(),
         }

@@ -62,8 +62,14 @@ impl ObservedWriter {
     }
 
     /// Handles a poll of the upstream.
-    pub(super) fn handle_read<B>(&mut self, mut pull: Pin<&mut Pull<B>>, is_pending: bool)
-    where
+    ///
+    /// `waiting` is the size of the blocks that are not in the log.
+    pub(super) fn handle_read<B>(
+        &mut self,
+        mut pull: Pin<&mut Pull<B>>,
+        is_pending: bool,
+        waiting: usize,
+    ) where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
@@ -76,6 +82,7 @@ impl ObservedWriter {
             ..pull.progress()
         };
         self.live.update(self.progress, has_content, now);
+        self.live.set_buffered(pull.retained_bytes() + waiting);
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             self.live.count_gap(gap);
         }

@@ -242,7 +242,8 @@ where
         let before = this.encoder.pending();
         let step = pull.as_mut().poll(cx, this.encoder);
         if let Some(observed) = this.observed {
-            observed.handle_read(pull.as_mut(), step.is_pending());
+            let waiting = this.encoder.waiting_bytes();
+            observed.handle_read(pull.as_mut(), step.is_pending(), waiting);
         }
         match step {
             Poll::Ready(Step::Full) => {}

@@ -122,6 +122,12 @@ impl Streams {
         drain::drain(Arc::clone(&self.live), limit)
     }
 
+    /// Returns the memory, in bytes, that open streams hold in buffers now, as counted against
+    /// [`max_buffered_bytes`](crate::SseProxyLayer::max_buffered_bytes).
+    pub fn buffered_bytes(&self) -> usize {
+        self.live.buffered()
+    }
+
     /// Returns the memory, in bytes, that recorded streams hold now, as counted against
     /// [`max_replay_bytes`](crate::SseProxyLayer::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {

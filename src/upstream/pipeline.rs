@@ -238,6 +238,11 @@ impl Pipeline {
         )
     }
 
+    /// The bytes of the blocks that wait for interceptors.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.chain.waiting_bytes()
+    }
+
     /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
     #[inline] // See `Source::poll_frames` of `Pull`.
     pub(crate) fn deadline(&mut self) -> Option<Instant> {

@@ -169,9 +169,16 @@ where
     pub(crate) fn abort(mut self: Pin<&mut Self>, error: Error) {
         let mut this = self.as_mut().project();
         this.upstream.set(None);
+        // Frees the unfinished event.
+        *this.decoder = this.decoder.renewed();
         *this.continuation = None;
         *this.next_input = NextInput::Frame;
         this.pipeline.end(Finish::Failed(error));
+    }
+
+    /// The bytes that the stream holds: of the unfinished event in the decoder, and of blocks that wait for interceptors.
+    pub(crate) fn retained_bytes(&self) -> usize {
+        self.decoder.held_bytes() + self.pipeline.waiting_bytes()
     }
 
     /// Reports the outcome of the stream, unless another one is decided.

@@ -19,8 +19,13 @@ pub(crate) trait Sink {
     /// Adds the LF of a CRLF whose CR ended the last block. The block is unchanged.
     fn split_line_feed(&mut self);
 
+    /// The bytes of the blocks that wait to leave. Small blocks may count for more than their size.
+    fn waiting_bytes(&self) -> usize;
+
     /// Whether the sink has blocks that wait to leave.
-    fn has_blocks(&self) -> bool;
+    fn has_blocks(&self) -> bool {
+        self.waiting_bytes() > 0
+    }
 
     /// Whether the sink has enough blocks for one poll.
     fn is_full(&self) -> bool;

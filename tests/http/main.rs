@@ -5,6 +5,7 @@
 mod support;
 
 mod body_contract;
+mod buffered;
 mod codings;
 mod content_type;
 mod detection;

@@ -251,6 +251,14 @@ impl Chain {
         }
     }
 
+    /// The bytes of the blocks that wait inside the chain. Blocks that an interceptor has stored itself do not count.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let in_flight = self.in_flight.iter().map(|(_, block)| block);
+        let deferred = self.deferred.iter().filter_map(|d| d.original.as_ref());
+        let blocks = in_flight.chain(deferred);
+        blocks.map(|block| block.as_bytes().len()).sum()
+    }
+
     /// The time at which to call [`handle_timeout`](Self::handle_timeout).
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         let free = self.first_free();
