@@ -38,6 +38,8 @@ pub mod resumable_answers {}
 /// [guardrails]: crate::guide::guardrails
 /// [MCP gateway]: crate::guide::mcp_gateway
 /// [resumable answers]: crate::guide::resumable_answers
+/// [`Streams`]: crate::Streams
+/// [`StreamRecord`]: crate::observe::StreamRecord
 ///
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
