@@ -108,7 +108,15 @@ impl Mcp {
             .strip_header(SESSION)
             .strip_header(LAST_EVENT_ID)
             .strip_endpoint();
-        let reject = |status, text| Arc::new(Policy::reject(status, text));
+        let route = policy.route.clone();
+        // Rejected requests count for the same route.
+        let reject = |status, text| {
+            let policy = Policy::reject(status, text);
+            Arc::new(match &route {
+                Some(route) => policy.route(Arc::clone(route)),
+                None => policy,
+            })
+        };
         let (policy, replay) = policy.without_replay();
         let stateful = policy.clone().sessions(sessions);
         let with_replay = |replay: Option<Replay>| match replay {

@@ -117,11 +117,14 @@ fn read(report: &mut ModelReport, root: JsonValue<'_>) -> bool {
     match report.family {
         ModelFamily::OpenAiChat => {
             set_text(&mut report.model, root.get("model"));
-            let choices = root.get("choices");
-            for choice in choices.map(JsonValue::elements).unwrap_or_default() {
+            let choices = root.get("choices").map(JsonValue::elements);
+            let choices = choices.unwrap_or_default();
+            for choice in &choices {
                 set_text(&mut report.finish_reason, choice.get("finish_reason"));
             }
-            read_usage(&mut report.usage, root.get("usage"))
+            // Some servers report running counts in every chunk. The final ones come with the last choice, or after it.
+            let is_final = choices.is_empty() || report.finish_reason.is_some();
+            read_usage(&mut report.usage, root.get("usage")) && is_final
         }
         ModelFamily::OpenAiResponses => {
             let Some(response) = root.get("response") else {
@@ -277,6 +280,16 @@ mod tests {
         };
         assert_eq!(all.usage, expected);
         assert_eq!(report(&[chunk, stop]).unwrap().usage, TokenUsage::default());
+    }
+
+    #[test]
+    fn running_counts_of_a_stream_that_is_cut_are_partial() {
+        let chunk = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":null}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+        let cut = report(&[chunk, chunk]).unwrap().usage;
+        assert_eq!((cut.status, cut.output), (UsageStatus::Partial, Some(2)));
+        let last = r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":3}}"#;
+        let all = report(&[chunk, last]).unwrap().usage;
+        assert_eq!((all.status, all.output), (UsageStatus::Reported, Some(3)));
     }
 
     #[test]
