@@ -86,6 +86,13 @@ impl RequestContext {
         }
     }
 
+    /// Reports that the layer answers a resume request with a gap event and nothing else.
+    pub(crate) fn report_gap_answer(&self) {
+        if let Some(observed) = &self.observed {
+            observed.report(StreamOutcome::Rejected, Some(StatusCode::OK));
+        }
+    }
+
     /// Reports that the upstream failed to answer the request, if it asks for an event stream. `status` is what the client got.
     pub(crate) fn report_failure(&self, status: Option<StatusCode>) {
         if let Some(observed) = &self.observed

@@ -199,7 +199,10 @@ fn subscribe<B>(
             let reader = reader.first(first).route(policy.route.clone());
             SseBody::recorded(reader, policy.keep_alive.clone())
         }
-        None => SseBody::fixed(first.unwrap_or_default()),
+        None => {
+            request.report_gap_answer();
+            SseBody::fixed(first.unwrap_or_default())
+        }
     };
     Ok(Response::from_parts(head, body.with_slot(slot)))
 }
