@@ -89,6 +89,7 @@
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
 //! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
 //! * `testing`: `session::testing`, the contract tests for session stores.
+//! * `window`: [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs.
 //!
 //! # Not for
 //!
@@ -96,9 +97,14 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
+// Some functions are only used by optional features, and the documentation links to items of all features.
+#![cfg_attr(
+    not(feature = "window"),
+    allow(dead_code, rustdoc::broken_intra_doc_links)
+)]
 
 pub mod codec;
-#[cfg(any(doc, doctest))]
+#[cfg(all(any(doc, doctest), feature = "window"))]
 pub mod guide;
 pub mod intercept;
 pub mod observe;

@@ -83,6 +83,7 @@ mod make_interceptor;
 mod service;
 pub(crate) mod unescape;
 mod verdict;
+#[cfg(feature = "window")]
 pub mod window;
 
 pub use adapters::{FailOpen, MakeInterceptorExt, TimeLimit};
@@ -91,6 +92,7 @@ pub use json::{Json, JsonError, JsonValue};
 pub use make_interceptor::{EventFn, IntoMakeInterceptor, MakeInterceptor, event_fn, marker};
 pub use service::ServiceInterceptor;
 pub use verdict::Verdict;
+#[cfg(feature = "window")]
 pub use window::TextWindow;
 
 pub(crate) use catch::{catch, drop_caught};
