@@ -85,6 +85,7 @@
 //!
 //! * `decompression`: decodes gzip, deflate, br and zstd streams, so that interceptors can read them. Without it the layer answers
 //!   with 502 instead of such a stream while interceptors are installed, and passes it through otherwise.
+//! * `mcp`: [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request.
 //! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
 //! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
@@ -99,12 +100,12 @@
 #![warn(unreachable_pub)]
 // Some functions are only used by optional features, and the documentation links to items of all features.
 #![cfg_attr(
-    not(feature = "window"),
+    not(all(feature = "mcp", feature = "window")),
     allow(dead_code, rustdoc::broken_intra_doc_links)
 )]
 
 pub mod codec;
-#[cfg(all(any(doc, doctest), feature = "window"))]
+#[cfg(all(any(doc, doctest), feature = "mcp", feature = "window"))]
 pub mod guide;
 pub mod intercept;
 pub mod observe;

@@ -17,8 +17,10 @@
 //! # let _ = layer;
 //! ```
 
+#[cfg(feature = "mcp")]
 mod mcp;
 mod origin_check;
 
+#[cfg(feature = "mcp")]
 pub use mcp::Mcp;
 pub use origin_check::{OriginCheck, OriginCheckFuture, OriginCheckLayer};
