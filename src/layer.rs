@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{request, response};
 use tower_layer::Layer;
 
+#[cfg(feature = "reconnect")]
+use crate::reconnect::Reconnect;
 use crate::{
     codec::OversizedEvent,
     downstream::keep_alive::KeepAlive,
@@ -12,7 +14,7 @@ use crate::{
     live::Watchdog,
     observe::{OnClose, StreamLimits, StreamObserver, StreamRecord},
     policy::Policy,
-    reconnect::{NoReconnect, Reconnect},
+    reconnect::NoReconnect,
     replay::{Quota, Replay},
     service::SseProxy,
     session::{AnyStore, Credentials, SessionMapping, SessionStore},
@@ -148,6 +150,7 @@ impl<R> SseProxyLayer<R> {
     ///
     /// The layer makes the second request itself, with an empty body, so the request body type has to implement [`Default`].
     /// hyper's does not; [`Reconnect`] shows how to box it. The layer's type becomes `SseProxyLayer<Reconnect>`.
+    #[cfg(feature = "reconnect")]
     pub fn reconnect(self, reconnect: impl Into<Reconnect>) -> SseProxyLayer<Reconnect> {
         SseProxyLayer {
             state: self.state,

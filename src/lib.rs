@@ -87,6 +87,7 @@
 //!   with 502 instead of such a stream while interceptors are installed, and passes it through otherwise.
 //! * `mcp`: [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request.
 //! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
+//! * `reconnect`: [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks.
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
 //! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
 //! * `testing`: `session::testing`, the contract tests for session stores.
@@ -100,12 +101,17 @@
 #![warn(unreachable_pub)]
 // Some functions are only used by optional features, and the documentation links to items of all features.
 #![cfg_attr(
-    not(all(feature = "mcp", feature = "window")),
+    not(all(feature = "mcp", feature = "reconnect", feature = "window")),
     allow(dead_code, rustdoc::broken_intra_doc_links)
 )]
 
 pub mod codec;
-#[cfg(all(any(doc, doctest), feature = "mcp", feature = "window"))]
+#[cfg(all(
+    any(doc, doctest),
+    feature = "mcp",
+    feature = "reconnect",
+    feature = "window"
+))]
 pub mod guide;
 pub mod intercept;
 pub mod observe;

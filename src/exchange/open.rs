@@ -17,11 +17,12 @@ use crate::{
     intercept::{Chain, StreamHead},
     live::StreamClock,
     observe::{LiveStream, StreamReport},
-    reconnect::ContentCheck,
     rejection::Rejection,
     session::{SessionId, SessionLease},
     stream_id::StreamId,
-    upstream::{Pipeline, ProgressStage, Pull, body::DecodedBody, stream_watch::StreamWatch},
+    upstream::{
+        ContentCheck, Pipeline, ProgressStage, Pull, body::DecodedBody, stream_watch::StreamWatch,
+    },
 };
 
 impl RequestContext {

@@ -14,7 +14,7 @@ use crate::{
     headers::{content_encoding::ContentCoding, event_stream},
     log::{LogEncoder, SharedLog},
     observe::StreamOutcome,
-    reconnect::{Reconnecting, RetryRequest},
+    reconnect::RetryRequest,
     rejection::Rejection,
     replay::{
         Replay,
@@ -139,8 +139,8 @@ where
     let pull = match retry {
         Some(retry) => {
             let check = request.content_check();
-            let reconnecting = Reconnecting::new(*retry, progress, check, Some(on_demand));
-            pull.with_continuation(reconnecting.observed(live.clone()))
+            let (live, fallback) = (live.clone(), Some(on_demand));
+            pull.with_continuation(retry.into_continuation(progress, check, live, fallback))
         }
         None => pull.with_continuation(on_demand),
     };

@@ -1,7 +1,7 @@
 //! Makes the response that the client gets. The service's response is passed, inspected or recorded; `inspectable` decides by its head
 //! whether the layer reads it. Other clients are subscribed to a recorded stream.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, response};
@@ -20,9 +20,8 @@ use crate::{
     live::Attached,
     log::Reader,
     observe::{StreamReport, StreamSlot},
-    reconnect::{Reconnecting, RetryRequest},
     rejection::Rejection,
-    replay::{on_demand::ResumeOnDemand, subscription::Subscription},
+    replay::subscription::Subscription,
     upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
 };
 
@@ -123,8 +122,10 @@ where
         .map(|(_, progress)| ProgressStage::new(Arc::clone(progress), None));
     let (mut pull, lease) = request.open_stream(&mut parts, body, context.session, None, stage)?;
     if let Some((retry, progress)) = retry {
+        let check = request.content_check();
         let live = pull.live().map(Arc::clone);
-        pull = pull.with_continuation(reconnecting(request, retry, progress).observed(live));
+        let continuation = retry.into_continuation(progress, check, live, NO_FALLBACK);
+        pull = pull.with_continuation(continuation);
     }
     let keep_alive = request.policy.keep_alive.clone();
     let body = match pull.live().map(Arc::clone) {
@@ -138,13 +139,8 @@ where
     Ok(Response::from_parts(parts, body.with_slot(context.slot)))
 }
 
-fn reconnecting<B>(
-    request: &RequestContext,
-    retry: RetryRequest<Response<B>>,
-    progress: Arc<UpstreamProgress>,
-) -> Reconnecting<B, ResumeOnDemand<B>> {
-    Reconnecting::new(retry, progress, request.content_check(), None)
-}
+/// When the layer stops reconnecting, a stream that is not recorded ends.
+const NO_FALLBACK: Option<Infallible> = None;
 
 /// An event stream that the layer passes on unread.
 fn unread<B: Body>(

@@ -2,10 +2,8 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use futures_util::TryFutureExt;
-use http::{Method, Request, StatusCode, header, request, response};
-use tower::{BoxError, ServiceExt};
-use tower_service::Service;
+use http::{Method, StatusCode, header, request, response};
+use tower::BoxError;
 
 use crate::reconnect::Backoff;
 
@@ -76,10 +74,6 @@ pub struct Reconnect {
 
 type RequestPredicate = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
 type ResponsePredicate = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
-
-/// Never reconnects: a stream whose upstream connection breaks ends with an error. The default of a layer.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoReconnect;
 
 /// The number of an attempt to reconnect, in the extensions of its request.
 ///
@@ -189,26 +183,6 @@ impl From<Backoff> for Reconnect {
     }
 }
 
-/// Whether a layer [reconnects](Reconnect) or [not](NoReconnect). Sealed.
-///
-/// A type parameter of the layer, because only a layer that reconnects requires `Default` of request bodies.
-#[diagnostic::on_unimplemented(
-    message = "reconnecting requires a request body `{ReqB}` that implements `Default`, and a service error that implements \
-               `Into<BoxError>`",
-    label = "requests with this body cannot be sent again, or the service's errors cannot be logged",
-    note = "box the bodies before the layer: `request.map(http_body_util::BodyExt::boxed)`, or `request.map(axum::body::Body::new)`; \
-            see the documentation of `Reconnect`"
-)]
-pub trait ReconnectPolicy<S, ReqB>: sealed::Sealed {
-    /// The request that resumes the stream of `request`, and a function that sends it. `None` if the request may not be repeated.
-    #[doc(hidden)]
-    fn retry_request<R>(&self, service: &S, request: &request::Parts) -> Option<RetryParts<R>>
-    where
-        S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
-        S::Future: Send,
-        R: 'static;
-}
-
 /// The parts of a [`RetryRequest`](crate::reconnect::RetryRequest).
 pub(crate) type RetryParts<R> = (request::Parts, Reconnect, Resend<R>);
 
@@ -217,43 +191,6 @@ pub(crate) type Resend<R> = Box<dyn FnMut(request::Parts) -> AttemptFuture<R> + 
 
 /// The future of one attempt.
 pub(crate) type AttemptFuture<R> = Pin<Box<dyn Future<Output = Result<R, BoxError>> + Send>>;
-
-impl<S, ReqB> ReconnectPolicy<S, ReqB> for NoReconnect {
-    fn retry_request<R>(&self, _: &S, _: &request::Parts) -> Option<RetryParts<R>> {
-        None
-    }
-}
-
-// Without this the compiler reports only that the body is not `Default`, instead of the message above.
-#[diagnostic::do_not_recommend]
-impl<S, ReqB> ReconnectPolicy<S, ReqB> for Reconnect
-where
-    S: Service<Request<ReqB>>,
-    S::Error: Into<BoxError>,
-    ReqB: Default + Send + 'static,
-{
-    fn retry_request<R>(&self, service: &S, request: &request::Parts) -> Option<RetryParts<R>>
-    where
-        S: Service<Request<ReqB>, Response = R> + Clone + Send + 'static,
-        S::Future: Send,
-        R: 'static,
-    {
-        let head = self.retry_head(request)?;
-        // The clone of a ready service is not ready, so each attempt waits for its own clone.
-        let service = service.clone();
-        let resend = move |head| -> AttemptFuture<R> {
-            let request = Request::from_parts(head, ReqB::default());
-            Box::pin(service.clone().oneshot(request).map_err(Into::into))
-        };
-        Some((head, self.clone(), Box::new(resend)))
-    }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::NoReconnect {}
-    impl Sealed for super::Reconnect {}
-}
 
 impl fmt::Debug for Reconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

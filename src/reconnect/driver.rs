@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
 use http_body::Body;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
@@ -21,13 +21,12 @@ use crate::reconnect::{
 };
 use crate::{
     headers::{
-        content_encoding::ContentCoding,
         event_stream::{INCREMENTAL, LAST_EVENT_ID},
         stored::leave_buffer,
     },
     observe::LiveStream,
     timer::Timer,
-    upstream::{Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
+    upstream::{ContentCheck, Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
 };
 
 /// A request that can be sent to the upstream again.
@@ -52,8 +51,18 @@ impl<R> RetryRequest<R> {
     }
 }
 
-/// Returns the content coding of a response if its event stream can continue the broken one, and `None` otherwise.
-pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<ContentCoding> + Send>;
+impl<B> RetryRequest<Response<B>> {
+    /// Continues the stream of the request when its upstream connection breaks. Reports attempts to the observers of `live`.
+    pub(crate) fn into_continuation<F>(
+        self,
+        progress: Arc<UpstreamProgress>,
+        content_check: ContentCheck,
+        live: Option<Arc<LiveStream>>,
+        fallback: Option<F>,
+    ) -> Reconnecting<B, F> {
+        Reconnecting::new(self, progress, content_check, live, fallback)
+    }
+}
 
 /// Continues a stream by sending its request again after the upstream connection broke.
 ///
@@ -87,10 +96,11 @@ enum State<B> {
 }
 
 impl<B, F> Reconnecting<B, F> {
-    pub(crate) fn new(
+    fn new(
         mut retry: RetryRequest<Response<B>>,
         progress: Arc<UpstreamProgress>,
         content_check: ContentCheck,
+        live: Option<Arc<LiveStream>>,
         fallback: Option<F>,
     ) -> Self {
         // The head lives as long as the stream, and its fields are slices of the server's read buffer.
@@ -105,14 +115,8 @@ impl<B, F> Reconnecting<B, F> {
             failures: 0,
             attempts: 0,
             fallback,
-            live: None,
+            live,
         }
-    }
-
-    /// Reports attempts to the observers of the stream.
-    pub(crate) fn observed(mut self, live: Option<Arc<LiveStream>>) -> Self {
-        self.live = live;
-        self
     }
 
     fn report(&self, succeeded: Option<bool>) {

@@ -33,11 +33,27 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "reconnect")]
 mod backoff;
+#[cfg(feature = "reconnect")]
 mod config;
+#[cfg(feature = "reconnect")]
 mod driver;
+#[cfg(not(feature = "reconnect"))]
+mod none;
+mod policy;
+#[cfg(feature = "reconnect")]
+mod resend;
 
+#[cfg(feature = "reconnect")]
 pub use backoff::Backoff;
-pub use config::{Attempt, NoReconnect, Reconnect, ReconnectPolicy};
+#[cfg(feature = "reconnect")]
+pub use config::{Attempt, Reconnect};
+pub use policy::{NoReconnect, ReconnectPolicy};
 
-pub(crate) use driver::{ContentCheck, Reconnecting, RetryRequest};
+#[cfg(feature = "reconnect")]
+pub(crate) use config::RetryParts;
+#[cfg(feature = "reconnect")]
+pub(crate) use driver::RetryRequest;
+#[cfg(not(feature = "reconnect"))]
+pub(crate) use none::{RetryParts, RetryRequest};

@@ -1,11 +1,13 @@
 //! The interface by which a stream continues with another response of its upstream.
 
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
-use http::HeaderMap;
+use http::{HeaderMap, response};
 
-use crate::error::Error;
-use crate::upstream::body::DecodedBody;
+use crate::{error::Error, headers::content_encoding::ContentCoding, upstream::body::DecodedBody};
 
 /// The end of one upstream response.
 #[derive(Debug)]
@@ -29,4 +31,22 @@ pub(crate) trait Continuation<B>: Send {
 
     /// Stops the wait for a response. Returns the end of the last response, or `None` if the next one has already begun.
     fn stop_waiting(&mut self) -> Option<UpstreamEnd>;
+}
+
+/// Returns the content coding of a response if its event stream can continue the broken one, and `None` otherwise.
+pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<ContentCoding> + Send>;
+
+/// No continuation, for a stream that ends with its response.
+impl<B> Continuation<B> for Infallible {
+    fn handle_end(&mut self, _: UpstreamEnd) -> Result<(), UpstreamEnd> {
+        match *self {}
+    }
+
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
+        match *self {}
+    }
+
+    fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
+        match *self {}
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) mod sink;
 pub(crate) mod stream_watch;
 pub(crate) mod terminal;
 
-pub(crate) use continuation::{Continuation, UpstreamEnd};
+pub(crate) use continuation::{ContentCheck, Continuation, UpstreamEnd};
 pub(crate) use pipeline::Pipeline;
 pub(crate) use progress::{CompleteWhen, ProgressStage, UpstreamProgress};
 pub(crate) use pull::{Pull, Step};
