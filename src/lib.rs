@@ -88,6 +88,7 @@
 //! * `mcp`: [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request.
 //! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
 //! * `reconnect`: [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks.
+//! * `replay`: [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID`.
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
 //! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
 //! * `testing`: `session::testing`, the contract tests for session stores.
@@ -102,7 +103,11 @@
 // Some functions are only used by optional features, and the documentation links to items of all features.
 #![cfg_attr(
     not(all(feature = "mcp", feature = "reconnect", feature = "window")),
-    allow(dead_code, rustdoc::broken_intra_doc_links)
+    allow(
+        dead_code,
+        rustdoc::broken_intra_doc_links,
+        rustdoc::private_intra_doc_links
+    )
 )]
 
 pub mod codec;
@@ -117,6 +122,7 @@ pub mod intercept;
 pub mod observe;
 pub mod profile;
 pub mod reconnect;
+#[cfg(feature = "replay")]
 pub mod replay;
 pub mod session;
 pub mod streams;
@@ -129,9 +135,13 @@ mod future;
 mod headers;
 mod layer;
 mod live;
+#[cfg_attr(not(feature = "replay"), path = "log/none.rs")]
 mod log;
 mod policy;
 mod rejection;
+#[cfg(not(feature = "replay"))]
+#[path = "replay/none.rs"]
+mod replay;
 mod service;
 mod state;
 mod stream_id;

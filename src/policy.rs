@@ -120,6 +120,7 @@ impl Policy {
     }
 
     /// Records streams, so that clients can resume them. Off unless set.
+    #[cfg(feature = "replay")]
     pub fn replay(mut self, replay: Replay) -> Self {
         self.replay = Some(Arc::new(replay));
         self
@@ -156,6 +157,7 @@ impl Policy {
     }
 
     /// Removes the replay settings, and returns both.
+    #[cfg(feature = "mcp")]
     pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
         let replay = self.replay.take();
         (self, replay.map(|replay| Replay::clone(&replay)))

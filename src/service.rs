@@ -15,13 +15,12 @@ use tower_service::Service;
 use crate::{
     body::SseBody,
     exchange::{
-        context::RequestContext, handle::handle, outcome::ResponseContext,
-        record::RecordingContext, resume::needs_handling,
+        RecordingContext, context::RequestContext, handle::handle, needs_handling,
+        outcome::ResponseContext,
     },
     future::ResponseFuture,
     headers::accept_encoding::narrow_accept_encoding,
     reconnect::{NoReconnect, ReconnectPolicy, RetryRequest},
-    replay::key::{StreamKey, StreamOwner},
     state::LayerState,
 };
 
@@ -110,17 +109,9 @@ where
             let handled = handle(context, reconnect, self.release_permit(), request);
             return ResponseFuture::handled(Box::pin(handled));
         }
-        let recording = replay.map(|replay| {
-            let owner = StreamOwner {
-                owner: context.owner(&parts),
-                session: None,
-            };
-            let key = StreamKey::of(&parts, replay);
-            Box::new(RecordingContext::new(replay, owner, key))
-        });
         let response = ResponseContext {
             session: None,
-            recording,
+            recording: RecordingContext::of(&context, &parts),
             slot: None,
             retry: retry.map(|retry| Box::new(RetryRequest::new(retry))),
         };

@@ -51,6 +51,8 @@ pub use lines::Line;
 
 pub(crate) use block_meta::PendingLf;
 pub(crate) use chunk_slice::ChunkSlice;
+#[cfg(feature = "replay")]
 pub(crate) use edit::{with_id, without_id};
 pub(crate) use item::BOM;
+#[cfg(feature = "replay")]
 pub(crate) use lines::id_of;

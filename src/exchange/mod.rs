@@ -1,13 +1,35 @@
 //! The stages of one request; `handle` has their order.
 
+#[cfg(feature = "replay")]
 mod authorize;
+mod call;
+#[cfg(feature = "replay")]
+mod coalesce;
 pub(crate) mod context;
 mod early;
+#[cfg(feature = "replay")]
+mod find;
 pub(crate) mod handle;
 mod inspectable;
+#[cfg(not(feature = "replay"))]
+mod no_replay;
 mod open;
 pub(crate) mod outcome;
-pub(crate) mod record;
+#[cfg(feature = "replay")]
+mod record;
 pub(crate) mod respond;
-pub(crate) mod resume;
+#[cfg(feature = "replay")]
+mod resume;
 mod session;
+#[cfg(feature = "replay")]
+mod subscribe;
+
+#[cfg(not(feature = "replay"))]
+pub(crate) use no_replay::{RecordingContext, find_recorded, needs_handling, record, subscribe};
+#[cfg(feature = "replay")]
+pub(crate) use {
+    find::find_recorded,
+    record::{RecordingContext, record},
+    resume::needs_handling,
+    subscribe::subscribe,
+};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    exchange::{record::RecordingContext, session::SessionContext},
+    exchange::{RecordingContext, session::SessionContext},
     observe::StreamSlot,
     reconnect::RetryRequest,
     rejection::Rejection,
-    replay::subscription::Subscription,
+    replay::Subscription,
 };
 
 /// The stages that a response of the service still has to pass.

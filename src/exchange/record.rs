@@ -1,6 +1,6 @@
 //! Recording the event stream of a response.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, request, response};
@@ -17,7 +17,7 @@ use crate::{
     reconnect::RetryRequest,
     rejection::Rejection,
     replay::{
-        Replay,
+        Replay, Subscription,
         coalesce::LeaderGuard,
         continuation_rules::ContinuationRules,
         driver::RecordDriver,
@@ -25,8 +25,8 @@ use crate::{
         lifetime::Limits,
         pending_resume::PendingResume,
         recorded_stream::{NewRecordedStream, RecordedStream},
-        subscription::Subscription,
     },
+    session::SessionId,
     stream_id::StreamId,
     upstream::{ProgressStage, body::DecodedBody, sink::Sink},
 };
@@ -38,6 +38,8 @@ pub(crate) struct RecordingContext {
     pub(crate) key: StreamKey,
     /// The client resumes a stream that the response may continue.
     pub(crate) pending: Option<PendingResume>,
+    /// The request may share the call of an equal request.
+    pub(crate) coalesces: bool,
     /// Other requests wait to share the stream.
     pub(crate) leader: Option<LeaderGuard>,
 }
@@ -50,8 +52,47 @@ impl RecordingContext {
             owner,
             key,
             pending: None,
+            coalesces: false,
             leader: None,
         }
+    }
+
+    /// How the stream of a request is recorded that resumes and shares no stream, and has no session. `None` if the policy records
+    /// no streams.
+    pub(crate) fn of(request: &RequestContext, client: &request::Parts) -> Option<Box<Self>> {
+        let replay = request.policy.replay.as_ref()?;
+        let owner = StreamOwner {
+            owner: request.owner(client),
+            session: None,
+        };
+        let key = StreamKey::of(client, replay);
+        Some(Box::new(Self::new(replay, owner, key)))
+    }
+
+    /// Whether the request may share the call of an equal request.
+    pub(crate) fn coalesces(&self) -> bool {
+        self.coalesces
+    }
+
+    /// Handles the result of the service, which may continue the stream that the client resumes. Returns what the client reads if
+    /// the response does not continue it.
+    pub(crate) fn handle_result<B: 'static, E>(
+        &mut self,
+        result: &Result<Response<B>, E>,
+    ) -> Option<Subscription> {
+        let status = result.as_ref().ok().map(Response::status);
+        match self.pending.take()?.resolve_upstream_response::<B>(status) {
+            ControlFlow::Break(subscription) => Some(subscription),
+            ControlFlow::Continue(pending) => {
+                self.pending = Some(pending);
+                None
+            }
+        }
+    }
+
+    /// Sets the session that the stream belongs to.
+    pub(crate) fn set_session(&mut self, session: Option<SessionId>) {
+        self.owner.session = session;
     }
 }
 

@@ -11,17 +11,15 @@ use tower::BoxError;
 use crate::{
     body::SseBody,
     exchange::{
-        context::{RequestContext, unavailable},
+        context::RequestContext,
         inspectable::{Treatment, Uninspectable, has_event_stream},
         outcome::{Outcome, ResponseContext},
-        record::record,
+        record, subscribe,
     },
     headers::event_stream,
     live::Attached,
-    log::Reader,
-    observe::{StreamReport, StreamSlot},
+    observe::StreamReport,
     rejection::Rejection,
-    replay::subscription::Subscription,
     upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
 };
 
@@ -159,46 +157,4 @@ fn unread<B: Body>(
         )
     };
     Response::from_parts(parts, body)
-}
-
-/// A recorded stream, as its client reads it. The id of the stream is in the response extensions. `slot` is the place of a stream that
-/// opens now; a stream that had no client needs one. Fails with 503 if there is none.
-fn subscribe<B>(
-    request: &RequestContext,
-    subscription: Subscription,
-    slot: Option<Arc<StreamSlot>>,
-) -> Result<Response<SseBody<B>>, Rejection> {
-    let Subscription {
-        stream,
-        mut head,
-        reader,
-        first,
-    } = subscription;
-    if let Some(stream) = stream {
-        head.extensions.insert(stream);
-    }
-    let policy = &request.policy;
-    let slot = match reader.as_ref().and_then(Reader::open_stream) {
-        Some(live) if !request.is_head => match slot {
-            Some(slot) => {
-                live.set_slot(&slot);
-                Some(slot)
-            }
-            None => live.slot_for_client().map_err(unavailable)?,
-        },
-        _ => None,
-    };
-    let body = match reader {
-        // The head of a `GET` response, and no body (RFC 9110 9.3.2).
-        _ if request.is_head => SseBody::fixed(Bytes::new()),
-        Some(reader) => {
-            let reader = reader.first(first).route(policy.route.clone());
-            SseBody::recorded(reader, policy.keep_alive.clone())
-        }
-        None => {
-            request.report_gap_answer();
-            SseBody::fixed(first.unwrap_or_default())
-        }
-    };
-    Ok(Response::from_parts(head, body.with_slot(slot)))
 }

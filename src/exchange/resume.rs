@@ -18,12 +18,11 @@ use crate::{
     observe::Observers,
     rejection::Rejection,
     replay::{
-        Gap, RecordedStreams, Replay,
+        Gap, RecordedStreams, Replay, Subscription,
         key::{StreamKey, StreamOwner},
         pending_resume::PendingResume,
         recorded_stream::RecordedStream,
         resume_gate::ResumePermit,
-        subscription::Subscription,
     },
     session::Owner,
 };

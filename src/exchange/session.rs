@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, request, response};
 use crate::{
     exchange::context::RequestContext,
     rejection::Rejection,
-    replay::{RecordedStreams, key::StreamOwner},
+    replay::RecordedStreams,
     session::{
         OpenStream, Owner, Session, SessionBinder, SessionId, SessionLease, SessionMapping,
         SessionRequest, UpstreamKey, UpstreamSessionId,
@@ -107,10 +107,7 @@ impl SessionContext {
             let removed = SessionRequest::Remove(session.id.clone());
             // If the store fails, the session ends by the next 404 of the upstream or by its idle timeout.
             let _ = self.ask(removed).await;
-            self.streams.registry.remove_all_of(&StreamOwner {
-                owner: self.owner,
-                session: self.id(),
-            });
+            self.streams.remove_all_of(self.owner, self.id());
         }
         let upstream = response.extensions.get::<UpstreamKey>().cloned();
         let session = self.session.as_ref();

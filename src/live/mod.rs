@@ -14,7 +14,9 @@ mod watchdog;
 
 pub use watchdog::Watchdog;
 
-pub(crate) use attached::{Attached, outcome_of};
+pub(crate) use attached::Attached;
+#[cfg(feature = "replay")]
+pub(crate) use attached::outcome_of;
 pub(crate) use clock::StreamClock;
 pub(crate) use housekeeper::Housekeeper;
 

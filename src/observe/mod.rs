@@ -35,5 +35,7 @@ pub(crate) use info::StreamOrigin;
 pub(crate) use live_stream::{LiveStream, StreamControl, StreamProgress};
 pub(crate) use live_streams::LiveStreams;
 pub(crate) use observer::{Observers, OnClose};
-pub(crate) use report::{StreamEnded, StreamReport, log_lagged, log_rejected};
+#[cfg(feature = "replay")]
+pub(crate) use report::log_lagged;
+pub(crate) use report::{StreamEnded, StreamReport, log_rejected};
 pub(crate) use request::ObservedRequest;

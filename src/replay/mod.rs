@@ -53,7 +53,7 @@ pub(crate) mod recorded_stream;
 mod registry;
 pub(crate) mod resume_gate;
 mod streams;
-pub(crate) mod subscription;
+mod subscription;
 mod writer;
 
 #[cfg(loom)]
@@ -73,3 +73,4 @@ pub(crate) use detached::Detached;
 pub(crate) use quota::{Account, Quota};
 pub(crate) use registry::{LogRegistry, Registered};
 pub(crate) use streams::RecordedStreams;
+pub(crate) use subscription::Subscription;

@@ -12,6 +12,7 @@ use crate::{
         key::{StreamKey, StreamOwner, closed_key},
         recorded_stream::RecordedStream,
     },
+    session::{Owner, SessionId},
     stream_id::StreamId,
 };
 
@@ -39,6 +40,11 @@ impl RecordedStreams {
             self.close_found(stream);
         }
         found.is_some()
+    }
+
+    /// Removes all streams of a session.
+    pub(crate) fn remove_all_of(&self, owner: Owner, session: Option<SessionId>) {
+        self.registry.remove_all_of(&StreamOwner { owner, session });
     }
 
     /// Closes this stream with its predecessors and successors.

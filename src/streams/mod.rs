@@ -1,6 +1,8 @@
 //! The open event streams of a layer, for operators: [`Streams`] lists, closes, taps and drains them.
 
 mod drain;
+#[cfg_attr(not(feature = "replay"), path = "no_replay.rs")]
+mod recorded;
 mod select;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -76,27 +78,6 @@ impl Streams {
         closed + self.close_ended(&select)
     }
 
-    /// Drops recorded streams that have ended.
-    fn close_ended(&self, select: &Select) -> usize {
-        let found = match select {
-            Select::Stream(id) => self.recorded.registry.find(*id).into_iter().collect(),
-            Select::Session(session) => self
-                .recorded
-                .registry
-                .all_where(|stream| stream.owner.session.as_ref() == Some(session)),
-            Select::Owner(owner) => self
-                .recorded
-                .registry
-                .all_where(|stream| stream.owner.owner == *owner),
-            Select::All => self.recorded.registry.all_where(|_| true),
-        };
-        // Streams that were just closed have left the registry.
-        found
-            .iter()
-            .filter(|stream| self.recorded.close(stream.id))
-            .count()
-    }
-
     /// Returns a copy of what passes a stream from now on, or `None` if no such stream is open. See [`Tap`].
     pub fn tap(&self, stream: StreamId) -> Option<Tap> {
         self.live.find(stream).map(|stream| stream.taps.open())
@@ -126,12 +107,6 @@ impl Streams {
     /// [`max_buffered_bytes`](crate::SseProxyLayer::max_buffered_bytes).
     pub fn buffered_bytes(&self) -> usize {
         self.live.buffered()
-    }
-
-    /// Returns the memory, in bytes, that recorded streams hold now, as counted against
-    /// [`max_replay_bytes`](crate::SseProxyLayer::max_replay_bytes).
-    pub fn retained_bytes(&self) -> usize {
-        self.recorded.registry.bytes()
     }
 }
 

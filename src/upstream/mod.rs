@@ -22,8 +22,12 @@ pub(crate) mod sink;
 pub(crate) mod stream_watch;
 pub(crate) mod terminal;
 
-pub(crate) use continuation::{ContentCheck, Continuation, UpstreamEnd};
+#[cfg(any(feature = "reconnect", feature = "replay"))]
+pub(crate) use continuation::UpstreamEnd;
+pub(crate) use continuation::{ContentCheck, Continuation};
 pub(crate) use pipeline::Pipeline;
-pub(crate) use progress::{CompleteWhen, ProgressStage, UpstreamProgress};
+#[cfg(feature = "replay")]
+pub(crate) use progress::CompleteWhen;
+pub(crate) use progress::{ProgressStage, UpstreamProgress};
 pub(crate) use pull::{Pull, Step};
 pub(crate) use session_stage::SessionStage;
