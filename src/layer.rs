@@ -2,6 +2,8 @@
 
 #[cfg(feature = "replay")]
 mod replay;
+#[cfg(feature = "sessions")]
+mod sessions;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,7 +21,7 @@ use crate::{
     policy::Policy,
     reconnect::NoReconnect,
     service::SseProxy,
-    session::{AnyStore, Credentials, SessionMapping, SessionStore},
+    session::Credentials,
     state::LayerState,
     streams::Streams,
 };
@@ -135,16 +137,6 @@ impl Default for SseProxyLayer {
     }
 }
 
-impl SseProxyLayer {
-    /// Creates a layer that keeps [sessions](Self::sessions) in this store. [`default`](Self::default) uses a
-    /// [`MemoryStore`](crate::session::MemoryStore).
-    pub fn new(store: impl SessionStore) -> Self {
-        let mut layer = Self::default();
-        Arc::make_mut(&mut layer.state).store = AnyStore::new(store);
-        layer
-    }
-}
-
 impl<R> SseProxyLayer<R> {
     /// Reconnects when the upstream connection breaks, without the client noticing: with a
     /// [`Backoff`](crate::reconnect::Backoff) or with all settings of [`Reconnect`]. Applies to all requests of the layer, whatever
@@ -158,11 +150,6 @@ impl<R> SseProxyLayer<R> {
             state: self.state,
             reconnect: reconnect.into(),
         }
-    }
-
-    /// Maps client session ids to upstream session ids. Off unless set. See [`session`](crate::session).
-    pub fn sessions(self, sessions: SessionMapping) -> Self {
-        self.with(|policy| policy.sessions(sessions))
     }
 
     /// Sets the function that computes the owner of a request, for example from a principal that an outer layer has

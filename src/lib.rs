@@ -91,6 +91,7 @@
 //! * `replay`: [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID`.
 //! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
 //! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
+//! * `sessions`: [`SseProxyLayer::sessions`], session ids that are mapped between clients and upstreams.
 //! * `testing`: `session::testing`, the contract tests for session stores.
 //! * `window`: [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs.
 //!

@@ -114,6 +114,7 @@ impl Policy {
 
     /// Maps client session ids to upstream session ids. Off unless set. The store of the layer keeps the sessions; see
     /// [`SseProxyLayer::new`](crate::SseProxyLayer::new).
+    #[cfg(feature = "sessions")]
     pub fn sessions(mut self, sessions: SessionMapping) -> Self {
         self.sessions = Some(Arc::new(sessions));
         self

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use http::request;
 
+#[cfg(feature = "sessions")]
+use crate::session::{SessionBinder, SessionMapping};
 use crate::{
     live::Housekeeper,
     observe::{LiveStreams, Observers, StreamLimits},
     policy::Policy,
     replay::{Quota, RecordedStreams},
-    session::{AnyStore, Owners, SessionBinder, SessionKeepAlive, SessionMapping},
+    session::{AnyStore, Owners, SessionKeepAlive},
 };
 
 /// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
@@ -73,6 +75,7 @@ impl LayerState {
     }
 
     /// The store and the keep-alive task, for sessions that this mapping finds.
+    #[cfg(feature = "sessions")]
     pub(crate) fn session_binder(&self, mapping: &SessionMapping) -> SessionBinder {
         SessionBinder::new(
             self.store.clone(),

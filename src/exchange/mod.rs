@@ -20,6 +20,7 @@ mod record;
 pub(crate) mod respond;
 #[cfg(feature = "replay")]
 mod resume;
+#[cfg_attr(not(feature = "sessions"), path = "no_sessions.rs")]
 mod session;
 #[cfg(feature = "replay")]
 mod subscribe;

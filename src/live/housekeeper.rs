@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout_at},
 };
 
 /// Something that is checked at certain times.
@@ -104,10 +104,8 @@ impl Running {
             let Some(next) = next else {
                 return;
             };
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.0.changed.notified() => {}
-            }
+            // Until the next check is due, or the queue has changed.
+            let _ = timeout_at(next, self.0.changed.notified()).await;
         }
     }
 }

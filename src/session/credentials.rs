@@ -7,8 +7,6 @@ use http::{
     header::{AUTHORIZATION, COOKIE},
 };
 
-use super::location::trimmed;
-
 /// The headers in which HTTP clients commonly send credentials (RFC 9110 section 11.6.2 for `Authorization`; the others by custom).
 const COMMON: [HeaderName; 6] = [
     AUTHORIZATION,
@@ -148,3 +146,19 @@ impl fmt::Display for InvalidCookieName {
 }
 
 impl Error for InvalidCookieName {}
+
+/// Removes the bytes at both ends that are not visible ASCII. An upstream may treat them as white space: some read a head as Latin-1,
+/// which has more white space than ASCII.
+pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && !first.is_ascii_graphic()
+    {
+        text = rest;
+    }
+    while let [rest @ .., last] = text
+        && !last.is_ascii_graphic()
+    {
+        text = rest;
+    }
+    text
+}

@@ -8,7 +8,10 @@ use http::{
     request,
 };
 
-use crate::headers::query::{parameters, set_parameter};
+use crate::{
+    headers::query::{parameters, set_parameter},
+    session::credentials::trimmed,
+};
 
 /// A location of a session id in requests and responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,22 +145,6 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
 fn name_and_value(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(b'=', pair)?;
     Some((trimmed(&pair[..at]), trimmed(&pair[at + 1..])))
-}
-
-/// Removes the bytes at both ends that are not visible ASCII. An upstream may treat them as white space: some read a head as Latin-1,
-/// which has more white space than ASCII.
-pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = text
-        && !first.is_ascii_graphic()
-    {
-        text = rest;
-    }
-    while let [rest @ .., last] = text
-        && !last.is_ascii_graphic()
-    {
-        text = rest;
-    }
-    text
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {

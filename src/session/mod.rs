@@ -4,7 +4,8 @@
 //! [`SessionMapping`] lists the locations of session ids in requests, responses and events, where the layer replaces one id by the
 //! other. The client never receives the upstream's id, and the upstream never receives the client's.
 //!
-//! A session belongs to the [owner](Owner) of the request that opened it. The layer answers a request of another owner with 404, as if
+//! A session belongs to the [owner](Owner) of the request that opened it. Streams without a session have an owner, too, so owners need
+//! no feature; the rest of this module is the feature `sessions`. The layer answers a request of another owner with 404, as if
 //! the session did not exist.
 //!
 //! ```
@@ -52,21 +53,32 @@
 //!
 //! If the inner service balances over several upstreams, an [`UpstreamKey`] names the upstream that a session is on.
 
+#[cfg(feature = "sessions")]
 mod any_store;
+#[cfg(feature = "sessions")]
 mod binder;
 mod credentials;
+#[cfg(feature = "sessions")]
 mod endpoint;
 mod id;
+#[cfg(feature = "sessions")]
 mod keep_alive;
+#[cfg(feature = "sessions")]
 mod location;
+#[cfg(feature = "sessions")]
 mod mapping;
+#[cfg(feature = "sessions")]
 mod memory;
+#[cfg(not(feature = "sessions"))]
+mod none;
 mod owner;
 #[cfg(feature = "sealed")]
 mod sealed;
 #[cfg(feature = "serde")]
 mod serde;
+#[cfg(feature = "sessions")]
 mod store;
+#[cfg(feature = "sessions")]
 mod streams;
 
 #[cfg(feature = "testing")]
@@ -74,15 +86,24 @@ pub mod testing;
 
 pub use credentials::{Credentials, InvalidCookieName};
 pub use id::{MalformedId, MalformedOwner, Owner, SessionId, UpstreamKey, UpstreamSessionId};
+#[cfg(feature = "sessions")]
 pub use mapping::{MappingError, SessionMapping};
+#[cfg(feature = "sessions")]
 pub use memory::MemoryStore;
 #[cfg(feature = "sealed")]
 pub use sealed::{MalformedKey, SealError, SealedKey, SealedStore};
+#[cfg(feature = "sessions")]
 pub use store::{NewSession, Session, SessionRequest, SessionStore};
+#[cfg(feature = "sessions")]
 pub use streams::StreamCount;
 
-pub(crate) use any_store::AnyStore;
-pub(crate) use binder::SessionBinder;
-pub(crate) use keep_alive::{SessionKeepAlive, SessionLease};
+#[cfg(not(feature = "sessions"))]
+pub(crate) use none::{AnyStore, SessionKeepAlive, SessionLease, SessionMapping};
 pub(crate) use owner::Owners;
-pub(crate) use streams::OpenStream;
+#[cfg(feature = "sessions")]
+pub(crate) use {
+    any_store::AnyStore,
+    binder::SessionBinder,
+    keep_alive::{SessionKeepAlive, SessionLease},
+    streams::OpenStream,
+};

@@ -17,6 +17,7 @@ mod phase;
 mod pipeline;
 mod progress;
 mod pull;
+#[cfg(feature = "sessions")]
 mod session_stage;
 pub(crate) mod sink;
 pub(crate) mod stream_watch;
@@ -30,4 +31,5 @@ pub(crate) use pipeline::Pipeline;
 pub(crate) use progress::CompleteWhen;
 pub(crate) use progress::{ProgressStage, UpstreamProgress};
 pub(crate) use pull::{Pull, Step};
+#[cfg(feature = "sessions")]
 pub(crate) use session_stage::SessionStage;

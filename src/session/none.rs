@@ -1,0 +1,30 @@
+//! The replacement of the files for session mapping in builds without the feature `sessions`: no session is mapped.
+
+use http::HeaderMap;
+
+/// Never made.
+#[derive(Debug)]
+pub(crate) enum SessionMapping {}
+
+impl SessionMapping {
+    pub(crate) fn reads_events(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn strip_trailers(&self, _: &mut HeaderMap) {
+        match *self {}
+    }
+
+    pub(crate) fn has_cookie(&self, _: &str) -> bool {
+        match *self {}
+    }
+}
+
+/// Never made.
+pub(crate) enum SessionLease {}
+
+#[derive(Clone, Default)]
+pub(crate) struct AnyStore(());
+
+#[derive(Default)]
+pub(crate) struct SessionKeepAlive(());
