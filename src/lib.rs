@@ -81,19 +81,22 @@
 //!
 //! # Features
 //!
-//! All are off by default.
+//! All are off by default: without features, the crate parses, edits and forwards event streams.
 //!
-//! * `decompression`: decodes gzip, deflate, br and zstd streams, so that interceptors can read them. Without it the layer answers
-//!   with 502 instead of such a stream while interceptors are installed, and passes it through otherwise.
-//! * `mcp`: [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request.
-//! * `patterns`: phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`).
-//! * `reconnect`: [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks.
-//! * `replay`: [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID`.
-//! * `sealed`: `SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store.
-//! * `serde`: `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process.
-//! * `sessions`: [`SseProxyLayer::sessions`], session ids that are mapped between clients and upstreams.
-//! * `testing`: `session::testing`, the contract tests for session stores.
-//! * `window`: [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs.
+//! | Feature | Adds | Enables |
+//! |---|---|---|
+//! | `decompression` | decoding of gzip, deflate, br and zstd streams, so that interceptors can read them; without it the layer answers with 502 instead of such a stream while interceptors are installed, and passes it through otherwise | |
+//! | `mcp` | [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request | `replay` |
+//! | `patterns` | phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`) | `window` |
+//! | `reconnect` | [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks | |
+//! | `replay` | [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID` | `sessions` |
+//! | `sealed` | `session::SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store | `sessions` |
+//! | `serde` | `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process | `sessions` |
+//! | `sessions` | [`SseProxyLayer::sessions`], session ids that are mapped between clients and upstreams, and [`SseProxyLayer::owner`] | |
+//! | `testing` | `session::testing`, the contract tests for session stores | `sessions` |
+//! | `window` | [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs | |
+//!
+//! The README says how many crates and how much build time each adds.
 //!
 //! # Not for
 //!
