@@ -86,13 +86,13 @@
 //! | Feature | Adds | Enables |
 //! |---|---|---|
 //! | `decompression` | decoding of gzip, deflate, br and zstd streams, so that interceptors can read them; without it the layer answers with 502 instead of such a stream while interceptors are installed, and passes it through otherwise | |
-//! | `mcp` | [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request | `replay` |
+//! | `mcp` | [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request | `replay`, `sessions` |
 //! | `patterns` | phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`) | `window` |
 //! | `reconnect` | [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks | |
-//! | `replay` | [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID` | `sessions` |
+//! | `replay` | [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID` | |
 //! | `sealed` | `session::SealedStore`, which keeps sessions in their encrypted ids, for several nodes without a common store | `sessions` |
 //! | `serde` | `Serialize` and `Deserialize` for [`session::Session`], for stores outside of the process | `sessions` |
-//! | `sessions` | [`SseProxyLayer::sessions`], session ids that are mapped between clients and upstreams, and [`SseProxyLayer::owner`] | |
+//! | `sessions` | [`SseProxyLayer::sessions`], session ids that are mapped between clients and upstreams, each bound to its owner | |
 //! | `testing` | `session::testing`, the contract tests for session stores | `sessions` |
 //! | `window` | [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs | |
 //!

@@ -6,6 +6,6 @@ pub(crate) mod content_encoding;
 pub(crate) mod content_type;
 pub(crate) mod event_stream;
 pub(crate) mod list;
-#[cfg(feature = "sessions")]
+#[cfg(any(feature = "replay", feature = "sessions"))]
 pub(crate) mod query;
 pub(crate) mod stored;

@@ -1,6 +1,6 @@
 //! The replacement of the files for session mapping in builds without the feature `sessions`: no session is mapped.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// Never made.
 #[derive(Debug)]
@@ -12,6 +12,10 @@ impl SessionMapping {
     }
 
     pub(crate) fn strip_trailers(&self, _: &mut HeaderMap) {
+        match *self {}
+    }
+
+    pub(crate) fn has_header(&self, _: &HeaderName) -> bool {
         match *self {}
     }
 
