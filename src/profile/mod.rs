@@ -17,6 +17,8 @@
 //! # let _ = layer;
 //! ```
 
+pub mod heal;
+
 mod mcp;
 mod origin_check;
 

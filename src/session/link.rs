@@ -1,0 +1,42 @@
+//! What the layer and an inner service tell each other about the session of a request, in the extensions of the request and of its
+//! response.
+
+use std::{fmt, sync::Arc};
+
+use super::{NewSession, Session, SessionBinder};
+
+/// In the extensions of each request whose session ids the layer translates.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLink {
+    /// The session that the request belongs to, as the store returned it. `None` if the request names no session.
+    pub(crate) session: Option<Session>,
+    pub(crate) binder: SessionBinder,
+}
+
+/// In the extensions of a response: the upstream session of the request's session has been replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Rebound {
+    pub(crate) to: NewSession,
+    /// The response does not end the session, whatever the mapping says.
+    pub(crate) continues: bool,
+}
+
+/// In the extensions of a response: a function that the layer calls with the session that the response opens, once it is bound.
+#[derive(Clone)]
+pub(crate) struct OnBound(Arc<dyn Fn(&Session) + Send + Sync>);
+
+impl OnBound {
+    pub(crate) fn new(call: impl Fn(&Session) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, session: &Session) {
+        (self.0)(session);
+    }
+}
+
+impl fmt::Debug for OnBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnBound").finish_non_exhaustive()
+    }
+}
