@@ -57,6 +57,7 @@ impl SessionContext {
             parts.extensions.insert(SessionLink {
                 session: context.session.clone(),
                 binder: context.binder.clone(),
+                on_healed: request.state.observers.on_healed(),
             });
         }
         context._in_use = context.session.as_ref().and_then(Session::in_use);

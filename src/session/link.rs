@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{NewSession, Session, SessionBinder};
+use super::{NewSession, Session, SessionBinder, healed::Healed};
 
 /// In the extensions of each request whose session ids the layer translates.
 #[derive(Clone, Debug)]
@@ -11,6 +11,28 @@ pub(crate) struct SessionLink {
     /// The session that the request belongs to, as the store returned it. `None` if the request names no session.
     pub(crate) session: Option<Session>,
     pub(crate) binder: SessionBinder,
+    /// Tells the observers of the layer. `None` if there are none.
+    pub(crate) on_healed: Option<OnHealed>,
+}
+
+/// A function that is called when the session was healed.
+#[derive(Clone)]
+pub(crate) struct OnHealed(Arc<dyn Fn(&Healed) + Send + Sync>);
+
+impl OnHealed {
+    pub(crate) fn new(call: impl Fn(&Healed) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, healed: &Healed) {
+        (self.0)(healed);
+    }
+}
+
+impl fmt::Debug for OnHealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnHealed").finish_non_exhaustive()
+    }
 }
 
 /// In the extensions of a response: the upstream session of the request's session has been replaced.

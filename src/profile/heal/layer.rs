@@ -9,11 +9,11 @@ use tower_layer::Layer;
 
 use super::{
     body::{Budget, HealBody},
-    healed::Healed,
     service::Heal,
     sessions::Sessions,
     settings::Settings,
 };
+use crate::session::healed::Healed;
 
 /// Heals MCP sessions that the upstream has lost. Put it inside of the [`SseProxyLayer`](crate::SseProxyLayer) that maps the sessions.
 /// [The module](super) describes what it does.

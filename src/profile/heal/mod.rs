@@ -45,7 +45,8 @@
 //! # What is lost
 //!
 //! The upstream has a new session: subscriptions to resources, the log level, and calls that were running are gone.
-//! [`HealLayer::on_healed`] sets a function that learns of this, and the extensions of the response contain [`Healed`], for
+//! [`HealLayer::on_healed`] sets a function that learns of this, as
+//! [`StreamObserver::healed`](crate::observe::StreamObserver::healed) does, and the extensions of the response contain [`Healed`], for
 //! [interceptors](crate::intercept::StreamHead) and outer layers. Each healing emits a [`tracing`] event of the level `info` with the
 //! target `tower_sse_proxy`, and each failed one an event of the level `warn` with the `cause`.
 //!
@@ -68,7 +69,6 @@
 //! the layer drops the least recently used one of the owner with most bytes. Its session still works, but is not healed.
 
 mod body;
-mod healed;
 mod initialize;
 mod layer;
 mod message;
@@ -76,8 +76,8 @@ mod service;
 mod sessions;
 mod settings;
 
+pub use crate::session::healed::Healed;
 pub use body::HealBody;
-pub use healed::Healed;
 pub use layer::HealLayer;
 pub use message::is_safe;
 pub use service::Heal;

@@ -24,7 +24,7 @@ use super::{
     settings::Settings,
 };
 use crate::session::{
-    NewSession, OnBound, Rebound, Session, SessionBinder, SessionLink, SessionRequest,
+    NewSession, OnBound, OnHealed, Rebound, Session, SessionBinder, SessionLink, SessionRequest,
 };
 
 /// The service of a [`HealLayer`](super::HealLayer).
@@ -76,14 +76,14 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let link = request.extensions().get::<SessionLink>();
         let is_post = request.method() == Method::POST;
-        match link.map(|link| (&link.session, &link.binder)) {
-            Some((Some(session), binder)) if self.can_heal(session, &request) => {
-                let (session, binder) = (session.clone(), binder.clone());
+        match link.map(|link| (&link.session, link)) {
+            Some((Some(session), link)) if self.can_heal(session, &request) => {
+                let (session, link) = (session.clone(), link.clone());
                 let call = SessionCall {
                     heal: self.release_permit(),
                     key: Key::from(&session),
                     session,
-                    binder,
+                    link,
                 };
                 Box::pin(call.run(request))
             }
@@ -149,7 +149,7 @@ struct SessionCall<S, ReqB: Body> {
     /// The session as the store returned it.
     session: Session,
     key: Key,
-    binder: SessionBinder,
+    link: SessionLink,
 }
 
 impl<S, ReqB, B> SessionCall<S, ReqB>
@@ -268,7 +268,8 @@ where
                     settings: Arc::clone(&self.heal.settings),
                     service: self.heal.inner.clone(),
                     session: self.session.clone(),
-                    binder: self.binder.clone(),
+                    binder: self.link.binder.clone(),
+                    on_healed: self.link.on_healed.clone(),
                     head: head.clone(),
                     used,
                 };
@@ -313,6 +314,7 @@ struct Task<S, ReqB: Body> {
     service: S,
     session: Session,
     binder: SessionBinder,
+    on_healed: Option<OnHealed>,
     /// The request that got 404.
     head: request::Parts,
     /// The upstream session of that request.
@@ -332,6 +334,9 @@ where
             Ok(to) => {
                 let healed = healing.succeed(self.used.upstream_id, to);
                 tracing::info!(target: "tower_sse_proxy", "healed an MCP session");
+                if let Some(observers) = self.on_healed {
+                    observers.call(&healed);
+                }
                 let call = || (self.settings.on_healed)(&healed);
                 if catch_unwind(AssertUnwindSafe(call)).is_err() {
                     tracing::warn!(target: "tower_sse_proxy", "the function for healed sessions panicked");
@@ -356,6 +361,7 @@ where
             binder,
             head,
             used,
+            ..
         } = self;
         let lookup = || binder.ask(SessionRequest::Lookup(session.id.clone()));
         let found = lookup().await?.ok_or(ENDED)?;

@@ -9,8 +9,10 @@ use std::{
 use lru::LruCache;
 use tokio::sync::watch;
 
-use super::{healed::Healed, initialize::Initialize};
-use crate::session::{InStore, NewSession, Owner, Session, SessionId, UpstreamSessionId};
+use super::initialize::Initialize;
+use crate::session::{
+    InStore, NewSession, Owner, Session, SessionId, UpstreamSessionId, healed::Healed,
+};
 
 /// The estimated memory of an entry without its `initialize` request and ids, in bytes.
 const ENTRY: usize = 512;

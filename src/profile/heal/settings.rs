@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{StatusCode, request, response};
 use http_body::Body;
 
-use super::{body::HealBody, healed::Healed, message::is_safe};
+use super::{body::HealBody, message::is_safe};
+use crate::session::healed::Healed;
 
 pub(super) struct Settings<ReqB: Body> {
     wrap: Wrap<ReqB>,

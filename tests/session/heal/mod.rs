@@ -14,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tower_sse_proxy::{
     Event, Policy, SseProxyLayer,
     intercept::{Interceptor, StreamHead, Verdict},
+    observe::StreamObserver,
     profile::{
         Mcp,
         heal::{HealLayer, Healed, is_safe},
@@ -240,6 +241,28 @@ async fn hook_learns_of_lost_subscriptions() {
         assert_eq!(healed.lock().unwrap().pop(), Some((session(), expected)));
     }
     assert!(healed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn observer_learns_of_each_healing_once() {
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicUsize>);
+    impl StreamObserver for Count {
+        fn healed(&self, _: &Healed) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("a panic in an observer has no effect");
+        }
+    }
+    let count = Count::default();
+    let layer = mcp().observe(count.clone());
+    let server = Server::start().await;
+    let client = Client::open(gateway(layer, heal(), &server).await).await;
+    for expected in [1, 2] {
+        server.forget();
+        let answers = tokio::join!(client.call("ping"), client.call("tools/list"));
+        assert_eq!((answers.0.status, answers.1.status), (200, 200));
+        assert_eq!(count.0.load(Ordering::SeqCst), expected);
+    }
 }
 
 #[tokio::test]

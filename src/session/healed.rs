@@ -1,18 +1,19 @@
-//! What users learn of a healing.
+//! What users learn when a session is healed.
 
 use std::fmt;
 
-use crate::session::{Owner, SessionId};
+use super::{Owner, SessionId};
 
-/// A session was healed. [`HealLayer::on_healed`](super::HealLayer::on_healed) gets it, and the extensions of each response to a request
-/// that got 404.
+/// An MCP session was healed. [`HealLayer::on_healed`](crate::profile::heal::HealLayer::on_healed) and
+/// [`StreamObserver::healed`](crate::observe::StreamObserver::healed) get it, and the extensions of each response to a request that got
+/// 404.
 ///
 /// The upstream has a new session. What it kept in the old one is lost: subscriptions to resources, the log level, running calls.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Healed {
-    pub(super) session: SessionId,
-    pub(super) owner: Owner,
-    pub(super) had_subscriptions: bool,
+    pub(crate) session: SessionId,
+    pub(crate) owner: Owner,
+    pub(crate) had_subscriptions: bool,
 }
 
 impl Healed {
