@@ -28,6 +28,7 @@ use crate::{
         coalesce::{Abandoned, Interest, LeaderGuard, Role},
         key::{StreamKey, StreamOwner},
     },
+    session::SessionLink,
 };
 
 /// Handles a request of a policy with sessions, or a request that may resume or share a recorded stream.
@@ -78,7 +79,12 @@ where
             Resumed::Subscribe(subscription) => {
                 return Ok(respond(&context, Outcome::Subscribe(subscription)));
             }
-            Resumed::AskUpstream(pending) => Some(pending),
+            Resumed::AskUpstream(pending) => {
+                if let Some(link) = parts.extensions.get_mut::<SessionLink>() {
+                    link.resumes_call = !pending.stream.continuation.opened_by_get;
+                }
+                Some(pending)
+            }
             Resumed::Reject(rejection) => {
                 return Ok(respond(&context, Outcome::Reject(rejection)));
             }

@@ -57,6 +57,7 @@ impl SessionContext {
             parts.extensions.insert(SessionLink {
                 session: context.session.clone(),
                 binder: context.binder.clone(),
+                resumes_call: false,
                 on_healed: request.state.observers.on_healed(),
             });
         }

@@ -11,6 +11,8 @@ pub(crate) struct SessionLink {
     /// The session that the request belongs to, as the store returned it. `None` if the request names no session.
     pub(crate) session: Option<Session>,
     pub(crate) binder: SessionBinder,
+    /// The request resumes the response to a `POST`, which only the upstream session of that request can continue.
+    pub(crate) resumes_call: bool,
     /// Tells the observers of the layer. `None` if there are none.
     pub(crate) on_healed: Option<OnHealed>,
 }

@@ -50,7 +50,9 @@
 //! [interceptors](crate::intercept::StreamHead) and outer layers. Each healing emits a [`tracing`] event of the level `info` with the
 //! target `tower_sse_proxy`, and each failed one an event of the level `warn` with the `cause`.
 //!
-//! A repeated `GET` keeps its `Last-Event-ID`. The upstream decides whether it knows that event.
+//! A repeated `GET` keeps its `Last-Event-ID`. The upstream decides whether it knows that event. With
+//! [replay](crate::Policy::replay), a `GET` that resumes the response to a `POST` is not repeated: the call is lost, and its client gets the
+//! 404 instead of a stream without its result.
 //!
 //! # Stores and nodes
 //!

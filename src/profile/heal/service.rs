@@ -219,7 +219,7 @@ where
         } = &self.heal;
         if parts.method == Method::GET && body.is_end_stream() {
             let held = HeldBody::empty(budget);
-            let is_held = (settings.repeat_if)(parts, b"");
+            let is_held = !self.link.resumes_call && (settings.repeat_if)(parts, b"");
             return (body, is_held.then_some(held));
         }
         if parts.method != Method::POST {

@@ -19,6 +19,7 @@ use tower_sse_proxy::{
         Mcp,
         heal::{HealLayer, Healed, is_safe},
     },
+    replay::Replay,
     session::MemoryStore,
 };
 
@@ -133,6 +134,38 @@ async fn get_stream_is_repeated() {
         "GET UP-2",
     ];
     assert_eq!(server.take(), expected);
+}
+
+#[tokio::test]
+async fn only_a_resumed_get_stream_is_repeated() {
+    for opened_by in [Method::GET, Method::POST] {
+        let server = Server::start().await;
+        let layer = with_policy(Policy::default().replay(Replay::default()));
+        let client = Client::open(gateway(layer, heal(), &server).await).await;
+        server.set_polling();
+        let answer = match opened_by {
+            Method::GET => client.get().await,
+            _ => client.call("tools/call").await,
+        };
+        let (text, _) = answer.rest().await;
+        let text = String::from_utf8_lossy(&text);
+        let mut ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+        let id = ids.next_back().expect("an event with an id");
+        server.take();
+        server.forget();
+        let resume = client.request(Method::GET, "").header("last-event-id", id);
+        let answer = server::send(client.gateway, resume, "").await;
+        let lost = &server.seen()[0];
+        assert_eq!(lost.header("last-event-id"), Some("e1"), "{opened_by}");
+        let repeated = server.count("GET UP-2");
+        let expected = match opened_by {
+            Method::GET => (200, 1),
+            _ => (404, 0),
+        };
+        assert_eq!((answer.status, repeated), expected, "{opened_by}");
+        assert_eq!(client.get().await.status, 200, "{opened_by}");
+        assert_eq!(server.count("initialize"), 1, "{opened_by}");
+    }
 }
 
 #[tokio::test]

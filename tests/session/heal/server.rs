@@ -100,6 +100,8 @@ struct State {
     /// All sessions have this id.
     fixed_id: Option<&'static str>,
     holds_404: bool,
+    /// `GET` and `tools/call` get a stream that ends after one event.
+    polls: bool,
 }
 
 impl Server {
@@ -113,6 +115,7 @@ impl Server {
             has_no_get: false,
             fixed_id: None,
             holds_404: false,
+            polls: false,
         }));
         let gates = Gates {
             initialize: Arc::new(Semaphore::new(0)),
@@ -154,6 +157,10 @@ impl Server {
 
     pub fn set_fixed_id(&self, id: &'static str) {
         self.state.lock().unwrap().fixed_id = Some(id);
+    }
+
+    pub fn set_polling(&self) {
+        self.state.lock().unwrap().polls = true;
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -199,17 +206,20 @@ async fn answer(
         return open(state, opening);
     }
     let is_get = parts.method == Method::GET;
-    let (is_found, holds_404, initialized) = {
+    let (is_found, holds_404, polls, initialized) = {
         let state = state.lock().unwrap();
         let is_known = id.as_ref().is_some_and(|id| state.sessions.contains(id));
         let is_found = is_known && !(is_get && state.has_no_get);
-        (is_found, state.holds_404, state.initialized)
+        (is_found, state.holds_404, state.polls, state.initialized)
     };
     if !is_found {
         if holds_404 {
             gates.lost.acquire().await.unwrap().forget();
         }
         return with_status(404);
+    }
+    if polls && (is_get || line.starts_with("tools/call")) {
+        return stream("id: e1\ndata: {\"method\":\"progress\"}\n\n", false);
     }
     if is_get {
         return stream(": open\n\n", true);
