@@ -2,7 +2,7 @@
 """Runs the official MCP SDKs for Python and TypeScript, of both generations, as clients, directly and through the gateway. Relays
 record the traffic. No session id of the upstream may reach a client, and no session id of the gateway the upstream. With the
 polling server, which ends its responses early, the relay also cuts the connections of the clients: no event may be lost or come
-twice, and no call may be repeated.
+twice, and no call may be repeated. A server that loses its sessions is healed by the gateway: the clients continue.
 Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if a check
 fails."""
 import http.client, json, pathlib, re, subprocess, sys, time
@@ -109,6 +109,26 @@ def resumption(client, near, far, calls):
     check(f"{client}: clients resumed, and fewer resumes reached the upstream", by_clients > upstream >= calls, (by_clients, upstream))
 
 
+def healing(clients):
+    """A server loses its sessions in the middle of a conversation, three times."""
+    with server("sessions.mjs") as upstream:
+        for name, client in clients.items():
+            far, port = Wire(upstream), free_port()
+            allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
+            with gateway(GATEWAY, far.port, SSEP_HEAL="1", **allowed) as behind:
+                near = Wire(behind, port)
+                ok, bad = run(client, "forgetful", near.port, ["/mcp"])
+                print(f"{name:20}{'forgetful':14}{'':24}{len(ok)} ok, {len(bad)} bad", flush=True)
+                check(f"{name}, forgetful", ok and not bad, "\n    ".join(["", *bad]))
+                numbers = lambda wire, method: sum(sent.count(b'"method":"%s"' % method) for sent in wire.sent())
+                opened = numbers(near, b"initialize"), numbers(far, b"initialize")
+                check(f"{name}, forgetful: one initialize of the client, and one for each loss", opened == (1, 4), opened)
+                calls = numbers(near, b"tools/call"), numbers(far, b"tools/call")
+                check(f"{name}, forgetful: each call is sent once", calls == (3, 3), calls)
+                (ours, _), (theirs, _) = near.ids(), far.ids()
+                check(f"{name}, forgetful: one session of the client, and four of the server", (len(ours), len(theirs)) == (1, 4), (ours, theirs))
+
+
 def main():
     install()
     for generation in ("1", "2"):
@@ -143,6 +163,7 @@ def main():
                     if kind == "polling":
                         resumption(name, near, far, 3)
                     traffic(f"{name}, {kind}", kind, near, far, 2 if kind == "sessions" else len(urls))
+    healing(clients)
     print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
     sys.exit(not all(CHECKS))
 

@@ -54,6 +54,7 @@
 //! | Let clients resume streams; detach, share or stop streams | [`SseProxyLayer::replay`], [`replay`] |
 //! | Reconnect when the upstream connection breaks | [`SseProxyLayer::reconnect`], [`reconnect`] |
 //! | Proxy MCP servers | [`profile::Mcp`] |
+//! | Let MCP clients continue when their server has lost its sessions | [`profile::heal`] |
 //! | Parse or write events without HTTP | [`codec`] |
 //!
 //! # Guides
@@ -71,7 +72,7 @@
 //! 3. Each client gets each event at most once and in order. With [`replay`] it gets each event exactly once within the retention,
 //!    and beyond it a reported gap. A clean end is never followed by the same events again.
 //! 4. One request to the layer is one request to the service, unless [`reconnect`] is on; only `GET` requests are repeated, unless a
-//!    predicate of yours allows others. A client disconnect cancels the request, unless the stream is
+//!    predicate of yours allows others. [Healing](profile::heal) also repeats MCP requests that only read. A client disconnect cancels the request, unless the stream is
 //!    [detached](replay::Replay::grace_period).
 //! 5. Memory is bounded by configuration, for any upstream, any reader and any number of clients. One owner cannot use up another
 //!    owner's share.

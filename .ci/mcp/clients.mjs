@@ -1,5 +1,5 @@
 // Clients with the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is the generation
-// of the SDK, 1 or 2, and KIND the kind of the server: sessions, polling, stateless or legacy.
+// of the SDK, 1 or 2, and KIND the kind of the server: sessions, polling, stateless, legacy or forgetful.
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 const [generation, kind, ...urls] = process.argv.slice(2);
@@ -128,8 +128,29 @@ async function legacy(url) {
     await connected.client.close();
 }
 
+// The server loses its sessions three times, and the gateway heals them.
+async function forgetful(url) {
+    const { client, transport, call } = await connect(url);
+    const id = transport.sessionId;
+    const forget = () => fetch(new URL('/forget', url), { method: 'POST' });
+    const names = async () => (await client.listTools()).tools.map(tool => tool.name);
+    await forget();
+    check('a list after the server has lost the session', (await names()).includes('echo'));
+    check('a call in the healed session', await call('echo', { words: 'first' }) === 'first');
+    await forget();
+    // Its call is not repeated. It succeeds if another request has healed the session before.
+    await call('echo', { words: 'lost' }).catch(() => {});
+    check('the next call', await call('echo', { words: 'second' }) === 'second');
+    await forget();
+    const lists = await Promise.all([...Array(20)].map(names));
+    check('twenty lists at once', lists.every(list => list.includes('echo')), lists);
+    check('the same session', transport.sessionId === id, transport.sessionId);
+    await transport.terminateSession();
+    await client.close();
+}
+
 // All URLs at once, with a limit of twenty seconds.
 const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('not finished after 20 s')));
 await Promise.all(urls.map(url => current.run(url, () =>
-    Promise.race([late, { sessions, polling, stateless, legacy }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
+    Promise.race([late, { sessions, polling, stateless, legacy, forgetful }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
 process.exit();

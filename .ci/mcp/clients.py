@@ -1,6 +1,6 @@
 """Clients with the official Python SDK of either generation. Usage: clients.py KIND URL..., where KIND is the kind of the server:
-sessions, polling, stateless or legacy."""
-import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback
+sessions, polling, stateless, legacy or forgetful."""
+import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback, urllib.request
 
 import mcp
 from mcp import types
@@ -120,11 +120,34 @@ async def legacy(url):
         await asked(client, logs)
 
 
+async def forgetful(url):
+    """The server loses its sessions three times, and the gateway heals them."""
+    async def forget():
+        request = urllib.request.Request(re.sub("/mcp$", "/forget", url), method="POST")
+        await asyncio.to_thread(urllib.request.urlopen, request)
+
+    async def names():
+        return [tool.name for tool in (await client.list_tools()).tools]
+
+    async with connect(url) as (client, _):
+        await forget()
+        check("a list after the server has lost the session", "echo" in await names())
+        check("a call in the healed session", await call(client, "echo", {"words": "first"}) == "first")
+        await forget()
+        # Its call is not repeated. It succeeds if another request has healed the session before.
+        with contextlib.suppress(Exception):
+            await call(client, "echo", {"words": "lost"})
+        check("the next call", await call(client, "echo", {"words": "second"}) == "second")
+        await forget()
+        lists = await asyncio.gather(*(names() for _ in range(20)))
+        check("twenty lists at once", all("echo" in each for each in lists), lists)
+
+
 async def one(url):
     CURRENT.set(url)
     try:
         async with asyncio.timeout(20):
-            await {"sessions": sessions, "polling": polling, "stateless": stateless, "legacy": legacy}[KIND](url)
+            await {"sessions": sessions, "polling": polling, "stateless": stateless, "legacy": legacy, "forgetful": forgetful}[KIND](url)
     except Exception:
         check("no error", False, repr(traceback.format_exc()[-1500:]))
 

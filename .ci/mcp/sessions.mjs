@@ -76,6 +76,14 @@ app.all('/mcp', async (request, response) => {
     response.status(status).json({ jsonrpc: '2.0', error: { code: -32000, message }, id: null });
 });
 
+// As after a restart: the streams end, and no session is known.
+app.post('/forget', (request, response) => {
+    const lost = [...transports.values()];
+    transports.clear();
+    lost.forEach(transport => transport.close());
+    response.status(204).end();
+});
+
 // The HTTP+SSE transport of 2024-11-05. Its first event has the URL to POST to, in any form of URL. FORM is `pieces` for an event
 // that is sent in pieces, or the kind of URL (relative, path or url) and the place of the id, as in url-session_id.
 const where = {

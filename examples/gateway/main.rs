@@ -29,7 +29,7 @@ mod tunnel;
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use tower::Layer;
+use tower::{Layer, util::option_layer};
 use tower_sse_proxy::{KeepAlive, Policy, codec::OversizedEvent};
 
 use crate::{
@@ -111,7 +111,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         };
         tokio::spawn(admin::serve(listener, admin));
     }
-    let service = layer.layer(Upstream::new(&upstream)?);
+    let heal = option_layer(mcp::healing(&settings));
+    let service = layer.layer(heal.layer(Upstream::new(&upstream)?));
     server::serve(listener, service, streams, &settings).await?;
     Ok(())
 }

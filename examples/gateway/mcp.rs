@@ -1,15 +1,16 @@
-//! The MCP profile for the MCP routes, with the allowed hosts and origins.
+//! The MCP profile for the MCP routes, with the allowed hosts and origins, and the healing of sessions.
 
 use std::net::SocketAddr;
 
 use http::Uri;
+use http_body_util::combinators::BoxBody;
 use tower_sse_proxy::{
     Policy,
-    profile::{Mcp, OriginCheckLayer},
+    profile::{Mcp, OriginCheckLayer, heal::HealLayer},
     session::MappingError,
 };
 
-use crate::settings::Settings;
+use crate::{proxy::Body, settings::Settings};
 
 /// The MCP profile on top of `policy`.
 pub fn rules(
@@ -21,6 +22,11 @@ pub fn rules(
     let sessions = Mcp::sessions().allow_upstream_origin(upstream.to_string())?;
     let check = OriginCheckLayer::new(hosts(settings, listen), origins(settings, listen));
     Ok(Mcp::with_sessions(policy, sessions).check(check))
+}
+
+/// The layer that heals sessions, if it is on.
+pub fn healing(settings: &Settings) -> Option<HealLayer<Body>> {
+    settings.heal.then(|| HealLayer::new(BoxBody::new))
 }
 
 fn hosts(settings: &Settings, listen: SocketAddr) -> Vec<String> {

@@ -141,6 +141,10 @@ pub struct Settings {
     #[arg(long, env = "SSEP_MCP_PATHS", default_value = "/m/,/mcp", value_delimiter = ',', value_parser = path)]
     pub mcp_paths: Vec<String>,
 
+    /// `1`: heal an MCP session when the upstream answers 404 for it: repeat `initialize`, and requests that only read.
+    #[arg(long, env = "SSEP_HEAL", value_parser = switch, default_value = "0")]
+    pub heal: bool,
+
     /// Allowed origins of requests to MCP routes, separated by commas. Unset: http on the listen address and on localhost, with the
     /// port.
     #[arg(long, env = "SSEP_ALLOWED_ORIGINS", value_delimiter = ',', value_parser = trimmed)]

@@ -8,6 +8,7 @@ use crate::{
         outcome::Outcome,
         record::RecordingContext,
         resume::{Resume, Resumed, accepts_stream, names_an_event},
+        session::resumes_call,
     },
     replay::key::{StreamKey, StreamOwner},
     session::SessionId,
@@ -40,7 +41,12 @@ pub(crate) async fn find_recorded<R>(
     let pending = match resume.find(client, parts).await {
         Resumed::No => None,
         Resumed::Subscribe(subscription) => return Err(Outcome::Subscribe(subscription)),
-        Resumed::AskUpstream(pending) => Some(pending),
+        Resumed::AskUpstream(pending) => {
+            if !pending.stream.continuation.opened_by_get {
+                resumes_call(parts);
+            }
+            Some(pending)
+        }
         Resumed::Reject(rejection) => return Err(Outcome::Reject(rejection)),
     };
     // A response that continues a stream in its middle is of no use to other clients; nor can a client join a stream of which it

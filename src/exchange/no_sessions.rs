@@ -52,3 +52,7 @@ impl Interceptor for SessionStage {
         match *self {}
     }
 }
+
+/// No request has a session that could be healed.
+#[cfg(feature = "replay")]
+pub(crate) fn resumes_call(_: &mut request::Parts) {}

@@ -9,8 +9,8 @@ use crate::{
     rejection::Rejection,
     replay::RecordedStreams,
     session::{
-        OpenStream, Owner, Session, SessionBinder, SessionId, SessionLease, SessionMapping,
-        SessionRequest, UpstreamKey, UpstreamSessionId,
+        OnBound, OpenStream, Owner, Rebound, Session, SessionBinder, SessionId, SessionLease,
+        SessionLink, SessionMapping, SessionRequest, UpstreamKey, UpstreamSessionId,
     },
     upstream::SessionStage,
 };
@@ -53,6 +53,14 @@ impl SessionContext {
             _in_use: None,
         };
         context.session = context.find(parts).await?;
+        if mapping.translates_ids() {
+            parts.extensions.insert(SessionLink {
+                session: context.session.clone(),
+                binder: context.binder.clone(),
+                resumes_call: false,
+                on_healed: request.state.observers.on_healed(),
+            });
+        }
         context._in_use = context.session.as_ref().and_then(Session::in_use);
         Ok(Some(Box::new(context)))
     }
@@ -101,7 +109,14 @@ impl SessionContext {
         &mut self,
         response: &mut response::Parts,
     ) -> Result<(), Rejection> {
+        let rebound = response.extensions.remove::<Rebound>();
+        let continues = rebound.as_ref().is_some_and(|rebound| rebound.continues);
+        if let (Some(session), Some(rebound)) = (&mut self.session, rebound) {
+            session.upstream_id = rebound.to.upstream_id;
+            session.upstream = rebound.to.upstream;
+        }
         if let Some(session) = &self.session
+            && !continues
             && self.mapping.ends_session(&self.client, response)
         {
             let removed = SessionRequest::Remove(session.id.clone());
@@ -112,7 +127,11 @@ impl SessionContext {
         let upstream = response.extensions.get::<UpstreamKey>().cloned();
         let session = self.session.as_ref();
         self.upstream = upstream.or_else(|| session?.upstream.clone());
+        let on_bound = response.extensions.remove::<OnBound>();
         self.session = self.bind(&mut response.headers).await?;
+        if let (Some(session), Some(on_bound)) = (&self.session, on_bound) {
+            on_bound.call(session);
+        }
         Ok(())
     }
 
@@ -171,4 +190,11 @@ fn unavailable(why: &str) -> Rejection {
         "sessions are not available\n",
     )
     .retry_later()
+}
+
+/// Notes, for a service that heals sessions, that a request resumes the response to a `POST`.
+pub(crate) fn resumes_call(request: &mut request::Parts) {
+    if let Some(link) = request.extensions.get_mut::<SessionLink>() {
+        link.resumes_call = true;
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{StreamInfo, StreamRecord, WatchdogEvent};
-use crate::intercept::catch;
+use crate::{intercept::catch, session::healed::Healed};
 
 /// Sees how the event streams of a layer live and end. Install it with [`SseProxyLayer::observe`](crate::SseProxyLayer::observe).
 ///
@@ -50,6 +50,11 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = (stream, succeeded);
     }
 
+    /// An MCP session was [healed](crate::profile::heal). Called once for each healing.
+    fn healed(&self, session: &Healed) {
+        let _ = session;
+    }
+
     /// A watchdog has fired.
     fn watchdog(&self, event: &WatchdogEvent) {
         let _ = event;
@@ -74,6 +79,18 @@ impl Observers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// A function that tells the observers of a healed session. `None` if there are no observers.
+    #[cfg(feature = "sessions")]
+    pub(crate) fn on_healed(&self) -> Option<crate::session::OnHealed> {
+        if self.is_empty() {
+            return None;
+        }
+        let observers = self.clone();
+        Some(crate::session::OnHealed::new(move |healed| {
+            observers.each(|observer| observer.healed(healed));
+        }))
     }
 
     /// Calls each observer, and catches panics.

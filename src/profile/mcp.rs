@@ -56,7 +56,7 @@ const STATELESS: &str = "2026-07-28";
 ///
 /// A request with several revisions is answered with 400, because upstreams differ in which of them they use. The layer does not change
 /// the body of a request, its `Mcp-*` headers other than the session id, or the status and body of a response, and it does
-/// not repeat a request.
+/// not repeat a request. A [`HealLayer`](super::heal::HealLayer) inside of it repeats requests of sessions that the upstream has lost.
 ///
 /// # Replay
 ///

@@ -1,6 +1,7 @@
 //! Policies for protocols that use event streams. They use only public parts of this crate.
 //!
 //! * [`Mcp`]: the Model Context Protocol, by the revision of each request.
+//! * [`heal`]: MCP clients continue when their server has lost its sessions.
 //! * [`OriginCheckLayer`]: the check of `Origin` and `Host` that MCP requires. It protects any HTTP server against requests that
 //!   a foreign web page sends (DNS rebinding).
 //!
@@ -16,6 +17,9 @@
 //!     });
 //! # let _ = layer;
 //! ```
+
+#[cfg(feature = "mcp")]
+pub mod heal;
 
 #[cfg(feature = "mcp")]
 mod mcp;

@@ -17,6 +17,8 @@ pub(crate) struct ContinuationRules {
     pub(crate) after_end: bool,
     /// After such an end of a stream without ids: a resume request is then forwarded as a first request.
     pub(crate) anew: bool,
+    /// The stream is not the response to a request of another method.
+    pub(crate) opened_by_get: bool,
 }
 
 impl ContinuationRules {
@@ -29,6 +31,7 @@ impl ContinuationRules {
             after_break: by_get,
             after_end,
             anew: is_get && after_end,
+            opened_by_get: is_get,
         }
     }
 }

@@ -50,6 +50,11 @@ impl Credentials {
         }
     }
 
+    /// Whether HTTP clients commonly send credentials in the header of this name.
+    pub(crate) fn is_common(name: &HeaderName) -> bool {
+        COMMON.contains(name)
+    }
+
     /// Adds the header of this name. Some servers read `_` in a header name as `-`, so a header that differs only in that counts too.
     pub fn header(mut self, name: HeaderName) -> Self {
         if !self.headers.contains(&name) {

@@ -60,9 +60,12 @@ mod binder;
 mod credentials;
 #[cfg(feature = "sessions")]
 mod endpoint;
+pub(crate) mod healed;
 mod id;
 #[cfg(feature = "sessions")]
 mod keep_alive;
+#[cfg(feature = "sessions")]
+mod link;
 #[cfg(feature = "sessions")]
 mod location;
 #[cfg(feature = "sessions")]
@@ -100,10 +103,13 @@ pub use streams::StreamCount;
 #[cfg(not(feature = "sessions"))]
 pub(crate) use none::{AnyStore, SessionKeepAlive, SessionLease, SessionMapping};
 pub(crate) use owner::Owners;
+#[cfg(feature = "mcp")]
+pub(crate) use streams::InStore;
 #[cfg(feature = "sessions")]
 pub(crate) use {
     any_store::AnyStore,
     binder::SessionBinder,
     keep_alive::{SessionKeepAlive, SessionLease},
+    link::{OnBound, OnHealed, Rebound, SessionLink},
     streams::OpenStream,
 };

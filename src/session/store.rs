@@ -23,6 +23,13 @@ pub enum SessionRequest {
     Touch(SessionId),
     /// Removes the session and returns it, or `None` if there was none.
     Remove(SessionId),
+    /// Replaces the upstream session id and the upstream of the session with this id, and returns the session. The client's id, the
+    /// owner and the age of the session do not change, and its idle timeout restarts. Returns `None` if the id is unknown, the session
+    /// has expired or has another owner, or the store cannot change a session.
+    ///
+    /// [`profile::heal`](crate::profile::heal) sends it. If a store cannot change a session, a healed session works on the node that healed
+    /// it.
+    Rebind(SessionId, NewSession),
 }
 
 /// A session that an upstream has opened, and that has no client session id yet.
@@ -131,10 +138,13 @@ impl Session {
             SessionRequest::Lookup(id) | SessionRequest::Touch(id) | SessionRequest::Remove(id) => {
                 self.id == *id
             }
-            SessionRequest::Bind(new) => {
-                (&self.upstream_id, self.owner) == (&new.upstream_id, new.owner)
-            }
+            SessionRequest::Bind(new) => self.is_bound_to(new),
+            SessionRequest::Rebind(id, new) => self.id == *id && self.is_bound_to(new),
         }
+    }
+
+    fn is_bound_to(&self, new: &NewSession) -> bool {
+        (&self.upstream_id, self.owner) == (&new.upstream_id, new.owner)
     }
 }
 

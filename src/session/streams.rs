@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -27,6 +27,21 @@ impl StreamCount {
     pub(crate) fn open(&self) -> OpenStream {
         self.0.fetch_add(1, Ordering::Relaxed);
         OpenStream(self.clone())
+    }
+
+    /// Tells later whether the store still has the session.
+    pub(crate) fn in_store(&self) -> InStore {
+        InStore(Arc::downgrade(&self.0))
+    }
+}
+
+/// Whether a store still has a session. Counts that the store has given away keep it true a little longer.
+#[derive(Debug)]
+pub(crate) struct InStore(Weak<AtomicUsize>);
+
+impl InStore {
+    pub(crate) fn get(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

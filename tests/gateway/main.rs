@@ -11,6 +11,7 @@ mod half_close;
 #[expect(dead_code, reason = "its main function is not tested here")]
 #[path = "../../examples/hyper.rs"]
 mod hyper_example;
+#[expect(dead_code, reason = "its healing is not tested here")]
 #[path = "../../examples/gateway/mcp.rs"]
 mod mcp;
 #[path = "../../examples/gateway/path.rs"]

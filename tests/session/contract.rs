@@ -18,7 +18,54 @@ use tower_sse_proxy::session::{
 async fn correct_store_passes() {
     let store = store(|request, sessions| sessions.answer(request));
     testing::core(store.clone()).await;
-    testing::stateful(store).await;
+    testing::stateful(store.clone()).await;
+    testing::rebinding(store).await;
+}
+
+#[tokio::test]
+async fn incomplete_rebind_fails() {
+    assert_fails(
+        "the upstream id is not the one that was bound: Lookup after Rebind",
+        |request, sessions| match request {
+            SessionRequest::Rebind(id, new) => {
+                let mut session = sessions.0.get(&id)?.clone();
+                session.upstream_id = new.upstream_id;
+                session.upstream = new.upstream;
+                Some(session)
+            }
+            other => sessions.answer(other),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn rebind_of_another_owner_fails() {
+    assert_fails(
+        "Rebind with another owner returned a session",
+        |request, sessions| match request {
+            SessionRequest::Rebind(id, mut new) => {
+                new.owner = sessions.0.get(&id)?.owner;
+                sessions.answer(SessionRequest::Rebind(id, new))
+            }
+            other => sessions.answer(other),
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn rebind_of_an_unknown_session_fails() {
+    assert_fails(
+        "Rebind with an unknown id returned a session",
+        |request, sessions| match request {
+            SessionRequest::Rebind(id, new) if !sessions.0.contains_key(&id) => {
+                Some(sessions.insert(id, new))
+            }
+            other => sessions.answer(other),
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -396,7 +443,8 @@ async fn assert_fails(promise: &str, answer: impl Answer) {
 async fn assert_store_fails(promise: &str, store: Store) {
     let run = tokio::spawn(async {
         testing::core(store.clone()).await;
-        testing::stateful(store).await;
+        testing::stateful(store.clone()).await;
+        testing::rebinding(store).await;
     });
     assert_breaks(run.await, promise);
 }
@@ -452,6 +500,15 @@ impl Sessions {
                     .find(|old| matches_session(old, &new))
                     .cloned();
                 bound.or_else(|| Some(self.insert(SessionId::random(), new)))
+            }
+            SessionRequest::Rebind(id, new) => {
+                let session = self.0.get_mut(&id)?;
+                if session.owner != new.owner {
+                    return None;
+                }
+                session.upstream_id = new.upstream_id;
+                session.upstream = new.upstream;
+                Some(session.clone())
             }
             _ => None,
         }

@@ -11,6 +11,7 @@ mod endpoint;
 mod fairness;
 mod forgetting;
 mod header;
+mod heal;
 mod keep_alive;
 mod mcp;
 mod memory;

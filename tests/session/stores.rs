@@ -18,6 +18,7 @@ async fn memory_store_passes() {
     let store = MemoryStore::default();
     testing::core(store.clone()).await;
     testing::stateful(store.clone()).await;
+    testing::rebinding(store.clone()).await;
     testing::idle_timeout(store, tokio::time::advance).await;
 }
 

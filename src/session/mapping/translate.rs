@@ -23,6 +23,11 @@ impl SessionMapping {
         self.ignore_unknown
     }
 
+    /// Whether requests and responses may contain session ids that are translated.
+    pub(crate) fn translates_ids(&self) -> bool {
+        !self.locations.is_empty()
+    }
+
     /// Whether events may contain session ids.
     pub(crate) fn reads_events(&self) -> bool {
         self.endpoint || !self.pointers.is_empty()

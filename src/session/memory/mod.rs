@@ -42,6 +42,8 @@ const SHARDS: usize = 16;
 /// It evicts the owner's least recently used session, and never a session with an [open stream](super::StreamCount). If it cannot evict a
 /// session, `Bind` returns `None`, and the layer answers with 503 and `Retry-After`.
 ///
+/// A later `Bind` does not find a session by the upstream session id that `Rebind` gave it, and creates another one.
+///
 /// A session id is 48 hexadecimal digits, of which 188 bits are random. A longer id than [`MAX_ID_LEN`](Self::MAX_ID_LEN) is unknown
 /// without a lookup. An upstream session id is limited [too](Self::MAX_UPSTREAM_LEN).
 ///
@@ -138,12 +140,19 @@ impl MemoryStore {
                 .shared
                 .with_shard(shard_of(&id)?, |shard| shard.remove(&id, now, lifetime)),
             SessionRequest::Bind(new) => self.bind(new, now),
+            SessionRequest::Rebind(id, new) => {
+                if is_too_long(&new) {
+                    return None;
+                }
+                self.shared.with_shard(shard_of(&id)?, |shard| {
+                    shard.rebind(&id, new, now, lifetime)
+                })
+            }
         }
     }
 
     fn bind(&self, new: NewSession, now: Instant) -> Option<Session> {
-        let key_len = new.upstream.as_ref().map_or(0, |key| key.as_str().len());
-        if new.upstream_id.as_str().len() + key_len > Self::MAX_UPSTREAM_LEN {
+        if is_too_long(&new) {
             return None;
         }
         let n = self.shared.hasher.hash_one(&new) as usize % SHARDS;
@@ -163,6 +172,12 @@ impl MemoryStore {
         }
         Some(session)
     }
+}
+
+/// Whether the upstream session id and key exceed [`MemoryStore::MAX_UPSTREAM_LEN`].
+fn is_too_long(new: &NewSession) -> bool {
+    let key_len = new.upstream.as_ref().map_or(0, |key| key.as_str().len());
+    new.upstream_id.as_str().len() + key_len > MemoryStore::MAX_UPSTREAM_LEN
 }
 
 /// The maximum number of larger owners that are searched for a session to evict, before the owner of the new session. It bounds the

@@ -24,7 +24,8 @@ pub(super) struct Lifetime {
     pub(super) age: Duration,
 }
 
-/// Sessions, with an index for each way to find one. Each session is in all four maps.
+/// Sessions, with an index for each way to find one. Each session is in all four maps; a session that was bound again to another
+/// upstream id is not in `by_upstream`, because the shard of that id may be another one.
 pub(super) struct Shard {
     /// In order of use. The last entry is the least recently used.
     by_use: LruCache<SessionId, Entry>,
@@ -167,6 +168,26 @@ impl Shard {
         (session, true)
     }
 
+    /// Binds a session of the same owner to another upstream session id, and restarts its idle timeout.
+    pub(super) fn rebind(
+        &mut self,
+        id: &SessionId,
+        new: NewSession,
+        now: Instant,
+        lifetime: Lifetime,
+    ) -> Option<Session> {
+        if self.find(id, now, lifetime)?.owner != new.owner {
+            return None;
+        }
+        let entry = self.by_use.peek_mut(id)?;
+        let before = entry.as_new();
+        entry.session.upstream_id = new.upstream_id;
+        entry.session.upstream = new.upstream;
+        let session = entry.session.clone();
+        self.remove_from_upstream_index(&before, id);
+        Some(session)
+    }
+
     /// Removes a session and returns it, unless it has expired.
     pub(super) fn remove(
         &mut self,
@@ -192,11 +213,18 @@ impl Shard {
     fn remove_entry(&mut self, id: &SessionId) -> Option<Entry> {
         let entry = self.by_use.pop(id)?;
         self.by_age.pop(id);
-        self.by_upstream.remove(&entry.as_new());
+        self.remove_from_upstream_index(&entry.as_new(), id);
         let owner = entry.session.owner;
         self.by_owner.remove(&(owner, entry.use_number));
         self.removed.push(owner);
         Some(entry)
+    }
+
+    /// Another session may have the same upstream id, if one of them was bound again.
+    fn remove_from_upstream_index(&mut self, new: &NewSession, id: &SessionId) {
+        if self.by_upstream.get(new) == Some(id) {
+            self.by_upstream.remove(new);
+        }
     }
 }
 

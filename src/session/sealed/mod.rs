@@ -36,6 +36,7 @@ use super::{NewSession, Session, SessionId, SessionRequest};
 /// * `Remove` takes effect in the clones of this store only, until the process restarts, and for a [bounded
 ///   number](Self::max_revoked) of sessions. Other nodes still accept the id. If that matters, the upstream must reject requests of a
 ///   session that has ended, as MCP servers must.
+/// * `Rebind` returns `None`, because the client's id contains the upstream's.
 /// * Times are those of the wall clock. The clocks of the nodes must agree within the [clock skew](Self::clock_skew).
 ///
 /// Also set the same [`owner_key`](crate::SseProxyLayer::owner_key) on all nodes. By default it is random in each layer, so that a session
@@ -144,6 +145,8 @@ impl SealedStore {
                 Ok(self.open(id).map(|(session, _)| session))
             }
             SessionRequest::Remove(id) => Ok(self.remove(id)),
+            // The client's id contains the upstream's.
+            SessionRequest::Rebind(..) => Ok(None),
         }
     }
 

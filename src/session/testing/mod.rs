@@ -139,6 +139,21 @@ pub async fn stateful(store: impl SessionStore) {
     expect_nothing(&store, &first.id, "removed, and bound again under another").await;
 }
 
+/// Tests the requirements on a [`stateful`] store that can change a session ([`Rebind`](SessionRequest::Rebind)).
+///
+/// * `Rebind` returns the session with the new upstream session id and upstream key, and `Lookup` finds it so. The client's id, the owner
+///   and the creation time are the same. A later `Bind` of the former upstream session id returns another session.
+/// * `Rebind` for an unknown id, for a removed session or with another owner returns `None`, and changes and creates nothing.
+/// * Two sessions may be bound to one upstream session id. Removing one of them leaves the other.
+///
+/// # Panics
+/// If the store violates a requirement, or returns an error.
+pub async fn rebinding(store: impl SessionStore) {
+    requirements::rebinds_sessions(&store).await;
+    requirements::rebinds_no_other_session(&store).await;
+    requirements::separates_sessions_with_one_upstream_id(&store).await;
+}
+
 /// Tests the requirements on a store whose sessions have an [`idle_timeout`](Session::idle_timeout).
 ///
 /// * `Touch` and `Lookup` restart the idle timeout.

@@ -210,6 +210,101 @@ pub(super) async fn responds_to_concurrent_requests(store: &impl SessionStore) {
     }
 }
 
+pub(super) async fn rebinds_sessions(store: &impl SessionStore) {
+    let (session, other) = (
+        bind(store, random_session()).await,
+        bind(store, random_session()).await,
+    );
+    for key in ["upstream", "another upstream"] {
+        let new = NewSession {
+            owner: session.owner,
+            ..with_key(random_session(), key)
+        };
+        let expected = Session {
+            upstream_id: new.upstream_id.clone(),
+            upstream: new.upstream.clone(),
+            ..session.clone()
+        };
+        let rebound = ask(store, SessionRequest::Rebind(session.id.clone(), new)).await;
+        assert!(
+            rebound
+                .as_ref()
+                .is_some_and(|rebound| rebound.created == session.created),
+            "Rebind changed the creation time of the session, or returned None"
+        );
+        check(rebound, &expected, "Rebind");
+        let found = ask(store, SessionRequest::Lookup(session.id.clone())).await;
+        check(found, &expected, "Lookup after Rebind");
+    }
+    let found = ask(store, SessionRequest::Lookup(other.id.clone())).await;
+    check(found, &other, "Lookup after another session was rebound");
+
+    let former = NewSession {
+        upstream_id: session.upstream_id.clone(),
+        owner: session.owner,
+        ..random_session()
+    };
+    assert!(
+        bind(store, former).await.id != session.id,
+        "Bind with the former upstream id returned the session that was rebound"
+    );
+}
+
+/// An upstream may use an id again. Many sessions, because a store may keep them in several places.
+pub(super) async fn separates_sessions_with_one_upstream_id(store: &impl SessionStore) {
+    let shared = random_session();
+    let other = bind(store, shared.clone()).await;
+    for _ in 0..CONCURRENCY {
+        let new = NewSession {
+            owner: shared.owner,
+            ..random_session()
+        };
+        let session = bind(store, new).await;
+        let rebind = SessionRequest::Rebind(session.id.clone(), shared.clone());
+        let rebound = ask(store, rebind).await;
+        assert!(
+            rebound.is_some_and(|rebound| rebound.id == session.id),
+            "Rebind to the upstream id of another session returned another session, or None"
+        );
+        ask(store, SessionRequest::Remove(session.id.clone())).await;
+        expect_nothing(store, &session.id, "rebound and removed").await;
+        let found = ask(store, SessionRequest::Lookup(other.id.clone())).await;
+        check(
+            found,
+            &other,
+            "Lookup after another session with its upstream id was removed",
+        );
+        let again = bind(store, shared.clone()).await;
+        assert!(
+            again.id == other.id,
+            "Bind returned another id after another session with the upstream id was removed"
+        );
+    }
+}
+
+pub(super) async fn rebinds_no_other_session(store: &impl SessionStore) {
+    let (session, removed) = (
+        bind(store, random_session()).await,
+        bind(store, random_session()).await,
+    );
+    ask(store, SessionRequest::Remove(removed.id.clone())).await;
+    for (id, owner, which) in [
+        (SessionId::random(), session.owner, "an unknown id"),
+        (removed.id.clone(), removed.owner, "a removed session"),
+        (session.id.clone(), Owner::ANONYMOUS, "another owner"),
+    ] {
+        let new = NewSession {
+            owner,
+            ..random_session()
+        };
+        let rebound = ask(store, SessionRequest::Rebind(id.clone(), new)).await;
+        assert!(rebound.is_none(), "Rebind with {which} returned a session");
+    }
+    expect_nothing(store, &removed.id, "removed before a Rebind").await;
+    let found = ask(store, SessionRequest::Lookup(session.id.clone())).await;
+    check(found, &session, "Lookup after a Rebind with another owner");
+}
+
 fn different(a: &SessionId, b: &SessionId) -> usize {
     let (a, b) = (a.as_str(), b.as_str());
     let differ = a.bytes().zip(b.bytes()).filter(|(a, b)| a != b).count();
