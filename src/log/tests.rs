@@ -198,6 +198,22 @@ fn memory_of_an_ended_stream_includes_its_overhead() {
 }
 
 #[test]
+fn evicted_stream_without_a_client_stops_its_writer_and_admits_no_client() {
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    log.set_overhead(500);
+    // Later evictions find nothing to free, and change nothing.
+    for is_first in [true, false] {
+        let freed = log.evict(usize::MAX, Protected::Connected);
+        assert_eq!(freed > 0, is_first);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert_eq!(log.poll_demand(cx, 0), WriteDemand::Stop);
+        assert!(!log.is_joinable());
+        assert_eq!(log.join(StartAt::Oldest), None);
+    }
+}
+
+#[test]
 fn write_count_counts_calls_of_write() {
     let log = shared_log(Retention::default());
     write(&log, &[b"a", b"b"]);
