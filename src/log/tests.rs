@@ -214,6 +214,44 @@ fn evicted_stream_without_a_client_stops_its_writer_and_admits_no_client() {
 }
 
 #[test]
+fn eviction_ends_no_stream_that_has_a_client_or_events_or_need_not_end() {
+    // A client has read everything.
+    let log = shared_log(Retention::default());
+    log.set_overhead(500);
+    let subscriber = log.subscribe(log.oldest());
+    write(&log, &[b"a"]);
+    assert!(read(&log, subscriber, 1).is_some());
+    let freed = log.evict(usize::MAX, Protected::UnreadByAll);
+    assert!((1..500).contains(&freed), "the block: {freed}");
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    assert!(log.is_joinable());
+
+    // There is nothing to free beside the log, as when a stream begins.
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    assert!(log.evict(usize::MAX, Protected::Connected) > 0);
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    assert!(log.is_joinable());
+
+    // The only event is enough, and no client is there.
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    let block = log.memory();
+    log.set_overhead(500);
+    assert_eq!(log.evict(block, Protected::Connected), block);
+    assert!(log.is_joinable());
+
+    // The stream has ended, and one event is left.
+    let log = shared_log(Retention::default());
+    log.set_overhead(500);
+    write(&log, &[b"a", b"b"]);
+    log.end(LogState::Complete, Ending::Clean(None));
+    let freed = log.evict(1, Protected::Connected);
+    assert!((1..500).contains(&freed), "one block: {freed}");
+}
+
+#[test]
 fn write_count_counts_calls_of_write() {
     let log = shared_log(Retention::default());
     write(&log, &[b"a", b"b"]);

@@ -198,6 +198,8 @@ mod tests {
             (1, &[r"a\u0042 ", " c"], "aB  c", &["a ", " c"]),
             (1, &["a\\", "u", "00", "42c"], "aBc", &["a", "", "", "c"]),
             (1, &[r"a\\\u00", "42c"], "a\\Bc", &[r"a\\", "c"]),
+            // The text that is masked ends before the escape.
+            (1, &[r"aB\u00", "43c"], "aBCc", &[r"a\u00", "43c"]),
             (2, &[r"\\u00", "42c"], "Bc", &["", "c"]),
             (2, &[r"a\u005cu00", "42", "c"], "aBc", &["a", "", "c"]),
         ] {
