@@ -826,6 +826,19 @@ async fn only_nonempty_strings_and_natural_numbers_are_judged() {
 }
 
 #[tokio::test]
+async fn json_may_have_262144_strings_and_numbers() {
+    for (numbers, expected) in [
+        (1 << 18, None),
+        ((1 << 18) + 1, Some(ErrorKind::InterceptorFailed)),
+    ] {
+        // A fraction is not judged.
+        let data = format!("[0.5{}]", ",1".repeat(numbers));
+        let body = pass(&layer(window()), Script::of([event(&data)])).await;
+        assert_eq!(rest(body).await.1, expected);
+    }
+}
+
+#[tokio::test]
 async fn choice_without_an_index_is_identified_by_its_position() {
     let choices = r#"{"index":null,"text":"a"},{"text":"b"},{"index":7,"text":"c"}"#;
     let judged = judged(format!("data: {{\"choices\":[{choices}]}}\n\n")).await;
