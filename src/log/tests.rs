@@ -252,6 +252,21 @@ fn eviction_ends_no_stream_that_has_a_client_or_events_or_need_not_end() {
 }
 
 #[test]
+fn eviction_wakes_the_writer_when_it_empties_the_log() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let cx = &mut Context::from_waker(&waker);
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a", b"b"]);
+    log.set_overhead(500);
+    for (bytes, wakes_so_far) in [(1, 0), (usize::MAX, 1), (usize::MAX, 1)] {
+        log.poll_demand(cx, 0);
+        log.evict(bytes, Protected::Connected);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), wakes_so_far);
+    }
+}
+
+#[test]
 fn write_count_counts_calls_of_write() {
     let log = shared_log(Retention::default());
     write(&log, &[b"a", b"b"]);
