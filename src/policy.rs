@@ -72,8 +72,13 @@ impl Policy {
         self
     }
 
-    /// Limits the size of one event and of one line, in bytes, counting every byte. 16 MiB unless set. This bounds the memory that
-    /// an unfinished event holds. See also [`oversized_event`](Self::oversized_event).
+    /// Limits the size of one event and of one line, in bytes, counting every byte. 16 MiB unless set. See also
+    /// [`oversized_event`](Self::oversized_event).
+    ///
+    /// This bounds the memory that an unfinished event holds, and the time for which one event holds its thread. While an event arrives,
+    /// other tasks of the thread run after every 256 KiB. The complete event passes the layer and all interceptors in one poll, because
+    /// they need it whole, in a time that is linear in its size: 16 MiB take about 10 ms with an interceptor that searches the data, 0.1 s
+    /// with a text window, and 0.5 s with a window that masks all of the text.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
         self.limits_events = true;

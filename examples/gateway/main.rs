@@ -30,7 +30,6 @@ use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use tower::{Layer, util::option_layer};
-use tower_sse_proxy::{KeepAlive, Policy, codec::OversizedEvent};
 
 use crate::{
     admin::Admin, proxy::Upstream, record_log::RecordLog, settings::Settings, totals::Totals,
@@ -73,7 +72,7 @@ fn in_one_line(error: &clap::Error) -> String {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
-    let policy = policy(&settings)?;
+    let policy = guard::policy(&settings)?;
     // Before the public listener: who can reach that one can reach this one.
     let admin_listener = match &settings.admin_listen {
         Some(address) => Some(server::bind(address, "--admin-listen, SSEP_ADMIN_LISTEN")?),
@@ -115,21 +114,4 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let service = layer.layer(heal.layer(Upstream::new(&upstream)?));
     server::serve(listener, service, streams, &settings).await?;
     Ok(())
-}
-
-/// The policy for all event streams; the routes add to it.
-fn policy(settings: &Settings) -> Result<Policy, String> {
-    // These settings make the layer read every stream, so each frame ends between two blocks. `half_close` relies on that.
-    let policy = Policy::default()
-        .oversized_event(OversizedEvent::Fail)
-        .max_event_bytes(settings.max_event_bytes);
-    let mut policy = guard::install(policy, settings)?;
-    policy = policy.watchdog(settings.watchdog());
-    if let Some(after) = settings.early_head() {
-        policy = policy.early_head(after);
-    }
-    if let Some(interval) = settings.keepalive() {
-        policy = policy.keep_alive(KeepAlive::new(interval));
-    }
-    Ok(policy)
 }

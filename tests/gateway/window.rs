@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use serde_json::json;
-use tower_sse_proxy::{ErrorKind, Policy, SseProxyLayer};
+use tower_sse_proxy::{ErrorKind, SseProxyLayer};
 
 use crate::{
     gateway_guard,
@@ -17,8 +17,7 @@ const PHRASE: &str = "project nightingale";
 fn layer_with(arguments: &[&str]) -> Result<SseProxyLayer, String> {
     let arguments = ["gateway"].iter().chain(arguments);
     let settings = Settings::try_parse_from(arguments).unwrap();
-    let policy = Policy::default().max_event_bytes(settings.max_event_bytes);
-    let policy = Arc::new(gateway_guard::install(policy, &settings)?);
+    let policy = Arc::new(gateway_guard::policy(&settings)?);
     Ok(SseProxyLayer::default().policy(move |_, _| Arc::clone(&policy)))
 }
 

@@ -12,6 +12,7 @@ mod detection;
 mod ending;
 mod grpc;
 mod keep_alive;
+mod large_event;
 mod leaving;
 mod not_sse;
 mod one_request;

@@ -56,7 +56,8 @@
 //!
 //! An event that readers may interpret differently is a failure of the interceptor, and the stream is cut unless
 //! [`fail_open`](TextWindow::fail_open) is set. Such events have an object with two members of the same name, JSON nested more
-//! than 32 levels deep, or an index that may equal a number, such as `"0"`.
+//! than 32 levels deep, or an index that may equal a number, such as `"0"`. Events with more than 262,144 strings and unsigned
+//! integers fail too, because they would hold their thread and its memory for too long.
 
 mod batch;
 mod batch_verdict;
