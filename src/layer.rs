@@ -286,8 +286,7 @@ impl<R> SseProxyLayer<R> {
     ///
     /// While a layer has an observer, it reads every event stream that it can read, as it does with an interceptor.
     pub fn observe(mut self, observer: impl StreamObserver) -> Self {
-        let state = Arc::make_mut(&mut self.state);
-        state.observers.add(Arc::new(observer));
+        Arc::make_mut(&mut self.state).observe(Arc::new(observer));
         self
     }
 

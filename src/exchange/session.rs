@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
     exchange::context::RequestContext,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
     replay::RecordedStreams,
     session::{
         OpenStream, Owner, Session, SessionBinder, SessionId, SessionLease, SessionMapping,
@@ -72,7 +72,10 @@ impl SessionContext {
                 mapping.remove_ids(request);
                 return Ok(None);
             }
-            Err(why) => return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
+            Err(why) => {
+                let rejection = Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"));
+                return Err(rejection.because(RejectionReason::Session));
+            }
         };
         let found = self.ask(SessionRequest::Lookup(id)).await?;
         match found.filter(|session| session.owner == self.owner) {
@@ -86,10 +89,10 @@ impl SessionContext {
                 mapping.remove_ids(request);
                 Ok(None)
             }
-            _ => Err(Rejection::new(
-                StatusCode::NOT_FOUND,
-                "there is no such session\n",
-            )),
+            _ => Err(
+                Rejection::new(StatusCode::NOT_FOUND, "there is no such session\n")
+                    .because(RejectionReason::Session),
+            ),
         }
     }
 
@@ -123,7 +126,7 @@ impl SessionContext {
         let ids = mapping.ids_in_response(headers).map_err(|why| {
             let why = format!("the upstream's session id cannot be passed on: {why}");
             tracing::warn!("{why}");
-            Rejection::new(StatusCode::BAD_GATEWAY, why + "\n")
+            Rejection::new(StatusCode::BAD_GATEWAY, why + "\n").because(RejectionReason::Session)
         })?;
         let mut known: Vec<Session> = self.session.clone().into_iter().collect();
         for id in ids {
@@ -170,5 +173,6 @@ fn unavailable(why: &str) -> Rejection {
         StatusCode::SERVICE_UNAVAILABLE,
         "sessions are not available\n",
     )
+    .because(RejectionReason::SessionStore)
     .retry_later()
 }

@@ -16,6 +16,7 @@ mod live_streams;
 mod observer;
 mod open_streams;
 mod outcome;
+mod progress;
 mod record;
 mod report;
 mod request;
@@ -26,13 +27,16 @@ pub use class::EventClass;
 pub use info::StreamInfo;
 pub use observer::StreamObserver;
 pub use outcome::{EndedBy, StreamOutcome};
+pub use progress::StreamProgress;
 pub use record::{ModelFamily, ModelReport, StreamRecord, TokenUsage, UsageStatus};
 pub use tap::{Tap, TapSide, TappedBlock};
 pub use watchdog_event::{WatchdogEvent, WatchdogKind};
 
+pub use crate::rejection::RejectionReason;
+
 pub(crate) use admission::{Refused, StreamLimits, StreamSlot};
 pub(crate) use info::StreamOrigin;
-pub(crate) use live_stream::{LiveStream, StreamControl, StreamProgress};
+pub(crate) use live_stream::{LiveStream, StreamControl};
 pub(crate) use live_streams::LiveStreams;
 pub(crate) use observer::{Observers, OnClose};
 #[cfg(feature = "replay")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    ModelReport, StreamOutcome,
+    ModelReport, RejectionReason, StreamOutcome,
     live_stream::{ClosedStream, LiveStream},
 };
 use crate::error::ErrorKind;
@@ -16,6 +16,8 @@ pub(crate) struct StreamEnded {
     pub(crate) outcome: StreamOutcome,
     /// A text of this crate: texts of upstreams and interceptors may hold secrets.
     pub(crate) cause: Option<String>,
+    /// For the outcome `Rejected`.
+    pub(crate) rejection: Option<RejectionReason>,
     /// Whether the client saw a complete stream.
     pub(crate) is_cut: bool,
 }
@@ -25,6 +27,7 @@ impl StreamEnded {
         Self {
             outcome,
             cause: None,
+            rejection: None,
             is_cut: !matches!(outcome, StreamOutcome::Completed),
         }
     }
@@ -45,8 +48,14 @@ impl StreamEnded {
             ErrorKind::Lagged => (StreamOutcome::Stalled, Some("slow client")),
             ErrorKind::Aborted => (StreamOutcome::Cancelled, None),
         };
+        let rejection = match kind {
+            ErrorKind::NotUtf8 => Some(RejectionReason::Uninspectable),
+            ErrorKind::Session => Some(RejectionReason::Session),
+            _ => None,
+        };
         Self {
             cause: cause.map(str::to_owned),
+            rejection,
             ..Self::of(outcome)
         }
     }
@@ -135,6 +144,7 @@ impl StreamReport {
         if let Some(live) = &self.live {
             live.close(ClosedStream {
                 outcome: end.outcome,
+                rejection: end.rejection,
                 terminal_event: self.terminal_event,
                 model: self.model.take().map(|model| *model),
             });

@@ -243,7 +243,7 @@ where
         let step = pull.as_mut().poll(cx, this.encoder);
         if let Some(observed) = this.observed {
             let waiting = this.encoder.waiting_bytes();
-            observed.handle_read(pull.as_mut(), step.is_pending(), waiting);
+            observed.handle_read(pull.as_mut(), &step, waiting);
         }
         match step {
             Poll::Ready(Step::Full) => {}

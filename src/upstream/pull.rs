@@ -40,6 +40,13 @@ pub(crate) enum Step {
     Failed(Error),
 }
 
+impl Step {
+    /// Whether this is the result of the last poll.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Self::End(_) | Self::Failed(_))
+    }
+}
+
 /// The next input that the stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextInput {
