@@ -13,6 +13,8 @@ mod class;
 mod info;
 mod live_stream;
 mod live_streams;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observer;
 mod open_streams;
 mod outcome;
@@ -23,6 +25,9 @@ mod request;
 mod tap;
 mod watchdog_event;
 
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use self::metrics::{DURATION_BUCKETS, Metrics};
 pub use class::EventClass;
 pub use info::StreamInfo;
 pub use observer::StreamObserver;

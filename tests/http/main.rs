@@ -13,6 +13,7 @@ mod ending;
 mod grpc;
 mod keep_alive;
 mod leaving;
+mod metrics;
 mod not_sse;
 mod one_request;
 mod reports;
