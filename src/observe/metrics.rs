@@ -77,7 +77,8 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// `time_per_output_chunk` has one value for a stream, the [mean](StreamRecord::mean_gap) of the times between its chunks. Tokens are
 /// counted as the API reports them, also in a stream that was cut.
 ///
-/// Names of models come from the upstream. The process has at most 256 of them, and of at most 64 bytes each; any other model is `other`.
+/// Names of models come from the upstream. The process has at most 256 of them, each at most 64 bytes of printable ASCII; any other model is
+/// `other`.
 /// So is a finish reason that no known API has. `gen_ai.request.model` is missing, because the layer does not read requests.
 ///
 /// # Model Context Protocol

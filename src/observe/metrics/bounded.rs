@@ -19,9 +19,11 @@ impl<const MAX: usize> BoundedNames<MAX> {
         Self(Mutex::new(BTreeSet::new()))
     }
 
-    /// The name, if it is one of the first, otherwise [`OTHER`].
+    /// The name, if it is one of the first and printable ASCII, otherwise [`OTHER`].
     pub(super) fn label(&self, name: &str) -> Arc<str> {
-        if name.is_empty() || name.len() > MAX_LEN {
+        // Not every exporter escapes control characters.
+        let is_printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if name.is_empty() || name.len() > MAX_LEN || !is_printable {
             return OTHER.into();
         }
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,8 +47,9 @@ mod tests {
     fn names_above_the_limits_share_one_label() {
         let names = BoundedNames::<2>::new();
         let long = "x".repeat(MAX_LEN + 1);
-        assert_eq!(&*names.label(&long), OTHER);
-        assert_eq!(&*names.label(""), OTHER);
+        for name in [&long, "", "a\rb", "a\nb", "caf\u{e9}"] {
+            assert_eq!(&*names.label(name), OTHER);
+        }
         for name in ["a", "b"] {
             assert_eq!(&*names.label(name), name);
         }
