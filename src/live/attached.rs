@@ -92,7 +92,7 @@ where
         let Some(pull) = &mut slot.pull else {
             return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
         };
-        let mut step = pull.as_mut().poll(cx, sink);
+        let mut step = pull.span().in_scope(|| pull.as_mut().poll(cx, sink));
         let buffered = pull.retained_bytes() + sink.waiting_bytes();
         let is_unread = sink.has_blocks();
         let waits_for_upstream = step.is_pending() && pull.waits_for_upstream() && !is_unread;
@@ -100,7 +100,7 @@ where
         let holds_events = !pull.waits_for_upstream() && !has_ended;
         let live = &self.shared.live;
         slot.handle_poll(live, waits_for_upstream, is_unread, holds_events);
-        self.shared.live.set_buffered(buffered);
+        live.set_buffered(buffered);
         if let Poll::Ready(Step::Failed(_)) = &mut step
             && let Some(outcome) = self.shared.live.decided_end()
             && let Some(last) = slot.pull.as_ref().and_then(|pull| pull.ending(outcome))
@@ -256,6 +256,8 @@ impl<B> Drop for Attached<B> {
     fn drop(&mut self) {
         let pull = self.shared.lock().pull.take();
         // Outside of the lock: interceptors and observers are user code.
-        drop(pull);
+        if let Some(pull) = pull {
+            pull.span().in_scope(|| drop(pull));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{
     ModelReport, RejectionReason, StreamOutcome,
@@ -81,6 +82,8 @@ pub(crate) struct StreamReport {
     opened: Instant,
     route: Option<Arc<str>>,
     live: Option<Arc<LiveStream>>,
+    /// The span of an observed stream. It closes with the report.
+    span: Span,
 }
 
 impl StreamReport {
@@ -94,9 +97,15 @@ impl StreamReport {
             is_decided: false,
             is_reported: false,
             opened: Instant::now(),
+            span: live.as_deref().map_or_else(Span::none, open_span),
             route,
             live,
         }
+    }
+
+    /// The span of the stream, disabled unless the stream is observed and a subscriber is interested.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The report of a stream that opens now and is passed through unread.
@@ -138,8 +147,9 @@ impl StreamReport {
         if let Some(decided) = self.live.as_ref().and_then(|live| live.decided_end()) {
             end = StreamEnded::of(decided);
         }
+        self.span.record("outcome", end.outcome.as_str());
         if end.is_cut {
-            emit(&end, self);
+            self.span.in_scope(|| emit(&end, self));
         }
         if let Some(live) = &self.live {
             live.close(ClosedStream {
@@ -164,6 +174,17 @@ impl std::fmt::Debug for StreamReport {
             .field("end", &self.end)
             .finish_non_exhaustive()
     }
+}
+
+/// The span of an observed stream, in the span of its request.
+fn open_span(live: &LiveStream) -> Span {
+    tracing::info_span!(
+        target: "tower_sse_proxy",
+        "event_stream",
+        route = live.origin.route.as_deref(),
+        method = live.origin.method.as_str(),
+        outcome = tracing::field::Empty,
+    )
 }
 
 /// Logs a response that the layer rejected, because the interceptors cannot read its stream.

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
+use tracing::Span;
 
 use super::{
     body::DecodedBody,
@@ -81,6 +82,13 @@ pin_project! {
         continuation: Option<SyncWrapper<Box<dyn Continuation<B>>>>,
         // Boxed, as most streams have no trailers.
         trailers: Option<Box<HeaderMap>>,
+    }
+}
+
+impl<B> Pull<B> {
+    /// The span of the stream. See [`Pipeline::span`].
+    pub(crate) fn span(&self) -> Span {
+        self.pipeline.span()
     }
 }
 

@@ -17,6 +17,7 @@ mod metrics;
 mod not_sse;
 mod one_request;
 mod reports;
+mod spans;
 mod stack;
 mod streaming;
 mod untouched;
