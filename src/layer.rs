@@ -92,6 +92,10 @@ use crate::{
 ///
 /// # Diagnostics
 ///
+/// An observed stream (by [`observe`](Self::observe), [`streams`](Self::streams), a limit or a [`Watchdog`]) has a [`tracing`] span
+/// `event_stream` at the level info, with the target `tower_sse_proxy` and the fields `route`, `method` and, at its end, `outcome`. It opens
+/// in the span of the request, and closes when the stream ends. Interceptors and their logs run in it.
+///
 /// Each event stream that does not end cleanly emits one [`tracing`] event, with the target `tower_sse_proxy` and these fields:
 ///
 /// | field | value |
@@ -286,8 +290,7 @@ impl<R> SseProxyLayer<R> {
     ///
     /// While a layer has an observer, it reads every event stream that it can read, as it does with an interceptor.
     pub fn observe(mut self, observer: impl StreamObserver) -> Self {
-        let state = Arc::make_mut(&mut self.state);
-        state.observers.add(Arc::new(observer));
+        Arc::make_mut(&mut self.state).observe(Arc::new(observer));
         self
     }
 

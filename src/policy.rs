@@ -10,7 +10,7 @@ use crate::{
     headers::content_type::is_event_stream,
     intercept::{IntoMakeInterceptor, MakeInterceptor},
     live::Watchdog,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
     replay::Replay,
     session::SessionMapping,
 };
@@ -183,7 +183,7 @@ impl Policy {
     /// ```
     pub fn reject(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            rejection: Some(Rejection::new(status, text)),
+            rejection: Some(Rejection::new(status, text).because(RejectionReason::Policy)),
             ..Self::default()
         }
     }

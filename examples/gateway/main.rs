@@ -12,6 +12,7 @@ mod demo;
 mod guard;
 mod half_close;
 mod mcp;
+mod metrics;
 mod path;
 mod proxy;
 mod record_log;
@@ -29,7 +30,9 @@ mod tunnel;
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::{Layer, util::option_layer};
+use tower_sse_proxy::observe::{DURATION_BUCKETS, Metrics};
 
 use crate::{
     admin::Admin, proxy::Upstream, record_log::RecordLog, settings::Settings, totals::Totals,
@@ -91,7 +94,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!("listening on {listen}, in front of {upstream}");
     let layer = routes::layer(policy, &settings, listen, &upstream)?;
     let totals = Totals::default();
-    let mut layer = layer.observe(totals.clone());
+    let exporter = PrometheusBuilder::new()
+        .set_buckets(&DURATION_BUCKETS)?
+        .install_recorder()?;
+    // Before the record log: whoever has read a record finds it counted.
+    let mut layer = layer.observe(Metrics::new()).observe(totals.clone());
     if let Some(path) = &settings.record_log {
         let log = RecordLog::open(path, settings.node.clone());
         let log = log.map_err(|error| {
@@ -105,7 +112,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let admin = Admin {
             streams: streams.clone(),
             totals,
-            metrics: Arc::new(String::new),
+            metrics: Arc::new(metrics::render(exporter)),
             drain: settings.drain(),
         };
         tokio::spawn(admin::serve(listener, admin));

@@ -12,7 +12,7 @@ use crate::{
     },
     observe::log_rejected,
     policy::Policy,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
 };
 
 /// Why interceptors cannot read a stream.
@@ -21,6 +21,8 @@ pub(crate) struct Uninspectable {
     cause: &'static str,
     /// For the client.
     text: Cow<'static, str>,
+    /// For observers.
+    reason: RejectionReason,
 }
 
 const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
@@ -28,11 +30,13 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     text: Cow::Borrowed(
         "its `Content-Type` is malformed, and some clients read `text/event-stream` in it",
     ),
+    reason: RejectionReason::Uninspectable,
 };
 
 pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
     cause: "interceptor panicked",
     text: Cow::Borrowed("an interceptor panicked when it was opened"),
+    reason: RejectionReason::Interceptor,
 };
 
 impl Uninspectable {
@@ -41,7 +45,7 @@ impl Uninspectable {
         log_rejected(self.cause, route);
         let text = &self.text;
         let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
-        Rejection::new(StatusCode::BAD_GATEWAY, text)
+        Rejection::new(StatusCode::BAD_GATEWAY, text).because(self.reason)
     }
 }
 
@@ -112,18 +116,21 @@ pub(crate) fn check_inspectable(
         return Err(Uninspectable {
             cause: "content coding",
             text: format!("its content coding is `{coding}`, and {hint}").into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
     if let Some(charset) = foreign_charset(&parts.headers) {
         return Err(Uninspectable {
             cause: "charset",
             text: format!("its charset is `{charset}`, not UTF-8").into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
     if parts.status == StatusCode::PARTIAL_CONTENT {
         return Err(Uninspectable {
             cause: "range",
             text: "it is a range, which may cut the text that interceptors search for".into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
     Ok(())

@@ -81,14 +81,16 @@ impl RequestContext {
         let observed = self.observed.as_ref()?;
         let id = recorded.unwrap_or_else(StreamId::random);
         parts.extensions.insert(id);
-        Some(self.state.live.open(
+        let live = self.state.live.open(
             id,
             Arc::clone(&observed.origin),
             session,
             parts.status,
             recorded.is_some(),
             &observed.observers,
-        ))
+        );
+        self.state.report_progress();
+        Some(live)
     }
 
     /// Lets interceptors know if the terminal event of the stream's API is missing, and observers what the events tell.

@@ -92,12 +92,15 @@ where
         let Some(pull) = &mut slot.pull else {
             return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
         };
-        let mut step = pull.as_mut().poll(cx, sink);
+        let mut step = pull.span().in_scope(|| pull.as_mut().poll(cx, sink));
         let buffered = pull.retained_bytes() + sink.waiting_bytes();
         let is_unread = sink.has_blocks();
         let waits_for_upstream = step.is_pending() && pull.waits_for_upstream() && !is_unread;
-        slot.handle_poll(&self.shared.live, waits_for_upstream, is_unread);
-        self.shared.live.set_buffered(buffered);
+        let has_ended = matches!(&step, Poll::Ready(step) if step.is_last());
+        let holds_events = !pull.waits_for_upstream() && !has_ended;
+        let live = &self.shared.live;
+        slot.handle_poll(live, waits_for_upstream, is_unread, holds_events);
+        live.set_buffered(buffered);
         if let Poll::Ready(Step::Failed(_)) = &mut step
             && let Some(outcome) = self.shared.live.decided_end()
             && let Some(last) = slot.pull.as_ref().and_then(|pull| pull.ending(outcome))
@@ -175,7 +178,13 @@ where
     B::Error: Into<BoxError>,
 {
     /// Updates the counters and the clock after a poll.
-    fn handle_poll(&mut self, live: &LiveStream, waits_for_upstream: bool, is_unread: bool) {
+    fn handle_poll(
+        &mut self,
+        live: &LiveStream,
+        waits_for_upstream: bool,
+        is_unread: bool,
+        holds_events: bool,
+    ) {
         let Some(pull) = &mut self.pull else { return };
         let now = Instant::now();
         let has_content = pull.as_mut().take_content();
@@ -186,12 +195,9 @@ where
         self.clock.handle_poll(waits_for_upstream, is_unread, now);
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
-            live.count_hold(now - since);
+            live.count_hold(now - since, !holds_events);
         }
-        self.held_since = match pull.waits_for_upstream() {
-            true => None,
-            false => self.held_since.or(Some(now)),
-        };
+        self.held_since = holds_events.then(|| self.held_since.unwrap_or(now));
     }
 }
 
@@ -250,6 +256,8 @@ impl<B> Drop for Attached<B> {
     fn drop(&mut self) {
         let pull = self.shared.lock().pull.take();
         // Outside of the lock: interceptors and observers are user code.
-        drop(pull);
+        if let Some(pull) = pull {
+            pull.span().in_scope(|| drop(pull));
+        }
     }
 }

@@ -40,15 +40,26 @@ impl Housekeeper {
         let mut queue = self.lock();
         let is_first = queue.add(at, checked);
         if !queue.is_running {
-            let Ok(runtime) = Handle::try_current() else {
-                return;
-            };
-            queue.is_running = true;
-            drop(queue);
-            runtime.spawn(Running(Arc::clone(self)).run());
+            self.run(queue);
         } else if is_first {
             drop(queue);
             self.changed.notify_one();
+        }
+    }
+
+    /// Continues the checks that are scheduled, if the runtime of the task has ended.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        let queue = self.lock();
+        if !queue.is_running && !queue.checks.is_empty() {
+            self.run(queue);
+        }
+    }
+
+    fn run(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        if let Ok(runtime) = Handle::try_current() {
+            queue.is_running = true;
+            drop(queue);
+            runtime.spawn(Running(Arc::clone(self)).run());
         }
     }
 

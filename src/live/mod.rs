@@ -3,7 +3,7 @@
 //!
 //! A server does not poll a body while its client takes nothing. So whatever has to happen at a time of its own, such as the end of a
 //! stream that an operator closes, cannot wait for the next poll: [`Attached`] shares the upstream half, and [`Housekeeper`] is the one
-//! task of a layer that checks the watchdogs.
+//! task of a layer that checks the watchdogs, and reports the progress of streams.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) use attached::Attached;
 #[cfg(feature = "replay")]
 pub(crate) use attached::outcome_of;
 pub(crate) use clock::StreamClock;
-pub(crate) use housekeeper::Housekeeper;
+pub(crate) use housekeeper::{Checked, Housekeeper};
 
 /// The longest reconnection time that clients are given when their stream is drained.
 const DRAIN_RETRY: Duration = Duration::from_secs(5);

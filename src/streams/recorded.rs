@@ -6,8 +6,9 @@ impl Streams {
     /// Returns the memory, in bytes, that recorded streams hold now, as counted against
     /// [`max_replay_bytes`](crate::SseProxyLayer::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {
-        self.recorded.registry.bytes()
+        self.recorded.log_bytes()
     }
+
     /// Drops recorded streams that have ended.
     pub(super) fn close_ended(&self, select: &Select) -> usize {
         let found = match select {
