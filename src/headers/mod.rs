@@ -8,4 +8,5 @@ pub(crate) mod event_stream;
 pub(crate) mod list;
 #[cfg(any(feature = "replay", feature = "sessions"))]
 pub(crate) mod query;
+pub(crate) mod replaced_body;
 pub(crate) mod stored;

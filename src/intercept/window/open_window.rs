@@ -16,12 +16,13 @@ use super::{
 };
 use crate::{
     codec::{Block, Event},
-    intercept::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
+    intercept::{BodyShape, Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
 };
 
 impl MakeInterceptor for TextWindow {
-    fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(OpenWindow {
+            shape: head.shape(),
             held: HeldBlocks::new(self.settings.judge.incremental()),
             settings: self.settings.clone(),
             pending: None,
@@ -33,6 +34,7 @@ impl MakeInterceptor for TextWindow {
 
 /// The window of one stream.
 struct OpenWindow {
+    shape: BodyShape,
     settings: Settings,
     held: HeldBlocks,
     /// The batch that waits for an asynchronous judge.
@@ -176,7 +178,9 @@ impl Interceptor for OpenWindow {
     fn event(&mut self, event: Event) -> Verdict {
         self.settle_pending();
         let extractor = &*self.settings.extractor;
-        match self.held.push(event, extractor, Instant::now()) {
+        let shape = self.shape;
+        match self.held.push(event, shape, extractor, Instant::now()) {
+            Ok(()) if shape == BodyShape::Json => self.release(Cause::End { complete: true }),
             Ok(()) => self.release(Cause::Decided),
             Err((event, error)) => self.fail(event, error),
         }

@@ -18,7 +18,10 @@ use super::{
     scan::StartScan,
     texts::TextExtractor,
 };
-use crate::codec::{Block, Event};
+use crate::{
+    codec::{Block, Event},
+    intercept::BodyShape,
+};
 use channel_state::ChannelState;
 pub(super) use rules::{Cause, HoldRules};
 
@@ -94,10 +97,11 @@ impl HeldBlocks {
     pub(super) fn push(
         &mut self,
         event: Event,
+        shape: BodyShape,
         extractor: &dyn TextExtractor,
         now: Instant,
     ) -> Result<(), (Event, Unreadable)> {
-        let readings = match self.readings(&event, extractor) {
+        let readings = match self.readings(&event, shape, extractor) {
             Ok(readings) => readings,
             Err(error) => return Err((event, error)),
         };
@@ -113,9 +117,10 @@ impl HeldBlocks {
     fn readings(
         &mut self,
         event: &Event,
+        shape: BodyShape,
         extractor: &dyn TextExtractor,
     ) -> Result<Vec<Reading>, Unreadable> {
-        let found = find(event, extractor)?;
+        let found = find(event, shape, extractor)?;
         let (mut texts, mut finished) = (found.texts, found.finished);
         // Before any text is appended: an event that fails must not change a channel.
         self.open(&mut texts)?;
