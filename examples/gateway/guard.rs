@@ -17,7 +17,7 @@ const MASK: &str = "***";
 /// The bytes of events that a window may hold in addition to one event of the largest size.
 const HELD_BYTES: usize = 1 << 20;
 
-/// Installs the interceptors of the settings: those that drop or block first.
+/// Installs the interceptors of the settings, those that drop or block first, for event streams and, if set, JSON bodies.
 ///
 /// # Errors
 /// Returns an error that names the setting if the text of a window is too long for a pattern.
@@ -64,7 +64,10 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
             event
         });
     }
-    Ok(policy)
+    Ok(match settings.inspect_json_bytes {
+        Some(bytes) => policy.inspect_json(bytes),
+        None => policy,
+    })
 }
 
 /// A window for one pattern. It holds an event only while the event's text may begin a match.

@@ -116,7 +116,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The policy for all event streams; the routes add to it.
+/// The policy for all event streams and JSON bodies; the routes add to it.
 fn policy(settings: &Settings) -> Result<Policy, String> {
     // These settings make the layer read every stream, so each frame ends between two blocks. `half_close` relies on that.
     let policy = Policy::default()
