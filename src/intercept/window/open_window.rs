@@ -16,14 +16,13 @@ use super::{
 };
 use crate::{
     codec::{Block, Event},
-    intercept::{BodyShape, Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
+    intercept::{Interceptor, MakeInterceptor, StreamEnd, StreamHead, Verdict},
 };
 
 impl MakeInterceptor for TextWindow {
     fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(OpenWindow {
-            shape: head.shape(),
-            held: HeldBlocks::new(self.settings.judge.incremental()),
+            held: HeldBlocks::new(head.shape(), self.settings.judge.incremental()),
             settings: self.settings.clone(),
             pending: None,
             blocked: None,
@@ -34,7 +33,6 @@ impl MakeInterceptor for TextWindow {
 
 /// The window of one stream.
 struct OpenWindow {
-    shape: BodyShape,
     settings: Settings,
     held: HeldBlocks,
     /// The batch that waits for an asynchronous judge.
@@ -178,9 +176,8 @@ impl Interceptor for OpenWindow {
     fn event(&mut self, event: Event) -> Verdict {
         self.settle_pending();
         let extractor = &*self.settings.extractor;
-        let shape = self.shape;
-        match self.held.push(event, shape, extractor, Instant::now()) {
-            Ok(()) if shape == BodyShape::Json => self.release(Cause::End { complete: true }),
+        match self.held.push(event, extractor, Instant::now()) {
+            Ok(()) if self.held.is_whole() => self.release(Cause::End { complete: true }),
             Ok(()) => self.release(Cause::Decided),
             Err((event, error)) => self.fail(event, error),
         }

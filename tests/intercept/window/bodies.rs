@@ -468,3 +468,15 @@ async fn every_string_of_a_message_is_masked() {
     let name = r#"{"bob@example.com":1}"#;
     assert_eq!(inspected(layer, name).await, (200, name.to_owned()));
 }
+
+#[tokio::test]
+async fn number_of_texts_in_a_body_is_not_limited() {
+    let [layer, ..] = &*WINDOWS;
+    let block = |text: &str| format!(r#"{{"type":"text","text":"{text}"}}"#);
+    let body = |last: &str| {
+        let blocks = [vec![block("x"); 3000], vec![block(last)]].concat();
+        format!(r#"{{"content":[{}]}}"#, blocks.join(","))
+    };
+    let masked = inspected(layer, body("bob@example.com")).await;
+    assert_eq!(masked, (200, body("[e-mail]")));
+}
