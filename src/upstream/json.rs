@@ -36,7 +36,7 @@ where
         return Err(Error::new(ErrorKind::EventTooLarge));
     }
     let mut body = pin!(body);
-    let mut read = Gathered::default();
+    let mut read = Gathered::new(size_hint.lower());
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::with_source(ErrorKind::Upstream, error))?;
@@ -141,9 +141,18 @@ impl<'a> Iterator for LineEnds<'a> {
 struct Gathered {
     first: Bytes,
     all: BytesMut,
+    /// The size that is known before.
+    expected: usize,
 }
 
 impl Gathered {
+    fn new(expected: u64) -> Self {
+        Self {
+            expected: usize::try_from(expected).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
     /// Adds a chunk, up to `limit` bytes in all.
     fn push(&mut self, chunk: Bytes, limit: usize) -> Result<(), Error> {
         let before = self.first.len() + self.all.len();
@@ -155,6 +164,7 @@ impl Gathered {
             return Ok(());
         }
         if self.all.is_empty() {
+            self.all.reserve(self.expected);
             self.all.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.all.extend_from_slice(&chunk);
