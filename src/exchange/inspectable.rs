@@ -1,5 +1,5 @@
-//! How the layer treats a response by its head: passes it, reads its event stream, or rejects it because interceptors would not read the
-//! stream as its client will.
+//! How the layer treats a response by its head: passes it, reads its event stream or its JSON body, or rejects it because interceptors
+//! would not read the body as its client will.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,19 +8,19 @@ use http::{StatusCode, response};
 use crate::{
     headers::{
         content_encoding::ContentCoding,
-        content_type::{Declared, declared, foreign_charset},
+        content_type::{Declared, UTF_8, UTF_8_OR_ASCII, declared, foreign_charset, is_json},
     },
     observe::log_rejected,
     policy::Policy,
     rejection::{Rejection, RejectionReason},
 };
 
-/// Why interceptors cannot read a stream.
+/// Why interceptors cannot read a body.
 pub(crate) struct Uninspectable {
     /// For diagnostics, which contain nothing that the upstream sent.
-    cause: &'static str,
+    pub(crate) cause: &'static str,
     /// For the client.
-    text: Cow<'static, str>,
+    pub(crate) text: Cow<'static, str>,
     /// For observers.
     reason: RejectionReason,
 }
@@ -97,6 +97,13 @@ pub(crate) fn has_event_stream(
     Ok(is_event_stream)
 }
 
+/// The largest body that interceptors see, in bytes, if the response is JSON that the policy lets them see. `None` for other responses.
+pub(crate) fn json_limit(policy: &Policy, parts: &response::Parts) -> Option<usize> {
+    policy
+        .json_limit()
+        .filter(|_| !has_no_body(parts.status) && is_json(&parts.headers))
+}
+
 /// Statuses of responses that never have a body, whatever their header fields say (RFC 9110 15.2, 15.3.5, 15.4.5).
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -106,6 +113,23 @@ fn has_no_body(status: StatusCode) -> bool {
 pub(crate) fn check_inspectable(
     parts: &response::Parts,
     coding: &ContentCoding,
+) -> Result<(), Uninspectable> {
+    check(parts, coding, UTF_8)
+}
+
+/// Checks whether interceptors read a JSON body with this head as its client will.
+pub(crate) fn check_json(
+    parts: &response::Parts,
+    coding: &ContentCoding,
+) -> Result<(), Uninspectable> {
+    check(parts, coding, UTF_8_OR_ASCII)
+}
+
+/// `charsets` are the labels of charsets that interceptors read.
+fn check(
+    parts: &response::Parts,
+    coding: &ContentCoding,
+    charsets: &[&[u8]],
 ) -> Result<(), Uninspectable> {
     if let ContentCoding::Unsupported(coding) = coding {
         let hint = if cfg!(feature = "decompression") {
@@ -119,7 +143,7 @@ pub(crate) fn check_inspectable(
             reason: RejectionReason::Uninspectable,
         });
     }
-    if let Some(charset) = foreign_charset(&parts.headers) {
+    if let Some(charset) = foreign_charset(&parts.headers, charsets) {
         return Err(Uninspectable {
             cause: "charset",
             text: format!("its charset is `{charset}`, not UTF-8").into(),

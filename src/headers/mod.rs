@@ -9,4 +9,5 @@ pub(crate) mod list;
 pub(crate) mod mcp_protocol_version;
 #[cfg(any(feature = "replay", feature = "sessions"))]
 pub(crate) mod query;
+pub(crate) mod replaced_body;
 pub(crate) mod stored;

@@ -232,3 +232,17 @@ fn emit(end: &StreamEnded, report: &StreamReport) {
         event!(warn)
     }
 }
+
+/// Logs that the layer did not forward a JSON body.
+pub(crate) fn log_json(end: &StreamEnded, opened: Instant, route: Option<&str>) {
+    let duration_ms = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (reason, cause) = (end.outcome.as_str(), end.cause.as_deref());
+    tracing::warn!(
+        target: "tower_sse_proxy",
+        reason,
+        cause,
+        route,
+        duration_ms,
+        "JSON body was not forwarded"
+    );
+}

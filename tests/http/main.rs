@@ -11,6 +11,7 @@ mod content_type;
 mod detection;
 mod ending;
 mod grpc;
+mod json_body;
 mod keep_alive;
 mod large_event;
 mod leaving;

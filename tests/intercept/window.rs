@@ -1,6 +1,7 @@
 //! Text that is split over events: a window judges the joined text, masks or blocks it, changes nothing else, and delays text
 //! for at most `max_delay`. Tests of delays use a virtual clock.
 
+mod bodies;
 mod families;
 
 use std::{
