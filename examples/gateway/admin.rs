@@ -1,17 +1,18 @@
 //! The admin listener: metrics, the open streams, closing, taps and the drain.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
+    middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{delete, get, post},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header, uri::Authority};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_sse_proxy::{
@@ -22,7 +23,11 @@ use tower_sse_proxy::{
     streams::CloseReason,
 };
 
-use crate::totals::Totals;
+use crate::totals::{Ended, Totals};
+
+/// What the live page may load and do: nothing but its own text and requests to this listener, and no frame around it.
+const PAGE_RULES: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                          base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the admin routes work with.
 #[derive(Clone)]
@@ -37,21 +42,62 @@ pub struct Admin {
 
 /// Serves the admin routes. They exist on this listener only, and it serves nothing else.
 pub async fn serve(listener: TcpListener, admin: Admin) {
-    if let Err(error) = axum::serve(listener, routes(admin)).await {
+    let is_loopback = listener
+        .local_addr()
+        .is_ok_and(|address| address.ip().is_loopback());
+    if let Err(error) = axum::serve(listener, routes(admin, is_loopback)).await {
         tracing::error!("the admin listener failed: {error}");
     }
 }
 
-pub fn routes(admin: Admin) -> Router {
+/// The admin routes. `is_loopback`: the listener is reachable from this machine only.
+pub fn routes(admin: Admin, is_loopback: bool) -> Router {
+    let check = move |request: Request, next: Next| async move {
+        match is_own(request.headers(), is_loopback) {
+            true => next.run(request).await,
+            false => (StatusCode::FORBIDDEN, "a page of another origin\n").into_response(),
+        }
+    };
     Router::new()
-        .route("/", get(async || Html(include_str!("admin.html"))))
+        .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/streams", get(list).delete(close_owner))
         .route("/streams/{id}", delete(close))
         .route("/streams/{id}/tap", get(tap))
         .route("/totals", get(totals))
         .route("/drain", post(drain))
+        .layer(middleware::from_fn(check))
         .with_state(admin)
+}
+
+/// Whether a request does not come from a page of another site in the browser of an operator. Such a page could send `POST /drain`; and
+/// after it has bound its host name to a loopback address (DNS rebinding), it could also read the streams.
+fn is_own(headers: &HeaderMap, is_loopback: bool) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().ok());
+    let Some(host) = text(header::HOST) else {
+        return !headers.contains_key(header::ORIGIN);
+    };
+    let from_own_page = text(header::ORIGIN).is_none_or(|origin| {
+        let authority = origin.and_then(|origin| origin.split_once("://"));
+        authority.is_some_and(|(_, authority)| Some(authority) == host)
+    });
+    let is_local = host.is_some_and(|host| {
+        host.parse::<Authority>().is_ok_and(|host| {
+            let name = host.host().trim_matches(['[', ']']);
+            name == "localhost" || name.parse::<IpAddr>().is_ok()
+        })
+    });
+    from_own_page && (is_local || !is_loopback)
+}
+
+/// The live page.
+async fn page() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, PAGE_RULES),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, Html(include_str!("admin.html")))
 }
 
 #[derive(Deserialize)]
@@ -68,6 +114,7 @@ struct Row {
     method: String,
     owner: String,
     state: &'static str,
+    recorded: bool,
     age_ms: u64,
     idle_ms: u64,
     events: u64,
@@ -87,6 +134,7 @@ impl Row {
             } else {
                 "live"
             },
+            recorded: stream.is_recorded,
             age_ms: millis(stream.age),
             idle_ms: millis(stream.idle),
             events: stream.events,
@@ -193,8 +241,26 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     (headers, (admin.metrics)())
 }
 
-async fn totals(State(admin): State<Admin>) -> impl IntoResponse {
-    Json(admin.totals.by_outcome())
+#[derive(Deserialize)]
+struct TotalsQuery {
+    /// The number of the last ended stream that the asking page knows.
+    after: Option<u64>,
+}
+
+/// The answer of `/totals`.
+#[derive(Serialize)]
+struct TotalsAnswer {
+    /// How many streams have ended with each outcome.
+    outcomes: BTreeMap<&'static str, u64>,
+    /// The streams that have ended last, oldest first.
+    ended: Vec<Ended>,
+}
+
+async fn totals(State(admin): State<Admin>, Query(query): Query<TotalsQuery>) -> impl IntoResponse {
+    Json(TotalsAnswer {
+        outcomes: admin.totals.by_outcome(),
+        ended: admin.totals.ended_after(query.after.unwrap_or(0)),
+    })
 }
 
 /// Drains the gateway, as SIGTERM does, and does not end the process.

@@ -1,5 +1,8 @@
 //! The modules of the gateway, guardrail and hyper examples.
 
+#[path = "../../examples/gateway/admin.rs"]
+#[expect(dead_code, reason = "its listener is not tested here")]
+mod admin;
 #[path = "../../examples/guardrail/ending.rs"]
 mod ending;
 #[path = "../../examples/gateway/guard.rs"]
@@ -33,9 +36,12 @@ mod stall;
 mod support;
 #[path = "../../examples/gateway/text.rs"]
 mod text;
+#[path = "../../examples/gateway/totals.rs"]
+mod totals;
 #[path = "../../examples/gateway/tunnel.rs"]
 mod tunnel;
 
+mod admin_routes;
 mod descriptors;
 mod guardrail;
 mod half_closing;
