@@ -1,4 +1,4 @@
-//! The demo upstream: a page with live streams, a stream of LLM tokens, a ticker, and a minimal MCP endpoint.
+//! The demo upstream: a page with live streams, an LLM answer, a ticker, and a minimal MCP endpoint.
 
 use std::{
     convert::Infallible,
@@ -16,18 +16,26 @@ use axum::{
     },
     routing::{get, post},
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::IntervalStream;
+use tower_sse_proxy::{
+    Policy,
+    intercept::{
+        Interceptor, MakeInterceptor, StreamHead,
+        window::{Pattern, PatternError, TextWindow, patterns},
+    },
+};
 
 use crate::{
+    chat::{self, Sent},
     relay::Relay,
     ticker::{self, Ticker},
 };
 
-type Events = Sse<stream::BoxStream<'static, Result<Event, Infallible>>>;
+pub type Events = Sse<stream::BoxStream<'static, Result<Event, Infallible>>>;
 
 /// Starts the upstream on a free port, and a [`Relay`] in front of the gateway for its page. Returns the upstream's origin.
 pub async fn start(gateway: SocketAddr) -> io::Result<Uri> {
@@ -48,10 +56,33 @@ pub async fn start(gateway: SocketAddr) -> io::Result<Uri> {
         .route("/r/ticker", get(ticker::stream))
         .route("/f/ticker", get(ticker::stream))
         .with_state(Ticker::new())
-        .route("/s/chat", get(chat).post(chat))
+        .route("/s/chat", get(chat::stream).post(chat::stream))
+        .route("/demo/sent", get(chat::sent))
+        .with_state(Sent::default())
         .route("/mcp", post(mcp));
     tokio::spawn(async move { axum::serve(listener, app).await });
     origin.parse().map_err(io::Error::other)
+}
+
+/// Masks card numbers and e-mail addresses in the LLM answer of the demo upstream. Other streams are left to the other interceptors: a
+/// window holds text that may be the beginning of an address, and thereby delays it.
+///
+/// # Errors
+/// Returns an error if a pattern is invalid.
+pub fn guard(policy: Policy) -> Result<Policy, PatternError> {
+    let secrets = [Pattern::card_number(), Pattern::email()];
+    let secrets = secrets.map(|pattern| pattern.mask("***"));
+    let window = TextWindow::new(patterns(secrets)?);
+    Ok(policy.intercept(ChatOnly(window)))
+}
+
+struct ChatOnly(TextWindow);
+
+impl MakeInterceptor for ChatOnly {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
+        let is_chat = head.request.uri.path() == "/s/chat";
+        is_chat.then(|| self.0.open(head)).flatten()
+    }
 }
 
 /// Prints the address of the page, and three commands that show streams.
@@ -67,21 +98,18 @@ pub fn print_commands(gateway: SocketAddr) {
     );
 }
 
-/// A response with these events, one every `pace`.
-fn paced(events: impl Stream<Item = Event> + Send + 'static, pace: Duration) -> Events {
-    let events = IntervalStream::new(tokio::time::interval(pace)).zip(events);
-    Sse::new(events.map(|(_, event)| Ok(event)).boxed())
-}
-
-async fn chat() -> Events {
-    let text = "Every event of this answer went through the gateway's interceptors, one at a time.";
-    let tokens = text.split_inclusive(' ').map(|token| {
-        let delta = json!({ "object": "chat.completion.chunk",
-                            "choices": [{ "index": 0, "delta": { "content": token } }] });
-        Event::default().data(delta.to_string())
-    });
-    let done = [Event::default().data("[DONE]")];
-    paced(stream::iter(tokens.chain(done)), Duration::from_millis(150))
+/// A response with an event for each item, one every `pace`.
+pub fn paced<T, I>(
+    items: I,
+    pace: Duration,
+    mut event: impl FnMut(T) -> Event + Send + 'static,
+) -> Events
+where
+    T: Send + 'static,
+    I: IntoIterator<Item = T, IntoIter: Send + 'static>,
+{
+    let items = IntervalStream::new(tokio::time::interval(pace)).zip(stream::iter(items));
+    Sse::new(items.map(move |(_, item)| Ok(event(item))).boxed())
 }
 
 async fn mcp(Json(request): Json<Value>) -> Events {
@@ -93,8 +121,7 @@ async fn mcp(Json(request): Json<Value>) -> Events {
     let result = json!({ "jsonrpc": "2.0", "id": id,
                          "result": { "content": [{ "type": "text", "text": "done" }] } });
     let messages: Vec<Value> = progress.chain([result]).collect();
-    let events = messages
-        .into_iter()
-        .map(|message| Event::default().event("message").data(message.to_string()));
-    paced(stream::iter(events), Duration::from_millis(400))
+    paced(messages, Duration::from_millis(400), |message| {
+        Event::default().event("message").data(message.to_string())
+    })
 }

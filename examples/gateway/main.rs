@@ -8,6 +8,7 @@
 //! Every setting is a flag and an environment variable; `--help` lists them.
 
 mod admin;
+mod chat;
 mod demo;
 mod guard;
 mod half_close;
@@ -75,7 +76,7 @@ fn in_one_line(error: &clap::Error) -> String {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
-    let policy = guard::policy(&settings)?;
+    let mut policy = guard::policy(&settings)?;
     // Before the public listener: who can reach that one can reach this one.
     let admin_listener = match &settings.admin_listen {
         Some(address) => Some(server::bind(address, "--admin-listen, SSEP_ADMIN_LISTEN")?),
@@ -88,6 +89,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         None => {
             let upstream = demo::start(listen).await?;
             demo::print_commands(listen);
+            policy = demo::guard(policy)?;
             upstream
         }
     };
