@@ -42,6 +42,7 @@ mod totals;
 mod tunnel;
 
 mod admin_routes;
+mod dashboards;
 mod descriptors;
 mod guardrail;
 mod half_closing;
