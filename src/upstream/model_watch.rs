@@ -58,9 +58,14 @@ impl ModelWatch {
         }
     }
 
-    /// Takes the report, at the end of the stream.
-    pub(crate) fn take_report(&mut self) -> Option<ModelReport> {
-        let mut report = self.report.take()?;
+    /// The API of the stream, if it was recognized.
+    pub(crate) fn family(&self) -> Option<ModelFamily> {
+        self.report.as_ref().map(|report| report.family)
+    }
+
+    /// The report at the end of the stream.
+    pub(crate) fn report(&self) -> Option<ModelReport> {
+        let mut report = self.report.clone()?;
         let TokenUsage { input, output, .. } = report.usage;
         report.usage.status = match (input, output) {
             (None, None) => UsageStatus::Unknown,
@@ -258,7 +263,7 @@ mod tests {
         for data in events {
             watch.observe(&Event::new(data));
         }
-        watch.take_report()
+        watch.report()
     }
 
     #[test]

@@ -6,8 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     codec::{Block, Event},
-    observe::{EventClass, LiveStream, ModelReport, StreamOutcome, TapSide},
-    upstream::{classify::classify, model_watch::ModelWatch, terminal::TerminalWatch},
+    observe::{EventClass, LiveStream, ModelFamily, ModelReport, StreamOutcome, TapSide},
+    upstream::{
+        classify::classify,
+        model_watch::ModelWatch,
+        terminal::{TerminalWatch, gemini_error_event},
+    },
 };
 
 /// Decides the class of an event.
@@ -121,8 +125,16 @@ impl StreamWatch {
     /// The last event of a stream that ends with this outcome before its upstream has ended it. `None` if the API is unknown, or if its
     /// terminal event has arrived.
     pub(super) fn ending(&self, outcome: StreamOutcome) -> Option<Block> {
-        let family = self.terminal.expected()?;
-        Some(family.error_event(outcome)?.into())
+        let model = self.observed.as_ref().map(|observed| &observed.model);
+        let event = match self.terminal.expected() {
+            Some(family) => family.error_event(outcome)?,
+            // Has no terminal event.
+            None if model.is_some_and(|model| model.family() == Some(ModelFamily::Gemini)) => {
+                gemini_error_event(outcome)
+            }
+            None => return None,
+        };
+        Some(event.into())
     }
 
     /// Whether an event with content has arrived since the last call.
@@ -133,9 +145,9 @@ impl StreamWatch {
     }
 
     /// What is known at the end of the stream: whether the terminal event was sent, and what a model API reported.
-    pub(super) fn finish(&mut self) -> (bool, Option<ModelReport>) {
-        match &mut self.observed {
-            Some(observed) => (observed.is_terminal_sent, observed.model.take_report()),
+    pub(super) fn finish(&self) -> (bool, Option<ModelReport>) {
+        match &self.observed {
+            Some(observed) => (observed.is_terminal_sent, observed.model.report()),
             None => (false, None),
         }
     }

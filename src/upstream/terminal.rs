@@ -157,13 +157,7 @@ impl Family {
     /// An event by which the API reports that a stream has failed, for a stream that the layer ends with this outcome. `None` for
     /// JSON-RPC, whose errors name a request.
     pub(crate) fn error_event(self, outcome: StreamOutcome) -> Option<Event> {
-        let message = match outcome {
-            StreamOutcome::Stalled => "The stream was silent for too long.",
-            StreamOutcome::Expired => "The stream has reached its maximum age.",
-            StreamOutcome::Drained => "The server is shutting down.",
-            StreamOutcome::Overflow => "The stream exceeded a limit.",
-            _ => "The stream was closed.",
-        };
+        let message = message_of(outcome);
         (self != Self::JsonRpc).then(|| Self::error_event_of(Some(self), message))
     }
 
@@ -223,6 +217,25 @@ impl Family {
             }),
         }
     }
+}
+
+/// The text that tells a client why its stream ends. Needs no escapes in JSON.
+fn message_of(outcome: StreamOutcome) -> &'static str {
+    match outcome {
+        StreamOutcome::Stalled => "The stream was silent for too long.",
+        StreamOutcome::Expired => "The stream has reached its maximum age.",
+        StreamOutcome::Drained => "The server is shutting down.",
+        StreamOutcome::Overflow => "The stream exceeded a limit.",
+        _ => "The stream was closed.",
+    }
+}
+
+/// An event by which Gemini reports that a stream has failed, for a stream that the layer ends with this outcome.
+pub(crate) fn gemini_error_event(outcome: StreamOutcome) -> Event {
+    let message = message_of(outcome);
+    Event::new(format!(
+        r#"{{"error":{{"code":503,"message":"{message}","status":"UNAVAILABLE"}}}}"#
+    ))
 }
 
 #[cfg(test)]

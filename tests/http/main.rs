@@ -19,3 +19,4 @@ mod reports;
 mod stack;
 mod streaming;
 mod untouched;
+mod usage;

@@ -12,6 +12,7 @@ mod client;
 mod memory;
 pub mod origin;
 mod proxy;
+mod records;
 mod reports;
 mod streams;
 mod upstream;
@@ -31,6 +32,7 @@ pub use memory::{
 };
 pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
 pub use proxy::{forward, proxy, serve};
+pub use records::{Records, recorded};
 pub use reports::{Report, Reports, reports, subscribe};
 pub use streams::close;
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
