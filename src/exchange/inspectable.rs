@@ -10,7 +10,7 @@ use crate::{
         content_encoding::ContentCoding,
         content_type::{Declared, declared, foreign_charset},
     },
-    observe::log_rejected,
+    observe::{log_panicked, log_rejected},
     policy::Policy,
     rejection::Rejection,
 };
@@ -30,10 +30,12 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     ),
 };
 
-pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
-    cause: "interceptor panicked",
-    text: Cow::Borrowed("an interceptor panicked when it was opened"),
-};
+/// Reports a stream one of whose interceptors panicked when it was opened, and rejects the request with 502.
+pub(crate) fn reject_panicked(route: Option<Arc<str>>) -> Rejection {
+    log_panicked(route);
+    let text = "The upstream's event stream cannot be inspected: an interceptor panicked when it was opened.\n";
+    Rejection::new(StatusCode::BAD_GATEWAY, text)
+}
 
 impl Uninspectable {
     /// Reports the stream, and rejects the request with 502.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{
@@ -11,6 +12,12 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
+
+/// The longest time between two checks. A stream that has ended is found, and its memory freed, by its next check.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// The shortest time between two checks of a stream: one that is always due would keep the task from the others.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Something that is checked at certain times.
 pub(crate) trait Checked: Send + Sync {
@@ -34,9 +41,10 @@ struct Queue {
 }
 
 impl Housekeeper {
-    /// Checks `checked` at this time, and then whenever it asks for it, until it is dropped. Outside of a tokio runtime nothing is
-    /// checked.
+    /// Checks `checked` at this time at the latest, and then whenever it asks for it, until it is dropped. Outside of a tokio runtime
+    /// nothing is checked.
     pub(crate) fn schedule(self: &Arc<Self>, at: Instant, checked: Weak<dyn Checked>) {
+        let at = at.min(Instant::now() + MAX_PAUSE);
         let mut queue = self.lock();
         let is_first = queue.add(at, checked);
         if !queue.is_running {
@@ -45,7 +53,11 @@ impl Housekeeper {
             };
             queue.is_running = true;
             drop(queue);
-            runtime.spawn(Running(Arc::clone(self)).run());
+            let running = Running {
+                housekeeper: Arc::clone(self),
+                is_over: false,
+            };
+            runtime.spawn(running.run());
         } else if is_first {
             drop(queue);
             self.changed.notify_one();
@@ -76,36 +88,40 @@ impl Queue {
 }
 
 /// The task.
-struct Running(Arc<Housekeeper>);
+struct Running {
+    housekeeper: Arc<Housekeeper>,
+    /// The task has ended by itself. From then on, there may be another one.
+    is_over: bool,
+}
 
 impl Running {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             let now = Instant::now();
             loop {
-                let Some(due) = self.0.lock().take_due(now) else {
+                let Some(due) = self.housekeeper.lock().take_due(now) else {
                     break;
                 };
                 let Some(checked) = due.upgrade() else {
                     continue;
                 };
                 if let Some(at) = checked.check(now) {
-                    // A check that stays due would keep the task from its other checks.
-                    let at = at.max(now + std::time::Duration::from_millis(1));
-                    self.0.lock().add(at, due);
+                    let at = at.clamp(now + MIN_PAUSE, now + MAX_PAUSE);
+                    self.housekeeper.lock().add(at, due);
                 }
             }
             let next = {
-                let mut queue = self.0.lock();
+                let mut queue = self.housekeeper.lock();
                 let next = queue.checks.first_key_value().map(|((at, _), _)| *at);
                 queue.is_running = next.is_some();
+                self.is_over = next.is_none();
                 next
             };
             let Some(next) = next else {
                 return;
             };
             // Until the next check is due, or the queue has changed.
-            let _ = timeout_at(next, self.0.changed.notified()).await;
+            let _ = timeout_at(next, self.housekeeper.changed.notified()).await;
         }
     }
 }
@@ -113,7 +129,9 @@ impl Running {
 /// The runtime may drop the task. Another runtime then gets a task of its own.
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.lock().is_running = false;
+        if !self.is_over {
+            self.housekeeper.lock().is_running = false;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::request;
 use tokio::time::Instant;
 
+use super::jitter::shortened;
 use crate::{codec::Event, observe::EventClass, upstream::stream_watch::Classify};
 
 type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
@@ -19,7 +20,9 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 /// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
 /// upstream.
 ///
-/// No limit is set by default.
+/// A stream that exceeds a limit ends within a second. No limit is set by default; [operating] recommends some.
+///
+/// [operating]: crate::guide::operating#watchdogs
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +33,7 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 ///         .head(Duration::from_secs(60))
 ///         .first_content(Duration::from_secs(900))
 ///         .content_gap(Duration::from_secs(300))
-///         .write_stall(Duration::from_secs(30))
+///         .write_stall(Duration::from_secs(60))
 ///         .max_age(Duration::from_secs(4 * 3600)),
 /// );
 /// ```
@@ -63,19 +66,10 @@ impl Limits {
     /// When a stream expires whose request arrived at `arrived`. Its maximum age is shortened at random by up to a tenth, so that
     /// streams that began together do not end together.
     pub(crate) fn expires_at(&self, arrived: Instant) -> Option<Instant> {
-        let age = self
-            .max_age
-            .map(|age| age.mul_f64(1.0 - fastrand::f64() / 10.0));
+        let age = self.max_age.map(shortened);
         let at = [age, self.expires_in].into_iter().flatten().min()?;
         // A time that is too far away for the clock is no limit.
         arrived.checked_add(at)
-    }
-
-    /// The time after which a stream is checked again that has no deadline now.
-    pub(crate) fn pause(&self) -> Duration {
-        let limits = [self.first_content, self.gap, self.write_stall];
-        let shortest = limits.into_iter().flatten().min();
-        shortest.unwrap_or(Duration::from_secs(1)) / 4
     }
 }
 
@@ -101,6 +95,9 @@ impl Watchdog {
 
     /// Limits the time in which the client takes nothing of what is ready for it. Applies to streams that are not recorded: a recorded
     /// stream continues without its clients.
+    ///
+    /// The layer sees that a client takes something when its server asks for the next frame, of at most 256 KiB. So the limit also ends the
+    /// stream of a client that takes less than a frame in that time.
     pub fn write_stall(mut self, limit: Duration) -> Self {
         self.limits.write_stall = Some(limit);
         self

@@ -126,7 +126,7 @@ impl StreamReport {
             return;
         }
         let mut end = self.end.clone();
-        if let Some(decided) = self.live.as_ref().and_then(|live| live.decided_end()) {
+        if let Some(decided) = self.live.as_ref().and_then(|live| live.settle()) {
             end = StreamEnded::of(decided);
         }
         if end.is_cut {
@@ -159,6 +159,11 @@ impl std::fmt::Debug for StreamReport {
 /// Logs a response that the layer rejected, because the interceptors cannot read its stream.
 pub(crate) fn log_rejected(cause: &'static str, route: Option<Arc<str>>) {
     log_end(StreamOutcome::Rejected, cause, route);
+}
+
+/// Logs a stream one of whose interceptors panicked when it was opened.
+pub(crate) fn log_panicked(route: Option<Arc<str>>) {
+    log_end(StreamOutcome::InterceptorFailed, "panic", route);
 }
 
 /// Logs that a client of a recorded stream was cut because it could not keep up.

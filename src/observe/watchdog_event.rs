@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::StreamOutcome;
 use crate::stream_id::StreamId;
 
 /// A watchdog has fired. See [`StreamObserver::watchdog`](super::StreamObserver::watchdog).
@@ -35,6 +36,14 @@ pub enum WatchdogKind {
 }
 
 impl WatchdogKind {
+    /// The outcome of a stream that ends because of this limit.
+    pub(crate) fn outcome(self) -> StreamOutcome {
+        match self {
+            Self::Age => StreamOutcome::Expired,
+            Self::Head | Self::First | Self::Gap | Self::Write => StreamOutcome::Stalled,
+        }
+    }
+
     /// Returns the kind in lower case, for logs and labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,19 +4,27 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
 mod body_contract;
 mod buffered;
 mod codings;
 mod content_type;
 mod detection;
+mod drain;
+mod early_head;
 mod ending;
 mod grpc;
 mod keep_alive;
 mod leaving;
 mod not_sse;
 mod one_request;
+mod outcomes;
+mod records;
 mod reports;
 mod stack;
 mod streaming;
+mod streams;
+mod tap;
 mod untouched;
 mod usage;
+mod watchdogs;
