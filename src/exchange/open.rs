@@ -94,6 +94,9 @@ impl RequestContext {
             recorded.is_some(),
             &observed.observers,
         );
+        if let (Some(watchdog), Some(client)) = (&self.policy.watchdog, &self.client) {
+            watchdog.start_recheck(&live, client, &self.state.housekeeper);
+        }
         Some(live)
     }
 

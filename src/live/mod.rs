@@ -9,6 +9,7 @@ mod attached;
 mod clock;
 mod housekeeper;
 mod jitter;
+mod recheck;
 mod slot;
 mod unread;
 mod watchdog;

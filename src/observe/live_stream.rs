@@ -1,6 +1,7 @@
 //! An open event stream: what is known about it while it runs.
 
 use std::{
+    any::Any,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -40,6 +41,8 @@ pub(crate) struct LiveStream {
     control: OnceLock<Weak<dyn StreamControl>>,
     /// The place of the stream, while it has a client.
     slot: Mutex<Weak<StreamSlot>>,
+    /// What is needed until the stream is closed.
+    kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     observers: Observers,
     streams: Arc<OpenStreams<LiveStream>>,
 }
@@ -142,6 +145,7 @@ impl LiveStream {
             is_closed: AtomicBool::new(false),
             control: OnceLock::new(),
             slot: Mutex::default(),
+            kept: Mutex::default(),
             observers,
             streams,
         }
@@ -321,6 +325,11 @@ impl LiveStream {
         *slot = Arc::downgrade(new);
     }
 
+    /// Keeps something until the stream is closed.
+    pub(crate) fn keep(&self, kept: Arc<dyn Any + Send + Sync>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    }
+
     /// Whether the stream has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Relaxed)
@@ -406,6 +415,12 @@ impl LiveStream {
             slot.release();
         }
         drop(slot);
+        let kept = self
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(kept);
         self.streams.remove(self.id);
         self.taps.close();
         let counters = &self.counters;

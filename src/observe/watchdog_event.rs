@@ -33,6 +33,8 @@ pub enum WatchdogKind {
     Age,
     /// The time in which the client takes nothing.
     Write,
+    /// The right to read the stream has ended, by [`Watchdog::recheck`](crate::Watchdog::recheck).
+    Recheck,
 }
 
 impl WatchdogKind {
@@ -40,6 +42,7 @@ impl WatchdogKind {
     pub(crate) fn outcome(self) -> StreamOutcome {
         match self {
             Self::Age => StreamOutcome::Expired,
+            Self::Recheck => StreamOutcome::Revoked,
             Self::Head | Self::First | Self::Gap | Self::Write => StreamOutcome::Stalled,
         }
     }
@@ -52,6 +55,7 @@ impl WatchdogKind {
             Self::Gap => "gap",
             Self::Age => "age",
             Self::Write => "write",
+            Self::Recheck => "recheck",
         }
     }
 }

@@ -19,6 +19,7 @@ mod leaving;
 mod not_sse;
 mod one_request;
 mod outcomes;
+mod recheck;
 mod records;
 mod reports;
 mod stack;
