@@ -140,3 +140,84 @@ impl fmt::Debug for Housekeeper {
         f.debug_struct("Housekeeper").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Is checked again after this time, and counts the checks.
+    struct Every(Duration, AtomicU32);
+
+    impl Checked for Every {
+        fn check(&self, now: Instant) -> Option<Instant> {
+            self.1.fetch_add(1, Relaxed);
+            Some(now + self.0)
+        }
+    }
+
+    fn every(time: Duration) -> Arc<Every> {
+        Arc::new(Every(time, AtomicU32::new(0)))
+    }
+
+    fn schedule(housekeeper: &Arc<Housekeeper>, at: Duration, checked: &Arc<Every>) {
+        let weak: Weak<Every> = Arc::downgrade(checked);
+        housekeeper.schedule(Instant::now() + at, weak);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn check_that_comes_earlier_than_all_others_is_in_time() {
+        let housekeeper = Arc::<Housekeeper>::default();
+        let (slow, fast) = (every(20 * SECOND), every(SECOND));
+        schedule(&housekeeper, 20 * SECOND, &slow);
+        sleep(5 * SECOND).await;
+        schedule(&housekeeper, SECOND, &fast);
+        sleep(SECOND + SECOND / 2).await;
+        assert_eq!((slow.1.load(Relaxed), fast.1.load(Relaxed)), (0, 1));
+        sleep(20 * SECOND).await;
+        assert_eq!((slow.1.load(Relaxed), fast.1.load(Relaxed)), (1, 21));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stream_that_has_ended_leaves_the_queue_long_before_its_limit() {
+        let housekeeper = Arc::<Housekeeper>::default();
+        for _ in 0..100 {
+            let ended = every(SECOND);
+            schedule(&housekeeper, 3600 * SECOND, &ended);
+        }
+        assert_eq!(housekeeper.lock().checks.len(), 100);
+        sleep(MAX_PAUSE + SECOND).await;
+        assert!(housekeeper.lock().checks.is_empty());
+        assert!(!housekeeper.lock().is_running);
+        // The next stream starts the task again.
+        let next = every(SECOND);
+        schedule(&housekeeper, SECOND, &next);
+        sleep(2 * SECOND + SECOND / 2).await;
+        assert_eq!(next.1.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn task_of_another_runtime_continues_after_the_first_one_has_ended() {
+        let housekeeper = Arc::<Housekeeper>::default();
+        let checked = every(Duration::from_millis(1));
+        for round in 1..=2 {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                schedule(&housekeeper, Duration::ZERO, &checked);
+                sleep(SECOND).await;
+            });
+            drop(runtime);
+            assert!(!housekeeper.lock().is_running);
+            assert!(checked.1.load(Relaxed) > round * 500, "{round}");
+        }
+    }
+}

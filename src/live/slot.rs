@@ -108,3 +108,106 @@ impl<T: Endable> StreamControl for Slot<T> {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        hint,
+        sync::{Barrier, Weak},
+        thread,
+    };
+
+    use http::{Method, StatusCode};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        observe::{LiveStreams, Observers, StreamOrigin},
+        session::Owner,
+        stream_id::StreamId,
+    };
+
+    #[derive(Default)]
+    struct Content {
+        ends: u32,
+    }
+
+    impl Endable for Content {
+        fn end(&mut self) -> (Option<StreamReport>, Option<Waker>) {
+            self.ends += 1;
+            (None, None)
+        }
+    }
+
+    fn slot() -> Arc<Slot<Content>> {
+        let origin = StreamOrigin {
+            route: None,
+            method: Method::GET,
+            owner: Owner::ANONYMOUS,
+            arrived: Instant::now(),
+        };
+        let live = Arc::<LiveStreams>::default().open(
+            StreamId::random(),
+            Arc::new(origin),
+            None,
+            StatusCode::OK,
+            false,
+            &Observers::default(),
+        );
+        let slot = Slot::new(live, Content::default());
+        let control: Weak<Slot<Content>> = Arc::downgrade(&slot);
+        slot.live().set_control(control);
+        slot
+    }
+
+    /// Nothing polls or checks the stream again after this.
+    #[test]
+    fn end_is_carried_out_whoever_holds_the_lock() {
+        for round in 0..1000_u32 {
+            let (slot, start) = (slot(), Barrier::new(2));
+            let polls = round % 2 == 0;
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    if polls {
+                        slot.with(|_| hint::spin_loop());
+                    } else {
+                        slot.try_with(|_| hint::spin_loop());
+                    }
+                });
+                start.wait();
+                (0..round % 40).for_each(|_| hint::spin_loop());
+                assert!(slot.live().end_with(StreamOutcome::Cancelled));
+            });
+            assert_eq!(slot.lock().ends, 1, "{round}");
+        }
+    }
+
+    /// As if another thread ended the stream in that moment.
+    #[test]
+    fn end_that_finds_the_content_in_use_is_carried_out_by_its_user() {
+        for polls in [true, false] {
+            let slot = slot();
+            let end = |content: &mut Content| {
+                assert!(slot.live().end_with(StreamOutcome::Cancelled));
+                assert!(!slot.live().end_with(StreamOutcome::Revoked));
+                assert_eq!(content.ends, 0);
+            };
+            if polls {
+                slot.with(end);
+            } else {
+                slot.try_with(end);
+            }
+            assert_eq!(slot.lock().ends, 1);
+            assert_eq!(slot.live().settle(), Some(StreamOutcome::Cancelled));
+        }
+    }
+
+    #[test]
+    fn stream_that_has_ended_by_itself_cannot_be_ended() {
+        let slot = slot();
+        assert_eq!(slot.live().settle(), None);
+        assert!(!slot.live().end_with(StreamOutcome::Cancelled));
+        assert_eq!(slot.lock().ends, 0);
+    }
+}

@@ -26,6 +26,9 @@ struct Upstream<B> {
     waker: Option<Waker>,
 }
 
+/// The next frame, or `None` at the end.
+type NextFrame<E> = Option<Result<Frame<Bytes>, E>>;
+
 /// The stream was ended from outside.
 #[derive(Debug)]
 pub(crate) struct Closed;
@@ -61,7 +64,7 @@ where
     pub(crate) fn poll_frame(
         &self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Result<Frame<Bytes>, B::Error>>, Closed>> {
+    ) -> Poll<Result<NextFrame<B::Error>, Closed>> {
         let live = self.slot.live();
         let frame = self.slot.with(|upstream| {
             let body = upstream.body.as_mut().ok_or(Closed)?;

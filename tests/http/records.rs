@@ -140,34 +140,34 @@ fn shutdown_of_the_runtime_makes_the_records_of_open_streams() {
     }
 }
 
-/// Panics where it is told.
-#[derive(Clone, Copy)]
+/// Where an interceptor panics.
+#[derive(Clone, Copy, PartialEq)]
 enum Panics {
-    AtOpen,
-    AtEvent,
-    AtEnd,
+    Open,
+    Event,
+    End,
 }
 
 struct Panicking(Panics);
 
 impl Interceptor for Panicking {
     fn event(&mut self, event: Event) -> Verdict {
-        assert!(!matches!(self.0, Panics::AtEvent), "on purpose");
+        assert!(self.0 != Panics::Event, "on purpose");
         event.into()
     }
 
     fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
-        assert!(!matches!(self.0, Panics::AtEnd), "on purpose");
+        assert!(self.0 != Panics::End, "on purpose");
         Verdict::Drop
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn interceptor_that_panics_makes_one_record() {
-    for panics in [Panics::AtOpen, Panics::AtEvent, Panics::AtEnd] {
+    for panics in [Panics::Open, Panics::Event, Panics::End] {
         for layer in layers() {
             let open = move |_: &StreamHead<'_>| {
-                assert!(!matches!(panics, Panics::AtOpen), "on purpose");
+                assert!(panics != Panics::Open, "on purpose");
                 Some(Panicking(panics))
             };
             let (layer, records) = recorded(layer.intercept(open));
@@ -305,49 +305,52 @@ async fn stream_that_is_closed_while_it_opens_ends() {
     }
 }
 
-/// The record is true for the client, too: it says `completed` only if the client got a clean end.
+/// Ends a stream, and closes it after some steps of the scheduler. Returns the outcome.
+async fn race(layer: SseProxyLayer, steps: u32) -> StreamOutcome {
+    let (layer, records) = recorded(layer);
+    let streams = layer.streams();
+    let (front, mut origin) = staged(&layer);
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: 1\n\n").await;
+    let reading = tokio::spawn(client.rest());
+    let closing = tokio::spawn({
+        let streams = streams.clone();
+        async move {
+            for _ in 0..steps {
+                tokio::task::yield_now().await;
+            }
+            streams.close(Select::All, CloseReason::Cancelled)
+        }
+    });
+    feed.end();
+    let (closed, (_, failed)) = (closing.await.unwrap(), reading.await.unwrap());
+    let record = records.next().await;
+    // The record is true for the client, too.
+    match record.outcome {
+        // A recorded stream can be closed after its end, which drops its events.
+        StreamOutcome::Completed => assert!(failed.is_none() || closed == 1),
+        StreamOutcome::Cancelled => {
+            assert_eq!((closed, failed), (1, Some(ErrorKind::Aborted)));
+        }
+        other => panic!("{other}"),
+    }
+    assert!(records.now().is_empty());
+    assert_eq!(streams.count(), 0);
+    record.outcome
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn close_that_races_with_the_end_makes_one_true_record() {
-    for layer in layers() {
-        let (layer, records) = recorded(layer);
-        let streams = layer.streams();
-        let (mut completed, mut cancelled) = (0, 0);
-        for round in 0..400_u32 {
-            let (front, mut origin) = staged(&layer);
-            let (client, mut feed) = front.open(&mut origin, get("/")).await;
-            feed.send("data: 1\n\n").await;
-            let reading = tokio::spawn(client.rest());
-            let closing = tokio::spawn({
-                let streams = streams.clone();
-                async move {
-                    for _ in 0..round % 20 {
-                        tokio::task::yield_now().await;
-                    }
-                    streams.close(Select::All, CloseReason::Cancelled)
-                }
-            });
-            feed.end();
-            let (closed, (_, failed)) = (closing.await.unwrap(), reading.await.unwrap());
-            let record = records.next().await;
-            match record.outcome {
-                StreamOutcome::Completed => {
-                    // A recorded stream can be closed after its end, which drops its events.
-                    completed += 1;
-                }
-                StreamOutcome::Cancelled => {
-                    assert_eq!(closed, 1);
-                    assert_eq!(failed, Some(ErrorKind::Aborted));
-                    cancelled += 1;
-                }
-                other => panic!("{other}"),
-            }
-            if failed.is_none() {
-                assert_eq!(record.outcome, StreamOutcome::Completed);
-            }
-            assert!(records.now().is_empty());
-            assert_eq!(streams.count(), 0);
+    let make: [fn() -> SseProxyLayer; 2] = [SseProxyLayer::default, || {
+        SseProxyLayer::default().replay(Replay::default().grace_period(Duration::ZERO))
+    }];
+    for layer in make {
+        let rounds = (0..2000).map(|round| tokio::spawn(race(layer(), round % 20)));
+        let mut cancelled = 0;
+        for outcome in futures_util::future::join_all(rounds).await {
+            cancelled += u32::from(outcome.unwrap() == StreamOutcome::Cancelled);
         }
-        assert!(completed > 0 && cancelled > 0, "{completed} {cancelled}");
+        assert!((1..2000).contains(&cancelled), "{cancelled}");
     }
 }
 

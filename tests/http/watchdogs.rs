@@ -422,9 +422,7 @@ async fn request_without_a_head_gets_504() {
             });
             let request = Request::get("/").header("accept", "text/event-stream");
             let start = Instant::now();
-            let response = layer
-                .layer(service.clone())
-                .oneshot(request.body(()).unwrap());
+            let response = layer.layer(service).oneshot(request.body(()).unwrap());
             let response = response.await.unwrap();
             assert_eq!(records.fired(), [WatchdogKind::Head]);
             if acts {
