@@ -29,7 +29,8 @@ pub enum StreamOutcome {
     Stalled,
     /// The stream reached its maximum age.
     Expired,
-    /// An event exceeded the limit of its size.
+    /// An event exceeded the limit of its size, or the stream held the most when the open streams exceeded
+    /// [`max_buffered_bytes`](crate::SseProxyLayer::max_buffered_bytes).
     Overflow,
     /// The layer was drained, or its runtime shut down.
     Drained,
