@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let phrase = Pattern::phrase("ignore previous instructions").ignore_case();
     let guarded = Policy::default()
         .intercept(TextWindow::new(patterns([phrase.mask("[removed]")])?))
+        .inspect_json(4 << 20)
         .replay(Replay::default());
     let mcp = Mcp::with_sessions(guarded, sessions).check(check);
     let layer =

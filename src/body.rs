@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
@@ -20,6 +20,7 @@ use crate::{
         keep_alive::KeepAlive,
         stream::Stream,
         unread::Unread,
+        whole::Whole,
     },
     error::{Error, ErrorKind},
     live::Attached,
@@ -43,6 +44,8 @@ pin_project! {
     /// * Dropping the body cancels the upstream request.
     /// * Events that are ready are merged into one frame. To collect them, the body wakes its own task, until two polls in a row
     ///   bring no new event. After single events it skips this for a while.
+    ///
+    /// A JSON body that [interceptors](crate::Policy::inspect_json) have seen is in memory as a whole, with its trailers.
     ///
     /// The body of a [recorded](crate::replay) stream reads the log of the stream instead. A task reads the upstream, and
     /// [`Replay`](crate::replay::Replay) says how long it continues without a client.
@@ -115,6 +118,8 @@ pin_project! {
         Late { body: Pin<Box<SseBody<B>>> },
         // A stream that failed behind an early head.
         Failing { stream: Pin<Box<Stream<Failing>>> },
+        // A JSON body that the interceptors have seen. Boxed, so that the bodies of other responses stay small.
+        Whole { body: Box<Whole> },
         // A text of the layer.
         Fixed { body: Full<Bytes> },
     }
@@ -138,6 +143,17 @@ impl<B> SseBody<B> {
         let stream = Unread::new(body, report);
         Self {
             kind: Kind::Unread { stream },
+            sessions: None,
+            _slot: None,
+        }
+    }
+
+    /// A body that the layer has read as a whole.
+    pub(crate) fn whole(bytes: Bytes, trailers: Option<HeaderMap>, size_hint: SizeHint) -> Self {
+        Self {
+            kind: Kind::Whole {
+                body: Box::new(Whole::new(bytes, trailers, size_hint)),
+            },
             sessions: None,
             _slot: None,
         }
@@ -281,6 +297,9 @@ where
             KindProj::Early { .. } => Poll::Pending,
             KindProj::Late { body } => body.as_mut().poll_frame(cx),
             KindProj::Failing { stream } => stream.as_mut().poll_frame(cx),
+            KindProj::Whole { body } => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
             KindProj::Fixed { body } => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
@@ -303,6 +322,7 @@ where
             Kind::Early { .. } => false,
             Kind::Late { body } => body.is_end_stream(),
             Kind::Failing { stream } => stream.is_done(),
+            Kind::Whole { body } => body.is_end_stream(),
             Kind::Fixed { body } => body.is_end_stream(),
         }
     }
@@ -317,6 +337,7 @@ where
             | Kind::Early { .. }
             | Kind::Late { .. }
             | Kind::Failing { .. } => SizeHint::default(),
+            Kind::Whole { body } => body.size_hint(),
             Kind::Fixed { body } => body.size_hint(),
         }
     }
@@ -332,6 +353,7 @@ impl<B> fmt::Debug for SseBody<B> {
                 "event stream with an early head"
             }
             Kind::Recorded { .. } => "recorded event stream",
+            Kind::Whole { .. } => "JSON body",
             Kind::Fixed { .. } => "text of the layer",
         };
         f.debug_tuple("SseBody").field(&kind).finish()

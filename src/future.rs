@@ -19,7 +19,7 @@ use crate::{
     exchange::{
         context::RequestContext,
         outcome::{Outcome, ResponseContext},
-        respond::respond,
+        respond::{Answer, LaterResponse, respond},
     },
     rejection::Rejection,
 };
@@ -42,6 +42,8 @@ pin_project! {
     enum State<F, B, E> {
         /// The service was called at once.
         Direct { #[pin] call: F, context: Option<(RequestContext, ResponseContext<Response<B>>)> },
+        /// The interceptors decide about a JSON body.
+        Later { response: LaterResponse<B> },
         /// Sessions or replay come before the call.
         Handled { call: SyncWrapper<Handled<B, E>> },
         Rejected { rejection: Option<Rejection> },
@@ -84,19 +86,29 @@ where
     type Output = Result<Response<SseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = match self.project().state.project() {
-            StateProjection::Direct { call, context } => {
-                let response = ready!(call.poll(cx));
-                match (context.take(), response) {
-                    (Some((request, context)), Ok(response)) => {
-                        Some(respond(&request, Outcome::Respond(response, context)))
-                    }
-                    (Some((request, _)), Err(error)) => {
-                        request.report_failure(None);
-                        return Poll::Ready(Err(error));
-                    }
-                    (None, _) => None,
+        let mut state = self.project().state;
+        if let StateProjection::Direct { call, context } = state.as_mut().project() {
+            let response = ready!(call.poll(cx));
+            let Some((request, context)) = context.take() else {
+                // Polled after it was ready.
+                return Poll::Pending;
+            };
+            let answer = match response {
+                Ok(response) => respond(&request, Outcome::Respond(response, context)),
+                Err(error) => {
+                    request.report_failure(None);
+                    return Poll::Ready(Err(error));
                 }
+            };
+            match answer {
+                Answer::Ready(response) => return Poll::Ready(Ok(response)),
+                Answer::Later(response) => state.set(State::Later { response }),
+            }
+        }
+        let response = match state.project() {
+            StateProjection::Direct { .. } => None,
+            StateProjection::Later { response } => {
+                Some(ready!(response.get_mut().as_mut().poll(cx)))
             }
             StateProjection::Handled { call } => Some(ready!(call.get_mut().as_mut().poll(cx))?),
             StateProjection::Rejected { rejection } => rejection.take().map(SseBody::rejection),

@@ -7,7 +7,7 @@ mod sessions;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{request, response};
+use http::{StatusCode, request, response};
 use tower_layer::Layer;
 
 #[cfg(feature = "reconnect")]
@@ -29,8 +29,8 @@ use crate::{
 /// A layer that reads the event streams of a service, and lets interceptors change them event by event while they stream.
 ///
 /// It wraps any `Service<Request<_>, Response = Response<B>>`: an axum router, a tonic server, a hyper or reqwest client in front
-/// of an upstream. The `Content-Type` alone decides whether a response is an event stream; other responses pass untouched. One
-/// request to the layer is one request to the service.
+/// of an upstream. The `Content-Type` alone decides whether a response is an event stream; other responses pass untouched, except for
+/// JSON bodies that the interceptors [may see](Self::inspect_json). One request to the layer is one request to the service.
 ///
 /// ```
 /// use std::time::Duration;
@@ -92,6 +92,10 @@ use crate::{
 ///
 /// # Diagnostics
 ///
+/// An observed stream (by [`observe`](Self::observe), [`streams`](Self::streams), a limit or a [`Watchdog`]) has a [`tracing`] span
+/// `event_stream` at the level info, with the target `tower_sse_proxy` and the fields `route`, `method` and, at its end, `outcome`. It opens
+/// in the span of the request, and closes when the stream ends. Interceptors and their logs run in it.
+///
 /// Each event stream that does not end cleanly emits one [`tracing`] event, with the target `tower_sse_proxy` and these fields:
 ///
 /// | field | value |
@@ -108,6 +112,10 @@ use crate::{
 /// | `stalled` with the cause `slow client` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues |
 ///
 /// A stream that an interceptor ends by [`Verdict::End`](crate::intercept::Verdict::End) ends cleanly.
+///
+/// A [JSON body](Self::inspect_json) that the layer does not forward emits one event at the level warn, with the fields `reason`, `cause`,
+/// `route` and `duration_ms`. The reason is `blocked` (dropped or blocked by an interceptor), `overflow` (larger than the limit),
+/// `upstream_error` (it broke, or cannot be decoded), `interceptor_failed` or `rejected`.
 ///
 /// A recorded stream emits one event, however many clients read it; a client that lagged adds one. Event data, ids, header values,
 /// paths and error texts are never recorded.
@@ -286,8 +294,7 @@ impl<R> SseProxyLayer<R> {
     ///
     /// While a layer has an observer, it reads every event stream that it can read, as it does with an interceptor.
     pub fn observe(mut self, observer: impl StreamObserver) -> Self {
-        let state = Arc::make_mut(&mut self.state);
-        state.observers.add(Arc::new(observer));
+        Arc::make_mut(&mut self.state).observe(Arc::new(observer));
         self
     }
 
@@ -305,6 +312,17 @@ impl<R> SseProxyLayer<R> {
     /// Sets the function that decides by the head whether a response is an event stream. See [`Policy::detect`].
     pub fn detect(self, detect: impl Fn(&response::Parts) -> bool + Send + Sync + 'static) -> Self {
         self.with(|policy| policy.detect(detect))
+    }
+
+    /// Lets the interceptors see JSON bodies of at most this size, in decoded bytes. Off unless set. See [`Policy::inspect_json`].
+    pub fn inspect_json(self, limit: usize) -> Self {
+        self.with(|policy| policy.inspect_json(limit))
+    }
+
+    /// Sets the status of the response in place of a JSON body that an interceptor drops or blocks. 403 unless set. See
+    /// [`Policy::inspect_json`].
+    pub fn blocked_status(self, status: StatusCode) -> Self {
+        self.with(|policy| policy.blocked_status(status))
     }
 
     /// Sets a function that chooses the policy of each request by its head: header fields, or extensions that an outer layer has

@@ -3,7 +3,8 @@
 //!
 //! [`SseProxyLayer`] wraps any service that answers with event streams: an axum router, a tonic server, a hyper or reqwest client in
 //! front of an upstream. Interceptors see each event and can edit it, drop it, delay it, add to it, or end the stream. The layer
-//! buffers one event at a time, and forwards events that no interceptor changes byte-identical.
+//! buffers one event at a time, and forwards events that no interceptor changes byte-identical. On demand, JSON bodies pass the same
+//! interceptors as one event.
 //!
 //! It also maps session ids between clients and upstreams, records streams so that clients can resume them with `Last-Event-ID`,
 //! and reconnects when an upstream connection breaks.
@@ -47,6 +48,7 @@
 //! | See every byte, including comments, ids and unknown fields | [`Interceptor`](intercept::Interceptor) |
 //! | Keep state for each stream | a function `Fn(&StreamHead) -> Option<impl Interceptor>` |
 //! | Mask or block text that is split over events | [`TextWindow`](intercept::TextWindow), with `patterns` or a judge |
+//! | Let interceptors see JSON bodies, too | [`SseProxyLayer::inspect_json`] |
 //! | Read and edit JSON data | [`Json`](intercept::Json) |
 //! | Ask another service about each event | [`ServiceInterceptor`](intercept::ServiceInterceptor) |
 //! | Use other rules for some requests | [`SseProxyLayer::policy`] |
@@ -68,7 +70,8 @@
 //!
 //! 1. An event that no interceptor edits is forwarded byte-identical, except for its id with [`replay`], mapped session ids, and
 //!    ill-formed UTF-8. The way in which the upstream cuts the stream into chunks does not change the output.
-//! 2. No byte of an event stream reaches the client without passing the interceptors, under any input, encoding, error or limit.
+//! 2. No byte of an event stream reaches the client without passing the interceptors, under any input, encoding, error or limit, and
+//!    with [`inspect_json`](SseProxyLayer::inspect_json) no byte of a JSON body.
 //! 3. Each client gets each event at most once and in order. With [`replay`] it gets each event exactly once within the retention,
 //!    and beyond it a reported gap. A clean end is never followed by the same events again.
 //! 4. One request to the layer is one request to the service, unless [`reconnect`] is on; only `GET` requests are repeated, unless a
@@ -78,7 +81,8 @@
 //!    owner's share.
 //! 6. Another owner's session ids and event ids are indistinguishable from unknown ones.
 //! 7. No input of an upstream or a client makes the layer panic or spin.
-//! 8. The body of a response that is not an event stream is not touched, nor is its head, except for session ids.
+//! 8. The body of a response that is not an event stream is not touched, nor is its head, except for session ids. The same holds for a
+//!    JSON body that interceptors see and do not change.
 //!
 //! # Features
 //!
@@ -86,7 +90,7 @@
 //!
 //! | Feature | Adds | Enables |
 //! |---|---|---|
-//! | `decompression` | decoding of gzip, deflate, br and zstd streams, so that interceptors can read them; without it the layer answers with 502 instead of such a stream while interceptors are installed, and passes it through otherwise | |
+//! | `decompression` | decoding of gzip, deflate, br and zstd bodies, so that interceptors can read them; without it the layer answers with 502 instead of such a stream (or JSON body that they would see) while interceptors are installed, and passes it through otherwise | |
 //! | `mcp` | [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request | `replay`, `sessions` |
 //! | `patterns` | phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`) | `window` |
 //! | `reconnect` | [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks | |
@@ -101,7 +105,7 @@
 //!
 //! # Not for
 //!
-//! Request bodies, and responses that are not event streams.
+//! Request bodies, and responses that are neither event streams nor JSON.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]

@@ -5,12 +5,62 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, response};
 
+/// Why the layer answered a request for an event stream itself, or cut a stream that interceptors cannot read.
+///
+/// The list is closed, so that it can be a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionReason {
+    /// The layer serves as many streams as it may.
+    Limit,
+    /// The owner has as many streams as it may.
+    LimitPerOwner,
+    /// The layer is drained.
+    Draining,
+    /// Interceptors cannot read the response as its client would.
+    Uninspectable,
+    /// An interceptor panicked when it was opened.
+    Interceptor,
+    /// The owner has no such session, or a session id is malformed.
+    Session,
+    /// The session store failed.
+    SessionStore,
+    /// The stream cannot be resumed, or cannot be resumed without a gap.
+    Resume,
+    /// The service of `Replay::authorize` did not allow the request.
+    Unauthorized,
+    /// The policy rejects the request. See [`Policy::reject`](crate::Policy::reject).
+    Policy,
+    /// Any other reason.
+    Other,
+}
+
+impl RejectionReason {
+    /// Returns the reason in snake case, for logs and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::LimitPerOwner => "limit_per_owner",
+            Self::Draining => "draining",
+            Self::Uninspectable => "uninspectable",
+            Self::Interceptor => "interceptor",
+            Self::Session => "session",
+            Self::SessionStore => "session_store",
+            Self::Resume => "resume",
+            Self::Unauthorized => "unauthorized",
+            Self::Policy => "policy",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A response of the layer to a request that it does not forward, or in place of a response that it cannot forward.
 #[derive(Clone, Debug)]
 pub(crate) struct Rejection {
     status: StatusCode,
     text: Cow<'static, str>,
     retry: bool,
+    reason: RejectionReason,
 }
 
 /// The longest `Retry-After`, in seconds. Each value is random in `1..=RETRY_AFTER`, so that clients do not retry at the same time.
@@ -23,7 +73,19 @@ impl Rejection {
             status,
             text: text.into(),
             retry: false,
+            reason: RejectionReason::Other,
         }
+    }
+
+    /// Sets the reason, for observers. [`Other`](RejectionReason::Other) unless set.
+    pub(crate) fn because(mut self, reason: RejectionReason) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    /// Why the request is rejected.
+    pub(crate) fn reason(&self) -> RejectionReason {
+        self.reason
     }
 
     /// Status 204: the client has received all of the stream. An `EventSource` does not reconnect after it (WHATWG HTML 9.2.3).
@@ -36,7 +98,8 @@ impl Rejection {
     pub(crate) fn closed(method: &Method) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::no_content(),
-            _ => Self::new(StatusCode::GONE, "the stream was closed\n"),
+            _ => Self::new(StatusCode::GONE, "the stream was closed\n")
+                .because(RejectionReason::Resume),
         }
     }
 

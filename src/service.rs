@@ -97,7 +97,7 @@ where
         }
         let retry = self.reconnect.retry_request(&self.inner, &parts);
         if policy.inspects() || retry.is_some() {
-            narrow_accept_encoding(&mut parts);
+            narrow_accept_encoding(&mut parts, policy.json_limit().is_some());
         }
         let replay = policy.replay.as_ref();
         let is_handled = policy.sessions.is_some()

@@ -8,10 +8,11 @@ use http::request;
 use crate::session::{SessionBinder, SessionMapping};
 use crate::{
     live::Housekeeper,
-    observe::{LiveStreams, Observers, StreamLimits},
+    observe::{LiveStreams, Observers, StreamLimits, StreamObserver},
     policy::Policy,
     replay::{Quota, RecordedStreams},
     session::{AnyStore, Owners, SessionKeepAlive},
+    streams::ProgressReports,
 };
 
 /// The largest read buffer of hyper's HTTP/1 client, unless it is configured.
@@ -35,6 +36,7 @@ pub(crate) struct LayerState {
     /// The streams that are open, recorded or not.
     pub(crate) live: Arc<LiveStreams>,
     pub(crate) housekeeper: Arc<Housekeeper>,
+    progress: Arc<ProgressReports>,
     /// The largest read buffer, in bytes, of a connection to an upstream.
     pub(crate) read_buffer: usize,
 }
@@ -66,12 +68,35 @@ impl LayerState {
     pub(crate) fn set_quota(&mut self, set: impl FnOnce(&mut Quota)) {
         set(&mut self.quota);
         self.streams = Arc::new(RecordedStreams::new(self.quota));
+        self.renew_progress();
     }
 
     /// Changes the limits on open streams. The layer then has no open streams yet.
     pub(crate) fn set_stream_limits(&mut self, set: impl FnOnce(&mut StreamLimits)) {
         set(&mut self.stream_limits);
         self.live = Arc::new(LiveStreams::with_limits(self.stream_limits));
+        self.renew_progress();
+    }
+
+    /// Adds an observer of event streams and of the session store.
+    pub(crate) fn observe(&mut self, observer: Arc<dyn StreamObserver>) {
+        self.observers.add(observer);
+        let observers = self.observers.clone();
+        let observe = move |operation, result, duration| {
+            observers.each(|observer| observer.store_called(operation, result, duration));
+        };
+        self.store.observe(Arc::new(observe));
+        self.renew_progress();
+    }
+
+    fn renew_progress(&mut self) {
+        let progress = ProgressReports::new(&self.live, &self.streams, &self.observers);
+        self.progress = Arc::new(progress);
+    }
+
+    /// Reports the progress of streams from now on, if an observer wants that. Called for each stream that has opened.
+    pub(crate) fn report_progress(&self) {
+        self.progress.start(&self.housekeeper);
     }
 
     /// The store and the keep-alive task, for sessions that this mapping finds.
@@ -87,17 +112,21 @@ impl LayerState {
 
 impl Default for LayerState {
     fn default() -> Self {
+        let streams = Arc::new(RecordedStreams::new(Quota::default()));
+        let live = Arc::default();
+        let observers = Observers::default();
         Self {
+            progress: Arc::new(ProgressReports::new(&live, &streams, &observers)),
             policy: Arc::default(),
             choose_policy: None,
             owners: Owners::default(),
             store: AnyStore::default(),
             session_keep_alive: Arc::default(),
             quota: Quota::default(),
-            streams: Arc::new(RecordedStreams::new(Quota::default())),
-            observers: Observers::default(),
+            streams,
+            observers,
             stream_limits: StreamLimits::default(),
-            live: Arc::default(),
+            live,
             housekeeper: Arc::default(),
             read_buffer: READ_BUFFER,
         }

@@ -1,8 +1,9 @@
-//! The interceptors of the settings: they drop, rewrite, mask or block text. Two of them fail on purpose, for tests.
+//! The policy of the settings for all event streams: limits, and interceptors that drop, rewrite, mask or block text. Two of them fail
+//! on purpose, for tests.
 
 use tower_sse_proxy::{
-    Event, Policy,
-    codec::Block,
+    Event, KeepAlive, Policy,
+    codec::{Block, OversizedEvent},
     intercept::{
         Interceptor, MakeInterceptorExt, StreamHead, Verdict,
         window::{Pattern, PatternError, TextWindow, patterns},
@@ -17,11 +18,28 @@ const MASK: &str = "***";
 /// The bytes of events that a window may hold in addition to one event of the largest size.
 const HELD_BYTES: usize = 1 << 20;
 
-/// Installs the interceptors of the settings: those that drop or block first.
+/// The policy for all event streams and JSON bodies; the routes add to it.
 ///
 /// # Errors
 /// Returns an error that names the setting if the text of a window is too long for a pattern.
-pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
+pub fn policy(settings: &Settings) -> Result<Policy, String> {
+    // These settings make the layer read every stream, so each frame ends between two blocks. `half_close` relies on that.
+    let policy = Policy::default()
+        .oversized_event(OversizedEvent::Fail)
+        .max_event_bytes(settings.max_event_bytes);
+    let mut policy = install(policy, settings)?;
+    policy = policy.watchdog(settings.watchdog());
+    if let Some(after) = settings.early_head() {
+        policy = policy.early_head(after);
+    }
+    if let Some(interval) = settings.keepalive() {
+        policy = policy.keep_alive(KeepAlive::new(interval));
+    }
+    Ok(policy)
+}
+
+/// Installs the interceptors of the settings: those that drop or block first.
+fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
     if let Some(text) = &settings.deny {
         let text = Text::new(text);
         policy = policy.intercept(move |_: &StreamHead<'_>| Some(Deny(text.clone())));
@@ -64,7 +82,10 @@ pub fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String
             event
         });
     }
-    Ok(policy)
+    Ok(match settings.inspect_json_bytes {
+        Some(bytes) => policy.inspect_json(bytes),
+        None => policy,
+    })
 }
 
 /// A window for one pattern. It holds an event only while the event's text may begin a match.

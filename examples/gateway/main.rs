@@ -12,6 +12,7 @@ mod demo;
 mod guard;
 mod half_close;
 mod mcp;
+mod metrics;
 mod path;
 mod proxy;
 mod record_log;
@@ -29,8 +30,9 @@ mod tunnel;
 use std::{error::Error, process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::{Layer, util::option_layer};
-use tower_sse_proxy::{KeepAlive, Policy, codec::OversizedEvent};
+use tower_sse_proxy::observe::{DURATION_BUCKETS, Metrics};
 
 use crate::{
     admin::Admin, proxy::Upstream, record_log::RecordLog, settings::Settings, totals::Totals,
@@ -73,7 +75,7 @@ fn in_one_line(error: &clap::Error) -> String {
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
-    let policy = policy(&settings)?;
+    let policy = guard::policy(&settings)?;
     // Before the public listener: who can reach that one can reach this one.
     let admin_listener = match &settings.admin_listen {
         Some(address) => Some(server::bind(address, "--admin-listen, SSEP_ADMIN_LISTEN")?),
@@ -92,7 +94,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!("listening on {listen}, in front of {upstream}");
     let layer = routes::layer(policy, &settings, listen, &upstream)?;
     let totals = Totals::default();
-    let mut layer = layer.observe(totals.clone());
+    let exporter = PrometheusBuilder::new()
+        .set_buckets(&DURATION_BUCKETS)?
+        .install_recorder()?;
+    // Before the record log: whoever has read a record finds it counted.
+    let mut layer = layer.observe(Metrics::new()).observe(totals.clone());
     if let Some(path) = &settings.record_log {
         let log = RecordLog::open(path, settings.node.clone());
         let log = log.map_err(|error| {
@@ -106,7 +112,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         let admin = Admin {
             streams: streams.clone(),
             totals,
-            metrics: Arc::new(String::new),
+            metrics: Arc::new(metrics::render(exporter)),
             drain: settings.drain(),
         };
         tokio::spawn(admin::serve(listener, admin));
@@ -115,21 +121,4 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let service = layer.layer(heal.layer(Upstream::new(&upstream)?));
     server::serve(listener, service, streams, &settings).await?;
     Ok(())
-}
-
-/// The policy for all event streams; the routes add to it.
-fn policy(settings: &Settings) -> Result<Policy, String> {
-    // These settings make the layer read every stream, so each frame ends between two blocks. `half_close` relies on that.
-    let policy = Policy::default()
-        .oversized_event(OversizedEvent::Fail)
-        .max_event_bytes(settings.max_event_bytes);
-    let mut policy = guard::install(policy, settings)?;
-    policy = policy.watchdog(settings.watchdog());
-    if let Some(after) = settings.early_head() {
-        policy = policy.early_head(after);
-    }
-    if let Some(interval) = settings.keepalive() {
-        policy = policy.keep_alive(KeepAlive::new(interval));
-    }
-    Ok(policy)
 }

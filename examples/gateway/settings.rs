@@ -60,6 +60,11 @@ pub struct Settings {
     #[arg(long, env = "SSEP_MAX_EVENT_BYTES", default_value_t = 1 << 20)]
     pub max_event_bytes: usize,
 
+    /// Inspect JSON bodies up to this size, in decoded bytes, as event streams are: 403 if one is dropped or blocked, 502 if it is larger
+    /// or cannot be read. Unset: they pass untouched.
+    #[arg(long, env = "SSEP_INSPECT_JSON_BYTES")]
+    pub inspect_json_bytes: Option<usize>,
+
     /// Send a comment when nothing was sent to the client for this time, in milliseconds.
     #[arg(long, env = "SSEP_KEEPALIVE_MS", value_parser = clap::value_parser!(u64).range(1..))]
     keepalive_ms: Option<u64>,

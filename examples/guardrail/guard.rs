@@ -10,8 +10,11 @@ use tower_sse_proxy::{
 
 use crate::ending::{self, Ending};
 
-/// The guardrail as a layer: it blocks `phrase` and masks card numbers and e-mail addresses. It holds text only while the text may
-/// begin a match.
+/// The largest answer without streaming, in bytes.
+const MAX_JSON_BYTES: usize = 4 << 20;
+
+/// The guardrail as a layer: it blocks `phrase` and masks card numbers and e-mail addresses, in streams and in JSON bodies. In a stream it
+/// holds text only while the text may begin a match.
 pub fn layer(phrase: &str) -> Result<SseProxyLayer, PatternError> {
     let judge = patterns([
         Pattern::phrase(phrase).ignore_case().block(),
@@ -20,6 +23,7 @@ pub fn layer(phrase: &str) -> Result<SseProxyLayer, PatternError> {
     ])?;
     let window = TextWindow::new(judge).on_block(|| vec![Event::new(ending::BLOCKED)]);
     let layer = SseProxyLayer::default()
+        .inspect_json(MAX_JSON_BYTES)
         .intercept(window)
         .intercept(|head: &StreamHead<'_>| Some(Ending::of(head.request.uri.path())));
     Ok(layer)

@@ -1,5 +1,5 @@
-//! A guardrail for language model responses: it masks card numbers and e-mail addresses, and blocks a phrase, in the streams of four
-//! APIs.
+//! A guardrail for language model responses: it masks card numbers and e-mail addresses, and blocks a phrase, in the streams and the
+//! JSON bodies of four APIs.
 //!
 //! ```sh
 //! cargo run --example guardrail
@@ -59,13 +59,15 @@ fn print_commands(guarded: SocketAddr, open: SocketAddr) {
         )
     };
     let chat = r#"{"stream":true,"messages":[{"role":"user","content":"Pay with 4111 1111 1111 1111, or ask bob@example.com."}]}"#;
+    let whole = chat.replace(r#""stream":true"#, r#""stream":false"#);
     let messages = r#"{"stream":true,"messages":[{"role":"user","content":"Tell me about project nightingale."}]}"#;
     let gemini = r#"{"contents":[{"parts":[{"text":"Pay with 5500-0000-0000-0004, please."}]}]}"#;
     // Writing fails if stdout is closed.
     let _ = write!(
         io::stdout(),
-        "Try in another terminal (without the guardrail: {open}):\n{}{}{}",
+        "Try in another terminal (without the guardrail: {open}):\n{}{}{}{}",
         ask("/v1/chat/completions", chat),
+        ask("/v1/chat/completions", &whole),
         ask("/v1/messages", messages),
         ask("/v1beta/models/mock:streamGenerateContent?alt=sse", gemini),
     );

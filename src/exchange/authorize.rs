@@ -6,7 +6,10 @@ use futures_util::FutureExt;
 use http::{Request, StatusCode, request};
 use tower::ServiceExt;
 
-use crate::{rejection::Rejection, replay::Replay};
+use crate::{
+    rejection::{Rejection, RejectionReason},
+    replay::Replay,
+};
 
 /// Asks the service of [`Replay::authorize`]. Fails closed: if the service returns no response, the client is rejected.
 pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Result<(), Rejection> {
@@ -22,10 +25,8 @@ pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Resul
     let why = match tokio::time::timeout(replay.authorize_timeout, response).await {
         Ok(Ok(Ok(status))) if status.is_success() => return Ok(()),
         Ok(Ok(Ok(status))) if !status.is_informational() => {
-            return Err(Rejection::new(
-                status,
-                "this stream cannot be resumed or joined\n",
-            ));
+            let text = "this stream cannot be resumed or joined\n";
+            return Err(Rejection::new(status, text).because(RejectionReason::Unauthorized));
         }
         Ok(Ok(Ok(status))) => format!("it returned status {status}, which is not final"),
         Ok(Ok(Err(error))) => error.to_string(),
@@ -36,5 +37,6 @@ pub(crate) async fn authorize(replay: &Replay, client: &request::Parts) -> Resul
     Err(Rejection::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "streams cannot be resumed or joined now\n",
-    ))
+    )
+    .because(RejectionReason::Unauthorized))
 }

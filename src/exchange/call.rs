@@ -59,7 +59,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
     {
         let context = self.context.clone();
         match self.call(service).await {
-            Ok(outcome) => Ok(respond(&context, outcome)),
+            Ok(outcome) => Ok(respond(&context, outcome).response().await),
             Err(error) => {
                 context.report_failure(None);
                 Err(error)

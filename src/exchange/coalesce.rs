@@ -46,7 +46,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         let (leader, interest, abandoned) = match role {
             Ok(Some(leader)) => leader,
             Ok(None) => return self.respond(service).await,
-            Err(outcome) => return Ok(respond(&self.context, outcome)),
+            Err(outcome) => return Ok(respond(&self.context, outcome).response().await),
         };
         recording.leader = Some(leader);
         let context = self.context.clone();
@@ -60,12 +60,14 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
         }));
         let response = response.await;
         drop(interest);
-        response.unwrap_or_else(|_| {
-            // The task was dropped: its runtime shuts down, or the service panicked.
-            let text = "the upstream was not asked\n";
-            let rejection = Rejection::new(StatusCode::BAD_GATEWAY, text);
-            Ok(respond(&context, Outcome::Reject(rejection)))
-        })
+        if let Ok(response) = response {
+            return response;
+        }
+        // The task was dropped: its runtime shuts down, or the service panicked.
+        let text = "the upstream was not asked\n";
+        let rejection = Rejection::new(StatusCode::BAD_GATEWAY, text);
+        let answer = respond(&context, Outcome::Reject(rejection));
+        Ok(answer.response().await)
     }
 }
 

@@ -9,10 +9,10 @@ use http::{Method, StatusCode, request};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    headers::accept::asks_for_event_stream,
+    headers::{accept::asks_for_event_stream, mcp_protocol_version::mcp_protocol_version},
     observe::{ObservedRequest, Refused, StreamOrigin, StreamOutcome, StreamSlot},
     policy::Policy,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
     session::Owner,
     state::LayerState,
 };
@@ -52,6 +52,7 @@ impl RequestContext {
                 route: context.policy.route.clone(),
                 method: request.method.clone(),
                 owner: context.owner(request),
+                mcp_protocol_version: mcp_protocol_version(&request.headers),
                 arrived: Instant::now(),
             };
             context.observed = Some(Arc::new(ObservedRequest::new(
@@ -82,14 +83,14 @@ impl RequestContext {
             // The client has the whole stream, or the stream was closed: nothing was refused.
             && rejection.status() != StatusCode::NO_CONTENT
         {
-            observed.report(StreamOutcome::Rejected, Some(rejection.status()));
+            observed.report_rejection(rejection.status(), rejection.reason());
         }
     }
 
     /// Reports that the layer answers a resume request with a gap event and nothing else.
     pub(crate) fn report_gap_answer(&self) {
         if let Some(observed) = &self.observed {
-            observed.report(StreamOutcome::Rejected, Some(StatusCode::OK));
+            observed.report_rejection(StatusCode::OK, RejectionReason::Resume);
         }
     }
 
@@ -166,5 +167,7 @@ impl RequestContext {
 
 /// The response to a request whose stream is refused.
 pub(crate) fn unavailable(refused: Refused) -> Rejection {
-    Rejection::new(StatusCode::SERVICE_UNAVAILABLE, refused.text()).retry_later()
+    Rejection::new(StatusCode::SERVICE_UNAVAILABLE, refused.text())
+        .because(refused.reason())
+        .retry_later()
 }

@@ -43,12 +43,16 @@ where
     let session = SessionContext::resolve(&context, &client, &mut parts).await;
     let session = match session {
         Ok(session) => session,
-        Err(rejection) => return Ok(respond(&context, Outcome::Reject(rejection))),
+        Err(rejection) => {
+            return Ok(respond(&context, Outcome::Reject(rejection))
+                .response()
+                .await);
+        }
     };
     let id = session.as_ref().and_then(|session| session.id());
     let recording = match find_recorded(&context, &client, &mut parts, id).await {
         Ok(recording) => recording,
-        Err(outcome) => return Ok(respond(&context, outcome)),
+        Err(outcome) => return Ok(respond(&context, outcome).response().await),
     };
     let call = UpstreamCall {
         context,

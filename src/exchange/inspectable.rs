@@ -1,5 +1,5 @@
-//! How the layer treats a response by its head: passes it, reads its event stream, or rejects it because interceptors would not read the
-//! stream as its client will.
+//! How the layer treats a response by its head: passes it, reads its event stream or its JSON body, or rejects it because interceptors
+//! would not read the body as its client will.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,19 +8,21 @@ use http::{StatusCode, response};
 use crate::{
     headers::{
         content_encoding::ContentCoding,
-        content_type::{Declared, declared, foreign_charset},
+        content_type::{Declared, UTF_8, UTF_8_OR_ASCII, declared, foreign_charset, is_json},
     },
     observe::{log_panicked, log_rejected},
     policy::Policy,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
 };
 
-/// Why interceptors cannot read a stream.
+/// Why interceptors cannot read a body.
 pub(crate) struct Uninspectable {
     /// For diagnostics, which contain nothing that the upstream sent.
-    cause: &'static str,
+    pub(crate) cause: &'static str,
     /// For the client.
-    text: Cow<'static, str>,
+    pub(crate) text: Cow<'static, str>,
+    /// For observers.
+    reason: RejectionReason,
 }
 
 const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
@@ -28,22 +30,32 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     text: Cow::Borrowed(
         "its `Content-Type` is malformed, and some clients read `text/event-stream` in it",
     ),
+    reason: RejectionReason::Uninspectable,
+};
+
+pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
+    cause: "panic",
+    text: Cow::Borrowed("an interceptor panicked when it was opened"),
+    reason: RejectionReason::Interceptor,
 };
 
 /// Reports a stream one of whose interceptors panicked when it was opened, and rejects the request with 502.
 pub(crate) fn reject_panicked(route: Option<Arc<str>>) -> Rejection {
     log_panicked(route);
-    let text = "The upstream's event stream cannot be inspected: an interceptor panicked when it was opened.\n";
-    Rejection::new(StatusCode::BAD_GATEWAY, text)
+    INTERCEPTOR_PANICKED.rejection()
 }
 
 impl Uninspectable {
     /// Reports the stream, and rejects the request with 502.
     pub(crate) fn reject(&self, route: Option<Arc<str>>) -> Rejection {
         log_rejected(self.cause, route);
+        self.rejection()
+    }
+
+    fn rejection(&self) -> Rejection {
         let text = &self.text;
         let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
-        Rejection::new(StatusCode::BAD_GATEWAY, text)
+        Rejection::new(StatusCode::BAD_GATEWAY, text).because(self.reason)
     }
 }
 
@@ -95,6 +107,13 @@ pub(crate) fn has_event_stream(
     Ok(is_event_stream)
 }
 
+/// The largest body that interceptors see, in bytes, if the response is JSON that the policy lets them see. `None` for other responses.
+pub(crate) fn json_limit(policy: &Policy, parts: &response::Parts) -> Option<usize> {
+    policy
+        .json_limit()
+        .filter(|_| !has_no_body(parts.status) && is_json(&parts.headers))
+}
+
 /// Statuses of responses that never have a body, whatever their header fields say (RFC 9110 15.2, 15.3.5, 15.4.5).
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
@@ -105,6 +124,23 @@ pub(crate) fn check_inspectable(
     parts: &response::Parts,
     coding: &ContentCoding,
 ) -> Result<(), Uninspectable> {
+    check(parts, coding, UTF_8)
+}
+
+/// Checks whether interceptors read a JSON body with this head as its client will.
+pub(crate) fn check_json(
+    parts: &response::Parts,
+    coding: &ContentCoding,
+) -> Result<(), Uninspectable> {
+    check(parts, coding, UTF_8_OR_ASCII)
+}
+
+/// `charsets` are the labels of charsets that interceptors read.
+fn check(
+    parts: &response::Parts,
+    coding: &ContentCoding,
+    charsets: &[&[u8]],
+) -> Result<(), Uninspectable> {
     if let ContentCoding::Unsupported(coding) = coding {
         let hint = if cfg!(feature = "decompression") {
             "only gzip, deflate, br and zstd can be decoded, one at a time"
@@ -114,18 +150,21 @@ pub(crate) fn check_inspectable(
         return Err(Uninspectable {
             cause: "content coding",
             text: format!("its content coding is `{coding}`, and {hint}").into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
-    if let Some(charset) = foreign_charset(&parts.headers) {
+    if let Some(charset) = foreign_charset(&parts.headers, charsets) {
         return Err(Uninspectable {
             cause: "charset",
             text: format!("its charset is `{charset}`, not UTF-8").into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
     if parts.status == StatusCode::PARTIAL_CONTENT {
         return Err(Uninspectable {
             cause: "range",
             text: "it is a range, which may cut the text that interceptors search for".into(),
+            reason: RejectionReason::Uninspectable,
         });
     }
     Ok(())

@@ -11,6 +11,7 @@ mod early;
 mod find;
 pub(crate) mod handle;
 mod inspectable;
+mod json_body;
 #[cfg(not(feature = "replay"))]
 mod no_replay;
 mod open;

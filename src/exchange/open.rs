@@ -97,6 +97,7 @@ impl RequestContext {
         if let (Some(watchdog), Some(client)) = (&self.policy.watchdog, &self.client) {
             watchdog.start_recheck(&live, client, &self.state.housekeeper);
         }
+        self.state.report_progress();
         Some(live)
     }
 

@@ -1,18 +1,20 @@
 //! Makes the response that the client gets. The service's response is passed, inspected or recorded; `inspectable` decides by its head
-//! whether the layer reads it. Other clients are subscribed to a recorded stream.
+//! whether the layer reads it. Other clients are subscribed to a recorded stream. A JSON body is inspected before its response leaves.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, response};
 use http_body::Body;
+use sync_wrapper::SyncWrapper;
 use tower::BoxError;
 
 use crate::{
     body::SseBody,
     exchange::{
         context::RequestContext,
-        inspectable::{Treatment, Uninspectable, has_event_stream},
+        inspectable::{Treatment, Uninspectable, has_event_stream, json_limit},
+        json_body,
         outcome::{Outcome, ResponseContext},
         record, subscribe,
     },
@@ -23,35 +25,55 @@ use crate::{
     upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
 };
 
+/// The response that the client gets.
+pub(crate) enum Answer<B> {
+    Ready(Response<SseBody<B>>),
+    /// The response leaves after the interceptors have decided about its JSON body.
+    Later(LaterResponse<B>),
+}
+
+/// The future of a response.
+pub(crate) type LaterResponse<B> =
+    SyncWrapper<Pin<Box<dyn Future<Output = Response<SseBody<B>>> + Send>>>;
+
+impl<B> Answer<B> {
+    /// Waits for the response.
+    pub(crate) async fn response(self) -> Response<SseBody<B>> {
+        match self {
+            Answer::Ready(response) => response,
+            Answer::Later(later) => later.into_inner().await,
+        }
+    }
+}
+
 /// Makes the response that the client gets.
-pub(crate) fn respond<B>(
-    request: &RequestContext,
-    outcome: Outcome<Response<B>>,
-) -> Response<SseBody<B>>
+pub(crate) fn respond<B>(request: &RequestContext, outcome: Outcome<Response<B>>) -> Answer<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let response = match outcome {
+    let answer = match outcome {
         Outcome::Respond(response, context) => {
             let (parts, body) = response.into_parts();
-            let response = upstream_response(request, parts, body, context);
-            response.unwrap_or_else(|rejection| {
-                request.report_rejection(&rejection, true);
-                SseBody::rejection(rejection)
-            })
+            upstream_response(request, parts, body, context).map_err(|rejection| (rejection, true))
         }
-        Outcome::Subscribe(subscription) => {
-            subscribe(request, *subscription, None).unwrap_or_else(|rejection| {
-                request.report_rejection(&rejection, true);
-                SseBody::rejection(rejection)
-            })
-        }
-        Outcome::Reject(rejection) => {
-            request.report_rejection(&rejection, false);
-            SseBody::rejection(rejection)
-        }
+        Outcome::Subscribe(subscription) => subscribe(request, *subscription, None)
+            .map(Answer::Ready)
+            .map_err(|rejection| (rejection, true)),
+        Outcome::Reject(rejection) => Err((rejection, false)),
     };
+    match answer {
+        Ok(Answer::Ready(response)) => Answer::Ready(mapped(request, response)),
+        Ok(later) => later,
+        Err((rejection, is_stream)) => {
+            request.report_rejection(&rejection, is_stream);
+            Answer::Ready(SseBody::rejection(rejection))
+        }
+    }
+}
+
+/// Removes session ids from the trailers of a response.
+fn mapped<B>(request: &RequestContext, response: Response<SseBody<B>>) -> Response<SseBody<B>> {
     response.map(|body| body.with_session_mapping(request.policy.sessions.clone()))
 }
 
@@ -61,7 +83,7 @@ fn upstream_response<B>(
     parts: response::Parts,
     body: B,
     mut context: ResponseContext<Response<B>>,
-) -> Result<Response<SseBody<B>>, Rejection>
+) -> Result<Answer<B>, Rejection>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -69,7 +91,10 @@ where
     let policy = &request.policy;
     let reject = |why: Uninspectable| why.reject(policy.route.clone());
     if !has_event_stream(policy, &parts).map_err(reject)? {
-        return Ok(Response::from_parts(parts, SseBody::pass_through(body)));
+        return Ok(match json_limit(policy, &parts) {
+            Some(limit) => inspect_json(request, limit, parts, body),
+            None => Answer::Ready(pass(parts, body)),
+        });
     }
     if context.slot.is_none() && !request.is_head {
         context.slot = request.admit()?;
@@ -87,20 +112,55 @@ where
         } = context;
         recording.set_slot(slot.clone());
         let subscription = record(request, client, parts, body, *recording, session, retry)?;
-        return subscribe(request, subscription, slot);
+        return subscribe(request, subscription, slot).map(Answer::Ready);
     }
     let needs_events = context.retry.is_some() || request.observed.is_some();
-    match Treatment::of(policy, &parts, needs_events) {
+    let response = match Treatment::of(policy, &parts, needs_events) {
         Treatment::PassUnread => {
             let slot = context.slot;
             let response = unread(request, parts, body, slot.as_ref());
-            Ok(response.map(|body| body.with_slot(slot)))
+            response.map(|body| body.with_slot(slot))
         }
         Treatment::Inspect(coding) => {
-            inspect(request, parts, DecodedBody::new(&coding, body), context)
+            inspect(request, parts, DecodedBody::new(&coding, body), context)?
         }
-        Treatment::Reject(why) => Err(reject(why)),
-    }
+        Treatment::Reject(why) => return Err(reject(why)),
+    };
+    Ok(Answer::Ready(response))
+}
+
+/// A response that the layer does not read.
+fn pass<B>(parts: response::Parts, body: B) -> Response<SseBody<B>> {
+    Response::from_parts(parts, SseBody::pass_through(body))
+}
+
+/// A JSON body of at most `limit` bytes that the interceptors see, if there are any for it.
+fn inspect_json<B>(
+    request: &RequestContext,
+    limit: usize,
+    parts: response::Parts,
+    body: B,
+) -> Answer<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let client = match &request.client {
+        // The response to a `HEAD` request has no body (RFC 9110 9.3.2).
+        Some(client) if !request.is_head && !body.is_end_stream() => client,
+        _ => return Answer::Ready(pass(parts, body)),
+    };
+    let chain = match json_body::open(request, client, &parts) {
+        Ok(chain) if chain.is_empty() => return Answer::Ready(pass(parts, body)),
+        Ok(chain) => chain,
+        Err(rejection) => return Answer::Ready(SseBody::rejection(rejection)),
+    };
+    let request = request.clone();
+    let later = async move {
+        let response = json_body::inspect(&request, limit, chain, parts, body).await;
+        mapped(&request, response)
+    };
+    Answer::Later(SyncWrapper::new(Box::pin(later)))
 }
 
 /// An event stream that the client pulls through the interceptors.

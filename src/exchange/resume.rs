@@ -1,6 +1,6 @@
 //! Finds the stream that a request resumes, authorizes the client, and reports gaps.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Method, StatusCode, request};
 
@@ -16,7 +16,7 @@ use crate::{
         last_event_id::{self, has_last_event_id, named_events},
     },
     observe::Observers,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
     replay::{
         Gap, RecordedStreams, Replay, Subscription,
         key::{StreamKey, StreamOwner},
@@ -288,7 +288,7 @@ impl Resume<'_> {
             }
             _ if any_own => {
                 let text = "multiple Last-Event-ID values: a request has one\n";
-                Err(Rejection::new(StatusCode::BAD_REQUEST, text))
+                Err(bad_request(text))
             }
             _ => Ok(None),
         }
@@ -322,7 +322,7 @@ impl Resume<'_> {
             Some(header) => request.headers.insert(LAST_EVENT_ID, header),
             None => {
                 let text = format!("the query parameter `{name}` must hold one event id\n");
-                return Err(Rejection::new(StatusCode::BAD_REQUEST, text));
+                return Err(bad_request(text));
             }
         };
         Ok(None)
@@ -342,7 +342,8 @@ impl Resume<'_> {
         };
         if let Some(status) = status {
             let text = format!("the stream cannot be resumed without a gap: {reason}\n");
-            return Resumed::Reject(Rejection::new(status, text));
+            let rejection = Rejection::new(status, text);
+            return Resumed::Reject(rejection.because(RejectionReason::Resume));
         }
         let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
         // These values have no line ends, so that they cannot fail.
@@ -371,6 +372,11 @@ impl Resume<'_> {
             first: Some(event.into_block().into_raw()),
         }))
     }
+}
+
+/// The response to a request whose event ids contradict each other.
+fn bad_request(text: impl Into<Cow<'static, str>>) -> Rejection {
+    Rejection::new(StatusCode::BAD_REQUEST, text).because(RejectionReason::Resume)
 }
 
 /// Finds the position after an event, in its stream or in the successor that continued it.

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use crate::{
     exchange::context::RequestContext,
-    rejection::Rejection,
+    rejection::{Rejection, RejectionReason},
     replay::RecordedStreams,
     session::{
         OnBound, OpenStream, Owner, Rebound, Session, SessionBinder, SessionId, SessionLease,
@@ -80,7 +80,10 @@ impl SessionContext {
                 mapping.remove_ids(request);
                 return Ok(None);
             }
-            Err(why) => return Err(Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"))),
+            Err(why) => {
+                let rejection = Rejection::new(StatusCode::BAD_REQUEST, format!("{why}\n"));
+                return Err(rejection.because(RejectionReason::Session));
+            }
         };
         let found = self.ask(SessionRequest::Lookup(id)).await?;
         match found.filter(|session| session.owner == self.owner) {
@@ -94,10 +97,10 @@ impl SessionContext {
                 mapping.remove_ids(request);
                 Ok(None)
             }
-            _ => Err(Rejection::new(
-                StatusCode::NOT_FOUND,
-                "there is no such session\n",
-            )),
+            _ => Err(
+                Rejection::new(StatusCode::NOT_FOUND, "there is no such session\n")
+                    .because(RejectionReason::Session),
+            ),
         }
     }
 
@@ -142,7 +145,7 @@ impl SessionContext {
         let ids = mapping.ids_in_response(headers).map_err(|why| {
             let why = format!("the upstream's session id cannot be passed on: {why}");
             tracing::warn!("{why}");
-            Rejection::new(StatusCode::BAD_GATEWAY, why + "\n")
+            Rejection::new(StatusCode::BAD_GATEWAY, why + "\n").because(RejectionReason::Session)
         })?;
         let mut known: Vec<Session> = self.session.clone().into_iter().collect();
         for id in ids {
@@ -189,6 +192,7 @@ fn unavailable(why: &str) -> Rejection {
         StatusCode::SERVICE_UNAVAILABLE,
         "sessions are not available\n",
     )
+    .because(RejectionReason::SessionStore)
     .retry_later()
 }
 

@@ -11,13 +11,16 @@ use crate::headers::{
     list::{elements, members},
 };
 
-/// Removes codings from `Accept-Encoding` that the layer cannot decode, if the response may be an event stream. If no coding is
-/// left, the value becomes `identity`.
+/// Removes codings from `Accept-Encoding` that the layer cannot decode, if the response may be an event stream, or JSON that the layer
+/// inspects. If no coding is left, the value becomes `identity`.
+///
+/// Any request may be answered with JSON, such as a problem (RFC 9457).
 ///
 /// LLM SDKs send `Accept-Encoding: gzip` with every request. A compressed stream could not be inspected without the feature
 /// `decompression`.
-pub(crate) fn narrow_accept_encoding(request: &mut request::Parts) {
-    if !request.headers.contains_key(ACCEPT_ENCODING) || !may_stream(request) {
+pub(crate) fn narrow_accept_encoding(request: &mut request::Parts, inspects_json: bool) {
+    let may_be_read = inspects_json || may_stream(request);
+    if !request.headers.contains_key(ACCEPT_ENCODING) || !may_be_read {
         return;
     }
     let decodable: Vec<&[u8]> = request
@@ -63,6 +66,10 @@ mod tests {
     use super::*;
 
     fn narrowed(method: Method, accept: Option<&str>, encodings: &str) -> String {
+        narrowed_for(false, method, accept, encodings)
+    }
+
+    fn narrowed_for(json: bool, method: Method, accept: Option<&str>, encodings: &str) -> String {
         let mut request = http::Request::builder()
             .method(method)
             .header(ACCEPT_ENCODING, encodings);
@@ -70,7 +77,7 @@ mod tests {
             request = request.header(ACCEPT, accept);
         }
         let mut request = request.body(()).unwrap().into_parts().0;
-        narrow_accept_encoding(&mut request);
+        narrow_accept_encoding(&mut request, json);
         let all = request.headers.get_all(ACCEPT_ENCODING).iter();
         let all: Vec<_> = all.map(|value| value.to_str().unwrap()).collect();
         assert_eq!(all.len(), 1);
@@ -108,6 +115,8 @@ mod tests {
         ] {
             let unchanged = narrowed(Method::GET, Some(accept), "br, x-new");
             assert_eq!(unchanged, "br, x-new", "{accept}");
+            let narrowed = narrowed_for(true, Method::GET, Some(accept), "identity, x-new");
+            assert_eq!(narrowed, "identity", "{accept}");
         }
     }
 }

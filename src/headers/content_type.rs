@@ -1,4 +1,4 @@
-//! `Content-Type`: whether a response is an event stream, and in which charset. The body is not read for this.
+//! `Content-Type`: whether a response is an event stream or JSON, and in which charset. The body is not read for this.
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE, response};
 
@@ -97,12 +97,39 @@ fn names_event_stream(member: Member<'_>) -> bool {
     windows.any(|window| window.eq_ignore_ascii_case(SUBTYPE))
 }
 
-/// The first `charset` in the `Content-Type` fields that is not UTF-8, escaped for the log. A client may decode the stream with it.
+/// Whether one value of `Content-Type` is a JSON media type: its essence is `application/json` or ends in `+json` (RFC 6839 3.1).
+///
+/// As for event streams, the essence of any value decides, and parameters do not. Fields are also read joined into one list (RFC
+/// 9110 5.3).
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(CONTENT_TYPE).iter();
+    let fields: Vec<&[u8]> = fields.map(HeaderValue::as_bytes).collect();
+    let names_json = |field: &[u8]| members(field).any(is_of_json);
+    fields.iter().any(|field| names_json(field))
+        || fields.len() > 1 && names_json(&fields.join(&b", "[..]))
+}
+
+fn is_of_json(member: Member<'_>) -> bool {
+    const SUFFIX: &[u8] = b"+json";
+    let essence = member.essence();
+    let suffix = essence.len().saturating_sub(SUFFIX.len());
+    essence.eq_ignore_ascii_case(b"application/json")
+        || essence[suffix..].eq_ignore_ascii_case(SUFFIX)
+}
+
+/// The labels of UTF-8 for [`foreign_charset`].
+pub(crate) const UTF_8: &[&[u8]] = &[b"", b"utf-8", b"utf8"];
+
+/// UTF-8, and ASCII, which is a part of it.
+pub(crate) const UTF_8_OR_ASCII: &[&[u8]] = &[b"", b"utf-8", b"utf8", b"us-ascii"];
+
+/// The first `charset` in the `Content-Type` fields that is none of `labels`, escaped for the log. A client may decode the body with
+/// it.
 ///
 /// Clients search for the charset in different ways: as a parameter, in quotes, in the extended form of RFC 2231 (`charset*=`),
 /// or as a word anywhere. So this function finds the word anywhere, except inside the quoted string of another parameter's value.
 /// A false positive leads to a rejected response, not to a stream that is read differently by the interceptors and the client.
-pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn foreign_charset(headers: &HeaderMap, labels: &[&[u8]]) -> Option<String> {
     let fields = headers.get_all(CONTENT_TYPE).iter();
     let members = fields.flat_map(|field| members(field.as_bytes()));
     members
@@ -110,8 +137,9 @@ pub(crate) fn foreign_charset(headers: &HeaderMap) -> Option<String> {
         .flat_map(|member| std::iter::once(member.essence()).chain(member.parameters()))
         .flat_map(charsets)
         .find(|charset| {
-            let utf8 = [&b""[..], b"utf-8", b"utf8"];
-            !utf8.iter().any(|label| charset.eq_ignore_ascii_case(label))
+            !labels
+                .iter()
+                .any(|label| charset.eq_ignore_ascii_case(label))
         })
         .map(|charset| escape_for_log(&charset))
 }
@@ -298,7 +326,7 @@ mod tests {
             b"a/b; x=\"a, b; charset=utf-16; c\"; charset=utf-8",
             b"a/b; x = \"\\\"; charset=utf-16\"",
         ] {
-            assert_eq!(foreign_charset(&headers(&[fine])), None);
+            assert_eq!(foreign_charset(&headers(&[fine]), UTF_8), None);
         }
         for (foreign, found) in [
             (&b"a/b; charset=utf-16le"[..], "utf-16le"),
@@ -315,9 +343,54 @@ mod tests {
             (b"a/b; charset=\"utf-8\" x", "utf-8\\\" x"),
         ] {
             assert_eq!(
-                foreign_charset(&headers(&[foreign])).as_deref(),
+                foreign_charset(&headers(&[foreign]), UTF_8).as_deref(),
                 Some(found)
             );
+        }
+    }
+
+    #[test]
+    fn ascii_is_foreign_unless_its_label_is_allowed() {
+        let ascii = headers(&[b"a/b; charset=\"US-ASCII\""]);
+        assert_eq!(foreign_charset(&ascii, UTF_8).as_deref(), Some("US-ASCII"));
+        assert_eq!(foreign_charset(&ascii, UTF_8_OR_ASCII), None);
+        let two = headers(&[b"a/b; charset=us-ascii; charset=utf-16"]);
+        let found = foreign_charset(&two, UTF_8_OR_ASCII);
+        assert_eq!(found.as_deref(), Some("utf-16"));
+    }
+
+    #[test]
+    fn essence_decides_whether_a_type_is_json() {
+        for json in [
+            &["application/json"][..],
+            &["Application/JSON ; charset=utf-8"],
+            &["application/problem+json"],
+            &["application/vnd.api+JSON;x=\"a, b\""],
+            &["text/event-stream+json"],
+            &["text/html, application/json"],
+            &["text/html", "application/json"],
+            &["application/json; x=\"unclosed"],
+            // If the fields are joined, the type is outside of the quoted strings.
+            &["a/b; x=\"", "a/b; y=\", application/json; z=\""],
+        ] {
+            let fields: Vec<&[u8]> = json.iter().map(|value| value.as_bytes()).collect();
+            assert!(is_json(&headers(&fields)), "{json:?}");
+        }
+        for other in [
+            &[][..],
+            &[""],
+            &["json"],
+            &["text/json"],
+            &["application/jsonx"],
+            &["application/x-ndjson"],
+            &["application/json-seq"],
+            &["application/json+xml"],
+            &["text/plain; x=application/json"],
+            &["text/plain; x=\"a, application/json\""],
+            &["text/html; profile=a+json"],
+        ] {
+            let fields: Vec<&[u8]> = other.iter().map(|value| value.as_bytes()).collect();
+            assert!(!is_json(&headers(&fields)), "{other:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use http::{
     response,
 };
 
-use crate::headers::content_type::reduce_content_type;
+use crate::headers::{content_type::reduce_content_type, replaced_body::remove_digests};
 
 /// The field with which a client names the last event that it has received (WHATWG HTML 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -17,9 +17,9 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// `?1` asks intermediaries to forward the body as it arrives (RFC 10036).
 pub(crate) const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
 
-/// Fields that describe the bytes of the upstream's body: coding, length, validators, ranges and digests (RFC 9110 8.4, 8.6, 8.8,
-/// 14.3, 14.4; RFC 9530), and the framing, which the server sets (RFC 9112 6.1).
-const DESCRIBES_BODY: [HeaderName; 11] = [
+/// Fields that describe the bytes of the upstream's body, without the digests: coding, length, validators and ranges (RFC 9110 8.4,
+/// 8.6, 8.8, 14.3, 14.4), and the framing, which the server sets (RFC 9112 6.1).
+const DESCRIBES_BODY: [HeaderName; 7] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::TRANSFER_ENCODING,
@@ -27,10 +27,6 @@ const DESCRIBES_BODY: [HeaderName; 11] = [
     header::LAST_MODIFIED,
     header::ACCEPT_RANGES,
     header::CONTENT_RANGE,
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
 ];
 
 /// Changes the headers of an event stream that the layer decodes and writes.
@@ -44,6 +40,7 @@ pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
     for name in DESCRIBES_BODY {
         headers.remove(name);
     }
+    remove_digests(headers);
     reduce_content_type(headers);
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);

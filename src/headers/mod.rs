@@ -6,6 +6,8 @@ pub(crate) mod content_encoding;
 pub(crate) mod content_type;
 pub(crate) mod event_stream;
 pub(crate) mod list;
+pub(crate) mod mcp_protocol_version;
 #[cfg(any(feature = "replay", feature = "sessions"))]
 pub(crate) mod query;
+pub(crate) mod replaced_body;
 pub(crate) mod stored;

@@ -74,7 +74,8 @@ use crate::{
 ///
 /// The layer catches a panic and cuts the stream. Other streams are not affected.
 pub trait Interceptor: Send + 'static {
-    /// Decides about an event: a block that a client dispatches (WHATWG HTML section 9.2.6).
+    /// Decides about an event: a block that a client dispatches (WHATWG HTML section 9.2.6). A [JSON](BodyShape::Json) body is one
+    /// event.
     ///
     /// If the upstream ends inside a block, the rest of the stream arrives here too.
     /// [`is_terminated`](Block::is_terminated) is then false.
@@ -177,6 +178,17 @@ pub enum StreamEnd<'a> {
     ClientGone,
 }
 
+/// The shape of the body that interceptors see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BodyShape {
+    /// An event stream. Each of its events is an [`Event`].
+    #[default]
+    EventStream,
+    /// A JSON body. The whole body is the data of one [`Event`]. See [`Policy::inspect_json`](crate::Policy::inspect_json).
+    Json,
+}
+
 /// The request and the response head of a stream.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -185,11 +197,38 @@ pub struct StreamHead<'a> {
     pub request: &'a request::Parts,
     /// The response head of the upstream service.
     pub response: &'a response::Parts,
+    shape: BodyShape,
 }
 
 impl<'a> StreamHead<'a> {
-    /// Makes a head. Of use in tests of an interceptor.
+    /// Makes the head of an event stream. Of use in tests of an interceptor.
     pub fn new(request: &'a request::Parts, response: &'a response::Parts) -> Self {
-        Self { request, response }
+        Self {
+            request,
+            response,
+            shape: BodyShape::EventStream,
+        }
+    }
+
+    /// The same head with another shape of the body. Of use in tests of an interceptor.
+    pub fn with_shape(mut self, shape: BodyShape) -> Self {
+        self.shape = shape;
+        self
+    }
+
+    /// Whether the interceptor will see the events of a stream, or one JSON body.
+    ///
+    /// ```
+    /// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{BodyShape, StreamHead}};
+    ///
+    /// // An interceptor for event streams only: JSON bodies pass without it.
+    /// let layer = SseProxyLayer::default()
+    ///     .inspect_json(1 << 20)
+    ///     .intercept(|head: &StreamHead<'_>| {
+    ///         (head.shape() == BodyShape::EventStream).then_some(|event: Event| event)
+    ///     });
+    /// ```
+    pub fn shape(&self) -> BodyShape {
+        self.shape
     }
 }

@@ -87,7 +87,7 @@ mod verdict;
 pub mod window;
 
 pub use adapters::{FailOpen, MakeInterceptorExt, TimeLimit};
-pub use interceptor::{Interceptor, StreamEnd, StreamHead};
+pub use interceptor::{BodyShape, Interceptor, StreamEnd, StreamHead};
 pub use json::{Json, JsonError, JsonValue};
 pub use make_interceptor::{EventFn, IntoMakeInterceptor, MakeInterceptor, event_fn, marker};
 pub use service::ServiceInterceptor;

@@ -88,14 +88,14 @@ where
             let Some(pull) = &mut upstream.pull else {
                 return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
             };
-            let step = pull.as_mut().poll(cx, sink);
+            let step = pull.span().in_scope(|| pull.as_mut().poll(cx, sink));
             let buffered = pull.retained_bytes() + sink.waiting_bytes();
             let is_unread = sink.has_blocks();
             let last = match (&step, live.decided_end()) {
                 (Poll::Ready(Step::Failed(_)), Some(outcome)) => pull.ending(outcome),
                 _ => None,
             };
-            upstream.handle_poll(live, step.is_pending(), is_unread);
+            upstream.handle_poll(live, &step, is_unread);
             live.set_buffered(buffered);
             if let Some(last) = last {
                 live.count_added(last.as_bytes().len());
@@ -146,7 +146,7 @@ where
     B::Error: Into<BoxError>,
 {
     /// Updates the counters and the clock after a poll.
-    fn handle_poll(&mut self, live: &LiveStream, is_pending: bool, is_unread: bool) {
+    fn handle_poll(&mut self, live: &LiveStream, step: &Poll<Step>, is_unread: bool) {
         let Some(pull) = &mut self.pull else { return };
         let now = Instant::now();
         let (is_idle, has_upstream) = (pull.is_idle(), pull.has_upstream());
@@ -155,16 +155,15 @@ where
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             live.count_gap(gap);
         }
-        let waits_for_upstream = is_pending && is_idle && has_upstream && !is_unread;
+        let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
+        let holds_events = !is_idle && !has_ended;
+        let waits_for_upstream = step.is_pending() && is_idle && has_upstream && !is_unread;
         self.clock.handle_poll(waits_for_upstream, is_unread, now);
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
-            live.count_hold(now - since);
+            live.count_hold(now - since, !holds_events);
         }
-        self.held_since = match is_idle {
-            true => None,
-            false => self.held_since.or(Some(now)),
-        };
+        self.held_since = holds_events.then(|| self.held_since.unwrap_or(now));
     }
 }
 

@@ -48,9 +48,23 @@ impl Housekeeper {
         let mut queue = self.lock();
         let is_first = queue.add(at, checked);
         if !queue.is_running {
-            let Ok(runtime) = Handle::try_current() else {
-                return;
-            };
+            self.run(queue);
+        } else if is_first {
+            drop(queue);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Continues the checks that are scheduled, if the runtime of the task has ended.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        let queue = self.lock();
+        if !queue.is_running && !queue.checks.is_empty() {
+            self.run(queue);
+        }
+    }
+
+    fn run(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        if let Ok(runtime) = Handle::try_current() {
             queue.is_running = true;
             drop(queue);
             let running = Running {
@@ -58,9 +72,6 @@ impl Housekeeper {
                 is_over: false,
             };
             runtime.spawn(running.run());
-        } else if is_first {
-            drop(queue);
-            self.changed.notify_one();
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A server does not poll a body while its client takes nothing. So whatever has to happen at a time of its own, such as the end of a
 //! stream that an operator closes, cannot wait for the next poll: [`Attached`] shares the upstream half, and [`Housekeeper`] is the one
-//! task of a layer that checks the watchdogs.
+//! task of a layer that checks the watchdogs, and reports the progress of streams.
 
 mod attached;
 mod clock;
@@ -18,7 +18,7 @@ pub use watchdog::Watchdog;
 
 pub(crate) use attached::Attached;
 pub(crate) use clock::StreamClock;
-pub(crate) use housekeeper::Housekeeper;
+pub(crate) use housekeeper::{Checked, Housekeeper};
 #[cfg(feature = "replay")]
 pub(crate) use jitter::drain_retry;
 pub(crate) use unread::UnreadBody;

@@ -145,6 +145,7 @@ mod tests {
             method: Method::GET,
             owner: Owner::ANONYMOUS,
             arrived: Instant::now(),
+            mcp_protocol_version: None,
         };
         let live = Arc::<LiveStreams>::default().open(
             StreamId::random(),

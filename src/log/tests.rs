@@ -198,6 +198,75 @@ fn memory_of_an_ended_stream_includes_its_overhead() {
 }
 
 #[test]
+fn evicted_stream_without_a_client_stops_its_writer_and_admits_no_client() {
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    log.set_overhead(500);
+    // Later evictions find nothing to free, and change nothing.
+    for is_first in [true, false] {
+        let freed = log.evict(usize::MAX, Protected::Connected);
+        assert_eq!(freed > 0, is_first);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert_eq!(log.poll_demand(cx, 0), WriteDemand::Stop);
+        assert!(!log.is_joinable());
+        assert_eq!(log.join(StartAt::Oldest), None);
+    }
+}
+
+#[test]
+fn eviction_ends_no_stream_that_has_a_client_or_events_or_need_not_end() {
+    // A client has read everything.
+    let log = shared_log(Retention::default());
+    log.set_overhead(500);
+    let subscriber = log.subscribe(log.oldest());
+    write(&log, &[b"a"]);
+    assert!(read(&log, subscriber, 1).is_some());
+    let freed = log.evict(usize::MAX, Protected::UnreadByAll);
+    assert!((1..500).contains(&freed), "the block: {freed}");
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    assert!(log.is_joinable());
+
+    // There is nothing to free beside the log, as when a stream begins.
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    assert!(log.evict(usize::MAX, Protected::Connected) > 0);
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    assert!(log.is_joinable());
+
+    // The only event is enough, and no client is there.
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    let block = log.memory();
+    log.set_overhead(500);
+    assert_eq!(log.evict(block, Protected::Connected), block);
+    assert!(log.is_joinable());
+
+    // The stream has ended, and one event is left.
+    let log = shared_log(Retention::default());
+    log.set_overhead(500);
+    write(&log, &[b"a", b"b"]);
+    log.end(LogState::Complete, Ending::Clean(None));
+    let freed = log.evict(1, Protected::Connected);
+    assert!((1..500).contains(&freed), "one block: {freed}");
+}
+
+#[test]
+fn eviction_wakes_the_writer_when_it_empties_the_log() {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let cx = &mut Context::from_waker(&waker);
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a", b"b"]);
+    log.set_overhead(500);
+    for (bytes, wakes_so_far) in [(1, 0), (usize::MAX, 1), (usize::MAX, 1)] {
+        log.poll_demand(cx, 0);
+        log.evict(bytes, Protected::Connected);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), wakes_so_far);
+    }
+}
+
+#[test]
 fn write_count_counts_calls_of_write() {
     let log = shared_log(Retention::default());
     write(&log, &[b"a", b"b"]);

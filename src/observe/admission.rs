@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::session::Owner;
+use crate::{rejection::RejectionReason, session::Owner};
 
 /// The limits on the streams that are served at once. A stream counts while it has a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,15 @@ impl Refused {
             Self::Streams => "too many event streams are open\n",
             Self::StreamsOfOwner => "too many event streams of this client are open\n",
             Self::Draining => "the server is shutting down\n",
+        }
+    }
+
+    /// The reason for observers.
+    pub(crate) fn reason(self) -> RejectionReason {
+        match self {
+            Self::Streams => RejectionReason::Limit,
+            Self::StreamsOfOwner => RejectionReason::LimitPerOwner,
+            Self::Draining => RejectionReason::Draining,
         }
     }
 }

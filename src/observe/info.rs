@@ -49,6 +49,8 @@ pub(crate) struct StreamOrigin {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) method: Method,
     pub(crate) owner: Owner,
+    /// See [`StreamRecord::mcp_protocol_version`](super::StreamRecord::mcp_protocol_version).
+    pub(crate) mcp_protocol_version: Option<&'static str>,
     /// When the request arrived.
     pub(crate) arrived: Instant,
 }

@@ -13,7 +13,8 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{
-    Observers, StreamOutcome, StreamRecord, WatchdogEvent, WatchdogKind,
+    Observers, RejectionReason, StreamOutcome, StreamProgress, StreamRecord, WatchdogEvent,
+    WatchdogKind,
     admission::{Refused, StreamSlot},
     info::{StreamInfo, StreamOrigin},
     open_streams::OpenStreams,
@@ -44,6 +45,8 @@ pub(crate) struct LiveStream {
     /// What is needed until the stream is closed.
     kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     observers: Observers,
+    /// What the observers know of the progress. `None` after the end.
+    reported: Mutex<Option<StreamProgress>>,
     streams: Arc<OpenStreams<LiveStream>>,
 }
 
@@ -78,6 +81,9 @@ pub(crate) struct Counters {
     last_content: Moment,
     /// In microseconds.
     longest_gap: AtomicU64,
+    /// The gaps, and their sum in microseconds.
+    gap_count: AtomicU64,
+    gap_sum: AtomicU64,
     held_max: AtomicU64,
 }
 
@@ -98,15 +104,6 @@ impl Moment {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX - 1)
-}
-
-/// How far the upstream half of a stream has got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamProgress {
-    pub(crate) events_in: u64,
-    pub(crate) events_out: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
 }
 
 /// Ends a stream from outside.
@@ -147,6 +144,7 @@ impl LiveStream {
             slot: Mutex::default(),
             kept: Mutex::default(),
             observers,
+            reported: Mutex::new(Some(StreamProgress::default())),
             streams,
         }
     }
@@ -288,12 +286,47 @@ impl LiveStream {
 
     /// Counts a gap between two events with content.
     pub(crate) fn count_gap(&self, gap: Duration) {
-        self.counters.longest_gap.fetch_max(micros(gap), Relaxed);
+        let gap = micros(gap);
+        self.counters.longest_gap.fetch_max(gap, Relaxed);
+        self.counters.gap_count.fetch_add(1, Relaxed);
+        self.counters.gap_sum.fetch_add(gap, Relaxed);
     }
 
-    /// Counts the time that an event waited for a deferred verdict.
-    pub(crate) fn count_hold(&self, held: Duration) {
+    /// Counts the time that an event has waited for a deferred verdict. `has_ended`: it waits no more.
+    pub(crate) fn count_hold(&self, held: Duration, has_ended: bool) {
         self.counters.held_max.fetch_max(micros(held), Relaxed);
+        if has_ended {
+            self.observers
+                .each(|observer| observer.held(&self.info(), held));
+        }
+    }
+
+    /// Reports to the observers what has moved since the last report.
+    pub(crate) fn report_progress(&self) {
+        let moved = {
+            let mut reported = self.lock_reported();
+            let Some(reported) = &mut *reported else {
+                return;
+            };
+            let progress = self.progress();
+            progress.since(std::mem::replace(reported, progress))
+        };
+        self.report_moved(&moved);
+    }
+
+    fn report_moved(&self, moved: &StreamProgress) {
+        if *moved != StreamProgress::default() && self.observers.progress_interval().is_some() {
+            let info = self.info();
+            self.observers.each(|observer| {
+                if observer.progress_interval().is_some() {
+                    observer.progress(&info, moved);
+                }
+            });
+        }
+    }
+
+    fn lock_reported(&self) -> MutexGuard<'_, Option<StreamProgress>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The place for another client of this stream: the one that the stream has, else `admitted`, else a new one. `None` without limits.
@@ -423,18 +456,28 @@ impl LiveStream {
         drop(kept);
         self.streams.remove(self.id);
         self.taps.close();
+        // The last report and the record have the same counts, also if the counters still change.
+        let (reported, progress) = {
+            let mut reported = self.lock_reported();
+            (reported.take().unwrap_or_default(), self.progress())
+        };
+        self.report_moved(&progress.since(reported));
         let counters = &self.counters;
         let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let gaps = count(&counters.gap_count);
         let head_at = self.head_at;
         let record = StreamRecord {
+            opened: true,
+            rejection: end.rejection,
             time_to_head: Some(head_at.saturating_duration_since(self.origin.arrived)),
             time_to_first_event: counters.first_event.get(),
             time_to_first_content: counters.first_content.get(),
             longest_gap: Duration::from_micros(count(&counters.longest_gap)),
-            events_in: count(&counters.events_in),
-            events_out: count(&counters.events_out),
-            bytes_in: count(&counters.bytes_in),
-            bytes_out: count(&counters.bytes_out),
+            mean_gap: (count(&counters.gap_sum).checked_div(gaps)).map(Duration::from_micros),
+            events_in: progress.events_in,
+            events_out: progress.events_out,
+            bytes_in: progress.bytes_in,
+            bytes_out: progress.bytes_out,
             terminal_event: end.terminal_event,
             resumes: count(&counters.resumes),
             gaps: count(&counters.gaps),
@@ -451,6 +494,7 @@ impl LiveStream {
 /// How a stream ended, for its record.
 pub(crate) struct ClosedStream {
     pub(crate) outcome: StreamOutcome,
+    pub(crate) rejection: Option<RejectionReason>,
     /// Whether the terminal event of the stream's API was forwarded.
     pub(crate) terminal_event: bool,
     pub(crate) model: Option<super::ModelReport>,

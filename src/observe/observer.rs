@@ -1,8 +1,8 @@
 //! Observers: user code that sees how streams live and end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{StreamInfo, StreamRecord, WatchdogEvent};
+use super::{StreamInfo, StreamProgress, StreamRecord, WatchdogEvent};
 use crate::{intercept::catch, session::healed::Healed};
 
 /// Sees how the event streams of a layer live and end. Install it with [`SseProxyLayer::observe`](crate::SseProxyLayer::observe).
@@ -55,6 +55,40 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = session;
     }
 
+    /// An event, which waited for the deferred verdict of an interceptor, waits no more.
+    fn held(&self, stream: &StreamInfo, held: Duration) {
+        let _ = (stream, held);
+    }
+
+    /// Returns how often [`progress`](Self::progress) and [`log_bytes`](Self::log_bytes) are called, or `None`, the default, for never.
+    /// Asked once, when the observer is installed. Values below 10 ms count as 10 ms.
+    fn progress_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The events and bytes that a stream has moved since the last call for it. Called at the [interval](Self::progress_interval) for each
+    /// stream that has moved any, and at its end. The calls for one stream add up to the counts in its record.
+    ///
+    /// Outside of a tokio runtime it is called only at the end of a stream.
+    fn progress(&self, stream: &StreamInfo, moved: &StreamProgress) {
+        let _ = (stream, moved);
+    }
+
+    /// The memory of all logs of the layer has changed by so many bytes since the last call. Called at the
+    /// [interval](Self::progress_interval), until the layer has no open stream and no log. The sum is `Streams::retained_bytes`, and 0
+    /// once the layer is dropped.
+    fn log_bytes(&self, change: i64) {
+        let _ = change;
+    }
+
+    /// A call to the session store has ended. `operation` is `lookup`, `bind`, `rebind`, `touch` or `remove`. `result` is `ok` (also if the store
+    /// has no such session), `failed`, `timed_out`, `panicked` or `invalid` (the store answered with another session).
+    ///
+    /// A call that is abandoned, because its client disconnected, is not reported.
+    fn store_called(&self, operation: &'static str, result: &'static str, duration: Duration) {
+        let _ = (operation, result, duration);
+    }
+
     /// A watchdog has fired.
     fn watchdog(&self, event: &WatchdogEvent) {
         let _ = event;
@@ -68,17 +102,33 @@ pub trait StreamObserver: Send + Sync + 'static {
     }
 }
 
+/// The shortest interval of progress reports.
+const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The observers of a layer.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Vec<Arc<dyn StreamObserver>>);
+pub(crate) struct Observers {
+    all: Vec<Arc<dyn StreamObserver>>,
+    /// The shortest interval that an observer wants.
+    progress_interval: Option<Duration>,
+}
 
 impl Observers {
     pub(crate) fn add(&mut self, observer: Arc<dyn StreamObserver>) {
-        self.0.push(observer);
+        let interval = observer.progress_interval();
+        let interval = interval.map(|interval| interval.max(MIN_PROGRESS_INTERVAL));
+        let intervals = [self.progress_interval, interval];
+        self.progress_interval = intervals.into_iter().flatten().min();
+        self.all.push(observer);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
+    }
+
+    /// How often observers are told of progress. `None` for never.
+    pub(crate) fn progress_interval(&self) -> Option<Duration> {
+        self.progress_interval
     }
 
     /// A function that tells the observers of a healed session. `None` if there are no observers.
@@ -95,7 +145,7 @@ impl Observers {
 
     /// Calls each observer, and catches panics.
     pub(crate) fn each(&self, call: impl Fn(&dyn StreamObserver)) {
-        for observer in &self.0 {
+        for observer in &self.all {
             if catch(|| call(&**observer)).is_err() {
                 tracing::error!("an observer of event streams panicked");
             }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 
-use super::{EndedBy, StreamOutcome, info::StreamOrigin};
+use super::{EndedBy, RejectionReason, StreamOutcome, info::StreamOrigin};
 use crate::{session::Owner, stream_id::StreamId};
 
 /// The facts about one event stream, reported once at its end. See [`StreamObserver::closed`](super::StreamObserver::closed).
@@ -20,6 +20,10 @@ pub struct StreamRecord {
     pub id: StreamId,
     /// Why the stream ended.
     pub outcome: StreamOutcome,
+    /// Why the stream was rejected. `None` for any outcome other than [`Rejected`](StreamOutcome::Rejected).
+    pub rejection: Option<RejectionReason>,
+    /// Whether a stream was opened: [`StreamObserver::opened`](super::StreamObserver::opened) was called for it.
+    pub opened: bool,
     /// The label that the policy gave the route. See [`Policy::route`](crate::Policy::route).
     pub route: Option<Arc<str>>,
     /// The method of the request.
@@ -37,6 +41,9 @@ pub struct StreamRecord {
     /// The longest time between two events with content, without the time in which the layer waited for a client or an interceptor.
     /// Zero with fewer than two such events.
     pub longest_gap: Duration,
+    /// The mean of the times between two arrivals of events with content, counted as in [`longest_gap`](Self::longest_gap). Events that
+    /// arrive together are one arrival. `None` with fewer than two arrivals.
+    pub mean_gap: Option<Duration>,
     /// The time until the end.
     pub duration: Duration,
     /// The complete events of the upstream.
@@ -61,6 +68,9 @@ pub struct StreamRecord {
     pub held_max: Duration,
     /// What the stream of a model API reported about itself. `None` for other streams.
     pub model: Option<ModelReport>,
+    /// The revision of the Model Context Protocol in the request's `MCP-Protocol-Version`. `other` if it is none that this crate knows.
+    /// `None` without this header field.
+    pub mcp_protocol_version: Option<&'static str>,
 }
 
 impl StreamRecord {
@@ -74,6 +84,8 @@ impl StreamRecord {
         Self {
             id,
             outcome,
+            rejection: None,
+            opened: false,
             route: origin.route.clone(),
             method: origin.method.clone(),
             status,
@@ -82,6 +94,7 @@ impl StreamRecord {
             time_to_first_event: None,
             time_to_first_content: None,
             longest_gap: Duration::ZERO,
+            mean_gap: None,
             duration: origin.arrived.elapsed(),
             events_in: 0,
             events_out: 0,
@@ -94,6 +107,7 @@ impl StreamRecord {
             reconnects: 0,
             held_max: Duration::ZERO,
             model: None,
+            mcp_protocol_version: origin.mcp_protocol_version,
         }
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{
-    ModelReport, StreamOutcome,
+    ModelReport, RejectionReason, StreamOutcome,
     live_stream::{ClosedStream, LiveStream},
 };
 use crate::error::ErrorKind;
@@ -16,6 +17,8 @@ pub(crate) struct StreamEnded {
     pub(crate) outcome: StreamOutcome,
     /// A text of this crate: texts of upstreams and interceptors may hold secrets.
     pub(crate) cause: Option<String>,
+    /// For the outcome `Rejected`.
+    pub(crate) rejection: Option<RejectionReason>,
     /// Whether the client saw a complete stream.
     pub(crate) is_cut: bool,
 }
@@ -25,6 +28,7 @@ impl StreamEnded {
         Self {
             outcome,
             cause: None,
+            rejection: None,
             is_cut: !matches!(outcome, StreamOutcome::Completed),
         }
     }
@@ -45,8 +49,14 @@ impl StreamEnded {
             ErrorKind::Lagged => (StreamOutcome::Stalled, Some("slow client")),
             ErrorKind::Aborted => (StreamOutcome::Cancelled, None),
         };
+        let rejection = match kind {
+            ErrorKind::NotUtf8 => Some(RejectionReason::Uninspectable),
+            ErrorKind::Session => Some(RejectionReason::Session),
+            _ => None,
+        };
         Self {
             cause: cause.map(str::to_owned),
+            rejection,
             ..Self::of(outcome)
         }
     }
@@ -72,6 +82,8 @@ pub(crate) struct StreamReport {
     opened: Instant,
     route: Option<Arc<str>>,
     live: Option<Arc<LiveStream>>,
+    /// The span of an observed stream. It closes with the report.
+    span: Span,
 }
 
 impl StreamReport {
@@ -85,9 +97,15 @@ impl StreamReport {
             is_decided: false,
             is_reported: false,
             opened: Instant::now(),
+            span: live.as_deref().map_or_else(Span::none, open_span),
             route,
             live,
         }
+    }
+
+    /// The span of the stream, disabled unless the stream is observed and a subscriber is interested.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The report of a stream that opens now and is passed through unread.
@@ -129,12 +147,14 @@ impl StreamReport {
         if let Some(decided) = self.live.as_ref().and_then(|live| live.settle()) {
             end = StreamEnded::of(decided);
         }
+        self.span.record("outcome", end.outcome.as_str());
         if end.is_cut {
-            emit(&end, self);
+            self.span.in_scope(|| emit(&end, self));
         }
         if let Some(live) = &self.live {
             live.close(ClosedStream {
                 outcome: end.outcome,
+                rejection: end.rejection,
                 terminal_event: self.terminal_event,
                 model: self.model.take().map(|model| *model),
             });
@@ -154,6 +174,17 @@ impl std::fmt::Debug for StreamReport {
             .field("end", &self.end)
             .finish_non_exhaustive()
     }
+}
+
+/// The span of an observed stream, in the span of its request.
+fn open_span(live: &LiveStream) -> Span {
+    tracing::info_span!(
+        target: "tower_sse_proxy",
+        "event_stream",
+        route = live.origin.route.as_deref(),
+        method = live.origin.method.as_str(),
+        outcome = tracing::field::Empty,
+    )
 }
 
 /// Logs a response that the layer rejected, because the interceptors cannot read its stream.
@@ -205,4 +236,18 @@ fn emit(end: &StreamEnded, report: &StreamReport) {
     } else {
         event!(warn)
     }
+}
+
+/// Logs that the layer did not forward a JSON body.
+pub(crate) fn log_json(end: &StreamEnded, opened: Instant, route: Option<&str>) {
+    let duration_ms = u64::try_from(opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (reason, cause) = (end.outcome.as_str(), end.cause.as_deref());
+    tracing::warn!(
+        target: "tower_sse_proxy",
+        reason,
+        cause,
+        route,
+        duration_ms,
+        "JSON body was not forwarded"
+    );
 }

@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::{
     Observers, StreamOutcome, StreamRecord, WatchdogEvent, WatchdogKind, info::StreamOrigin,
 };
-use crate::stream_id::StreamId;
+use crate::{rejection::RejectionReason, stream_id::StreamId};
 
 /// A request that is observed: it may open a stream, or be answered without one.
 pub(crate) struct ObservedRequest {
@@ -50,10 +50,27 @@ impl ObservedRequest {
 
     /// Reports how a request ended, unless it has opened a stream. The first report counts.
     pub(crate) fn report(&self, outcome: StreamOutcome, status: Option<StatusCode>) {
+        self.report_end(outcome, status, None);
+    }
+
+    /// Reports that the layer answered the request itself.
+    pub(crate) fn report_rejection(&self, status: StatusCode, reason: RejectionReason) {
+        self.report_end(StreamOutcome::Rejected, Some(status), Some(reason));
+    }
+
+    fn report_end(
+        &self,
+        outcome: StreamOutcome,
+        status: Option<StatusCode>,
+        rejection: Option<RejectionReason>,
+    ) {
         if self.is_reported.swap(true, Relaxed) {
             return;
         }
-        let record = StreamRecord::new(StreamId::random(), outcome, &self.origin, status);
+        let record = StreamRecord {
+            rejection,
+            ..StreamRecord::new(StreamId::random(), outcome, &self.origin, status)
+        };
         self.observers.each(|observer| observer.closed(&record));
     }
 }

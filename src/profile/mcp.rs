@@ -31,7 +31,8 @@ const STATELESS: &str = "2026-07-28";
 /// use tower::{Layer, service_fn};
 /// use tower_sse_proxy::{Event, Policy, SseProxyLayer, profile::{Mcp, OriginCheckLayer}, session::MemoryStore};
 ///
-/// let guarded = Policy::default().intercept(|mut event: Event| {
+/// // A server may answer with JSON instead of an event stream, so the interceptor has to see both.
+/// let guarded = Policy::default().inspect_json(4 << 20).intercept(|mut event: Event| {
 ///     // An interceptor edits responses and does not drop them: a request without a response never ends.
 ///     if event.data().contains("secret") {
 ///         event.set_data(event.data().replace("secret", "******"));
@@ -55,8 +56,18 @@ const STATELESS: &str = "2026-07-28";
 /// | 2026-07-28 and later | none: the layer removes the headers of sessions and resumption | closes the upstream's stream, which cancels the request | is a new request |
 ///
 /// A request with several revisions is answered with 400, because upstreams differ in which of them they use. The layer does not change
-/// the body of a request, its `Mcp-*` headers other than the session id, or the status and body of a response, and it does
-/// not repeat a request. A [`HealLayer`](super::heal::HealLayer) inside of it repeats requests of sessions that the upstream has lost.
+/// the body of a request, or its `Mcp-*` headers other than the session id, and it does not repeat a request. Only interceptors change
+/// the status and body of a response. A [`HealLayer`](super::heal::HealLayer) inside of it repeats requests of sessions that the upstream
+/// has lost.
+///
+/// # JSON bodies
+///
+/// A server may answer any request with one JSON body instead of an event stream (2025-03-26 and later, "Sending Messages to the
+/// Server"). The interceptors see it if the policy has [`inspect_json`](Policy::inspect_json): one event, whose data is a message or a
+/// batch. Unless set, JSON bodies pass unread. Session ids are mapped in their head, as always, and not in the body.
+///
+/// If an interceptor drops or blocks a body, the client gets [`blocked_status`](Policy::blocked_status), 403 unless set. With 404, a client
+/// would conclude that its session has ended.
 ///
 /// # Replay
 ///

@@ -1,6 +1,6 @@
 //! What a writer reports about its stream while it runs.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -11,7 +11,7 @@ use crate::{
     codec::ChunkSlice,
     live::StreamClock,
     observe::{LiveStream, StreamOutcome, StreamProgress, TapSide},
-    upstream::Pull,
+    upstream::{Pull, Step},
 };
 
 /// The counters and the clock of a stream that is written.
@@ -72,7 +72,7 @@ impl ObservedWriter {
     pub(super) fn handle_read<B>(
         &mut self,
         mut pull: Pin<&mut Pull<B>>,
-        is_pending: bool,
+        step: &Poll<Step>,
         waiting: usize,
     ) where
         B: Body<Data = Bytes>,
@@ -92,16 +92,15 @@ impl ObservedWriter {
             self.live.count_gap(gap);
         }
         // A stream that waits for a client to resume it does not wait for the upstream.
-        let waits_for_upstream = is_pending && is_idle && has_upstream;
+        let waits_for_upstream = step.is_pending() && is_idle && has_upstream;
         self.clock.handle_poll(waits_for_upstream, false, now);
+        let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
+        let holds_events = !is_idle && !has_ended;
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
-            self.live.count_hold(now - since);
+            self.live.count_hold(now - since, !holds_events);
         }
-        self.held_since = match is_idle {
-            true => None,
-            false => self.held_since.or(Some(now)),
-        };
+        self.held_since = holds_events.then(|| self.held_since.unwrap_or(now));
     }
 
     /// Handles blocks that are about to be written to the log.

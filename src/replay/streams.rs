@@ -42,6 +42,11 @@ impl RecordedStreams {
         found.is_some()
     }
 
+    /// The memory, in bytes, that recorded streams hold, as counted against the limit of the layer.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.registry.bytes()
+    }
+
     /// Removes all streams of a session.
     pub(crate) fn remove_all_of(&self, owner: Owner, session: Option<SessionId>) {
         self.registry.remove_all_of(&StreamOwner { owner, session });

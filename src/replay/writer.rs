@@ -250,10 +250,12 @@ where
             return Poll::Ready(());
         };
         let before = this.encoder.pending();
-        let step = pull.as_mut().poll(cx, this.encoder);
+        let step = pull
+            .span()
+            .in_scope(|| pull.as_mut().poll(cx, this.encoder));
         if let Some(observed) = this.observed {
             let waiting = this.encoder.waiting_bytes();
-            observed.handle_read(pull.as_mut(), step.is_pending(), waiting);
+            observed.handle_read(pull.as_mut(), &step, waiting);
         }
         match step {
             Poll::Ready(Step::Full) => {}

@@ -3,17 +3,29 @@
 use std::{fmt, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
-use super::{MemoryStore, NewSession, Session, SessionRequest, SessionStore};
+use super::{MemoryStore, NewSession, ObserveStore, Session, SessionRequest, SessionStore};
 
 /// A boxed [`SessionStore`]. A clone calls the same store.
 #[derive(Clone)]
-pub(crate) struct AnyStore(BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>);
+pub(crate) struct AnyStore {
+    store: BoxCloneSyncService<SessionRequest, Option<Session>, BoxError>,
+    observe: Option<ObserveStore>,
+}
 
 impl AnyStore {
     pub(crate) fn new(store: impl SessionStore) -> Self {
-        Self(BoxCloneSyncService::new(store.map_err(Into::into)))
+        Self {
+            store: BoxCloneSyncService::new(store.map_err(Into::into)),
+            observe: None,
+        }
+    }
+
+    /// Reports each call to this function, and no longer to the one before.
+    pub(crate) fn observe(&mut self, observe: ObserveStore) {
+        self.observe = Some(observe);
     }
 
     /// Sends one request to the store, with a time limit.
@@ -28,18 +40,31 @@ impl AnyStore {
         request: SessionRequest,
         limit: Duration,
     ) -> Result<Option<Session>, &'static str> {
+        let operation = request.operation();
+        let start = self.observe.as_ref().map(|_| Instant::now());
+        let response = self.call(request, limit).await;
+        if let (Some(observe), Some(start)) = (&self.observe, start) {
+            let result = response.as_ref().err().map_or("ok", StoreFailure::as_str);
+            observe(operation, result, start.elapsed());
+        }
+        response.map_err(|failure| failure.text())
+    }
+
+    async fn call(
+        &self,
+        request: SessionRequest,
+        limit: Duration,
+    ) -> Result<Option<Session>, StoreFailure> {
         let sent = request.clone();
         // The keep-alive task calls the store for all sessions: a panic must not end it.
-        let response = async { self.0.clone().oneshot(request).await };
+        let response = async { self.store.clone().oneshot(request).await };
         let response = AssertUnwindSafe(response).catch_unwind();
         let Ok(response) = tokio::time::timeout(limit, response).await else {
-            return Err("the session store took longer than its time limit");
+            return Err(StoreFailure::TimedOut);
         };
-        let response = response.map_err(|_| "the session store panicked")?;
-        match response.map_err(|_| "the session store failed")? {
-            Some(session) if !session.answers(&sent) => {
-                Err("the session store returned a different session than requested")
-            }
+        let response = response.map_err(|_| StoreFailure::Panicked)?;
+        match response.map_err(|_| StoreFailure::Failed)? {
+            Some(session) if !session.answers(&sent) => Err(StoreFailure::Invalid),
             response => Ok(response),
         }
     }
@@ -55,6 +80,51 @@ impl AnyStore {
     ) -> Result<Session, &'static str> {
         let bound = self.ask(SessionRequest::Bind(new), limit).await?;
         bound.ok_or("the session store did not bind a session: it is full, or the upstream session id is too long")
+    }
+}
+
+/// How a call to a store failed.
+#[derive(Clone, Copy)]
+enum StoreFailure {
+    TimedOut,
+    Panicked,
+    Failed,
+    /// The store answered with another session.
+    Invalid,
+}
+
+impl StoreFailure {
+    /// The label of the failure.
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timed_out",
+            Self::Panicked => "panicked",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// The text for logs.
+    fn text(self) -> &'static str {
+        match self {
+            Self::TimedOut => "the session store took longer than its time limit",
+            Self::Panicked => "the session store panicked",
+            Self::Failed => "the session store failed",
+            Self::Invalid => "the session store returned a different session than requested",
+        }
+    }
+}
+
+impl SessionRequest {
+    /// The label of the request.
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Lookup(_) => "lookup",
+            Self::Bind(_) => "bind",
+            Self::Touch(_) => "touch",
+            Self::Rebind(_, _) => "rebind",
+            Self::Remove(_) => "remove",
+        }
     }
 }
 

@@ -113,3 +113,7 @@ pub(crate) use {
     link::{OnBound, OnHealed, Rebound, SessionLink},
     streams::OpenStream,
 };
+
+/// Is told of each call to a session store: the operation, the result, and the time that it took.
+pub(crate) type ObserveStore =
+    std::sync::Arc<dyn Fn(&'static str, &'static str, std::time::Duration) + Send + Sync>;

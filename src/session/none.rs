@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::ObserveStore;
+
 /// Never made.
 #[derive(Debug)]
 pub(crate) enum SessionMapping {}
@@ -29,6 +31,10 @@ pub(crate) enum SessionLease {}
 
 #[derive(Clone, Default)]
 pub(crate) struct AnyStore(());
+
+impl AnyStore {
+    pub(crate) fn observe(&mut self, _: ObserveStore) {}
+}
 
 #[derive(Default)]
 pub(crate) struct SessionKeepAlive(());

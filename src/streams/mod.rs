@@ -1,6 +1,7 @@
 //! The open event streams of a layer, for operators: [`Streams`] lists, closes, taps and drains them.
 
 mod drain;
+mod progress;
 #[cfg_attr(not(feature = "replay"), path = "no_replay.rs")]
 mod recorded;
 mod select;
@@ -14,6 +15,8 @@ use crate::{
 };
 
 pub use select::{CloseReason, Select};
+
+pub(crate) use progress::ProgressReports;
 
 /// The open event streams of a layer. Returned by [`SseProxyLayer::streams`](crate::SseProxyLayer::streams); clones are handles of the same
 /// streams.

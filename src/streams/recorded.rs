@@ -10,7 +10,7 @@ impl Streams {
     /// Returns the memory, in bytes, that recorded streams hold now, as counted against
     /// [`max_replay_bytes`](crate::SseProxyLayer::max_replay_bytes).
     pub fn retained_bytes(&self) -> usize {
-        self.recorded.registry.bytes()
+        self.recorded.log_bytes()
     }
 
     /// Closes recorded streams, open or not. Returns their ids.

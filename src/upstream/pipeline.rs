@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::{
     codec::{Block, Decoder, Item, PendingLf, SplitLineFeed},
@@ -71,6 +72,12 @@ impl Pipeline {
     /// The observed stream. `None` without observers, and after the report was taken.
     pub(crate) fn live(&self) -> Option<&Arc<LiveStream>> {
         self.report.as_ref()?.live()
+    }
+
+    /// The span of the stream. Disabled after the report was taken.
+    pub(crate) fn span(&self) -> Span {
+        let report = self.report.as_ref();
+        report.map_or_else(Span::none, |report| report.span().clone())
     }
 
     /// How far the stream has got.

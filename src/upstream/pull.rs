@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use sync_wrapper::SyncWrapper;
 use tokio::time::Instant;
 use tower::BoxError;
+use tracing::Span;
 
 use super::{
     body::DecodedBody,
@@ -38,6 +39,13 @@ pub(crate) enum Step {
     End(Option<Box<HeaderMap>>),
     /// The stream failed. The blocks in the sink precede the error.
     Failed(Error),
+}
+
+impl Step {
+    /// Whether this is the result of the last poll.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Self::End(_) | Self::Failed(_))
+    }
 }
 
 /// The next input that the stream waits for.
@@ -74,6 +82,13 @@ pin_project! {
         continuation: Option<SyncWrapper<Box<dyn Continuation<B>>>>,
         // Boxed, as most streams have no trailers.
         trailers: Option<Box<HeaderMap>>,
+    }
+}
+
+impl<B> Pull<B> {
+    /// The span of the stream. See [`Pipeline::span`].
+    pub(crate) fn span(&self) -> Span {
+        self.pipeline.span()
     }
 }
 

@@ -39,6 +39,7 @@ mod tunnel;
 mod descriptors;
 mod guardrail;
 mod half_closing;
+mod limits;
 mod owners;
 mod paths;
 mod routing;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use clap::Parser;
+use http::{Request, Response};
 use serde_json::json;
-use tower_sse_proxy::{ErrorKind, Policy, SseProxyLayer};
+use tower_sse_proxy::{ErrorKind, SseProxyLayer};
 
 use crate::{
     gateway_guard,
     settings::Settings,
-    support::{Script, Step, is_silent, next, open, pass, rest},
+    support::{Script, Step, is_silent, next, open, pass, respond, rest},
 };
 
 const PHRASE: &str = "project nightingale";
@@ -17,8 +18,7 @@ const PHRASE: &str = "project nightingale";
 fn layer_with(arguments: &[&str]) -> Result<SseProxyLayer, String> {
     let arguments = ["gateway"].iter().chain(arguments);
     let settings = Settings::try_parse_from(arguments).unwrap();
-    let policy = Policy::default().max_event_bytes(settings.max_event_bytes);
-    let policy = Arc::new(gateway_guard::install(policy, &settings)?);
+    let policy = Arc::new(gateway_guard::policy(&settings)?);
     Ok(SseProxyLayer::default().policy(move |_, _| Arc::clone(&policy)))
 }
 
@@ -121,5 +121,42 @@ fn too_long_phrase_is_an_error_that_contains_the_setting() {
             error.starts_with(variable) && !error.contains('\n'),
             "{error}"
         );
+    }
+}
+
+#[tokio::test]
+async fn json_body_is_inspected_up_to_the_size_of_the_setting() {
+    let body = json!({"choices": [{"message": {"content": format!("About {PHRASE}.")}}]});
+    let body = body.to_string();
+    let size = body.len().to_string();
+    let masked = body.replace(PHRASE, "***");
+    for (arguments, expected) in [
+        (&["--window-mask", PHRASE][..], Ok(&body)),
+        (
+            &["--window-mask", PHRASE, "--inspect-json-bytes", &size],
+            Ok(&masked),
+        ),
+        (
+            &["--window-deny", PHRASE, "--inspect-json-bytes", &size],
+            Err(403),
+        ),
+        (&["--deny", PHRASE, "--inspect-json-bytes", &size], Err(403)),
+        (&["--deny", PHRASE, "--inspect-json-bytes", "50"], Err(502)),
+        (
+            &["--panic", PHRASE, "--inspect-json-bytes", &size],
+            Err(502),
+        ),
+    ] {
+        let layer = layer_with(arguments).unwrap();
+        let response = Response::builder().header("content-type", "application/json");
+        let response = response.body(Script::of([body.clone()])).unwrap();
+        let response = respond(&layer, Request::new(()), response).await;
+        let status = response.status().as_u16();
+        let (out, _) = rest(response.into_body()).await;
+        match expected {
+            Ok(expected) => assert_eq!((status, &out), (200, expected)),
+            Err(expected) => assert_eq!(status, expected),
+        }
+        assert!(expected == Ok(&body) || !out.contains(PHRASE));
     }
 }

@@ -30,7 +30,7 @@ async fn compressed<E: AsyncWrite + Unpin>(
     into(encoder)
 }
 
-async fn coded(coding: &str, plain: &[u8]) -> Vec<u8> {
+pub async fn coded(coding: &str, plain: &[u8]) -> Vec<u8> {
     match coding.to_ascii_lowercase().as_str() {
         "gzip" | "x-gzip" => compressed(plain, GzipEncoder::new, GzipEncoder::into_inner).await,
         "deflate" => compressed(plain, ZlibEncoder::new, ZlibEncoder::into_inner).await,

@@ -1,6 +1,7 @@
 //! Text that is split over events: a window judges the joined text, masks or blocks it, changes nothing else, and delays text
 //! for at most `max_delay`. Tests of delays use a virtual clock.
 
+mod bodies;
 mod families;
 
 use std::{
@@ -736,6 +737,29 @@ async fn unfinished_text_is_remembered_while_thousands_of_others_finish() {
 }
 
 #[tokio::test]
+async fn finished_text_is_remembered_until_thousands_of_others_have_finished() {
+    let chat = FAMILIES[0];
+    for (others, remembered) in [(1000, "abcdef"), (3000, "def")] {
+        let judged = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&judged);
+        let window = TextWindow::new(move |segment: &TextSegment| {
+            seen.lock().unwrap().push(segment.text.clone());
+            Decision::Pass
+        });
+        let texts = (0..=others).map(|n| (n, if n == 0 { "abc" } else { "-" }));
+        let stream: String = texts
+            .map(|(n, text)| chat.event(n, text) + &chat.done(n, text).unwrap())
+            .collect();
+        let stream = stream + &chat.event(0, "def");
+        let body = pass(&layer(window.overlap(10)), Script::of([stream])).await;
+        assert_eq!(rest(body).await.1, None);
+        let judged = judged.lock().unwrap();
+        let continued = judged.iter().filter(|text| text.ends_with("def"));
+        assert_eq!(continued.collect::<Vec<_>>(), [remembered]);
+    }
+}
+
+#[tokio::test]
 async fn text_is_not_judged_after_a_client_disconnect() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
@@ -800,6 +824,19 @@ async fn only_nonempty_strings_and_natural_numbers_are_judged() {
     let judged = judged(stream.to_owned()).await;
     let texts: Vec<_> = judged.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["42", "text"]);
+}
+
+#[tokio::test]
+async fn json_may_have_262144_strings_and_numbers() {
+    for (numbers, expected) in [
+        (1 << 18, None),
+        ((1 << 18) + 1, Some(ErrorKind::InterceptorFailed)),
+    ] {
+        // A fraction is not judged.
+        let data = format!("[0.5{}]", ",1".repeat(numbers));
+        let body = pass(&layer(window()), Script::of([event(&data)])).await;
+        assert_eq!(rest(body).await.1, expected);
+    }
 }
 
 #[tokio::test]

@@ -57,6 +57,30 @@ async fn equal_requests_share_one_upstream_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn listed_stream_has_the_number_of_its_clients() {
+    let layer = layer(sharing());
+    let (front, mut origin) = staged(&layer);
+    let streams = layer.streams();
+    let clients = || {
+        let [stream] = &streams.list()[..] else {
+            panic!("one stream")
+        };
+        assert_eq!(stream.is_detached(), stream.clients == 0);
+        stream.clients
+    };
+    let (one, _feed) = front.open(&mut origin, get("/a")).await;
+    assert_eq!(clients(), 1);
+    let two = front.send(get("/a")).await;
+    assert_eq!(clients(), 2);
+    drop(one);
+    settle().await;
+    assert_eq!(clients(), 1);
+    drop(two);
+    settle().await;
+    assert_eq!(clients(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn share_from_oldest_replays_the_log_to_joining_clients() {
     let (front, mut origin) = staged(&layer(sharing().share_from(StartAt::Oldest)));
     let (mut one, mut feed) = front.open(&mut origin, get("/a")).await;

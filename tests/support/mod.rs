@@ -10,6 +10,7 @@ mod body;
 mod cases;
 mod client;
 mod memory;
+mod metrics;
 pub mod origin;
 mod proxy;
 mod records;
@@ -30,6 +31,7 @@ pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post}
 pub use memory::{
     Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,
 };
+pub use metrics::{Recorded, recorder};
 pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
 pub use proxy::{forward, proxy, serve};
 pub use records::{Records, recorded};

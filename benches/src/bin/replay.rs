@@ -41,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         runtime.block_on(throughput(size, rounds));
     }
     runtime.block_on(lookup(rounds));
+    for events in [200, 20_000] {
+        runtime.block_on(shares(events, rounds));
+    }
     // The allocation counter counts only this thread.
     let mut held = Vec::new();
     let streams = 10_000;
@@ -190,6 +193,121 @@ async fn lookup(rounds: usize) {
         println!(
             "to resume one of {streams} streams: {:.0} ns per request, including the response",
             median(&mut times[1..])
+        );
+    }
+}
+
+/// An upstream body that sends an event, lets the other tasks run, and so on.
+struct OneByOne {
+    event: Bytes,
+    left: usize,
+    is_due: bool,
+}
+
+impl Body for OneByOne {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.is_due = !self.is_due;
+        if !self.is_due {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(self.event.clone()))))
+    }
+}
+
+/// The memory limit of the logs in [`shares`], in bytes.
+const SHARED_BYTES: usize = 64 << 20;
+
+/// A layer whose logs are filled by ended streams, and the number of streams so far.
+struct Filled {
+    layer: SseProxyLayer,
+    owners: usize,
+    streams: usize,
+}
+
+impl Filled {
+    /// Fills logs of `max_bytes` with streams of this many owners. 0: does not fill them.
+    async fn new(max_bytes: usize, owners: usize) -> Self {
+        let bounds = Retention::default().events(1 << 20).bytes(1 << 30);
+        let layer = SseProxyLayer::default()
+            .replay(Replay::default().retention(bounds))
+            .max_replay_bytes(max_bytes);
+        let mut filled = Self {
+            layer,
+            owners,
+            streams: 0,
+        };
+        let event = Bytes::from(large(250));
+        // More than fits, because an owner may hold less than all.
+        for _ in 0..if owners > 0 { 1200 } else { 0 } {
+            filled.record(&event.repeat(280).into(), 1).await;
+        }
+        filled
+    }
+
+    /// Records a stream of the next owner, and reads it as its client. Returns the time in nanoseconds.
+    async fn record(&mut self, event: &Bytes, events: usize) -> f64 {
+        let owner = self.streams % self.owners.max(1);
+        self.streams += 1;
+        let event = event.clone();
+        let proxy = self.layer.layer(service_fn(move |_: Request<()>| {
+            let (event, left) = (event.clone(), events);
+            let body = OneByOne {
+                event,
+                left,
+                is_due: false,
+            };
+            async { Ok::<_, Infallible>(event_stream(body)) }
+        }));
+        let request = Request::get("/").header("authorization", owner.to_string());
+        let request = request.body(()).expect("valid request");
+        let begun = Instant::now();
+        let opened = proxy.oneshot(request).await;
+        let mut body = opened.unwrap_or_else(|never| match never {}).into_body();
+        while let Some(frame) = body.frame().await {
+            black_box(frame.expect("response failed"));
+        }
+        begun.elapsed().as_nanos() as f64
+    }
+}
+
+/// Records and reads streams whose events arrive one by one, while the logs of the layer are at their memory limit. Below the limit,
+/// nothing is evicted, but events take new memory.
+async fn shares(events: usize, rounds: usize) {
+    let event = Bytes::from(large(250));
+    let mut layers = [
+        ("below the memory limit", Filled::new(4 << 30, 0).await),
+        ("at the limit, 1 owner", Filled::new(SHARED_BYTES, 1).await),
+        (
+            "at the limit, 1,000 owners",
+            Filled::new(SHARED_BYTES, 1000).await,
+        ),
+    ];
+    let mut times = vec![Vec::new(); layers.len()];
+    for round in 0..=rounds {
+        for ((_, filled), times) in layers.iter_mut().zip(&mut times) {
+            let nanos = filled.record(&event, events).await;
+            if round > 0 {
+                times.push(nanos / events as f64);
+            }
+        }
+    }
+    let medians: Vec<_> = times.iter_mut().map(|times| median(times)).collect();
+    for ((name, filled), nanos) in layers.iter().zip(&medians) {
+        println!(
+            "to record one of {events} events of 250 B that arrive one by one, {name} ({} MiB in logs): {nanos:.0} ns, {:.2} x",
+            filled.layer.retained_bytes() >> 20,
+            nanos / medians[0]
         );
     }
 }

@@ -34,6 +34,15 @@ impl ChannelName {
         self.with(element.get(index), &position.to_string())
     }
 
+    /// Adds the position of an array element, or `-` if the text is in no such array.
+    pub(super) fn at(mut self, position: Option<usize>) -> Self {
+        match position {
+            Some(position) => self.push(&position.to_string()),
+            None => self.push("-"),
+        }
+        self
+    }
+
     /// Adds a key, or `-` if the event has no such key.
     pub(super) fn keyed(self, key: Option<JsonValue<'_>>) -> Self {
         self.with(key, "-")

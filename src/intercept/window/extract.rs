@@ -1,4 +1,4 @@
-//! Extractors for the events of common APIs.
+//! Extractors for the events of common APIs, and for their JSON bodies without streaming.
 //!
 //! [`any`] is the default of a [`TextWindow`](super::TextWindow). Choose another one with
 //! [`TextWindow::extract`](super::TextWindow::extract). Each extractor treats data that is not JSON as [`plain`] does.
@@ -12,7 +12,10 @@
 use std::borrow::Cow;
 
 use super::{channel_name::ChannelName, texts::Texts};
-use crate::{codec::Event, intercept::JsonValue};
+use crate::{
+    codec::Event,
+    intercept::{BodyShape, JsonValue},
+};
 
 /// The texts of any of the four APIs below. The members of each event select the API.
 ///
@@ -44,6 +47,8 @@ const DATA: &str = "data";
 
 /// The texts of OpenAI chat completions and compatible APIs: the content, refusal and reasoning of each choice, the name and
 /// arguments of each tool call, and the tokens of `logprobs`.
+///
+/// In a JSON body, the texts of the member `message` are those of `delta` in a stream.
 pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
@@ -56,7 +61,9 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
         let channel = ChannelName::new("choice").indexed(choice, "index", n);
         // Legacy completions have the text in the choice.
         deltas(choice, &["text"], &channel, texts);
-        if let Some(delta) = choice.get("delta") {
+        let delta = choice.get("delta");
+        let message = choice.get("message").filter(|_| is_whole(texts));
+        for delta in delta.into_iter().chain(message) {
             deltas(
                 delta,
                 &["content", "refusal", "reasoning_content", "reasoning"],
@@ -95,10 +102,15 @@ pub fn openai_chat<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut T
 /// The texts of OpenAI Responses: each `response.*.delta`, by output item and content part, and the tokens of `logprobs`.
 ///
 /// Some clients join deltas by their index in the output, others by `item_id`. The judge sees both texts.
+///
+/// In a JSON body, the texts of each item in `output` are those of its deltas in a stream.
 pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
     };
+    if is_whole(texts) {
+        return openai_response(json, texts);
+    }
     let kind = kind(json);
     let Some(kind) = kind.strip_prefix("response.") else {
         return;
@@ -142,11 +154,62 @@ pub fn openai_responses<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &
     }
 }
 
+/// The texts of a whole response, in the channels of the deltas that a stream would have.
+fn openai_response<'a>(response: JsonValue<'a>, texts: &mut Texts<'a>) {
+    for (n, item) in elements(response, "output") {
+        let kind = kind(item);
+        for name in ["arguments", "input", "code"] {
+            if let Some(text) = item.get(name) {
+                let channel = output_channel(&format!("{kind}_{name}"), n, None, None);
+                channel.child("delta").delta(text, texts);
+            }
+        }
+        for (m, part) in elements(item, "content") {
+            let channel = output_channel(&self::kind(part), n, Some(m), None);
+            for name in ["text", "refusal"] {
+                if let Some(text) = part.get(name) {
+                    channel.child("delta").delta(text, texts);
+                }
+            }
+            let tokens = elements(part, "logprobs").map(|(_, token)| token);
+            repeat(tokens, &channel.child("logprobs"), texts);
+        }
+        for (m, part) in elements(item, "summary") {
+            if let Some(text) = part.get("text") {
+                let channel = output_channel("reasoning_summary_text", n, None, Some(m));
+                channel.child("delta").delta(text, texts);
+            }
+        }
+    }
+}
+
+/// The channel of a text in the output of a response: of the item at `item` and, in that, of a part of its content or summary.
+fn output_channel(
+    subject: &str,
+    item: usize,
+    content: Option<usize>,
+    summary: Option<usize>,
+) -> ChannelName {
+    let places = [Some(item), content, summary];
+    places
+        .into_iter()
+        .fold(ChannelName::new(subject), ChannelName::at)
+}
+
 /// The texts of Anthropic messages: the text, the thinking and the tool input of each content block.
+///
+/// In a JSON body, these are the blocks in `content`. A tool input is JSON there, and its strings are complete texts.
 pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
     };
+    if is_whole(texts) {
+        for (n, block) in elements(json, "content") {
+            let channel = ChannelName::new("block").at(Some(n));
+            deltas(block, &["text", "thinking"], &channel, texts);
+        }
+        return;
+    }
     let kind = kind(json);
     if !kind.starts_with("content_block_") {
         return;
@@ -175,10 +238,21 @@ pub fn anthropic<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Tex
 }
 
 /// The texts of Google's Gemini API: the text and the thoughts of each candidate, and the tokens of `logprobsResult`.
+///
+/// A JSON body may be an array of the events that a stream would have. Their texts continue each other, as in the stream.
 pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {
     let Some(json) = json else {
         return plain(event, None, texts);
     };
+    if is_whole(texts) {
+        for json in json.elements() {
+            gemini_response(json, texts);
+        }
+    }
+    gemini_response(json, texts);
+}
+
+fn gemini_response<'a>(json: JsonValue<'a>, texts: &mut Texts<'a>) {
     if json.get("candidates").is_some()
         && let Some(usage) = json.get("usageMetadata")
     {
@@ -217,6 +291,11 @@ pub fn gemini<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<
             channel.finish(texts);
         }
     }
+}
+
+/// Whether the event is a whole JSON body.
+fn is_whole(texts: &Texts<'_>) -> bool {
+    texts.shape() == BodyShape::Json
 }
 
 /// Appends each of these members, if it is a string, to the channel of its name.

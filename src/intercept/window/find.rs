@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     codec::Event,
-    intercept::{Json, JsonValue},
+    intercept::{BodyShape, Json, JsonValue},
 };
 
 /// The texts of an event.
@@ -45,10 +45,14 @@ pub(super) struct ChannelRef {
 ///
 /// # Errors
 /// Readers may interpret the event differently.
-pub(super) fn find(event: &Event, extractor: &dyn TextExtractor) -> Result<EventTexts, Unreadable> {
+pub(super) fn find(
+    event: &Event,
+    shape: BodyShape,
+    extractor: &dyn TextExtractor,
+) -> Result<EventTexts, Unreadable> {
     let data = event.data();
     let json = Json::parse(&*data).ok();
-    let mut texts = Texts::default();
+    let mut texts = Texts::of(shape);
     extractor.extract(event, json.as_ref().map(Json::root), &mut texts);
     if texts.is_ambiguous {
         return Err(Unreadable::new(

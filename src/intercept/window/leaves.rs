@@ -5,8 +5,8 @@ use crate::intercept::{Json, JsonValue};
 /// Returns the values that a judge sees: each string at any depth, and each unsigned integer.
 ///
 /// # Errors
-/// An object with two members of the same name, since readers disagree about which one applies, and nesting above
-/// [`MAX_DEPTH`].
+/// An object with two members of the same name, since readers disagree about which one applies, nesting above [`MAX_DEPTH`], and
+/// more than [`MAX_LEAVES`] such values.
 pub(super) fn leaves(json: &Json) -> Result<Vec<JsonValue<'_>>, Unreadable> {
     let mut leaves = Vec::new();
     collect(json.root(), 0, &mut leaves)?;
@@ -19,6 +19,10 @@ pub(super) const REPEATED_TEXT: [&str; 2] = ["logprobs", "logprobsResult"];
 
 /// Limits the cost: the text of a value is scanned once for each level above it.
 const MAX_DEPTH: usize = 32;
+
+/// Limits the cost: each value takes some 300 bytes while the window holds the event, and half a microsecond. An event of 16 MiB may
+/// have 8 million of them.
+const MAX_LEAVES: usize = 1 << 18;
 
 fn collect<'a>(
     value: JsonValue<'a>,
@@ -48,11 +52,19 @@ fn collect<'a>(
                 collect(member, depth + 1, into)?;
             }
         }
-        Some(b'"') => into.push(value),
-        Some(_) if raw.bytes().all(|byte| byte.is_ascii_digit()) => into.push(value),
+        Some(_) if is_string_or_integer(raw) => {
+            if into.len() == MAX_LEAVES {
+                return Err(Unreadable("more than 262144 strings and numbers"));
+            }
+            into.push(value);
+        }
         _ => {}
     }
     Ok(())
+}
+
+fn is_string_or_integer(raw: &str) -> bool {
+    raw.starts_with('"') || raw.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The error for an event that readers may interpret differently, or that exceeds a limit.

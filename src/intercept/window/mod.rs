@@ -38,6 +38,18 @@
 //!   1024 finished channels.
 //! * Names of object members, comments, and the `event` and `id` fields are not judged.
 //!
+//! # JSON bodies
+//!
+//! With [`inspect_json`](crate::Policy::inspect_json), a window also judges JSON bodies. The same text gets the same decision in both
+//! shapes:
+//!
+//! * The extractors know the answers of the APIs without streaming. A text has the channel that it has in the stream, such as that of
+//!   `choices[0].delta.content` for `choices[0].message.content`.
+//! * All texts of a body are [complete](TextSegment::complete), so nothing is held, and the limits of time and size do not apply.
+//! * The client gets the body with the masks applied. In place of a blocked body it gets
+//!   [`blocked_status`](crate::Policy::blocked_status), also with [`on_block`](TextWindow::on_block), whose events belong to a stream.
+//! * A body that readers may interpret differently is answered with 502.
+//!
 //! # When text is sent
 //!
 //! * The window holds an event until [`overlap`](TextWindow::overlap) more bytes of its text have arrived, so that the judge
@@ -56,7 +68,8 @@
 //!
 //! An event that readers may interpret differently is a failure of the interceptor, and the stream is cut unless
 //! [`fail_open`](TextWindow::fail_open) is set. Such events have an object with two members of the same name, JSON nested more
-//! than 32 levels deep, or an index that may equal a number, such as `"0"`.
+//! than 32 levels deep, or an index that may equal a number, such as `"0"`. Events with more than 262,144 strings and unsigned
+//! integers fail too, because they would hold their thread and its memory for too long.
 
 mod batch;
 mod batch_verdict;

@@ -20,9 +20,9 @@ use crate::{
 };
 
 impl MakeInterceptor for TextWindow {
-    fn open(&self, _head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
+    fn open(&self, head: &StreamHead<'_>) -> Option<Box<dyn Interceptor>> {
         Some(Box::new(OpenWindow {
-            held: HeldBlocks::new(self.settings.judge.incremental()),
+            held: HeldBlocks::new(head.shape(), self.settings.judge.incremental()),
             settings: self.settings.clone(),
             pending: None,
             blocked: None,
@@ -177,6 +177,7 @@ impl Interceptor for OpenWindow {
         self.settle_pending();
         let extractor = &*self.settings.extractor;
         match self.held.push(event, extractor, Instant::now()) {
+            Ok(()) if self.held.is_whole() => self.release(Cause::End { complete: true }),
             Ok(()) => self.release(Cause::Decided),
             Err((event, error)) => self.fail(event, error),
         }

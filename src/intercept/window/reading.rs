@@ -198,6 +198,8 @@ mod tests {
             (1, &[r"a\u0042 ", " c"], "aB  c", &["a ", " c"]),
             (1, &["a\\", "u", "00", "42c"], "aBc", &["a", "", "", "c"]),
             (1, &[r"a\\\u00", "42c"], "a\\Bc", &[r"a\\", "c"]),
+            // The text that is masked ends before the escape.
+            (1, &[r"aB\u00", "43c"], "aBCc", &[r"a\u00", "43c"]),
             (2, &[r"\\u00", "42c"], "Bc", &["", "c"]),
             (2, &[r"a\u005cu00", "42", "c"], "aBc", &["a", "", "c"]),
         ] {
@@ -232,5 +234,45 @@ mod tests {
         assert_eq!(read(&[(r"a\u00", 1), (r"\u0042", 1)]), ["a", "\\u00B"]);
         assert_eq!(TextReader::whole(r"a\ud83d", 1).0, "a\u{fffd}");
         assert_eq!(TextReader::whole(r"\\u0042\u00", 2).0, "B\\u00");
+    }
+
+    #[test]
+    fn replacement_is_escaped_once_for_each_layer_of_its_source() {
+        let edit = |(text, spelling): (String, Spelling)| {
+            let edit = spelling.edit(Mask {
+                range: text.len() - 1..text.len(),
+                with: "\"".to_owned(),
+            });
+            (edit.range, edit.with)
+        };
+        for (source, range) in [("aB", 1..2), (r"\u0061B", 6..7), (r"a\u0042", 1..7)] {
+            for (layers, with) in [(0, r#"""#), (1, r#"\""#), (2, r#"\\\""#)] {
+                let expected = match layers {
+                    0 => source.len() - 1..source.len(),
+                    _ => range.clone(),
+                };
+                let expected = (expected, with.to_owned());
+                let read = TextReader::default().read(source, layers);
+                assert_eq!(edit(read), expected, "{source}, {layers} layers");
+                let read = TextReader::whole(source, layers);
+                assert_eq!(edit(read), expected, "{source}, {layers} layers");
+            }
+        }
+    }
+
+    #[test]
+    fn mask_after_text_without_source_edits_the_source_of_its_own_text() {
+        let mut reader = TextReader::default();
+        reader.read(r"a\ud83d", 1);
+        let (text, spelling) = reader.read("Bc", 0);
+        assert_eq!(text, "\u{fffd}Bc");
+        for (masked, range) in [("B", 0..1), ("c", 1..2), ("\u{fffd}B", 0..1)] {
+            let start = text.find(masked).unwrap();
+            let edit = spelling.edit(Mask {
+                range: start..start + masked.len(),
+                with: String::new(),
+            });
+            assert_eq!(edit.range, range, "{masked}");
+        }
     }
 }

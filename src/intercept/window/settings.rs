@@ -170,7 +170,8 @@ impl TextWindow {
     }
 
     /// The events that the window sends in place of a [blocked](Decision::Block) text, before it ends the stream cleanly.
-    /// Default: the stream is cut. In both cases the window drops all held events.
+    /// Default: the stream is cut. In both cases the window drops all held events. In place of a JSON body, the client gets
+    /// [`blocked_status`](crate::Policy::blocked_status) and none of these events.
     ///
     /// The events pass through the interceptors after this one, which can add ids and sequence numbers, as the guardrail
     /// example does.

@@ -1,6 +1,9 @@
 //! The texts of an event, as an extractor names them.
 
-use crate::{codec::Event, intercept::JsonValue};
+use crate::{
+    codec::Event,
+    intercept::{BodyShape, JsonValue},
+};
 
 /// Tells a window which strings of an event belong to which text.
 ///
@@ -50,6 +53,7 @@ pub struct Texts<'a> {
     pub(super) finished: Vec<String>,
     pub(super) ignored: Vec<JsonValue<'a>>,
     pub(super) is_ambiguous: bool,
+    shape: BodyShape,
 }
 
 /// A string that continues a channel.
@@ -62,6 +66,19 @@ pub(super) struct Delta<'a> {
 }
 
 impl<'a> Texts<'a> {
+    pub(super) fn of(shape: BodyShape) -> Self {
+        Self {
+            shape,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the event is one of a stream, or is a whole JSON body. The data of a JSON body has the form of an API's answer without
+    /// streaming, and all of its texts are complete.
+    pub fn shape(&self) -> BodyShape {
+        self.shape
+    }
+
     /// Appends this string to a channel. Values other than strings have no effect.
     ///
     /// If readers disagree about the channel of a string, append it to each of the channels.

@@ -132,6 +132,34 @@ pub fn session(proxy: SocketAddr, times: usize) -> Measured {
     })
 }
 
+/// Sends requests for a JSON body of this size, on one connection.
+pub fn json(proxy: SocketAddr, size: usize, times: usize) -> Measured {
+    let mut stream = connection(proxy)?;
+    let mut buffer = vec![0; 1 << 20];
+    requests(proxy, times, || {
+        write!(stream, "GET /json/{size} HTTP/1.1\r\nhost: bench\r\n\r\n")?;
+        let mut got = Vec::with_capacity(1024);
+        let head = loop {
+            let read = stream.read(&mut buffer)?;
+            got.extend_from_slice(&buffer[..read]);
+            if let Some(end) = memmem::find(&got, b"\r\n\r\n") {
+                break end + 4;
+            }
+            if read == 0 {
+                return Err("cut".into());
+            }
+        };
+        let mut left = size.saturating_sub(got.len() - head);
+        while left > 0 {
+            match stream.read(&mut buffer)? {
+                0 => return Err("cut".into()),
+                read => left = left.saturating_sub(read),
+            }
+        }
+        Ok(())
+    })
+}
+
 fn requests(
     proxy: SocketAddr,
     times: usize,

@@ -1,8 +1,10 @@
 //! Measures the cost of a stream in a proxy. The proxies are: a bare hyper proxy, one with the layer that reads every event, one with
-//! the layer that rewrites every event, and one that parses and writes events with eventsource-stream and axum's `Sse`.
+//! the layer that rewrites every event, and one that parses and writes events with eventsource-stream and axum's `Sse`. With `json`, it
+//! measures the cost of JSON bodies that a layer inspects.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin proxy
+//! cargo run --release --manifest-path benches/Cargo.toml --bin proxy json
 //! ```
 //!
 //! The upstream and the proxies are separate processes. The proxies run alternately in short rounds. Each ratio compares two proxies
@@ -32,6 +34,19 @@ const RECORDING: [&str; 3] = ["bare", "recorded", "shared"];
 /// The proxies for requests of a session, by the store of the layer.
 const MAPPING: [&str; 2] = ["memory", "sealed"];
 
+/// The baseline, and proxies that inspect JSON bodies: one reads them, one rewrites them, and two have a text window that masks a
+/// phrase, by patterns and by a function.
+const INSPECTING: [&str; 5] = [
+    "bare",
+    "json-reading",
+    "json-rewriting",
+    "json-patterns",
+    "json-judge",
+];
+
+/// Bytes of a JSON body, and requests in a round.
+const BODIES: [(usize, usize); 3] = [(1 << 10, 1000), (64 << 10, 200), (1 << 20, 20)];
+
 /// Name, path at the upstream, bytes of an event.
 const BURSTS: [(&str, &str, usize); 3] = [
     (
@@ -47,10 +62,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["upstream"] => upstream::run()?,
+        ["json"] => compare_json(15)?,
+        ["json", rounds] => compare_json(rounds.parse()?)?,
         [proxy, upstream] => proxies::run(proxy, upstream.parse()?)?,
         [] => compare(15)?,
         [rounds] => compare(rounds.parse()?)?,
-        _ => return Err("usage: proxy [ROUNDS]".into()),
+        _ => return Err("usage: proxy [json] [ROUNDS]".into()),
     }
     Ok(())
 }
@@ -123,6 +140,20 @@ fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
     println!("1,000 idle streams");
     let idle = |proxy: &Process| client::idle(proxy.addr, proxy.child.id(), 1000);
     report(&proxies, 1, idle, "KiB per stream", "-")?;
+    Ok(())
+}
+
+/// Compares proxies that inspect JSON bodies.
+fn compare_json(rounds: usize) -> Result<(), Box<dyn Error>> {
+    let upstream = Process::start(&["upstream"])?;
+    let to = upstream.addr.to_string();
+    let start = |name: &&'static str| Process::start(&[name, &to]);
+    let proxies: Vec<_> = INSPECTING.iter().map(start).collect::<Result<_, _>>()?;
+    for (size, requests) in BODIES {
+        println!("JSON body of {} KiB", size >> 10);
+        let body = |proxy: &Process| client::json(proxy.addr, size, requests);
+        report(&proxies, rounds, body, "CPU us per request", "p50 us")?;
+    }
     Ok(())
 }
 

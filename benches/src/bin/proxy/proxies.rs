@@ -27,7 +27,10 @@ use tokio::net::TcpListener;
 use tower::{Layer, Service, service_fn};
 use tower_sse_proxy::{
     Event, SseProxyLayer,
-    intercept::{Interceptor, StreamHead, Verdict},
+    intercept::{
+        Interceptor, StreamHead, Verdict,
+        window::{Decision, Pattern, TextSegment, TextWindow, patterns},
+    },
     replay::Replay,
     session::{MemoryStore, SealedKey, SealedStore, SessionMapping},
 };
@@ -65,6 +68,31 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                 });
                 serve(listener, layer.layer(forward)).await
             }
+            "json-reading" => {
+                let layer = inspecting().intercept(|_: &StreamHead<'_>| Some(Read(0)));
+                serve(listener, layer.layer(forward)).await
+            }
+            "json-rewriting" => {
+                let layer = inspecting().intercept(|mut event: Event| {
+                    let data = event.data().replace('z', "y");
+                    event.set_data(data);
+                    event
+                });
+                serve(listener, layer.layer(forward)).await
+            }
+            "json-patterns" => {
+                let masks = patterns([Pattern::phrase("project nightingale").mask("***")])?;
+                let layer = inspecting().intercept(TextWindow::new(masks));
+                serve(listener, layer.layer(forward)).await
+            }
+            "json-judge" => {
+                let judge = |segment: &TextSegment| {
+                    let found = segment.text.match_indices("project nightingale");
+                    Decision::mask(found.map(|(at, text)| at..at + text.len()), "***")
+                };
+                let layer = inspecting().intercept(TextWindow::new(judge));
+                serve(listener, layer.layer(forward)).await
+            }
             "recorded" => {
                 let layer = SseProxyLayer::default()
                     .intercept(|_: &StreamHead<'_>| Some(Read(0)))
@@ -93,6 +121,10 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
             _ => Err(format!("unknown proxy `{name}`").into()),
         }
     })
+}
+
+fn inspecting() -> SseProxyLayer {
+    SseProxyLayer::default().inspect_json(16 << 20)
 }
 
 fn sessions() -> SessionMapping {

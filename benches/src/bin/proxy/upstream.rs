@@ -68,6 +68,14 @@ fn serve(mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
                 stream.write_all(HEAD.as_bytes())?;
                 stream.write_all(&chunk(&large(250)))?;
             }
+            ["", "json", size] => {
+                let body = answer(size.parse()?);
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                )?;
+            }
             _ => {
                 let body = "x".repeat(1024);
                 write!(
@@ -78,6 +86,20 @@ fn serve(mut stream: &TcpStream) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// An answer of a model API without streaming, of this size in bytes.
+fn answer(size: usize) -> String {
+    let mut body = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1732400000,"model":"m","usage":{"total_tokens":9},"choices":[{"index":0,"message":{"role":"assistant","content":"#.to_owned();
+    body.push('"');
+    let end = r#""},"finish_reason":"stop"}]}"#;
+    let words = "Some words of an answer, as a model writes them. ";
+    while body.len() + words.len() + end.len() <= size {
+        body.push_str(words);
+    }
+    let rest = size.saturating_sub(body.len() + end.len());
+    body.push_str(&"z".repeat(rest));
+    body + end
 }
 
 fn chunk(data: &str) -> Vec<u8> {

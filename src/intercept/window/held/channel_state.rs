@@ -118,3 +118,62 @@ impl ChannelState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Finds each piece of the text as a match.
+    struct Pieces {
+        at: usize,
+        forgotten: Arc<AtomicUsize>,
+    }
+
+    impl Scan for Pieces {
+        fn push(&mut self, text: &str, matches: &mut Vec<Match>) {
+            matches.push(Match {
+                range: self.at..self.at + text.len(),
+                pattern: 0,
+                mask: Some("*".into()),
+            });
+            self.at += text.len();
+        }
+
+        fn finish(&self, _: &mut Vec<Match>) {}
+
+        fn undecided(&self) -> usize {
+            self.at
+        }
+
+        fn forget(&mut self, until: usize) {
+            self.forgotten.store(until, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn matches_in_sent_text_are_forgotten() {
+        let forgotten = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&forgotten);
+        let start = StartScan(Arc::new(move || {
+            let forgotten = Arc::clone(&seen);
+            Box::new(Pieces { at: 0, forgotten })
+        }));
+        let mut channel = ChannelState::default();
+        for piece in ["one", "four", "two"] {
+            channel.scan(piece, &start);
+        }
+        for (sent, left) in [
+            (2, &[0..3, 3..7, 7..10][..]),
+            (3, &[3..7, 7..10]),
+            (6, &[3..7, 7..10]),
+            (10, &[]),
+        ] {
+            channel.forget(sent);
+            let masks = channel.masks(usize::MAX).into_iter();
+            assert_eq!(masks.map(|mask| mask.range).collect::<Vec<_>>(), left);
+            assert_eq!(forgotten.load(Ordering::Relaxed), sent);
+        }
+    }
+}

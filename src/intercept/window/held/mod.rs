@@ -18,7 +18,10 @@ use super::{
     scan::StartScan,
     texts::TextExtractor,
 };
-use crate::codec::{Block, Event};
+use crate::{
+    codec::{Block, Event},
+    intercept::BodyShape,
+};
 use channel_state::ChannelState;
 pub(super) use rules::{Cause, HoldRules};
 
@@ -43,6 +46,7 @@ pub(super) struct HeldBlocks {
     channels: BTreeMap<String, ChannelState>,
     /// The number of texts that were sent.
     sent_texts: u64,
+    shape: BodyShape,
     /// Starts the scan of a text, if the judge has one.
     start_scan: Option<StartScan>,
     /// Whether a scan has found a match that blocks.
@@ -50,8 +54,9 @@ pub(super) struct HeldBlocks {
 }
 
 impl HeldBlocks {
-    pub(super) fn new(start_scan: Option<StartScan>) -> Self {
+    pub(super) fn new(shape: BodyShape, start_scan: Option<StartScan>) -> Self {
         Self {
+            shape,
             start_scan,
             ..Self::default()
         }
@@ -60,6 +65,11 @@ impl HeldBlocks {
     /// Whether texts are scanned as they arrive. The judge is then not asked.
     pub(super) fn is_scanning(&self) -> bool {
         self.start_scan.is_some()
+    }
+
+    /// Whether the only event is a whole JSON body, so that no text follows.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shape == BodyShape::Json
     }
 
     /// The size of the held blocks, in bytes.
@@ -74,7 +84,7 @@ impl HeldBlocks {
 
     /// Drops all held blocks and channels.
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.start_scan.take());
+        *self = Self::new(self.shape, self.start_scan.take());
     }
 
     /// Adds a block without text.
@@ -115,7 +125,7 @@ impl HeldBlocks {
         event: &Event,
         extractor: &dyn TextExtractor,
     ) -> Result<Vec<Reading>, Unreadable> {
-        let found = find(event, extractor)?;
+        let found = find(event, self.shape, extractor)?;
         let (mut texts, mut finished) = (found.texts, found.finished);
         // Before any text is appended: an event that fails must not change a channel.
         self.open(&mut texts)?;
@@ -192,8 +202,12 @@ impl HeldBlocks {
         Ok(())
     }
 
-    /// Whether the number of channels has reached its limit. Aliases and other channels have separate limits.
+    /// Whether the number of channels has reached its limit. Aliases and other channels have separate limits. The size of a JSON body
+    /// limits its channels.
     fn is_full(&self, aliases: bool) -> bool {
+        if self.is_whole() {
+            return false;
+        }
         let limit = if aliases { MAX_READINGS } else { MAX_CHANNELS };
         let in_use = || {
             let channels = self.channels.iter();
@@ -241,6 +255,10 @@ impl HeldBlocks {
                 scan.push(&read, &mut matches);
                 scan.finish(&mut matches);
                 self.has_block |= matches.iter().any(|found| found.mask.is_none());
+                if matches.is_empty() && self.is_whole() {
+                    // It would have no effect, and a body may have very many texts.
+                    continue;
+                }
             }
             readings.push(Reading {
                 location: text.location.clone(),
