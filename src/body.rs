@@ -136,7 +136,10 @@ impl<B> SseBody<B> {
     }
 
     /// An event stream that the layer passes through unread.
-    pub(crate) fn unread(body: B, report: StreamReport) -> Self {
+    pub(crate) fn unread(body: B, report: StreamReport) -> Self
+    where
+        B: Send + 'static,
+    {
         let stream = Unread::new(body, report);
         Self {
             kind: Kind::Unread { stream },
@@ -327,7 +330,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::PassThrough { body } => body.size_hint(),
-            Kind::Unread { stream } => stream.body.size_hint(),
+            Kind::Unread { stream } => stream.size_hint(),
             Kind::Inspected { .. }
             | Kind::Attached { .. }
             | Kind::Recorded { .. }

@@ -101,7 +101,7 @@ use crate::{
 /// | field | value |
 /// |---|---|
 /// | `reason` | why the stream ended, see below |
-/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type`, `interceptor panicked`, `not UTF-8`, or why a session id could not be translated; for `interceptor_failed`: `time limit` or `panic` |
+/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type`, `not UTF-8`, or why a session id could not be translated; for `interceptor_failed`: `time limit` or `panic` |
 /// | `route` | the label set by [`route`](Self::route), if any |
 /// | `duration_ms` | milliseconds since the response head |
 /// | `events` | number of events that passed all interceptors; absent if the layer does not read the stream |

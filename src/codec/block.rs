@@ -114,6 +114,12 @@ impl Block {
         self.meta.data_lines() > 0
     }
 
+    /// Whether the block has one `data` line, whose value has this many bytes.
+    #[inline]
+    pub(crate) fn has_one_data_line_of(&self, bytes: usize) -> bool {
+        self.meta.data_lines() == 1 && self.meta.first_data().len() == bytes
+    }
+
     /// Whether the block is complete. Only the block that [`Decoder::finish`](super::Decoder::finish) returns is not.
     ///
     /// Clients that follow the standard discard an incomplete block (WHATWG HTML 9.2.6, end of file). Lenient clients may read it.

@@ -11,6 +11,7 @@ use tower::BoxError;
 
 use crate::{
     downstream::frame_buffer::FrameBuffer,
+    error::Error,
     live::Attached,
     observe::StreamReport,
     upstream::{Pull, Step},
@@ -22,6 +23,10 @@ pub(crate) trait Source {
     /// [`FlushPolicy`](crate::downstream::flush_policy::FlushPolicy).
     const MAX_EMPTY_POLLS: u8;
 
+    /// Whether the source stays until the client has received a clean end, because others can end the stream until then. Its report is
+    /// then closed by [`close`](Self::close).
+    const OUTLASTS_END: bool = false;
+
     /// Moves blocks to the frames until the frames are full, no block is ready, or the stream is over. Must not be polled after
     /// that.
     fn poll_frames(
@@ -32,6 +37,14 @@ pub(crate) trait Source {
 
     /// Takes the report of a stream that has ended. The caller closes it: after a clean end when the client has received the end.
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport>;
+
+    /// Handles a clean end that the client has yet to receive. For a source that [outlasts](Self::OUTLASTS_END) it.
+    fn handle_end(&self) {}
+
+    /// The client receives a clean end. Fails if the stream was ended otherwise before.
+    fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Counts bytes that are sent to the client and did not come from the source.
     fn count_added(&self, bytes: usize) {
@@ -70,6 +83,7 @@ where
     B::Error: Into<BoxError>,
 {
     const MAX_EMPTY_POLLS: u8 = <Pull<B> as Source>::MAX_EMPTY_POLLS;
+    const OUTLASTS_END: bool = true;
 
     fn poll_frames(
         self: Pin<&mut Self>,
@@ -81,6 +95,14 @@ where
 
     fn take_report(self: Pin<&mut Self>) -> Option<StreamReport> {
         Attached::take_report(&self)
+    }
+
+    fn handle_end(&self) {
+        Attached::handle_end(self);
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        Attached::close(self)
     }
 
     fn count_added(&self, bytes: usize) {

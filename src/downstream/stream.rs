@@ -42,7 +42,7 @@ pin_project! {
         closing: Option<Closing>,
         timer: Timer,
         keep_alive: Option<KeepAliveTimer>,
-        // `None` after the end of the stream.
+        // `None` after the end of the stream, or after the client has received it; see `Source::OUTLASTS_END`.
         #[pin]
         source: Option<S>,
         // The report of a stream that has ended cleanly, until the client has received the end.
@@ -122,14 +122,21 @@ impl<S: Source> Stream<S> {
 
     /// Polls the end of the stream, after the last block: trailers, nothing, or the error.
     fn poll_closing(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = self.project();
+        let mut this = self.as_mut().project();
         match this.closing.replace(Closing::Done) {
             Some(Closing::End(trailers)) => {
                 if let Some(report) = this.report.take() {
                     report.close(StreamEnded::of(StreamOutcome::Completed));
+                }
+                let closed = this.source.as_mut().as_pin_mut();
+                let closed = closed.map_or(Ok(()), |source| source.close());
+                this.source.set(None);
+                if let Err(error) = closed {
+                    *this.closing = Some(Closing::Failed(error));
+                    return self.poll_closing(cx);
                 }
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
             }
@@ -169,12 +176,17 @@ impl<S: Source> Stream<S> {
             Poll::Ready(Step::Failed(error)) => Some(Closing::Failed(error)),
         };
         if let Some(closing) = closing {
-            let source = this.source.as_mut().as_pin_mut();
-            let report = source.and_then(Source::take_report);
             // The outcome of a failure is known. A clean end counts once the client has received it.
-            *this.report = report.filter(|_| matches!(closing, Closing::End(_)));
+            let is_clean = matches!(closing, Closing::End(_));
+            match this.source.as_mut().as_pin_mut() {
+                Some(source) if is_clean && S::OUTLASTS_END => source.handle_end(),
+                source => {
+                    let report = source.and_then(Source::take_report);
+                    *this.report = report.filter(|_| is_clean);
+                    this.source.set(None);
+                }
+            }
             this.frames.finish();
-            this.source.set(None);
             *this.closing = Some(closing);
             return Poll::Ready(());
         }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
     downstream::delayed_error::{DelayedError, InFlightFrame},
     error::{Error, ErrorKind},
+    live::UnreadBody,
     observe::{StreamEnded, StreamOutcome, StreamReport},
     timer::Timer,
 };
@@ -24,14 +24,23 @@ pin_project! {
     /// delayed until the server has sent the frames before it, as in a [stream that is read](crate::downstream::stream::Stream).
     pub(crate) struct Unread<B> {
         #[pin]
-        pub(crate) body: B,
+        upstream: Upstream<B>,
         // Boxed, so that the bodies of other responses stay small.
         state: Box<State>,
     }
 }
 
+pin_project! {
+    #[project = UpstreamProjection]
+    enum Upstream<B> {
+        Plain { #[pin] body: B },
+        // The stream is observed, and others can end it.
+        Observed { body: UnreadBody<B> },
+    }
+}
+
 struct State {
-    // `None` once the end is reported.
+    // `None` once the end is reported, and for a stream that is observed.
     report: Option<StreamReport>,
     // Shared with the frames that the server has not sent yet.
     in_flight: Arc<()>,
@@ -41,42 +50,30 @@ struct State {
     has_ended: bool,
 }
 
-impl State {
-    fn close(&mut self, end: StreamEnded) {
-        if let Some(report) = self.report.take() {
-            report.close(end);
-        }
-    }
-
-    /// Counts bytes that pass to the client.
-    fn count(&self, bytes: usize, now: Instant) {
-        let live = self.report.as_ref().and_then(StreamReport::live);
-        if let Some(live) = live {
-            let mut progress = live.progress();
-            progress.bytes_in += bytes as u64;
-            progress.bytes_out += bytes as u64;
-            live.update(progress, false, now);
-        }
-    }
-}
-
-impl<B> Unread<B> {
+impl<B: Send + 'static> Unread<B> {
     /// Passes `body` through, and closes `report` at its end.
     pub(crate) fn new(body: B, report: StreamReport) -> Self {
+        let (upstream, report) = match report.live().map(Arc::clone) {
+            Some(live) => {
+                let body = UnreadBody::new(body, report, live);
+                (Upstream::Observed { body }, None)
+            }
+            None => (Upstream::Plain { body }, Some(report)),
+        };
         let state = Box::new(State {
-            report: Some(report),
+            report,
             in_flight: Arc::default(),
             error: None,
             timer: Timer::default(),
             has_ended: false,
         });
-        Self { body, state }
+        Self { upstream, state }
     }
 }
 
 impl<B> Unread<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     /// Polls the next frame, as [`Body::poll_frame`] does.
@@ -94,35 +91,77 @@ where
         if state.has_ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let frame = match frame {
+        let frame = match this.upstream.as_mut().project() {
+            UpstreamProjection::Plain { body } => {
+                let frame = ready!(body.poll_frame(cx));
+                frame.map(|frame| frame.map_err(upstream_error))
+            }
+            UpstreamProjection::Observed { body } => match ready!(body.poll_frame(cx)) {
+                Ok(frame) => frame.map(|frame| frame.map_err(upstream_error)),
+                Err(_) => Some(Err(Error::new(ErrorKind::Aborted))),
+            },
+        };
+        let end = match frame {
             Some(Ok(frame)) => {
-                state.count(frame.data_ref().map_or(0, Bytes::len), Instant::now());
-                frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.in_flight))
+                if this.upstream.is_end_stream() {
+                    // A server does not poll a body again that has ended by this hint.
+                    let end = StreamEnded::of(StreamOutcome::Completed);
+                    this.upstream.close(state, end);
+                }
+                let frame = frame.map_data(|bytes| InFlightFrame::frame(bytes, &state.in_flight));
+                return Poll::Ready(Some(Ok(frame)));
             }
             Some(Err(error)) => {
-                state.has_ended = true;
-                state.close(StreamEnded::failed(ErrorKind::Upstream));
-                let error = Error::with_source(ErrorKind::Upstream, error);
+                let end = StreamEnded::failed(error.kind());
                 state.error = Some(DelayedError::new(error));
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                end
             }
-            None => {
-                state.has_ended = true;
-                state.close(StreamEnded::of(StreamOutcome::Completed));
-                return Poll::Ready(None);
-            }
+            None => StreamEnded::of(StreamOutcome::Completed),
         };
-        if this.body.is_end_stream() {
-            // A server does not poll a body again that has ended by this hint.
-            state.close(StreamEnded::of(StreamOutcome::Completed));
+        state.has_ended = true;
+        this.upstream.close(state, end);
+        if state.error.is_none() {
+            return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(frame)))
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Whether the stream has ended, as [`Body::is_end_stream`] returns it. `false` while an error is delayed.
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.state.error.is_none() && (self.state.has_ended || self.body.is_end_stream())
+        self.state.error.is_none() && (self.state.has_ended || self.upstream.is_end_stream())
     }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.upstream {
+            Upstream::Plain { body } => body.size_hint(),
+            Upstream::Observed { body } => body.size_hint(),
+        }
+    }
+}
+
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Plain { body } => body.is_end_stream(),
+            Self::Observed { body } => body.is_end_stream(),
+        }
+    }
+
+    /// Reports the end of the stream, unless it is reported.
+    fn close(&self, state: &mut State, end: StreamEnded) {
+        match (self, state.report.take()) {
+            (Self::Observed { body }, _) => body.close(end),
+            (Self::Plain { .. }, Some(report)) => report.close(end),
+            (Self::Plain { .. }, None) => {}
+        }
+    }
+}
+
+fn upstream_error(error: impl Into<BoxError>) -> Error {
+    Error::with_source(ErrorKind::Upstream, error)
 }

@@ -79,7 +79,7 @@ impl RequestContext {
     /// Reports that the layer answers the request itself, if it asks for an event stream or `is_stream`.
     pub(crate) fn report_rejection(&self, rejection: &Rejection, is_stream: bool) {
         if let Some(observed) = &self.observed
-            && (observed.asks_for_stream || is_stream)
+            && (observed.asks_for_stream || is_stream && !self.is_head)
             // The client has the whole stream, or the stream was closed: nothing was refused.
             && rejection.status() != StatusCode::NO_CONTENT
         {

@@ -18,6 +18,8 @@ use crate::{
         content_type::is_event_stream,
         event_stream::{head_with, plain_headers},
     },
+    observe::StreamOutcome,
+    stream_id::StreamId,
     upstream::terminal::Family,
 };
 
@@ -49,8 +51,14 @@ where
         match response.await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                if parts.status == StatusCode::OK && is_event_stream(&parts) {
+                let opened = parts.extensions.get::<StreamId>();
+                let is_stream = is_event_stream(&parts) || opened.is_some();
+                if parts.status == StatusCode::OK && is_stream {
                     return body;
+                }
+                // A stream with another status: the client cannot get the status.
+                if let Some(live) = opened.and_then(|id| context.state.live.find(*id)) {
+                    live.end_with(StreamOutcome::UpstreamError);
                 }
                 context.report_failure(Some(StatusCode::OK));
             }

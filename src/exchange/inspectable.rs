@@ -10,7 +10,7 @@ use crate::{
         content_encoding::ContentCoding,
         content_type::{Declared, UTF_8, UTF_8_OR_ASCII, declared, foreign_charset, is_json},
     },
-    observe::log_rejected,
+    observe::{log_panicked, log_rejected},
     policy::Policy,
     rejection::{Rejection, RejectionReason},
 };
@@ -34,15 +34,25 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
 };
 
 pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
-    cause: "interceptor panicked",
+    cause: "panic",
     text: Cow::Borrowed("an interceptor panicked when it was opened"),
     reason: RejectionReason::Interceptor,
 };
+
+/// Reports a stream one of whose interceptors panicked when it was opened, and rejects the request with 502.
+pub(crate) fn reject_panicked(route: Option<Arc<str>>) -> Rejection {
+    log_panicked(route);
+    INTERCEPTOR_PANICKED.rejection()
+}
 
 impl Uninspectable {
     /// Reports the stream, and rejects the request with 502.
     pub(crate) fn reject(&self, route: Option<Arc<str>>) -> Rejection {
         log_rejected(self.cause, route);
+        self.rejection()
+    }
+
+    fn rejection(&self) -> Rejection {
         let text = &self.text;
         let text = format!("The upstream's event stream cannot be inspected: {text}.\n");
         Rejection::new(StatusCode::BAD_GATEWAY, text).because(self.reason)

@@ -42,6 +42,10 @@ impl RecordingContext {
     pub(crate) fn set_session(&mut self, _: Option<SessionId>) {
         match *self {}
     }
+
+    pub(crate) fn set_slot(&mut self, _: Option<Arc<StreamSlot>>) {
+        match *self {}
+    }
 }
 
 pub(crate) fn needs_handling(_: &request::Parts, replay: &Replay) -> bool {

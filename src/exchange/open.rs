@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, response};
+use http::{Method, StatusCode, response};
 use http_body::Body;
 use tower::BoxError;
 
 use crate::{
     exchange::{
         context::RequestContext,
-        inspectable::{INTERCEPTOR_PANICKED, check_inspectable},
+        inspectable::{check_inspectable, reject_panicked},
         session::SessionContext,
     },
     headers::{content_encoding::ContentCoding, event_stream},
     intercept::{Chain, StreamHead},
     live::StreamClock,
-    observe::{LiveStream, StreamReport},
+    observe::{LiveStream, StreamOutcome, StreamReport},
     rejection::Rejection,
     session::{SessionId, SessionLease},
     stream_id::StreamId,
@@ -49,7 +49,11 @@ impl RequestContext {
             None => Ok(Chain::default()),
         };
         let Ok(mut chain) = chain else {
-            return Err(INTERCEPTOR_PANICKED.reject(policy.route.clone()));
+            if let Some(observed) = &self.observed {
+                let status = Some(StatusCode::BAD_GATEWAY);
+                observed.report(StreamOutcome::InterceptorFailed, status);
+            }
+            return Err(reject_panicked(policy.route.clone()));
         };
         let session_id = session.as_deref().and_then(SessionContext::id);
         let lease = session.as_deref().and_then(SessionContext::lease);
@@ -81,6 +85,7 @@ impl RequestContext {
         let observed = self.observed.as_ref()?;
         let id = recorded.unwrap_or_else(StreamId::random);
         parts.extensions.insert(id);
+        observed.handle_opened();
         let live = self.state.live.open(
             id,
             Arc::clone(&observed.origin),
@@ -89,6 +94,9 @@ impl RequestContext {
             recorded.is_some(),
             &observed.observers,
         );
+        if let (Some(watchdog), Some(client)) = (&self.policy.watchdog, &self.client) {
+            watchdog.start_recheck(&live, client, &self.state.housekeeper);
+        }
         self.state.report_progress();
         Some(live)
     }

@@ -13,7 +13,7 @@ use crate::{
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
     headers::{content_encoding::ContentCoding, event_stream},
     log::{LogEncoder, SharedLog},
-    observe::StreamOutcome,
+    observe::{StreamOutcome, StreamSlot},
     reconnect::RetryRequest,
     rejection::Rejection,
     replay::{
@@ -42,6 +42,8 @@ pub(crate) struct RecordingContext {
     pub(crate) coalesces: bool,
     /// Other requests wait to share the stream.
     pub(crate) leader: Option<LeaderGuard>,
+    /// The place of the stream, if the number of streams is limited.
+    pub(crate) slot: Option<Arc<StreamSlot>>,
 }
 
 impl RecordingContext {
@@ -54,6 +56,7 @@ impl RecordingContext {
             pending: None,
             coalesces: false,
             leader: None,
+            slot: None,
         }
     }
 
@@ -93,6 +96,11 @@ impl RecordingContext {
     /// Sets the session that the stream belongs to.
     pub(crate) fn set_session(&mut self, session: Option<SessionId>) {
         self.owner.session = session;
+    }
+
+    /// Sets the place of the stream.
+    pub(crate) fn set_slot(&mut self, slot: Option<Arc<StreamSlot>>) {
+        self.slot = slot;
     }
 }
 
@@ -140,6 +148,7 @@ where
         owner,
         key,
         leader,
+        slot,
         ..
     } = recording;
     let progress = predecessor.as_ref();
@@ -205,7 +214,11 @@ where
     streams.registry.insert(id, Arc::clone(&stream));
     if predecessor.is_some_and(|predecessor| predecessor.is_closed()) {
         // The call that closed it may have come before this stream was its successor.
-        streams.close_found(&stream);
+        streams.close_found(&stream, StreamOutcome::Cancelled);
+    }
+    if let (Some(live), Some(slot)) = (&live, &slot) {
+        // Before other clients join, which then need no place of their own.
+        live.set_slot(slot);
     }
     if let Some(leader) = leader {
         leader.complete(&stream);

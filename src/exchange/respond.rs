@@ -20,7 +20,7 @@ use crate::{
     },
     headers::event_stream,
     live::Attached,
-    observe::StreamReport,
+    observe::{StreamEnded, StreamOutcome, StreamReport, StreamSlot},
     rejection::Rejection,
     upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
 };
@@ -96,23 +96,30 @@ where
             None => Answer::Ready(pass(parts, body)),
         });
     }
-    if context.slot.is_none() {
+    if context.slot.is_none() && !request.is_head {
         context.slot = request.admit()?;
     }
     // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
-    if let (Some(recording), Some(client)) = (context.recording.take(), &request.client)
+    if let (Some(mut recording), Some(client)) = (context.recording.take(), &request.client)
         && parts.status == StatusCode::OK
         && !request.is_head
     {
-        let (session, retry) = (context.session, context.retry);
+        let ResponseContext {
+            session,
+            retry,
+            slot,
+            ..
+        } = context;
+        recording.set_slot(slot.clone());
         let subscription = record(request, client, parts, body, *recording, session, retry)?;
-        return subscribe(request, subscription, context.slot).map(Answer::Ready);
+        return subscribe(request, subscription, slot).map(Answer::Ready);
     }
     let needs_events = context.retry.is_some() || request.observed.is_some();
     let response = match Treatment::of(policy, &parts, needs_events) {
         Treatment::PassUnread => {
-            let response = unread(request, parts, body);
-            response.map(|body| body.with_slot(context.slot))
+            let slot = context.slot;
+            let response = unread(request, parts, body, slot.as_ref());
+            response.map(|body| body.with_slot(slot))
         }
         Treatment::Inspect(coding) => {
             inspect(request, parts, DecodedBody::new(&coding, body), context)?
@@ -188,6 +195,9 @@ where
     let keep_alive = request.policy.keep_alive.clone();
     let body = match pull.live().map(Arc::clone) {
         Some(live) => {
+            if let Some(slot) = &context.slot {
+                live.set_slot(slot);
+            }
             let clock = request.clock(&live);
             let attached = Attached::new(pull, live, clock, &request.state.housekeeper);
             SseBody::attached(attached, keep_alive, lease)
@@ -201,20 +211,26 @@ where
 const NO_FALLBACK: Option<Infallible> = None;
 
 /// An event stream that the layer passes on unread.
-fn unread<B: Body>(
+fn unread<B: Body + Send + 'static>(
     request: &RequestContext,
     mut parts: response::Parts,
     body: B,
+    slot: Option<&Arc<StreamSlot>>,
 ) -> Response<SseBody<B>> {
-    // A server does not poll a body that has ended, so that such a body cannot report its end.
-    let body = if request.is_head || body.is_end_stream() {
+    if request.is_head {
+        return Response::from_parts(parts, SseBody::pass_through(body));
+    }
+    let live = request.open_live(&mut parts, None, None);
+    if let (Some(live), Some(slot)) = (&live, slot) {
+        live.set_slot(slot);
+    }
+    let report = StreamReport::unread(request.policy.route.clone(), live);
+    let body = if body.is_end_stream() {
+        // A server does not poll a body that has ended, so that such a body cannot report its end.
+        report.close(StreamEnded::of(StreamOutcome::Completed));
         SseBody::pass_through(body)
     } else {
-        let live = request.open_live(&mut parts, None, None);
-        SseBody::unread(
-            body,
-            StreamReport::unread(request.policy.route.clone(), live),
-        )
+        SseBody::unread(body, report)
     };
     Response::from_parts(parts, body)
 }

@@ -32,13 +32,7 @@ pub(crate) fn subscribe<B>(
     }
     let policy = &request.policy;
     let slot = match reader.as_ref().and_then(Reader::open_stream) {
-        Some(live) if !request.is_head => match slot {
-            Some(slot) => {
-                live.set_slot(&slot);
-                Some(slot)
-            }
-            None => live.slot_for_client().map_err(unavailable)?,
-        },
+        Some(live) if !request.is_head => live.slot_for_client(slot).map_err(unavailable)?,
         _ => None,
     };
     let body = match reader {

@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
-        atomic::{AtomicBool, Ordering, fence},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -18,32 +15,31 @@ use tower::BoxError;
 use super::{
     clock::StreamClock,
     housekeeper::{Checked, Housekeeper},
+    slot::{Endable, Slot},
 };
 use crate::{
     error::{Error, ErrorKind},
-    observe::{LiveStream, StreamControl, StreamEnded, StreamOutcome, StreamReport, WatchdogKind},
+    observe::{LiveStream, StreamEnded, StreamOutcome, StreamReport},
     upstream::{Pull, Step, sink::Sink},
 };
 
 /// How long a check waits for a stream that is being polled.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-/// The upstream half of an attached stream that is observed. The body of the client's response polls it; [`StreamControl`] and the
-/// watchdogs reach it although the client takes nothing. Dropping it cancels the upstream.
+/// The upstream half of an attached stream that is observed. The body of the client's response polls it;
+/// [`StreamControl`](crate::observe::StreamControl) and the watchdogs reach it although the client takes nothing. Dropping it cancels the
+/// upstream.
+///
+/// It stays until the client has received the end of the stream: until then the stream is open, and others can end it.
 pub(crate) struct Attached<B> {
-    shared: Arc<Shared<B>>,
+    slot: Arc<Slot<Upstream<B>>>,
 }
 
-struct Shared<B> {
-    live: Arc<LiveStream>,
-    slot: Mutex<Slot<B>>,
-    /// The end of the stream is decided, and has to be carried out.
-    must_end: AtomicBool,
-}
-
-struct Slot<B> {
-    /// `None` after the end of the stream.
+struct Upstream<B> {
+    /// `None` after the end of the upstream.
     pull: Option<Pin<Box<Pull<B>>>>,
+    /// The report of a stream whose upstream has ended cleanly, and whose client has not received the end.
+    report: Option<StreamReport>,
     waker: Option<Waker>,
     clock: StreamClock,
     /// The time since which an event has waited for a deferred verdict.
@@ -61,137 +57,107 @@ where
         clock: StreamClock,
         housekeeper: &Arc<Housekeeper>,
     ) -> Self {
-        let next_check = clock.deadline();
-        let has_limits = clock.has_limits();
-        let slot = Slot {
+        let next_check = clock
+            .has_limits()
+            .then(|| clock.next_check(Instant::now()))
+            .flatten();
+        let upstream = Upstream {
             pull: Some(Box::pin(pull)),
+            report: None,
             waker: None,
             clock,
             held_since: None,
         };
-        let shared = Arc::new(Shared {
-            slot: Mutex::new(slot),
-            must_end: AtomicBool::new(false),
-            live,
-        });
-        let control: Weak<Shared<B>> = Arc::downgrade(&shared);
-        shared.live.set_control(control.clone());
-        if has_limits {
-            housekeeper.schedule(next_check.unwrap_or_else(Instant::now), control);
+        let slot = Slot::new(live, upstream);
+        let control: Weak<Slot<Upstream<B>>> = Arc::downgrade(&slot);
+        slot.live().set_control(control.clone());
+        if let Some(at) = next_check {
+            housekeeper.schedule(at, control);
         }
-        Self { shared }
+        Self { slot }
     }
 
     /// Moves blocks to the sink. See [`Pull::poll`].
     pub(crate) fn poll(&self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Poll<Step> {
-        let mut slot = self.shared.lock();
-        match &mut slot.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            waker => *waker = Some(cx.waker().clone()),
-        }
-        let Some(pull) = &mut slot.pull else {
-            return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
-        };
-        let mut step = pull.span().in_scope(|| pull.as_mut().poll(cx, sink));
-        let buffered = pull.retained_bytes() + sink.waiting_bytes();
-        let is_unread = sink.has_blocks();
-        let waits_for_upstream = step.is_pending() && pull.waits_for_upstream() && !is_unread;
-        let has_ended = matches!(&step, Poll::Ready(step) if step.is_last());
-        let holds_events = !pull.waits_for_upstream() && !has_ended;
-        let live = &self.shared.live;
-        slot.handle_poll(live, waits_for_upstream, is_unread, holds_events);
-        live.set_buffered(buffered);
-        if let Poll::Ready(Step::Failed(_)) = &mut step
-            && let Some(outcome) = self.shared.live.decided_end()
-            && let Some(last) = slot.pull.as_ref().and_then(|pull| pull.ending(outcome))
-        {
-            self.shared.live.count_added(last.as_bytes().len());
-            sink.block(last);
-        }
-        drop(slot);
-        self.shared.end_if_decided();
-        step
+        let live = self.slot.live();
+        self.slot.with(|upstream| {
+            match &mut upstream.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                waker => *waker = Some(cx.waker().clone()),
+            }
+            let Some(pull) = &mut upstream.pull else {
+                return Poll::Ready(Step::Failed(Error::new(ErrorKind::Aborted)));
+            };
+            let step = pull.span().in_scope(|| pull.as_mut().poll(cx, sink));
+            let buffered = pull.retained_bytes() + sink.waiting_bytes();
+            let is_unread = sink.has_blocks();
+            let last = match (&step, live.decided_end()) {
+                (Poll::Ready(Step::Failed(_)), Some(outcome)) => pull.ending(outcome),
+                _ => None,
+            };
+            upstream.handle_poll(live, &step, is_unread);
+            live.set_buffered(buffered);
+            if let Some(last) = last {
+                live.count_added(last.as_bytes().len());
+                sink.block(last);
+            }
+            step
+        })
     }
 
-    /// Takes the report of a stream that has ended. See [`Pull::take_report`].
+    /// Takes the report of a stream that has failed. See [`Pull::take_report`].
     pub(crate) fn take_report(&self) -> Option<StreamReport> {
-        let mut slot = self.shared.lock();
-        slot.pull.as_mut()?.as_mut().take_report()
+        self.slot
+            .with(|upstream| upstream.pull.as_mut()?.as_mut().take_report())
+    }
+
+    /// Handles a clean end of the upstream, which the client has yet to receive.
+    pub(crate) fn handle_end(&self) {
+        let ended = self.slot.with(|upstream| {
+            let mut pull = upstream.pull.take()?;
+            upstream.report = pull.as_mut().take_report();
+            Some(pull)
+        });
+        // Outside of the lock: interceptors are user code.
+        drop(ended);
+    }
+
+    /// The client receives a clean end. Fails if the stream was ended otherwise before.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let report = self.slot.with(|upstream| upstream.report.take());
+        if let Some(report) = report {
+            report.close(StreamEnded::of(StreamOutcome::Completed));
+        }
+        match self.slot.live().decided_end() {
+            Some(_) => Err(Error::new(ErrorKind::Aborted)),
+            None => Ok(()),
+        }
     }
 
     /// Counts bytes that the layer adds to the stream.
     pub(crate) fn count_added(&self, bytes: usize) {
-        self.shared.live.count_added(bytes);
+        self.slot.live().count_added(bytes);
     }
 }
 
-impl<B> Shared<B> {
-    fn lock(&self) -> MutexGuard<'_, Slot<B>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The slot, unless the stream is being polled now.
-    fn try_lock(&self) -> Option<MutexGuard<'_, Slot<B>>> {
-        match self.slot.try_lock() {
-            Ok(slot) => Some(slot),
-            Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-}
-
-impl<B> Shared<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    /// Carries out a decided end: cancels the upstream, reports the end, and wakes the body, which then fails.
-    ///
-    /// If the stream is being polled now, the poll carries it out. An interceptor that closes its own stream is such a case.
-    fn end_if_decided(&self) {
-        fence(Ordering::SeqCst);
-        if !self.must_end.load(Ordering::Relaxed) {
-            return;
-        }
-        let Some(mut slot) = self.try_lock() else {
-            return;
-        };
-        self.must_end.store(false, Ordering::Relaxed);
-        let Some(pull) = &mut slot.pull else { return };
-        pull.as_mut().abort(Error::new(ErrorKind::Aborted));
-        let report = pull.as_mut().take_report();
-        let waker = slot.waker.take();
-        drop(slot);
-        // Outside of the lock: observers are user code.
-        if let (Some(report), Some(outcome)) = (report, self.live.decided_end()) {
-            report.close(StreamEnded::of(outcome));
-        }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl<B> Slot<B>
+impl<B> Upstream<B>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     /// Updates the counters and the clock after a poll.
-    fn handle_poll(
-        &mut self,
-        live: &LiveStream,
-        waits_for_upstream: bool,
-        is_unread: bool,
-        holds_events: bool,
-    ) {
+    fn handle_poll(&mut self, live: &LiveStream, step: &Poll<Step>, is_unread: bool) {
         let Some(pull) = &mut self.pull else { return };
         let now = Instant::now();
+        let (is_idle, has_upstream) = (pull.is_idle(), pull.has_upstream());
         let has_content = pull.as_mut().take_content();
         live.update(pull.progress(), has_content, now);
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             live.count_gap(gap);
         }
+        let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
+        let holds_events = !is_idle && !has_ended;
+        let waits_for_upstream = step.is_pending() && is_idle && has_upstream && !is_unread;
         self.clock.handle_poll(waits_for_upstream, is_unread, now);
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
@@ -201,63 +167,63 @@ where
     }
 }
 
-impl<B> StreamControl for Shared<B>
+impl<B> Endable for Upstream<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn end(&self, _outcome: StreamOutcome) {
-        self.must_end.store(true, Ordering::Relaxed);
-        self.end_if_decided();
-    }
-
-    fn clients(&self) -> usize {
-        1
+    /// The interceptors end when the body is polled, or dropped.
+    fn end(&mut self) -> (Option<StreamReport>, Option<Waker>) {
+        let report = match &mut self.pull {
+            Some(pull) => {
+                let report = pull.as_mut().take_report();
+                if report.is_some() {
+                    pull.as_mut().abort(Error::new(ErrorKind::Aborted));
+                }
+                report
+            }
+            None => self.report.take(),
+        };
+        (report, self.waker.take())
     }
 }
 
-impl<B> Checked for Shared<B>
+impl<B> Checked for Slot<Upstream<B>>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     fn check(&self, now: Instant) -> Option<Instant> {
-        let Some(mut slot) = self.try_lock() else {
+        let checked = self.try_with(|upstream| {
+            if upstream.pull.is_none() && upstream.report.is_none() {
+                return None;
+            }
+            let clock = &mut upstream.clock;
+            let fired = clock.check(now);
+            Some((fired, clock.only_observes(), clock.next_check(now)))
+        });
+        let Some(checked) = checked else {
             return Some(now + BUSY_PAUSE);
         };
-        slot.pull.as_ref()?;
-        let clock = &mut slot.clock;
-        let fired = clock.check(now);
-        let acts = !clock.only_observes();
-        // While the layer waits for the client or an interceptor there is no deadline; the next poll does not set one here.
-        let next = clock.deadline().unwrap_or_else(|| now + clock.pause());
-        drop(slot);
+        let (fired, only_observes, next) = checked?;
         if let Some(kind) = fired {
-            self.live.watchdog_fired(kind, acts);
-            if acts {
-                self.live.end_with(outcome_of(kind));
+            self.live().watchdog_fired(kind, !only_observes);
+            if !only_observes {
+                self.live().end_with(kind.outcome());
                 return None;
             }
         }
-        Some(next)
-    }
-}
-
-/// The outcome of a stream that a watchdog ends.
-pub(crate) fn outcome_of(kind: WatchdogKind) -> StreamOutcome {
-    match kind {
-        WatchdogKind::Age => StreamOutcome::Expired,
-        _ => StreamOutcome::Stalled,
+        next
     }
 }
 
 /// The client has disconnected, or the stream is over.
 impl<B> Drop for Attached<B> {
     fn drop(&mut self) {
-        let pull = self.shared.lock().pull.take();
+        let mut upstream = self.slot.lock();
+        let rest = (upstream.report.take(), upstream.pull.take());
+        drop(upstream);
         // Outside of the lock: interceptors and observers are user code.
-        if let Some(pull) = pull {
-            pull.span().in_scope(|| drop(pull));
-        }
+        drop(rest);
     }
 }

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use super::watchdog::Limits;
 use crate::observe::WatchdogKind;
 
+/// How long a stream is not checked whose next limit would be exceeded as soon as it waits for the upstream again.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(500);
+
 /// Measures the silence of the upstream, of the client, and the age of one stream.
 ///
 /// Only the time in which the layer waits for the upstream counts as silence of the upstream: time in which the client takes nothing, or
@@ -61,11 +64,6 @@ impl StreamClock {
         self.limits.only_observes
     }
 
-    /// The time after which the stream is checked again if it has no deadline now.
-    pub(crate) fn pause(&self) -> Duration {
-        self.limits.pause()
-    }
-
     /// Handles an event with content. Returns the gap since the one before it.
     pub(crate) fn handle_content(&mut self, now: Instant) -> Option<Duration> {
         self.settle_blocked(now);
@@ -104,15 +102,47 @@ impl StreamClock {
         deadlines.into_iter().flatten().min()
     }
 
+    /// When [`check`](Self::check) is due whatever happens until then, for a caller that does not hear of changes. `None` if it never is.
+    pub(crate) fn next_check(&self, now: Instant) -> Option<Instant> {
+        let limits = [self.limits.gap, self.limits.write_stall];
+        // A limit that starts to run after this time ends later than these.
+        let new = limits.into_iter().flatten();
+        let new = new.filter_map(|limit| now.checked_add(limit)).min();
+        // If the layer stops to wait for the client or an interceptor at this time, a limit may be due soon.
+        let blocked = self.blocked_since.map(|since| now - since);
+        let content = self.content_deadline_after(blocked.unwrap_or_default());
+        let earliest = now + BLOCKED_PAUSE;
+        let content = content.map(|at| {
+            if blocked.is_some() {
+                at.max(earliest)
+            } else {
+                at
+            }
+        });
+        let deadlines = [content, self.write_deadline(), self.age_deadline(), new];
+        deadlines.into_iter().flatten().min()
+    }
+
     fn content_deadline(&self) -> Option<Instant> {
+        if self.blocked_since.is_some() {
+            return None;
+        }
+        self.content_deadline_after(Duration::ZERO)
+    }
+
+    /// The deadline of the next content if this time is excused, too.
+    fn content_deadline_after(&self, blocked: Duration) -> Option<Instant> {
         let (since, limit) = match self.last_content {
             Some(last) => (last, self.limits.gap?),
             None => (self.head_at, self.limits.first_content?),
         };
-        if self.fired.content || self.blocked_since.is_some() {
+        if self.fired.content {
             return None;
         }
-        since.checked_add(limit)?.checked_add(self.excused)
+        since
+            .checked_add(limit)?
+            .checked_add(self.excused)?
+            .checked_add(blocked)
     }
 
     fn write_deadline(&self) -> Option<Instant> {

@@ -2,10 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::request;
+use http::{Request, StatusCode, request};
 use tokio::time::Instant;
+use tower::BoxError;
+use tower_service::Service;
 
-use crate::{codec::Event, observe::EventClass, upstream::stream_watch::Classify};
+use super::{housekeeper::Housekeeper, jitter::shortened, recheck::Recheck};
+use crate::{
+    codec::Event,
+    observe::{EventClass, LiveStream},
+    upstream::stream_watch::Classify,
+};
 
 type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 
@@ -19,7 +26,9 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 /// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
 /// upstream.
 ///
-/// No limit is set by default.
+/// A stream that exceeds a limit ends within a second. No limit is set by default; [operating] recommends some.
+///
+/// [operating]: crate::guide::operating#watchdogs
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +39,7 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 ///         .head(Duration::from_secs(60))
 ///         .first_content(Duration::from_secs(900))
 ///         .content_gap(Duration::from_secs(300))
-///         .write_stall(Duration::from_secs(30))
+///         .write_stall(Duration::from_secs(60))
 ///         .max_age(Duration::from_secs(4 * 3600)),
 /// );
 /// ```
@@ -40,6 +49,7 @@ pub struct Watchdog {
     pub(crate) limits: Limits,
     pub(crate) classify: Option<Classify>,
     expires_in: Option<ExpiresIn>,
+    recheck: Option<Recheck>,
 }
 
 /// The limits of one stream.
@@ -63,19 +73,10 @@ impl Limits {
     /// When a stream expires whose request arrived at `arrived`. Its maximum age is shortened at random by up to a tenth, so that
     /// streams that began together do not end together.
     pub(crate) fn expires_at(&self, arrived: Instant) -> Option<Instant> {
-        let age = self
-            .max_age
-            .map(|age| age.mul_f64(1.0 - fastrand::f64() / 10.0));
+        let age = self.max_age.map(shortened);
         let at = [age, self.expires_in].into_iter().flatten().min()?;
         // A time that is too far away for the clock is no limit.
         arrived.checked_add(at)
-    }
-
-    /// The time after which a stream is checked again that has no deadline now.
-    pub(crate) fn pause(&self) -> Duration {
-        let limits = [self.first_content, self.gap, self.write_stall];
-        let shortest = limits.into_iter().flatten().min();
-        shortest.unwrap_or(Duration::from_secs(1)) / 4
     }
 }
 
@@ -101,6 +102,9 @@ impl Watchdog {
 
     /// Limits the time in which the client takes nothing of what is ready for it. Applies to streams that are not recorded: a recorded
     /// stream continues without its clients.
+    ///
+    /// The layer sees that a client takes something when its server asks for the next frame, of at most 256 KiB. So the limit also ends the
+    /// stream of a client that takes less than a frame in that time.
     pub fn write_stall(mut self, limit: Duration) -> Self {
         self.limits.write_stall = Some(limit);
         self
@@ -123,6 +127,42 @@ impl Watchdog {
         self
     }
 
+    /// Checks again and again whether the client may still read its stream, with this time between two checks. The time of each stream is
+    /// shortened at random by up to a tenth.
+    ///
+    /// The service gets the request that opened the stream, with its extensions and without its body. A success (2xx) lets the stream
+    /// continue. Any other final status ends it with the outcome [`Revoked`](crate::observe::StreamOutcome::Revoked); a recorded stream
+    /// can then no longer be resumed.
+    ///
+    /// If the service fails, panics, returns an informational status (1xx), or takes longer than 10 seconds or the time between two
+    /// checks, the stream continues, because an outage of the service would otherwise end all streams at once. After three such checks in a
+    /// row the stream ends as revoked.
+    ///
+    /// The service is called in a task of its own. A shared stream is checked with the request that opened it; the clients that join it are
+    /// checked by [`Replay::authorize`](crate::replay::Replay::authorize). A time of zero is taken for one second.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::{Request, StatusCode};
+    /// use tower::service_fn;
+    /// use tower_sse_proxy::Watchdog;
+    ///
+    /// let session = service_fn(|request: Request<()>| async move {
+    ///     let is_valid = request.headers().contains_key("authorization"); // ask the session store here
+    ///     Ok::<_, std::convert::Infallible>(if is_valid { StatusCode::OK } else { StatusCode::UNAUTHORIZED })
+    /// });
+    /// let watchdog = Watchdog::default().recheck(session, Duration::from_secs(60));
+    /// ```
+    pub fn recheck<S>(mut self, service: S, every: Duration) -> Self
+    where
+        S: Service<Request<()>, Response = StatusCode> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        self.recheck = Some(Recheck::new(service, every));
+        self
+    }
+
     /// Sets the function that classifies events. Unless set, the layer knows the events of MCP and of the model APIs of OpenAI,
     /// Anthropic and Gemini; any other event is content, unless it has no data or its name is `ping`, `keepalive`, `keep-alive` or
     /// `heartbeat`.
@@ -140,6 +180,18 @@ impl Watchdog {
     pub fn observe_only(mut self, observe_only: bool) -> Self {
         self.limits.only_observes = observe_only;
         self
+    }
+
+    /// Starts to check whether this client may still read its stream, which opens now.
+    pub(crate) fn start_recheck(
+        &self,
+        live: &Arc<LiveStream>,
+        client: &Arc<request::Parts>,
+        housekeeper: &Arc<Housekeeper>,
+    ) {
+        if let Some(recheck) = &self.recheck {
+            recheck.start(live, client, !self.limits.only_observes, housekeeper);
+        }
     }
 
     /// The limits of the stream that this request opens.

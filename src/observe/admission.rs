@@ -64,11 +64,12 @@ impl Refused {
     }
 }
 
-/// The place of one stream. Dropping it frees the place.
+/// The place of one stream. [Releasing](Self::release) or dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct StreamSlot {
     admission: Arc<Admission>,
     owner: Owner,
+    is_released: AtomicBool,
 }
 
 impl Admission {
@@ -123,6 +124,7 @@ impl Admission {
         Ok(Arc::new(StreamSlot {
             admission: Arc::clone(self),
             owner,
+            is_released: AtomicBool::new(false),
         }))
     }
 
@@ -131,8 +133,12 @@ impl Admission {
     }
 }
 
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
+impl StreamSlot {
+    /// Frees the place. Later calls do nothing.
+    pub(super) fn release(&self) {
+        if self.is_released.swap(true, Relaxed) {
+            return;
+        }
         let mut counts = self.admission.lock();
         counts.streams -= 1;
         if let Entry::Occupied(mut of_owner) = counts.by_owner.entry(self.owner) {
@@ -141,6 +147,12 @@ impl Drop for StreamSlot {
                 of_owner.remove();
             }
         }
+    }
+}
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

@@ -1,6 +1,7 @@
 //! An open event stream: what is known about it while it runs.
 
 use std::{
+    any::Any,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -33,18 +34,32 @@ pub(crate) struct LiveStream {
     pub(crate) taps: Taps,
     status: StatusCode,
     head_at: Instant,
-    /// Why the stream has to end, once the layer has decided that.
-    end: Mutex<Option<StreamOutcome>>,
     buffered: AtomicUsize,
+    end: Mutex<End>,
+    /// The layer has decided that the stream ends. Spares the stream the lock of `end`.
     is_ending: AtomicBool,
     is_closed: AtomicBool,
     control: OnceLock<Weak<dyn StreamControl>>,
     /// The place of the stream, while it has a client.
     slot: Mutex<Weak<StreamSlot>>,
+    /// What is needed until the stream is closed.
+    kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     observers: Observers,
     /// What the observers know of the progress. `None` after the end.
     reported: Mutex<Option<StreamProgress>>,
     streams: Arc<OpenStreams<LiveStream>>,
+}
+
+/// Who ends a stream. The first decision counts.
+#[derive(Clone, Copy, Debug, Default)]
+enum End {
+    /// The stream runs.
+    #[default]
+    Open,
+    /// The layer ends it, with this outcome.
+    Decided(StreamOutcome),
+    /// It has ended by itself.
+    Settled,
 }
 
 /// The counters of one stream.
@@ -127,15 +142,30 @@ impl LiveStream {
             is_closed: AtomicBool::new(false),
             control: OnceLock::new(),
             slot: Mutex::default(),
+            kept: Mutex::default(),
             observers,
             reported: Mutex::new(Some(StreamProgress::default())),
             streams,
         }
     }
 
-    /// Sets what ends the stream from outside.
+    /// Sets what ends the stream from outside. If the end was decided before, it is carried out now.
     pub(crate) fn set_control(&self, control: Weak<dyn StreamControl>) {
         let _ = self.control.set(control);
+        let end = *self.lock_end();
+        if let End::Decided(outcome) = end
+            && let Some(control) = self.control()
+        {
+            control.end(outcome);
+        }
+    }
+
+    fn control(&self) -> Option<Arc<dyn StreamControl>> {
+        self.control.get().and_then(Weak::upgrade)
+    }
+
+    fn lock_end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the head of the upstream's response arrived.
@@ -145,28 +175,28 @@ impl LiveStream {
 
     /// The clients that read the stream now.
     pub(crate) fn clients(&self) -> usize {
-        let control = self.control.get().and_then(Weak::upgrade);
-        control.map_or(0, |control| control.clients())
+        self.control().map_or(0, |control| control.clients())
     }
 
     /// Decides the outcome of the stream, and ends it. Returns false if it has ended, or if its end is decided.
     pub(crate) fn end_with(&self, outcome: StreamOutcome) -> bool {
-        if self.is_closed.load(Relaxed) {
-            return false;
+        let decides = self.decide(outcome);
+        // A stream that opens now gets its control later, and ends then.
+        if decides && let Some(control) = self.control() {
+            control.end(outcome);
         }
-        let Some(control) = self.control.get().and_then(Weak::upgrade) else {
-            return false;
-        };
-        {
-            let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-            if end.is_some() {
-                return false;
-            }
-            *end = Some(outcome);
+        decides
+    }
+
+    /// Decides the outcome of the stream, which someone else ends. Returns false if it has ended, or if its end is decided.
+    pub(crate) fn decide(&self, outcome: StreamOutcome) -> bool {
+        let mut end = self.lock_end();
+        let is_open = matches!(*end, End::Open);
+        if is_open {
+            *end = End::Decided(outcome);
+            self.is_ending.store(true, Relaxed);
         }
-        self.is_ending.store(true, Relaxed);
-        control.end(outcome);
-        true
+        is_open
     }
 
     /// The outcome that was decided by [`end_with`](Self::end_with).
@@ -174,7 +204,22 @@ impl LiveStream {
         if !self.is_ending.load(Relaxed) {
             return None;
         }
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        match *self.lock_end() {
+            End::Decided(outcome) => Some(outcome),
+            End::Open | End::Settled => None,
+        }
+    }
+
+    /// Lets the stream end by itself: after this, nothing else ends it. Returns the outcome if another end was decided before.
+    pub(crate) fn settle(&self) -> Option<StreamOutcome> {
+        let mut end = self.lock_end();
+        match *end {
+            End::Decided(outcome) => Some(outcome),
+            End::Open | End::Settled => {
+                *end = End::Settled;
+                None
+            }
+        }
     }
 
     /// Updates the counters, and notifies observers of the first event. `has_content` says whether an event with content has arrived
@@ -284,29 +329,38 @@ impl LiveStream {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place for another client of this stream: the one that the stream has, or a new one.
-    /// `None` without limits.
-    pub(crate) fn slot_for_client(&self) -> Result<Option<Arc<StreamSlot>>, Refused> {
+    /// The place for another client of this stream: the one that the stream has, else `admitted`, else a new one. `None` without limits.
+    /// Closing the stream frees the place.
+    pub(crate) fn slot_for_client(
+        &self,
+        admitted: Option<Arc<StreamSlot>>,
+    ) -> Result<Option<Arc<StreamSlot>>, Refused> {
         let admission = self.streams.admission();
-        if admission.is_draining() {
+        if admitted.is_none() && admission.is_draining() {
             return Err(Refused::Draining);
-        }
-        if !admission.is_limited() {
-            return Ok(None);
         }
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slot.upgrade() {
             return Ok(Some(slot));
         }
-        let new = admission.admit(self.origin.owner)?;
+        let new = match admitted {
+            Some(admitted) => admitted,
+            None if admission.is_limited() => admission.admit(self.origin.owner)?,
+            None => return Ok(None),
+        };
         *slot = Arc::downgrade(&new);
         Ok(Some(new))
     }
 
-    /// Sets the place of the stream.
+    /// Sets the place of a stream that has one client.
     pub(crate) fn set_slot(&self, new: &Arc<StreamSlot>) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::downgrade(new);
+    }
+
+    /// Keeps something until the stream is closed.
+    pub(crate) fn keep(&self, kept: Arc<dyn Any + Send + Sync>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 
     /// Whether the stream has ended.
@@ -388,6 +442,18 @@ impl LiveStream {
     pub(super) fn close(&self, end: ClosedStream) {
         self.is_closed.store(true, Relaxed);
         self.set_buffered(0);
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slot.upgrade() {
+            // The body may stay with a client that takes nothing, but the stream is over.
+            slot.release();
+        }
+        drop(slot);
+        let kept = self
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(kept);
         self.streams.remove(self.id);
         self.taps.close();
         // The last report and the record have the same counts, also if the counters still change.

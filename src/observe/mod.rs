@@ -46,5 +46,5 @@ pub(crate) use live_streams::LiveStreams;
 pub(crate) use observer::{Observers, OnClose};
 #[cfg(feature = "replay")]
 pub(crate) use report::log_lagged;
-pub(crate) use report::{StreamEnded, StreamReport, log_json, log_rejected};
+pub(crate) use report::{StreamEnded, StreamReport, log_json, log_panicked, log_rejected};
 pub(crate) use request::ObservedRequest;

@@ -14,7 +14,8 @@ pub enum StreamOutcome {
     Truncated,
     /// The upstream could not be asked, or its body failed, and no reconnect continued the stream.
     UpstreamError,
-    /// The client disconnected, and the stream was not to continue without it or its grace period has passed.
+    /// The client disconnected, and the stream was not to continue without it, its grace period has passed, or a limit on streams without
+    /// a client was exceeded.
     ClientLeft,
     /// The stream was closed by its id. See [`Streams::close`](crate::Streams::close).
     Cancelled,
@@ -28,7 +29,8 @@ pub enum StreamOutcome {
     Stalled,
     /// The stream reached its maximum age.
     Expired,
-    /// An event exceeded the limit of its size, or the stream exceeded a limit of memory.
+    /// An event exceeded the limit of its size, or the stream held the most when the open streams exceeded
+    /// [`max_buffered_bytes`](crate::SseProxyLayer::max_buffered_bytes).
     Overflow,
     /// The layer was drained, or its runtime shut down.
     Drained,

@@ -144,7 +144,7 @@ impl StreamReport {
             return;
         }
         let mut end = self.end.clone();
-        if let Some(decided) = self.live.as_ref().and_then(|live| live.decided_end()) {
+        if let Some(decided) = self.live.as_ref().and_then(|live| live.settle()) {
             end = StreamEnded::of(decided);
         }
         self.span.record("outcome", end.outcome.as_str());
@@ -190,6 +190,11 @@ fn open_span(live: &LiveStream) -> Span {
 /// Logs a response that the layer rejected, because the interceptors cannot read its stream.
 pub(crate) fn log_rejected(cause: &'static str, route: Option<Arc<str>>) {
     log_end(StreamOutcome::Rejected, cause, route);
+}
+
+/// Logs a stream one of whose interceptors panicked when it was opened.
+pub(crate) fn log_panicked(route: Option<Arc<str>>) {
+    log_end(StreamOutcome::InterceptorFailed, "panic", route);
 }
 
 /// Logs that a client of a recorded stream was cut because it could not keep up.

@@ -32,6 +32,11 @@ impl ObservedRequest {
         }
     }
 
+    /// Notes that the request has opened a stream, whose record is that of the request.
+    pub(crate) fn handle_opened(&self) {
+        self.is_reported.store(true, Relaxed);
+    }
+
     /// Reports that the upstream has not answered in time.
     pub(crate) fn head_limit_exceeded(&self, acts: bool) {
         let event = WatchdogEvent {
@@ -43,7 +48,7 @@ impl ObservedRequest {
         self.observers.each(|observer| observer.watchdog(&event));
     }
 
-    /// Reports how a request ended that has opened no stream. The first report counts.
+    /// Reports how a request ended, unless it has opened a stream. The first report counts.
     pub(crate) fn report(&self, outcome: StreamOutcome, status: Option<StatusCode>) {
         self.report_end(outcome, status, None);
     }

@@ -52,11 +52,11 @@ impl Tap {
 }
 
 /// The taps of one stream.
-#[derive(Default)]
 pub(crate) struct Taps {
     /// Spares a stream without taps the lock.
     any: AtomicBool,
-    open: Mutex<Vec<OpenTap>>,
+    /// `None` after the end of the stream.
+    open: Mutex<Option<Vec<OpenTap>>>,
 }
 
 struct OpenTap {
@@ -64,17 +64,26 @@ struct OpenTap {
     lost: u64,
 }
 
+impl Default for Taps {
+    fn default() -> Self {
+        Self {
+            any: AtomicBool::new(false),
+            open: Mutex::new(Some(Vec::new())),
+        }
+    }
+}
+
 impl Taps {
-    /// Adds a tap.
-    pub(crate) fn open(&self) -> Tap {
-        let (sender, blocks) = mpsc::channel(CAPACITY);
+    /// Adds a tap. Returns `None` after the end of the stream.
+    pub(crate) fn open(&self) -> Option<Tap> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.push(OpenTap {
+        let (sender, blocks) = mpsc::channel(CAPACITY);
+        open.as_mut()?.push(OpenTap {
             blocks: sender,
             lost: 0,
         });
         self.any.store(true, Relaxed);
-        Tap { blocks }
+        Some(Tap { blocks })
     }
 
     /// Whether any tap is open.
@@ -85,6 +94,7 @@ impl Taps {
     /// Gives a block to all taps.
     pub(crate) fn send(&self, side: TapSide, raw: &Bytes) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = &mut *open else { return };
         open.retain_mut(|tap| {
             let block = TappedBlock {
                 side,
@@ -104,7 +114,7 @@ impl Taps {
     /// Ends all taps.
     pub(super) fn close(&self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clear();
+        *open = None;
         self.any.store(false, Relaxed);
     }
 }

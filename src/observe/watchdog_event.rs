@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::StreamOutcome;
 use crate::stream_id::StreamId;
 
 /// A watchdog has fired. See [`StreamObserver::watchdog`](super::StreamObserver::watchdog).
@@ -32,9 +33,20 @@ pub enum WatchdogKind {
     Age,
     /// The time in which the client takes nothing.
     Write,
+    /// The right to read the stream has ended, by [`Watchdog::recheck`](crate::Watchdog::recheck).
+    Recheck,
 }
 
 impl WatchdogKind {
+    /// The outcome of a stream that ends because of this limit.
+    pub(crate) fn outcome(self) -> StreamOutcome {
+        match self {
+            Self::Age => StreamOutcome::Expired,
+            Self::Recheck => StreamOutcome::Revoked,
+            Self::Head | Self::First | Self::Gap | Self::Write => StreamOutcome::Stalled,
+        }
+    }
+
     /// Returns the kind in lower case, for logs and labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +55,7 @@ impl WatchdogKind {
             Self::Gap => "gap",
             Self::Age => "age",
             Self::Write => "write",
+            Self::Recheck => "recheck",
         }
     }
 }

@@ -9,7 +9,7 @@ use tower::BoxError;
 
 use crate::{
     codec::ChunkSlice,
-    live::{StreamClock, outcome_of},
+    live::StreamClock,
     observe::{LiveStream, StreamOutcome, StreamProgress, TapSide},
     upstream::{Pull, Step},
 };
@@ -47,8 +47,13 @@ impl ObservedWriter {
         if !acts {
             return None;
         }
-        self.live.end_with(outcome_of(kind));
+        self.live.end_with(kind.outcome());
         self.live.decided_end()
+    }
+
+    /// Lets the stream end by itself. See [`LiveStream::settle`].
+    pub(super) fn settle(&self) -> Option<StreamOutcome> {
+        self.live.settle()
     }
 
     /// The time at which [`poll_end`](Self::poll_end) is due.
@@ -74,7 +79,7 @@ impl ObservedWriter {
         B::Error: Into<BoxError>,
     {
         let now = Instant::now();
-        let is_idle = pull.waits_for_upstream();
+        let (is_idle, has_upstream) = (pull.is_idle(), pull.has_upstream());
         let has_content = pull.as_mut().take_content();
         let written = self.progress.bytes_out;
         self.progress = StreamProgress {
@@ -86,8 +91,9 @@ impl ObservedWriter {
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             self.live.count_gap(gap);
         }
-        self.clock
-            .handle_poll(step.is_pending() && is_idle, false, now);
+        // A stream that waits for a client to resume it does not wait for the upstream.
+        let waits_for_upstream = step.is_pending() && is_idle && has_upstream;
+        self.clock.handle_poll(waits_for_upstream, false, now);
         let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
         let holds_events = !is_idle && !has_ended;
         // Also while the event is held: if its verdict fails, there is no later poll.

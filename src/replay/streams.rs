@@ -32,12 +32,12 @@ impl RecordedStreams {
         }
     }
 
-    /// Closes a stream with its predecessors and successors: they end now and cannot be resumed. Returns false if the stream is
-    /// unknown.
-    pub(crate) fn close(&self, stream: StreamId) -> bool {
+    /// Closes a stream with its predecessors and successors: they end now, with this outcome, and cannot be resumed. Returns false if
+    /// the stream is unknown.
+    pub(crate) fn close(&self, stream: StreamId, outcome: StreamOutcome) -> bool {
         let found = self.registry.find(stream);
         if let Some(stream) = &found {
-            self.close_found(stream);
+            self.close_found(stream, outcome);
         }
         found.is_some()
     }
@@ -53,7 +53,7 @@ impl RecordedStreams {
     }
 
     /// Closes this stream with its predecessors and successors.
-    pub(crate) fn close_found(&self, closed: &Arc<RecordedStream>) {
+    pub(crate) fn close_found(&self, closed: &Arc<RecordedStream>, outcome: StreamOutcome) {
         let leads_here = |stream: &Arc<RecordedStream>| {
             let mut streams = iter::successors(Some(Arc::clone(stream)), |next| next.successor());
             streams.any(|stream| Arc::ptr_eq(&stream, closed))
@@ -65,6 +65,9 @@ impl RecordedStreams {
             // In this order, no request finds the stream neither recorded nor closed.
             self.closed
                 .insert(&stream.owner.owner, &stream.closed_key());
+            if let Some(live) = &stream.live {
+                live.decide(outcome);
+            }
             stream.log.abort();
             self.registry.remove(stream.id);
         }
@@ -94,7 +97,7 @@ impl StreamControl for Registration {
     fn end(&self, outcome: StreamOutcome) {
         match outcome {
             StreamOutcome::Cancelled | StreamOutcome::Revoked => {
-                self.streams.close_found(&self.stream);
+                self.streams.close_found(&self.stream, outcome);
             }
             // The writer sees the decided end.
             _ => self.stream.log.wake_writer(),

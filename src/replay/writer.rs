@@ -164,7 +164,11 @@ where
             StageProjection::Reading { must_write, .. } => *must_write,
             StageProjection::Draining { .. } => {
                 if this.encoder.pending() == 0 {
-                    self.transition(Transition::Drained);
+                    let observed = this.observed.as_ref();
+                    match observed.and_then(|observed| observed.settle()) {
+                        Some(outcome) => self.end_early(outcome),
+                        None => self.transition(Transition::Drained),
+                    }
                     return Poll::Ready(());
                 }
                 true
@@ -198,7 +202,13 @@ where
         }
         match demand {
             WriteDemand::Stop => {
-                self.transition(Transition::Cut(StreamOutcome::Cancelled));
+                // Events are evicted completely only while the stream has no client.
+                let outcome = if stream.log.is_aborted() {
+                    StreamOutcome::Cancelled
+                } else {
+                    StreamOutcome::ClientLeft
+                };
+                self.transition(Transition::Cut(outcome));
                 return Poll::Ready(());
             }
             WriteDemand::Write { blocks, bytes } if !*this.over_quota => {

@@ -6,7 +6,7 @@ mod progress;
 mod recorded;
 mod select;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{
     observe::{LiveStream, LiveStreams, StreamInfo, Tap},
@@ -72,18 +72,19 @@ impl Streams {
     pub fn close(&self, select: impl Into<Select>, reason: CloseReason) -> usize {
         let select = select.into();
         let outcome = reason.outcome();
-        let mut closed = 0;
+        let mut closed = HashSet::new();
         for stream in self.live.all() {
             if select.matches(&stream) && stream.end_with(outcome) {
-                closed += 1;
+                closed.insert(stream.id);
             }
         }
-        closed + self.close_ended(&select)
+        closed.extend(self.close_recorded(&select, outcome));
+        closed.len()
     }
 
     /// Returns a copy of what passes a stream from now on, or `None` if no such stream is open. See [`Tap`].
     pub fn tap(&self, stream: StreamId) -> Option<Tap> {
-        self.live.find(stream).map(|stream| stream.taps.open())
+        self.live.find(stream)?.taps.open()
     }
 
     /// Drains the layer: refuses new streams from now on, waits for the open ones, and ends those that are still open near the end of

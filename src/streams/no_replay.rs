@@ -1,9 +1,13 @@
 //! The replacement of `recorded` in builds without the feature `replay`: no stream is kept after its end.
 
-use crate::streams::{Select, Streams};
+use crate::{
+    observe::StreamOutcome,
+    stream_id::StreamId,
+    streams::{Select, Streams},
+};
 
 impl Streams {
-    pub(super) fn close_ended(&self, _: &Select) -> usize {
-        0
+    pub(super) fn close_recorded(&self, _: &Select, _: StreamOutcome) -> Vec<StreamId> {
+        Vec::new()
     }
 }

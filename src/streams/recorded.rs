@@ -1,6 +1,10 @@
 //! The recorded streams that operators see, and close after their end.
 
-use crate::streams::{Select, Streams};
+use crate::{
+    observe::StreamOutcome,
+    stream_id::StreamId,
+    streams::{Select, Streams},
+};
 
 impl Streams {
     /// Returns the memory, in bytes, that recorded streams hold now, as counted against
@@ -9,8 +13,8 @@ impl Streams {
         self.recorded.log_bytes()
     }
 
-    /// Drops recorded streams that have ended.
-    pub(super) fn close_ended(&self, select: &Select) -> usize {
+    /// Closes recorded streams, open or not. Returns their ids.
+    pub(super) fn close_recorded(&self, select: &Select, outcome: StreamOutcome) -> Vec<StreamId> {
         let found = match select {
             Select::Stream(id) => self.recorded.registry.find(*id).into_iter().collect(),
             Select::Session(session) => self
@@ -23,10 +27,7 @@ impl Streams {
                 .all_where(|stream| stream.owner.owner == *owner),
             Select::All => self.recorded.registry.all_where(|_| true),
         };
-        // Streams that were just closed have left the registry.
-        found
-            .iter()
-            .filter(|stream| self.recorded.close(stream.id))
-            .count()
+        let ids = found.iter().map(|stream| stream.id);
+        ids.filter(|id| self.recorded.close(*id, outcome)).collect()
     }
 }

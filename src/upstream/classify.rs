@@ -4,6 +4,7 @@ use crate::{
     codec::Event,
     intercept::{Json, JsonValue},
     observe::EventClass,
+    upstream::finders::finders,
 };
 
 /// Data above this size is content: no ping and no count of tokens is as large, and parsing it would take long.
@@ -27,10 +28,44 @@ pub(crate) fn classify(event: &Event) -> EventClass {
     if data.len() > MAX_PARSED_BYTES || !data.starts_with(['{', '[']) {
         return EventClass::Content;
     }
+    if is_plain_content(&data) || !may_have_class(data.as_bytes()) {
+        return EventClass::Content;
+    }
     match Json::parse(&*data) {
         Ok(json) => classify_json(json.root()),
         Err(_) => EventClass::Content,
     }
+}
+
+/// Whether this is content in the exact form in which an API sends it. Spares most events of an answer the parsing of JSON.
+fn is_plain_content(data: &str) -> bool {
+    if let Some(kind) = data.strip_prefix("{\"type\":\"") {
+        let kind = kind.split('"').next().unwrap_or_default();
+        return kind == "content_block_delta"
+            || kind.starts_with("response.") && kind.ends_with(".delta");
+    }
+    [&DELTA_CONTENT, &PART_TEXT].iter().any(|name| {
+        // Not the empty string.
+        let at = name.find(data.as_bytes());
+        let first = at.and_then(|at| data.as_bytes().get(at + name.needle().len()));
+        first.is_some_and(|first| *first != b'"')
+    })
+}
+
+/// Whether the class of this JSON may be another one than content: it names a member by which a class is decided.
+fn may_have_class(data: &[u8]) -> bool {
+    let names = [&TYPE, &JSON_RPC, &CHOICES, &CANDIDATES, &USAGE_METADATA];
+    names.iter().any(|name| name.find(data).is_some())
+}
+
+finders! {
+    DELTA_CONTENT = "\"delta\":{\"content\":\"";
+    PART_TEXT = "\"parts\":[{\"text\":\"";
+    TYPE = "\"type\"";
+    JSON_RPC = "\"jsonrpc\"";
+    CHOICES = "\"choices\"";
+    CANDIDATES = "\"candidates\"";
+    USAGE_METADATA = "\"usageMetadata\"";
 }
 
 fn classify_json(root: JsonValue<'_>) -> EventClass {
@@ -144,6 +179,14 @@ mod tests {
                 Meta,
             ),
             (r#"{"usageMetadata":{"promptTokenCount":1}}"#, Meta),
+            // In the form of the API, and with blanks.
+            (r#"{"choices":[{"delta":{"content":""}}]}"#, Meta),
+            (r#"{"choices": [{"delta": {"content": "hi"}}]}"#, Content),
+            (
+                r#"{"type":"response.output_item.added","item":{"type":"x.delta"}}"#,
+                Meta,
+            ),
+            (r#"{"type":"content_block_start","content_block":{}}"#, Meta),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ping),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#,

@@ -12,6 +12,7 @@ mod classify;
 mod continuation;
 #[cfg_attr(not(feature = "decompression"), path = "no_decompression.rs")]
 mod decompression;
+mod finders;
 pub(crate) mod json;
 mod model_watch;
 mod phase;

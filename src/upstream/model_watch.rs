@@ -3,9 +3,10 @@
 use memchr::memmem;
 
 use crate::{
-    codec::Event,
+    codec::{Block, Event},
     intercept::{Json, JsonValue},
     observe::{ModelFamily, ModelReport, TokenUsage, UsageStatus},
+    upstream::finders::finders,
 };
 
 /// The number of events, from the first one, by which the API of a stream is recognized.
@@ -29,8 +30,7 @@ pub(crate) struct ModelWatch {
 impl ModelWatch {
     /// Handles the next event of the upstream.
     pub(crate) fn observe(&mut self, event: &Event) {
-        let is_new = self.report.is_none();
-        if is_new && self.events >= RECOGNITION_EVENTS {
+        if self.is_settled() {
             return;
         }
         self.events = self.events.saturating_add(1);
@@ -38,7 +38,10 @@ impl ModelWatch {
         if !data.starts_with('{') || data.len() > MAX_PARSED_BYTES {
             return;
         }
-        if !is_new && !may_report(&data) {
+        let is_new = self.report.is_none();
+        if let Some(report) = &self.report
+            && !may_report(report.family, data.as_bytes())
+        {
             return;
         }
         let Ok(json) = Json::parse(&*data) else {
@@ -58,9 +61,30 @@ impl ModelWatch {
         }
     }
 
-    /// Takes the report, at the end of the stream.
-    pub(crate) fn take_report(&mut self) -> Option<ModelReport> {
-        let mut report = self.report.take()?;
+    /// Whether the API of the stream was recognized, or not in time.
+    pub(crate) fn knows_api(&self) -> bool {
+        self.report.is_some() || self.events >= RECOGNITION_EVENTS
+    }
+
+    /// Whether the rest of the stream reports nothing: its API was not recognized in time.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.report.is_none() && self.knows_api()
+    }
+
+    /// Whether an event of a recognized API may report something.
+    pub(crate) fn may_report(&self, event: &Block) -> bool {
+        let report = self.report.as_ref();
+        report.is_some_and(|report| may_report(report.family, event.as_bytes()))
+    }
+
+    /// The API of the stream, if it was recognized.
+    pub(crate) fn family(&self) -> Option<ModelFamily> {
+        self.report.as_ref().map(|report| report.family)
+    }
+
+    /// The report at the end of the stream.
+    pub(crate) fn report(&self) -> Option<ModelReport> {
+        let mut report = self.report.clone()?;
         let TokenUsage { input, output, .. } = report.usage;
         report.usage.status = match (input, output) {
             (None, None) => UsageStatus::Unknown,
@@ -71,25 +95,43 @@ impl ModelWatch {
     }
 }
 
-/// Whether data may contain counts of tokens or a finish reason. A quote in the text of an answer is escaped, so that the text does not
-/// look like a member name.
-fn may_report(data: &str) -> bool {
-    let data = data.as_bytes();
-    [&b"_tokens\""[..], b"TokenCount\""]
-        .iter()
-        .any(|name| memmem::find(data, name).is_some())
-        || [&b"finish_reason\""[..], b"stop_reason\"", b"finishReason\""]
-            .iter()
-            .any(|name| has_text(data, name))
+/// Whether an event of this API may contain counts of tokens or a finish reason. A quote in the text of an answer is escaped, so that the
+/// text does not look like a member name.
+fn may_report(family: ModelFamily, data: &[u8]) -> bool {
+    // The form of most events of an answer. Final counts come with a finish reason, or after it.
+    let rest = data.trim_ascii_end();
+    if rest.ends_with(NO_REASON) || rest.ends_with(NO_REASON_AND_USAGE) {
+        return false;
+    }
+    let (counts, reason) = match family {
+        ModelFamily::OpenAiChat => (&TOKENS, &FINISH_REASON),
+        ModelFamily::OpenAiResponses => (&TOKENS, &STATUS),
+        ModelFamily::Anthropic => (&TOKENS, &STOP_REASON),
+        ModelFamily::Gemini => (&TOKEN_COUNT, &GEMINI_FINISH_REASON),
+    };
+    counts.find(data).is_some() || has_text(data, reason)
 }
 
 /// Whether a member with a name that ends so has a string as value.
-fn has_text(data: &[u8], name: &[u8]) -> bool {
-    memmem::find_iter(data, name).any(|at| {
-        let rest = data[at + name.len()..].iter();
+fn has_text(data: &[u8], name: &memmem::Finder<'_>) -> bool {
+    name.find_iter(data).any(|at| {
+        let rest = data[at + name.needle().len()..].iter();
         let mut rest = rest.skip_while(|byte| byte.is_ascii_whitespace() || **byte == b':');
         rest.next() == Some(&b'"')
     })
+}
+
+const NO_REASON: &[u8] = br#""finish_reason":null}]}"#;
+const NO_REASON_AND_USAGE: &[u8] = br#""finish_reason":null}],"usage":null}"#;
+
+// The ends of member names. To make a finder costs more than to use it.
+finders! {
+    TOKENS = "_tokens\"";
+    TOKEN_COUNT = "TokenCount\"";
+    FINISH_REASON = "finish_reason\"";
+    STOP_REASON = "stop_reason\"";
+    GEMINI_FINISH_REASON = "finishReason\"";
+    STATUS = "\"status\"";
 }
 
 fn family_of(root: JsonValue<'_>) -> Option<ModelFamily> {
@@ -258,7 +300,7 @@ mod tests {
         for data in events {
             watch.observe(&Event::new(data));
         }
-        watch.take_report()
+        watch.report()
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Pipeline {
     chain: Chain,
     line_feeds: SplitLineFeeds,
     watch: Option<Box<StreamWatch>>,
-    /// Complete events of the upstream.
+    /// Complete events of the upstream, if the stream is watched.
     events_in: u64,
     /// What the chain has forwarded.
     sent: Sent,
@@ -188,9 +188,11 @@ impl Pipeline {
         if self.strip_comments {
             block = block.without_comments()?;
         }
-        self.events_in += u64::from(block.is_event() && block.is_terminated());
-        if self.watch.is_some() {
-            block = self.watch_received(block);
+        if let Some(watch) = &self.watch {
+            self.events_in += u64::from(block.is_event() && block.is_terminated());
+            if watch.needs_received(&block) {
+                block = self.watch_received(block);
+            }
         }
         let Self {
             chain,
@@ -345,14 +347,17 @@ impl Drop for Pipeline {
 struct Sent {
     /// Complete events.
     events: u64,
+    /// If the stream is watched.
     bytes: u64,
 }
 
 impl Sent {
     #[inline(always)]
-    fn count(&mut self, block: &Block) {
+    fn count(&mut self, block: &Block, is_watched: bool) {
         self.events += u64::from(block.is_event() && block.is_terminated());
-        self.bytes += block.as_bytes().len() as u64;
+        if is_watched {
+            self.bytes += block.as_bytes().len() as u64;
+        }
     }
 }
 
@@ -371,10 +376,11 @@ impl<S: Sink> Output for ChainOutput<'_, S> {
         {
             block = watch.handle_sent(block);
         }
+        let is_watched = self.watch.is_some();
         let line_feed_follows = block
             .pending_lf()
             .is_some_and(|pending| self.line_feeds.handle_block(pending));
-        self.sent.count(&block);
+        self.sent.count(&block, is_watched);
         self.sink.block(block);
         if line_feed_follows {
             self.sink.split_line_feed();
@@ -383,12 +389,13 @@ impl<S: Sink> Output for ChainOutput<'_, S> {
 
     #[inline(always)]
     fn extend(&mut self, block: &Block) -> bool {
-        if self.watch.as_ref().is_some_and(|watch| watch.needs_sent()) {
+        let watch = self.watch.as_ref();
+        if watch.is_some_and(|watch| watch.needs_sent()) {
             return false;
         }
         let extends = block.pending_lf().is_none() && self.sink.extend(block);
         if extends {
-            self.sent.count(block);
+            self.sent.count(block, watch.is_some());
         }
         extends
     }

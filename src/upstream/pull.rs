@@ -175,8 +175,8 @@ where
         self.project().pipeline.take_content()
     }
 
-    /// Whether the interceptors wait for nothing, so that a pending poll waits for the upstream.
-    pub(crate) fn waits_for_upstream(&self) -> bool {
+    /// Whether the interceptors have no work left. If a response is open, a pending poll then waits for the upstream.
+    pub(crate) fn is_idle(&self) -> bool {
         self.pipeline.is_idle()
     }
 

@@ -6,8 +6,12 @@ use bytes::Bytes;
 
 use crate::{
     codec::{Block, Event},
-    observe::{EventClass, LiveStream, ModelReport, StreamOutcome, TapSide},
-    upstream::{classify::classify, model_watch::ModelWatch, terminal::TerminalWatch},
+    observe::{EventClass, LiveStream, ModelFamily, ModelReport, StreamOutcome, TapSide},
+    upstream::{
+        classify::classify,
+        model_watch::ModelWatch,
+        terminal::{TerminalWatch, gemini_error_event},
+    },
 };
 
 /// Decides the class of an event.
@@ -18,6 +22,18 @@ pub(crate) struct StreamWatch {
     terminal: TerminalWatch,
     /// For a stream that is observed.
     observed: Option<Observed>,
+    needs_received: Need,
+    /// See [`needs_sent`](Self::needs_sent).
+    needs_sent: bool,
+}
+
+/// Which blocks of the upstream tell something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    None,
+    /// The few that end the stream of a known API, or report something of it. See [`StreamWatch::may_tell`].
+    Some,
+    Each,
 }
 
 struct Observed {
@@ -36,6 +52,8 @@ impl StreamWatch {
         Self {
             terminal: TerminalWatch::new(answers_post),
             observed: None,
+            needs_received: Need::Each,
+            needs_sent: false,
         }
     }
 
@@ -59,6 +77,51 @@ impl StreamWatch {
     /// Whether the terminal event of the stream's API is missing.
     pub(super) fn is_terminal_missing(&self) -> bool {
         self.terminal.is_missing()
+    }
+
+    /// Whether [`handle_received`](Self::handle_received) needs this block. Between two calls of [`take_content`](Self::take_content), a
+    /// stream needs each block up to the first content, and few after that.
+    #[inline]
+    pub(super) fn needs_received(&self, block: &Block) -> bool {
+        match self.needs_received {
+            Need::None => false,
+            Need::Some => self.may_tell(block),
+            Need::Each => true,
+        }
+    }
+
+    fn may_tell(&self, block: &Block) -> bool {
+        let observed = self.observed.as_ref();
+        block.is_event()
+            && (self.terminal.may_settle(block)
+                || observed.is_some_and(|observed| observed.model.may_report(block)))
+    }
+
+    /// Whether [`handle_sent`](Self::handle_sent) needs the next block.
+    #[inline]
+    pub(super) fn needs_sent(&self) -> bool {
+        self.needs_sent
+    }
+
+    /// Decides which blocks are needed. Each event would otherwise cost these checks.
+    fn update_needs(&mut self) {
+        let terminal = &self.terminal;
+        let observed = self.observed.as_ref();
+        let needs_each = !terminal.knows_api()
+            || observed.is_some_and(|observed| {
+                !observed.has_content || !observed.model.knows_api() || observed.live.taps.any()
+            });
+        let is_settled =
+            terminal.is_settled() && observed.is_none_or(|observed| observed.model.is_settled());
+        self.needs_received = match (needs_each, is_settled) {
+            (true, _) => Need::Each,
+            (false, true) => Need::None,
+            (false, false) => Need::Some,
+        };
+        self.needs_sent = observed.is_some_and(|observed| {
+            let awaits_terminal = !observed.is_terminal_sent && terminal.arrived().is_some();
+            awaits_terminal || (!observed.live.is_recorded && observed.live.taps.any())
+        });
     }
 
     /// Handles the next block of the upstream, and returns it unchanged. A truncated event counts like a complete one: the stream
@@ -87,15 +150,8 @@ impl StreamWatch {
                 observed.has_content = class == EventClass::Content;
             }
         }
+        self.update_needs();
         event.into_block()
-    }
-
-    /// Whether [`handle_sent`](Self::handle_sent) needs the next block.
-    pub(super) fn needs_sent(&self) -> bool {
-        self.observed.as_ref().is_some_and(|observed| {
-            let awaits_terminal = !observed.is_terminal_sent && self.terminal.arrived().is_some();
-            awaits_terminal || (!observed.live.is_recorded && observed.live.taps.any())
-        })
     }
 
     /// Handles a block that the interceptors have forwarded, and returns it unchanged.
@@ -115,27 +171,38 @@ impl StreamWatch {
         }
         let event = Event::of(block);
         observed.is_terminal_sent |= family.is_terminal(&event);
+        self.update_needs();
         event.into_block()
     }
 
     /// The last event of a stream that ends with this outcome before its upstream has ended it. `None` if the API is unknown, or if its
     /// terminal event has arrived.
     pub(super) fn ending(&self, outcome: StreamOutcome) -> Option<Block> {
-        let family = self.terminal.expected()?;
-        Some(family.error_event(outcome)?.into())
+        let model = self.observed.as_ref().map(|observed| &observed.model);
+        let event = match self.terminal.expected() {
+            Some(family) => family.error_event(outcome)?,
+            // Has no terminal event.
+            None if model.is_some_and(|model| model.family() == Some(ModelFamily::Gemini)) => {
+                gemini_error_event(outcome)
+            }
+            None => return None,
+        };
+        Some(event.into())
     }
 
     /// Whether an event with content has arrived since the last call.
     pub(crate) fn take_content(&mut self) -> bool {
-        self.observed
-            .as_mut()
-            .is_some_and(|observed| std::mem::take(&mut observed.has_content))
+        let observed = self.observed.as_mut();
+        let has_content =
+            observed.is_some_and(|observed| std::mem::take(&mut observed.has_content));
+        self.update_needs();
+        has_content
     }
 
     /// What is known at the end of the stream: whether the terminal event was sent, and what a model API reported.
-    pub(super) fn finish(&mut self) -> (bool, Option<ModelReport>) {
-        match &mut self.observed {
-            Some(observed) => (observed.is_terminal_sent, observed.model.take_report()),
+    pub(super) fn finish(&self) -> (bool, Option<ModelReport>) {
+        match &self.observed {
+            Some(observed) => (observed.is_terminal_sent, observed.model.report()),
             None => (false, None),
         }
     }

@@ -1,6 +1,13 @@
 //! The terminal event of a stream: the event by which an API marks the stream as complete.
 
-use crate::{codec::Event, intercept::Json, observe::StreamOutcome};
+use memchr::memmem;
+
+use crate::{
+    codec::{Block, Event},
+    intercept::Json,
+    observe::StreamOutcome,
+    upstream::finders::finders,
+};
 
 /// The terminal event of OpenAI's chat completions and of compatible APIs.
 const DONE: &str = "[DONE]";
@@ -87,6 +94,22 @@ impl TerminalWatch {
         matches!(self.state, State::Arrived(_) | State::NoneExpected)
     }
 
+    /// Whether the API family is known, or was not recognized in time.
+    pub(crate) fn knows_api(&self) -> bool {
+        !matches!(self.state, State::Unknown(_))
+    }
+
+    /// Whether an event of a known API may be terminal. Spares most events that they are read.
+    pub(crate) fn may_settle(&self, event: &Block) -> bool {
+        match self.state {
+            State::Unknown(_) => true,
+            State::Expected(family) => {
+                event.has_one_data_line_of(DONE.len()) || family.may_be_terminal(event.as_bytes())
+            }
+            State::Arrived(_) | State::NoneExpected => false,
+        }
+    }
+
     /// The API family whose terminal event is expected.
     pub(crate) fn expected(&self) -> Option<Family> {
         match self.state {
@@ -151,19 +174,13 @@ impl Family {
     /// Whether this is the terminal event of the family.
     pub(crate) fn is_terminal(self, event: &Event) -> bool {
         let data = event.data();
-        data == DONE || self.may_be_terminal(&data) && self.is_terminal_json(&data)
+        data == DONE || self.may_be_terminal(data.as_bytes()) && self.is_terminal_json(&data)
     }
 
     /// An event by which the API reports that a stream has failed, for a stream that the layer ends with this outcome. `None` for
     /// JSON-RPC, whose errors name a request.
     pub(crate) fn error_event(self, outcome: StreamOutcome) -> Option<Event> {
-        let message = match outcome {
-            StreamOutcome::Stalled => "The stream was silent for too long.",
-            StreamOutcome::Expired => "The stream has reached its maximum age.",
-            StreamOutcome::Drained => "The server is shutting down.",
-            StreamOutcome::Overflow => "The stream exceeded a limit.",
-            _ => "The stream was closed.",
-        };
+        let message = message_of(outcome);
         (self != Self::JsonRpc).then(|| Self::error_event_of(Some(self), message))
     }
 
@@ -190,18 +207,20 @@ impl Family {
     }
 
     /// Whether the data contains a string that each terminal event of the family has. Spares most events the parsing of JSON.
-    fn may_be_terminal(self, data: &str) -> bool {
-        match self {
-            Self::OpenAiChat => false,
+    fn may_be_terminal(self, data: &[u8]) -> bool {
+        let texts: [&memmem::Finder<'_>; 2] = match self {
+            Self::OpenAiChat => return false,
             Self::OpenAiResponses => {
-                data.contains("response.")
-                    && RESPONSES_TERMINAL_TYPES
-                        .iter()
-                        .any(|state| data.contains(state))
+                return RESPONSE.find_iter(data).any(|at| {
+                    let states = RESPONSES_TERMINAL_TYPES.iter();
+                    let mut states = states.map(|state| state.as_bytes());
+                    states.any(|state| data[at..].starts_with(state))
+                });
             }
-            Self::Anthropic => data.contains("message_stop") || data.contains("error"),
-            Self::JsonRpc => data.contains("result") || data.contains("error"),
-        }
+            Self::Anthropic => [&MESSAGE_STOP, &ERROR],
+            Self::JsonRpc => [&RESULT, &ERROR],
+        };
+        texts.iter().any(|text| text.find(data).is_some())
     }
 
     fn is_terminal_json(self, data: &str) -> bool {
@@ -223,6 +242,32 @@ impl Family {
             }),
         }
     }
+}
+
+finders! {
+    RESPONSE = "response.";
+    MESSAGE_STOP = "message_stop";
+    RESULT = "result";
+    ERROR = "error";
+}
+
+/// The text that tells a client why its stream ends. Needs no escapes in JSON.
+fn message_of(outcome: StreamOutcome) -> &'static str {
+    match outcome {
+        StreamOutcome::Stalled => "The stream was silent for too long.",
+        StreamOutcome::Expired => "The stream has reached its maximum age.",
+        StreamOutcome::Drained => "The server is shutting down.",
+        StreamOutcome::Overflow => "The stream exceeded a limit.",
+        _ => "The stream was closed.",
+    }
+}
+
+/// An event by which Gemini reports that a stream has failed, for a stream that the layer ends with this outcome.
+pub(crate) fn gemini_error_event(outcome: StreamOutcome) -> Event {
+    let message = message_of(outcome);
+    Event::new(format!(
+        r#"{{"error":{{"code":503,"message":"{message}","status":"UNAVAILABLE"}}}}"#
+    ))
 }
 
 #[cfg(test)]

@@ -4,11 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admission;
 mod body_contract;
 mod buffered;
 mod codings;
 mod content_type;
 mod detection;
+mod drain;
+mod early_head;
 mod ending;
 mod grpc;
 mod json_body;
@@ -18,8 +21,15 @@ mod leaving;
 mod metrics;
 mod not_sse;
 mod one_request;
+mod outcomes;
+mod recheck;
+mod records;
 mod reports;
 mod spans;
 mod stack;
 mod streaming;
+mod streams;
+mod tap;
 mod untouched;
+mod usage;
+mod watchdogs;

@@ -21,6 +21,7 @@ mod races;
 mod reconnect;
 mod reconnect_limits;
 mod reconnect_sockets;
+mod records;
 mod reports;
 mod resume;
 mod retention;

@@ -13,6 +13,7 @@ mod memory;
 mod metrics;
 pub mod origin;
 mod proxy;
+mod records;
 mod reports;
 mod streams;
 mod upstream;
@@ -33,6 +34,7 @@ pub use memory::{
 pub use metrics::{Recorded, recorder};
 pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
 pub use proxy::{forward, proxy, serve};
+pub use records::{Records, recorded};
 pub use reports::{Report, Reports, reports, subscribe};
 pub use streams::close;
 pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
