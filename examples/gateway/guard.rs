@@ -18,7 +18,7 @@ const MASK: &str = "***";
 /// The bytes of events that a window may hold in addition to one event of the largest size.
 const HELD_BYTES: usize = 1 << 20;
 
-/// The policy for all event streams and JSON bodies; the routes add to it.
+/// The policy for all event streams and, if set, JSON bodies; the routes add to it.
 ///
 /// # Errors
 /// Returns an error that names the setting if the text of a window is too long for a pattern.
@@ -29,6 +29,9 @@ pub fn policy(settings: &Settings) -> Result<Policy, String> {
         .max_event_bytes(settings.max_event_bytes);
     let mut policy = install(policy, settings)?;
     policy = policy.watchdog(settings.watchdog());
+    if let Some(bytes) = settings.inspect_json_bytes {
+        policy = policy.inspect_json(bytes);
+    }
     if let Some(after) = settings.early_head() {
         policy = policy.early_head(after);
     }
@@ -82,10 +85,7 @@ fn install(mut policy: Policy, settings: &Settings) -> Result<Policy, String> {
             event
         });
     }
-    Ok(match settings.inspect_json_bytes {
-        Some(bytes) => policy.inspect_json(bytes),
-        None => policy,
-    })
+    Ok(policy)
 }
 
 /// A window for one pattern. It holds an event only while the event's text may begin a match.

@@ -48,7 +48,7 @@
 //! * All texts of a body are [complete](TextSegment::complete), so nothing is held, and the limits of time and size do not apply.
 //! * The client gets the body with the masks applied. In place of a blocked body it gets
 //!   [`blocked_status`](crate::Policy::blocked_status), also with [`on_block`](TextWindow::on_block), whose events belong to a stream.
-//! * A body that readers may interpret differently is answered with 502.
+//! * A body that readers may interpret differently, or that has too many texts, is answered with 502; see [errors](#errors).
 //!
 //! # When text is sent
 //!

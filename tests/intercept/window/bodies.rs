@@ -470,7 +470,7 @@ async fn every_string_of_a_message_is_masked() {
 }
 
 #[tokio::test]
-async fn number_of_texts_in_a_body_is_not_limited() {
+async fn body_may_have_more_content_blocks_than_a_stream_has_channels() {
     let [layer, ..] = &*WINDOWS;
     let block = |text: &str| format!(r#"{{"type":"text","text":"{text}"}}"#);
     let body = |last: &str| {
