@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tower_sse_proxy::intercept::BodyShape;
 use tower_sse_proxy::observe::{StreamObserver, StreamOutcome, StreamRecord};
 
 use crate::admin::millis;
@@ -65,6 +66,10 @@ fn to_json(record: &StreamRecord, node: Option<&str>) -> Value {
     let mut json = json!({
         "outcome": record.outcome.as_str(),
         "ended_by": record.ended_by().as_str(),
+        "shape": match record.shape {
+            BodyShape::Json => "json",
+            _ => "event_stream",
+        },
         "route": record.route.as_deref().unwrap_or_default(),
         "method": record.method.as_str(),
         "status": status,

@@ -3,6 +3,7 @@
 use std::{
     pin::pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use http::{Method, StatusCode, request};
@@ -26,6 +27,8 @@ pub(crate) struct RequestContext {
     pub(crate) client: Option<Arc<request::Parts>>,
     /// The method is `HEAD`, so that the response has no body (RFC 9110 9.3.2).
     pub(crate) is_head: bool,
+    /// After how long the response head leaves although the upstream has not answered.
+    pub(crate) early_head: Option<Duration>,
     /// `None` if nobody observes.
     pub(crate) observed: Option<Arc<ObservedRequest>>,
     owner: OnceLock<Owner>,
@@ -43,6 +46,7 @@ impl RequestContext {
             state: Arc::clone(state),
             client: needs_head.then(|| Arc::new(request.clone())),
             is_head: request.method == Method::HEAD,
+            early_head: None,
             observed: None,
             owner: OnceLock::new(),
             policy,
@@ -149,7 +153,12 @@ impl RequestContext {
             return Ok(response.await);
         }
         let status = StatusCode::GATEWAY_TIMEOUT;
-        observed.report(StreamOutcome::Stalled, Some(status));
+        // What the client has got: behind an early head the rejection becomes an error event.
+        let got = match self.early_head {
+            Some(after) if after < limit => StatusCode::OK,
+            _ => status,
+        };
+        observed.report(StreamOutcome::Stalled, Some(got));
         Err(Rejection::new(
             status,
             "the upstream did not answer in time\n",

@@ -54,7 +54,7 @@ where
         Ok(recording) => recording,
         Err(outcome) => return Ok(respond(&context, outcome).response().await),
     };
-    let call = UpstreamCall {
+    let mut call = UpstreamCall {
         context,
         reconnect,
         request: Request::from_parts(parts, body),
@@ -62,6 +62,7 @@ where
         recording,
     };
     let early_head = call.early_head(&client);
+    call.context.early_head = early_head;
     let context = call.context.clone();
     let response = async move {
         if call.coalesces() {

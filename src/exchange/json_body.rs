@@ -20,9 +20,12 @@ use crate::{
     },
     headers::{content_encoding::ContentCoding, replaced_body},
     intercept::{BodyShape, Chain, Finish, StreamHead},
-    observe::{StreamEnded, StreamOutcome, log_json},
+    observe::{InspectedJson, ModelReport, StreamEnded, StreamOutcome, log_json},
     rejection::Rejection,
-    upstream::json::{WholeBody, decode, encoded_limit, read_whole, text, with_line_ends},
+    upstream::{
+        json::{WholeBody, decode, encoded_limit, read_whole, text, with_line_ends},
+        model_watch::report_of_body,
+    },
 };
 use chain::{Forwarded, JsonChain};
 
@@ -74,7 +77,7 @@ pub(crate) fn open(
     let head = StreamHead::new(client, parts).with_shape(BodyShape::Json);
     Chain::open(&request.policy.intercepts, &head).map_err(|_| {
         let outcome = JsonOutcome::Uninspectable(INTERCEPTOR_PANICKED);
-        report(request, Instant::now(), &outcome);
+        report(request, Instant::now(), &outcome, Seen::default());
         bad_gateway(&INTERCEPTOR_PANICKED.text)
     })
 }
@@ -95,13 +98,23 @@ where
     B::Error: Into<BoxError>,
 {
     let opened = Instant::now();
-    let outcome = judge(limit, chain, &parts, body).await;
-    report(request, opened, &outcome);
+    let mut seen = Seen {
+        status: Some(parts.status),
+        ..Seen::default()
+    };
+    let outcome = judge(limit, chain, &parts, body, &mut seen).await;
+    report(request, opened, &outcome, seen);
     respond(request, parts, outcome)
 }
 
 /// Lets the interceptors decide about a body.
-async fn judge<B>(limit: usize, chain: Chain, parts: &response::Parts, body: B) -> JsonOutcome
+async fn judge<B>(
+    limit: usize,
+    chain: Chain,
+    parts: &response::Parts,
+    body: B,
+    seen: &mut Seen,
+) -> JsonOutcome
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
@@ -128,6 +141,9 @@ where
         }
     };
     let Decoded { bytes, event } = decoded;
+    seen.bytes = bytes.len();
+    seen.read_at = Some(Instant::now());
+    seen.model = report_of_body(&event);
     chain.push(event.clone().into()).await;
     match chain.end(Finish::Complete).await {
         Err(error) => JsonOutcome::of(&error),
@@ -142,6 +158,17 @@ where
             }
         }
     }
+}
+
+/// What the record of a body needs.
+#[derive(Default)]
+struct Seen {
+    /// The status of the upstream.
+    status: Option<StatusCode>,
+    /// The bytes of the body after its content coding was undone.
+    bytes: usize,
+    read_at: Option<Instant>,
+    model: Option<ModelReport>,
 }
 
 /// A body without its content coding, and the event that interceptors see.
@@ -244,9 +271,40 @@ fn bad_gateway(why: &str) -> Rejection {
     Rejection::new(StatusCode::BAD_GATEWAY, text)
 }
 
-/// Logs a body that is not forwarded.
-fn report(request: &RequestContext, opened: Instant, outcome: &JsonOutcome) {
-    if let Some(end) = outcome.refused() {
-        log_json(&end, opened, request.policy.route.as_deref());
+/// Logs a body that is not forwarded, and reports each body to the observers. An empty one is not reported if it is forwarded.
+fn report(request: &RequestContext, opened: Instant, outcome: &JsonOutcome, seen: Seen) {
+    let refused = outcome.refused();
+    if let Some(end) = &refused {
+        log_json(end, opened, request.policy.route.as_deref());
     }
+    let Some(observed) = &request.observed else {
+        return;
+    };
+    let (ended, status, bytes_out) = match (outcome, &refused) {
+        (_, Some(end)) => {
+            let status = match outcome {
+                JsonOutcome::Blocked => request.policy.blocked_status,
+                _ => StatusCode::BAD_GATEWAY,
+            };
+            (end.outcome, status, 0)
+        }
+        (JsonOutcome::Replaced(new, _), None) => {
+            let status = seen.status.unwrap_or_default();
+            (StreamOutcome::Completed, status, new.len())
+        }
+        (_, None) if seen.bytes == 0 => return,
+        (_, None) => {
+            let status = seen.status.unwrap_or_default();
+            (StreamOutcome::Completed, status, seen.bytes)
+        }
+    };
+    observed.report_json(InspectedJson {
+        outcome: ended,
+        status,
+        head_at: opened,
+        read_at: seen.read_at.unwrap_or(opened),
+        bytes_in: seen.bytes,
+        bytes_out,
+        model: seen.model,
+    });
 }

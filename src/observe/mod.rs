@@ -47,4 +47,4 @@ pub(crate) use observer::{Observers, OnClose};
 #[cfg(feature = "replay")]
 pub(crate) use report::log_lagged;
 pub(crate) use report::{StreamEnded, StreamReport, log_json, log_panicked, log_rejected};
-pub(crate) use request::ObservedRequest;
+pub(crate) use request::{InspectedJson, ObservedRequest};

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 
 use super::{EndedBy, RejectionReason, StreamOutcome, info::StreamOrigin};
-use crate::{session::Owner, stream_id::StreamId};
+use crate::{intercept::BodyShape, session::Owner, stream_id::StreamId};
 
-/// The facts about one event stream, reported once at its end. See [`StreamObserver::closed`](super::StreamObserver::closed).
+/// The facts about one event stream, or about one JSON body that interceptors have inspected, reported once at its end. See [`StreamObserver::closed`](super::StreamObserver::closed).
 ///
 /// It contains no data of events, no ids of sessions, no paths and no credentials. A recorded or shared stream has one record, however
 /// many clients read it.
@@ -18,6 +18,8 @@ use crate::{session::Owner, stream_id::StreamId};
 pub struct StreamRecord {
     /// The id of the stream.
     pub id: StreamId,
+    /// The shape of the response body. A JSON body has a record if interceptors [inspect](crate::Policy::inspect_json) it.
+    pub shape: BodyShape,
     /// Why the stream ended.
     pub outcome: StreamOutcome,
     /// Why the stream was rejected. `None` for any outcome other than [`Rejected`](StreamOutcome::Rejected).
@@ -83,6 +85,7 @@ impl StreamRecord {
     ) -> Self {
         Self {
             id,
+            shape: BodyShape::EventStream,
             outcome,
             rejection: None,
             opened: false,

@@ -6,11 +6,13 @@ use std::sync::{
 };
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::{
-    Observers, StreamOutcome, StreamRecord, WatchdogEvent, WatchdogKind, info::StreamOrigin,
+    ModelReport, Observers, StreamOutcome, StreamRecord, WatchdogEvent, WatchdogKind,
+    info::StreamOrigin,
 };
-use crate::{rejection::RejectionReason, stream_id::StreamId};
+use crate::{intercept::BodyShape, rejection::RejectionReason, stream_id::StreamId};
 
 /// A request that is observed: it may open a stream, or be answered without one.
 pub(crate) struct ObservedRequest {
@@ -58,6 +60,38 @@ impl ObservedRequest {
         self.report_end(StreamOutcome::Rejected, Some(status), Some(reason));
     }
 
+    /// Reports the JSON body that interceptors have inspected.
+    pub(crate) fn report_json(&self, body: InspectedJson) {
+        if self.is_reported.swap(true, Relaxed) {
+            return;
+        }
+        let rejection = match body.outcome {
+            StreamOutcome::Rejected => Some(RejectionReason::Uninspectable),
+            _ => None,
+        };
+        let arrived = self.origin.arrived;
+        let first_event = (body.bytes_in > 0).then(|| body.read_at - arrived);
+        let record = StreamRecord {
+            shape: BodyShape::Json,
+            rejection,
+            time_to_head: Some(body.head_at - arrived),
+            time_to_first_event: first_event,
+            time_to_first_content: first_event,
+            events_in: u64::from(body.bytes_in > 0),
+            events_out: u64::from(body.bytes_out > 0),
+            bytes_in: body.bytes_in as u64,
+            bytes_out: body.bytes_out as u64,
+            model: body.model,
+            ..StreamRecord::new(
+                StreamId::random(),
+                body.outcome,
+                &self.origin,
+                Some(body.status),
+            )
+        };
+        self.observers.each(|observer| observer.closed(&record));
+    }
+
     fn report_end(
         &self,
         outcome: StreamOutcome,
@@ -73,4 +107,20 @@ impl ObservedRequest {
         };
         self.observers.each(|observer| observer.closed(&record));
     }
+}
+
+/// A JSON body that interceptors have inspected, for its record.
+pub(crate) struct InspectedJson {
+    pub(crate) outcome: StreamOutcome,
+    /// The status that the client gets.
+    pub(crate) status: StatusCode,
+    /// When the head of the upstream's response arrived.
+    pub(crate) head_at: Instant,
+    /// When its body was complete.
+    pub(crate) read_at: Instant,
+    /// The bytes of the body after its content coding was undone. 0 if interceptors did not see it.
+    pub(crate) bytes_in: usize,
+    /// The bytes of the body that the client gets. 0 if it was not forwarded.
+    pub(crate) bytes_out: usize,
+    pub(crate) model: Option<ModelReport>,
 }

@@ -14,7 +14,7 @@ mod continuation;
 mod decompression;
 mod finders;
 pub(crate) mod json;
-mod model_watch;
+pub(crate) mod model_watch;
 mod phase;
 mod pipeline;
 mod progress;

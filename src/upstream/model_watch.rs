@@ -134,6 +134,61 @@ finders! {
     STATUS = "\"status\"";
 }
 
+/// What the JSON body of a model API reports about itself. `None` for other bodies, and for very large ones.
+pub(crate) fn report_of_body(body: &Event) -> Option<ModelReport> {
+    let data = body.data();
+    if data.len() > MAX_PARSED_BYTES {
+        return None;
+    }
+    let json = Json::parse(&*data).ok()?;
+    let root = json.root();
+    // Gemini answers with an array of the events that its stream would have.
+    let parts = match data.trim_start().starts_with('[') {
+        true => root.elements(),
+        false => vec![root],
+    };
+    let mut report = ModelReport {
+        family: family_of_body(*parts.first()?)?,
+        model: None,
+        finish_reason: None,
+        usage: TokenUsage::default(),
+    };
+    for part in parts {
+        match report.family {
+            ModelFamily::OpenAiChat | ModelFamily::Gemini => {
+                read(&mut report, part);
+            }
+            ModelFamily::OpenAiResponses => {
+                read_response(&mut report, part);
+            }
+            ModelFamily::Anthropic => {
+                set_text(&mut report.model, part.get("model"));
+                set_text(&mut report.finish_reason, part.get("stop_reason"));
+                read_usage(&mut report.usage, part.get("usage"));
+            }
+        }
+    }
+    let TokenUsage { input, output, .. } = report.usage;
+    if input.or(output).is_some() {
+        report.usage.status = UsageStatus::Reported;
+    }
+    Some(report)
+}
+
+fn family_of_body(root: JsonValue<'_>) -> Option<ModelFamily> {
+    let is = |name, value: &str| {
+        let member = root.get(name).and_then(JsonValue::as_str);
+        member.as_deref() == Some(value)
+    };
+    if is("object", "response") {
+        return Some(ModelFamily::OpenAiResponses);
+    }
+    if is("type", "message") && root.get("content").is_some() {
+        return Some(ModelFamily::Anthropic);
+    }
+    family_of(root).filter(|family| matches!(family, ModelFamily::OpenAiChat | ModelFamily::Gemini))
+}
+
 fn family_of(root: JsonValue<'_>) -> Option<ModelFamily> {
     if root.get("choices").is_some() {
         return Some(ModelFamily::OpenAiChat);
@@ -172,21 +227,17 @@ fn read(report: &mut ModelReport, root: JsonValue<'_>) -> bool {
             let Some(response) = root.get("response") else {
                 return false;
             };
-            set_text(&mut report.model, response.get("model"));
-            let incomplete = response.get("incomplete_details");
-            let reason = incomplete.and_then(|details| details.get("reason"));
             let kind = root.get("type").and_then(JsonValue::as_str);
             let is_final = matches!(
                 kind.as_deref(),
                 Some("response.completed" | "response.incomplete" | "response.failed")
             );
-            if is_final {
-                set_text(
-                    &mut report.finish_reason,
-                    reason.or_else(|| response.get("status")),
-                );
+            if !is_final {
+                set_text(&mut report.model, response.get("model"));
+                read_usage(&mut report.usage, response.get("usage"));
+                return false;
             }
-            read_usage(&mut report.usage, response.get("usage")) && is_final
+            read_response(report, response)
         }
         ModelFamily::Anthropic => {
             let message = root.get("message");
@@ -225,6 +276,18 @@ fn read(report: &mut ModelReport, root: JsonValue<'_>) -> bool {
             usage.is_some() && (is_last || report.finish_reason.is_some())
         }
     }
+}
+
+/// Reads a response of the Responses API that has ended. Returns whether it has counts of tokens.
+fn read_response(report: &mut ModelReport, response: JsonValue<'_>) -> bool {
+    set_text(&mut report.model, response.get("model"));
+    let incomplete = response.get("incomplete_details");
+    let reason = incomplete.and_then(|details| details.get("reason"));
+    set_text(
+        &mut report.finish_reason,
+        reason.or_else(|| response.get("status")),
+    );
+    read_usage(&mut report.usage, response.get("usage"))
 }
 
 /// Reads the counts of OpenAI and Anthropic. Returns whether there are any.
@@ -380,5 +443,58 @@ mod tests {
         let mut events = vec!["tick"; RECOGNITION_EVENTS as usize];
         events.push(r#"{"choices":[]}"#);
         assert_eq!(report(&events), None);
+    }
+
+    #[test]
+    fn json_bodies_report_as_streams_do() {
+        for (body, family, model, reason, output) in [
+            (
+                r#"{"object":"chat.completion","model":"gpt","choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":5}}"#,
+                ModelFamily::OpenAiChat,
+                "gpt",
+                "stop",
+                5,
+            ),
+            (
+                r#"{"object":"response","model":"gpt","status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":9}}"#,
+                ModelFamily::OpenAiResponses,
+                "gpt",
+                "completed",
+                9,
+            ),
+            (
+                r#"{"type":"message","model":"claude","content":[],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":7}}"#,
+                ModelFamily::Anthropic,
+                "claude",
+                "end_turn",
+                7,
+            ),
+            (
+                r#"[{"candidates":[{"finishReason":"STOP"}],"modelVersion":"gemini","usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":6}}]"#,
+                ModelFamily::Gemini,
+                "gemini",
+                "STOP",
+                6,
+            ),
+        ] {
+            let report = report_of_body(&Event::new(body)).expect(body);
+            assert_eq!(report.family, family);
+            assert_eq!(report.model.as_deref(), Some(model));
+            assert_eq!(report.finish_reason.as_deref(), Some(reason));
+            let usage = report.usage;
+            assert_eq!(
+                (usage.status, usage.input, usage.output),
+                (UsageStatus::Reported, Some(3), Some(output))
+            );
+        }
+        for other in [
+            "{}",
+            "[]",
+            "1",
+            r#"{"jsonrpc":"2.0","result":{}}"#,
+            "not json",
+        ] {
+            assert_eq!(report_of_body(&Event::new(other)), None, "{other}");
+        }
     }
 }

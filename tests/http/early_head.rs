@@ -171,7 +171,10 @@ async fn head_limit_of_the_watchdog_holds_behind_an_early_head() {
         assert_eq!(failed, Some(ErrorKind::Upstream));
         assert!(text.contains("event: error\n"), "{text}");
         call.canceled().await;
-        assert_eq!(records.only().await.outcome, StreamOutcome::Stalled);
+        let record = records.only().await;
+        assert_eq!(record.outcome, StreamOutcome::Stalled);
+        // What the client has got.
+        assert_eq!(record.status, Some(http::StatusCode::OK));
     }
 }
 

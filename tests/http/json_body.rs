@@ -3,6 +3,7 @@
 
 mod cancelled;
 mod outcomes;
+mod records;
 mod stages;
 mod untouched;
 
