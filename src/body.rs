@@ -112,7 +112,7 @@ pin_project! {
         Attached { stream: Pin<Box<Stream<Attached<B>>>>, _lease: Option<SessionLease> },
         // The reader of a recorded stream.
         Recorded { stream: Pin<Box<Stream<Reader>>> },
-        // A stream whose head has left before the upstream answered.
+        // A stream with an early head, before the upstream has answered.
         Early { early: Box<Early<SseBody<B>>> },
         // The same, once the upstream has answered.
         Late { body: Pin<Box<SseBody<B>>> },
@@ -220,7 +220,7 @@ impl<B> SseBody<B> {
         }
     }
 
-    /// A stream whose head leaves before the upstream answers.
+    /// A stream with an early head.
     pub(crate) fn early(
         body: Pin<Box<dyn Future<Output = Self> + Send>>,
         keep_alive: KeepAlive,

@@ -238,9 +238,9 @@ impl<R> SseProxyLayer<R> {
     /// [`max_event_bytes`](Self::max_event_bytes).
     ///
     /// When it is exceeded, the stream that holds the most ends, with the outcome [`Overflow`](crate::observe::StreamOutcome::Overflow).
-    /// The logs of recorded streams have a limit of their own, [`max_replay_bytes`](Self::max_replay_bytes); what an interceptor stores
+    /// The logs of recorded streams have a separate limit, [`max_replay_bytes`](Self::max_replay_bytes); blocks that an interceptor stores
     /// itself is limited by the interceptor, such as by [`max_held_bytes`](crate::intercept::TextWindow::max_held_bytes).
-    /// [`Streams::buffered_bytes`] returns what is held now.
+    /// [`Streams::buffered_bytes`] returns the present amount.
     pub fn max_buffered_bytes(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.buffered_bytes = Some(bytes))
     }
@@ -252,7 +252,7 @@ impl<R> SseProxyLayer<R> {
 
     /// Returns a handle that lists, closes, taps and drains the event streams of this layer and its clones. See [`Streams`].
     ///
-    /// Streams that open after the first call are listed. Setters of limits discard what the layer knows of streams, so call this after
+    /// Streams that open after the first call are listed. Setters of limits discard the list of streams, so call this after
     /// the last of them.
     pub fn streams(&self) -> Streams {
         let state = &self.state;

@@ -147,7 +147,7 @@ impl Policy {
     ///
     /// # Memory and cancellation
     /// The layer holds a body, its decoded form and the event, each at most a small multiple of the limit. `max_event_bytes` does not
-    /// apply. If the client disconnects, the upstream request and the interceptors are cancelled. There is no limit for the time in which the
+    /// apply. If the client disconnects, the upstream request and the interceptors are cancelled. No limit applies to the time in which the
     /// body has to arrive; tower's `Timeout` around the layer sets one.
     ///
     /// ```

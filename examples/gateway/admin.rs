@@ -25,11 +25,11 @@ use tower_sse_proxy::{
 
 use crate::totals::{Ended, Totals};
 
-/// What the live page may load and do: nothing but its own text and requests to this listener, and no frame around it.
+/// The live page may load and do this: nothing but its own text and requests to this listener, and no frame around it.
 const PAGE_RULES: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the admin routes work with.
+/// The state of the admin routes.
 #[derive(Clone)]
 pub struct Admin {
     pub streams: Streams,
@@ -196,7 +196,7 @@ struct TapQuery {
     sides: Option<u8>,
 }
 
-/// What the clients of a stream get from now on.
+/// The blocks that the clients of a stream get from now on.
 async fn tap(
     State(admin): State<Admin>,
     Path(id): Path<String>,

@@ -1,4 +1,4 @@
-//! An LLM answer, word by word, and what was sent of it, so that a page can show both sides of the gateway.
+//! An LLM answer, word by word, and the tokens that were sent, so that a page can show both sides of the gateway.
 
 use std::{
     collections::VecDeque,

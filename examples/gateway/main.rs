@@ -77,7 +77,7 @@ fn in_one_line(error: &clap::Error) -> String {
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let upstream = settings.upstream()?;
     let mut policy = guard::policy(&settings)?;
-    // Before the public listener: who can reach that one can reach this one.
+    // Before the public listener: a client that can reach that one can reach this one.
     let admin_listener = match &settings.admin_listen {
         Some(address) => Some(server::bind(address, "--admin-listen, SSEP_ADMIN_LISTEN")?),
         None => None,

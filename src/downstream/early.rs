@@ -1,4 +1,4 @@
-//! The body of a response whose head left before the upstream answered.
+//! The body of a response with an early head: the head left before the upstream answered.
 
 use std::{
     future::Future,
@@ -31,7 +31,7 @@ pub(crate) struct Early<T> {
     timer: Timer,
 }
 
-/// What follows.
+/// The result of a poll.
 pub(crate) enum EarlyStep<T> {
     /// A comment for the client.
     Comment(Bytes),

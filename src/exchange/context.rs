@@ -29,7 +29,7 @@ pub(crate) struct RequestContext {
     pub(crate) is_head: bool,
     /// After how long the response head leaves although the upstream has not answered.
     pub(crate) early_head: Option<Duration>,
-    /// `None` if nobody observes.
+    /// `None` without observers.
     pub(crate) observed: Option<Arc<ObservedRequest>>,
     owner: OnceLock<Owner>,
 }
@@ -74,7 +74,7 @@ impl RequestContext {
         observed.map_or_else(Instant::now, |observed| observed.origin.arrived)
     }
 
-    /// Whether the request asks for an event stream. `false` if nobody observes.
+    /// Whether the request asks for an event stream. `false` without observers.
     pub(crate) fn asks_for_stream(&self) -> bool {
         let observed = self.observed.as_ref();
         observed.is_some_and(|observed| observed.asks_for_stream)
@@ -98,7 +98,7 @@ impl RequestContext {
         }
     }
 
-    /// Reports that the upstream failed to answer the request, if it asks for an event stream. `status` is what the client got.
+    /// Reports that the upstream failed to answer the request, if it asks for an event stream. `status` is the status that the client got.
     pub(crate) fn report_failure(&self, status: Option<StatusCode>) {
         if let Some(observed) = &self.observed
             && observed.asks_for_stream
@@ -153,7 +153,7 @@ impl RequestContext {
             return Ok(response.await);
         }
         let status = StatusCode::GATEWAY_TIMEOUT;
-        // What the client has got: behind an early head the rejection becomes an error event.
+        // The status that the client got: behind an early head the rejection becomes an error event.
         let got = match self.early_head {
             Some(after) if after < limit => StatusCode::OK,
             _ => status,
@@ -174,7 +174,7 @@ impl RequestContext {
     }
 }
 
-/// The response to a request whose stream is refused.
+/// The response to a request for a stream that is refused.
 pub(crate) fn unavailable(refused: Refused) -> Rejection {
     Rejection::new(StatusCode::SERVICE_UNAVAILABLE, refused.text())
         .because(refused.reason())

@@ -1,4 +1,4 @@
-//! How a request of a policy with replay is answered: from a recorded stream, or by a call whose stream is recorded.
+//! How a request of a policy with replay is answered: from a recorded stream, or by a call that records its stream.
 
 use http::request;
 

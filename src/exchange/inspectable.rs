@@ -39,7 +39,7 @@ pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
     reason: RejectionReason::Interceptor,
 };
 
-/// Reports a stream one of whose interceptors panicked when it was opened, and rejects the request with 502.
+/// Reports a stream with an interceptor that panicked when it was opened, and rejects the request with 502.
 pub(crate) fn reject_panicked(route: Option<Arc<str>>) -> Rejection {
     log_panicked(route);
     INTERCEPTOR_PANICKED.rejection()

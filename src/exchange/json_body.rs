@@ -160,7 +160,7 @@ where
     }
 }
 
-/// What the record of a body needs.
+/// The facts about a body for its record.
 #[derive(Default)]
 struct Seen {
     /// The status of the upstream.

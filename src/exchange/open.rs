@@ -101,7 +101,7 @@ impl RequestContext {
         Some(live)
     }
 
-    /// Lets interceptors know if the terminal event of the stream's API is missing, and observers what the events tell.
+    /// Lets interceptors know if the terminal event of the stream's API is missing, and observers learn about the events.
     fn stream_watch(&self, live: Option<&Arc<LiveStream>>) -> Option<StreamWatch> {
         let needs_terminal = self.policy.inspects() || live.is_some();
         let client = self.client.as_ref().filter(|_| needs_terminal)?;

@@ -90,7 +90,7 @@ impl Verdict {
         Verdict::End(blocks.into_iter().map(Into::into).collect())
     }
 
-    /// Cuts the stream, because the interceptor does not allow it to go on.
+    /// Cuts the stream, because the interceptor does not allow it to continue.
     ///
     /// The body ends with an [`Error`](crate::Error) of the kind [`Blocked`](crate::ErrorKind::Blocked) whose source is `reason`.
     /// [`fail_open`](super::MakeInterceptorExt::fail_open) does not apply: the block never passes. Use [`Verdict::end`] to end the stream

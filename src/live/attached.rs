@@ -38,7 +38,7 @@ pub(crate) struct Attached<B> {
 struct Upstream<B> {
     /// `None` after the end of the upstream.
     pull: Option<Pin<Box<Pull<B>>>>,
-    /// The report of a stream whose upstream has ended cleanly, and whose client has not received the end.
+    /// The report of a stream after the clean end of its upstream, until the client has received the end.
     report: Option<StreamReport>,
     waker: Option<Waker>,
     clock: StreamClock,

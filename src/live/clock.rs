@@ -24,7 +24,7 @@ pub(crate) struct StreamClock {
     blocked_since: Option<Instant>,
     /// The time since the last event with content in which the layer did not wait for the upstream.
     excused: Duration,
-    /// The time since which the client has taken nothing of what is ready for it.
+    /// The time since which the client has not taken the data that is ready for it.
     unread_since: Option<Instant>,
     /// The time at which the stream expires.
     expires_at: Option<Instant>,
@@ -64,7 +64,7 @@ impl StreamClock {
         self.limits.only_observes
     }
 
-    /// Handles an event with content. Returns the gap since the one before it.
+    /// Handles an event with content. Returns the gap since the previous one.
     pub(crate) fn handle_content(&mut self, now: Instant) -> Option<Duration> {
         self.settle_blocked(now);
         let gap = self
@@ -81,7 +81,7 @@ impl StreamClock {
     pub(crate) fn handle_poll(&mut self, waits_for_upstream: bool, is_unread: bool, now: Instant) {
         self.settle_blocked(now);
         self.blocked_since = (!waits_for_upstream).then_some(now);
-        // The server polls because the client has taken what was ready.
+        // The server polls because the client has taken the data that was ready.
         self.unread_since = is_unread.then_some(now);
         self.fired.write = false;
     }

@@ -21,7 +21,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// Something that is checked at certain times.
 pub(crate) trait Checked: Send + Sync {
-    /// Checks what is due. Returns the time of the next check, or `None` if there is none.
+    /// Runs the checks that are due. Returns the time of the next check, or `None` if there is none.
     fn check(&self, now: Instant) -> Option<Instant>;
 }
 
@@ -101,7 +101,7 @@ impl Queue {
 /// The task.
 struct Running {
     housekeeper: Arc<Housekeeper>,
-    /// The task has ended by itself. From then on, there may be another one.
+    /// The task has ended. From then on, another one may run.
     is_over: bool,
 }
 
@@ -137,7 +137,7 @@ impl Running {
     }
 }
 
-/// The runtime may drop the task. Another runtime then gets a task of its own.
+/// The runtime may drop the task. Another runtime then gets a new task.
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.is_over {

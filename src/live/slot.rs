@@ -10,7 +10,7 @@ use std::{
 
 use crate::observe::{LiveStream, StreamControl, StreamEnded, StreamOutcome, StreamReport};
 
-/// What the poll of a client's body needs, behind a lock, so that others can end the stream while the server does not poll.
+/// The state that the poll of a client's body needs, behind a lock, so that others can end the stream while the server does not poll.
 ///
 /// No one waits for the lock while a poll holds it: whoever ends the stream sets a flag first, and whoever releases the lock then
 /// carries out the end.
@@ -76,7 +76,7 @@ impl<T: Endable> Slot<T> {
     fn end_if_decided(&self) {
         loop {
             // Orders the release of the lock before this load, and the store of the flag before the attempt to lock. So of two threads, one
-            // that sets the flag and one that releases the lock, at least one sees what the other did.
+            // that sets the flag and one that releases the lock, at least one sees the other's change.
             fence(Ordering::SeqCst);
             if !self.must_end.load(Ordering::Relaxed) {
                 return;

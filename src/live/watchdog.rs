@@ -100,7 +100,7 @@ impl Watchdog {
         self
     }
 
-    /// Limits the time in which the client takes nothing of what is ready for it. Applies to streams that are not recorded: a recorded
+    /// Limits the time in which the client takes none of the data that is ready for it. Applies to streams that are not recorded: a recorded
     /// stream continues without its clients.
     ///
     /// The layer sees that a client takes something when its server asks for the next frame, of at most 256 KiB. So the limit also ends the
@@ -138,7 +138,7 @@ impl Watchdog {
     /// checks, the stream continues, because an outage of the service would otherwise end all streams at once. After three such checks in a
     /// row the stream ends as revoked.
     ///
-    /// The service is called in a task of its own. A shared stream is checked with the request that opened it; the clients that join it are
+    /// The service is called in a separate task. A shared stream is checked with the request that opened it; the clients that join it are
     /// checked by [`Replay::authorize`](crate::replay::Replay::authorize). A time of zero is taken for one second.
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! The replacement of the folder in builds without the feature `replay`: there is no log.
+//! The replacement of the folder in builds without the feature `replay`: no stream has a log.
 
 use std::{
     pin::Pin,

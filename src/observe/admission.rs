@@ -1,4 +1,4 @@
-//! Admission: how many streams a layer serves at once, and to whom.
+//! Admission: how many streams a layer serves at once, in total and for each owner.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -1,6 +1,6 @@
-//! What an event tells about the progress of its stream.
+//! The classes of events, by the progress of their stream.
 
-/// What an event tells about the progress of its stream.
+/// The class of an event: whether its stream makes progress.
 ///
 /// Comments have no class: they never count as progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,7 +10,7 @@ pub enum EventClass {
     Ping,
     /// The event tells about the stream, as the start of a message or a count of tokens does.
     Meta,
-    /// The event carries what the client has asked for.
+    /// The event carries the content that the client has requested.
     Content,
     /// The event says that the stream is complete, or that it has failed.
     Terminal,

@@ -32,7 +32,7 @@ pub struct StreamInfo {
     /// The bytes of the stream, as one client gets them.
     pub bytes: u64,
     /// The bytes that the layer holds for the stream: of an unfinished event, of events that wait for an interceptor, and of frames
-    /// that the server has not taken. The log of a recorded stream, and what an interceptor stores itself, do not count.
+    /// that the server has not taken. The log of a recorded stream, and blocks that an interceptor stores, do not count.
     pub buffered: usize,
 }
 

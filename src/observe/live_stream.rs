@@ -1,4 +1,4 @@
-//! An open event stream: what is known about it while it runs.
+//! An open event stream: its counters, and its end.
 
 use std::{
     any::Any,
@@ -42,15 +42,15 @@ pub(crate) struct LiveStream {
     control: OnceLock<Weak<dyn StreamControl>>,
     /// The place of the stream, while it has a client.
     slot: Mutex<Weak<StreamSlot>>,
-    /// What is needed until the stream is closed.
+    /// The parts that are needed until the stream is closed.
     kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     observers: Observers,
-    /// What the observers know of the progress. `None` after the end.
+    /// The progress that was last reported to the observers. `None` after the end.
     reported: Mutex<Option<StreamProgress>>,
     streams: Arc<OpenStreams<LiveStream>>,
 }
 
-/// Who ends a stream. The first decision counts.
+/// The party that ends a stream. The first decision counts.
 #[derive(Clone, Copy, Debug, Default)]
 enum End {
     /// The stream runs.
@@ -58,7 +58,7 @@ enum End {
     Open,
     /// The layer ends it, with this outcome.
     Decided(StreamOutcome),
-    /// It has ended by itself.
+    /// It has ended without a decision of the layer.
     Settled,
 }
 
@@ -210,7 +210,7 @@ impl LiveStream {
         }
     }
 
-    /// Lets the stream end by itself: after this, nothing else ends it. Returns the outcome if another end was decided before.
+    /// Settles the natural end of the stream: after this, nothing else ends it. Returns the outcome if another end was decided before.
     pub(crate) fn settle(&self) -> Option<StreamOutcome> {
         let mut end = self.lock_end();
         match *end {
@@ -264,7 +264,7 @@ impl LiveStream {
     /// Sets the bytes that the stream holds in buffers. If all streams together hold more than they may, the one that holds the most
     /// ends.
     pub(crate) fn set_buffered(&self, bytes: usize) {
-        // What a closed stream holds is about to be freed.
+        // The buffers of a closed stream are about to be freed.
         let bytes = if self.is_closed() { 0 } else { bytes };
         let before = self.buffered.swap(bytes, Relaxed);
         if self.streams.set_buffered(before, bytes) {
@@ -301,7 +301,7 @@ impl LiveStream {
         }
     }
 
-    /// Reports to the observers what has moved since the last report.
+    /// Reports to the observers the events and bytes since the last report.
     pub(crate) fn report_progress(&self) {
         let moved = {
             let mut reported = self.lock_reported();
@@ -387,7 +387,7 @@ impl LiveStream {
             .each(|observer| observer.resumed(&self.info()));
     }
 
-    /// Counts a client that was told of a gap.
+    /// Counts a client that got a gap event or an error status.
     pub(crate) fn count_gap_report(&self, reason: &'static str) {
         self.counters.gaps.fetch_add(1, Relaxed);
         self.observers
@@ -399,7 +399,7 @@ impl LiveStream {
         self.counters.lagged_readers.fetch_add(1, Relaxed);
     }
 
-    /// Reports that the upstream is asked to continue the stream (`None`), or the result of that.
+    /// Reports a request to the upstream to continue the stream (`None`), or the result of that.
     pub(crate) fn reconnecting(&self, succeeded: Option<bool>) {
         if succeeded == Some(true) {
             self.counters.reconnects.fetch_add(1, Relaxed);

@@ -46,8 +46,8 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// | `sse_replay_gaps_total` | counter | `reason`: `evicted`, `unknown`, `failed` |
 /// | `sse_reconnects_total` | counter | `result`: `succeeded`, `failed` |
 /// | `sse_log_bytes` | gauge | none |
-/// | `sse_store_duration_seconds` | histogram | `op`: `lookup`, `bind`, `touch`, `remove`; `result`: `ok`, `failed`, `timed_out`, `panicked`, `invalid` |
-/// | `sse_watchdog_fired_total` | counter | `kind`: `head`, `first`, `gap`, `age`, `write`; `mode`: `act`, `observe` |
+/// | `sse_store_duration_seconds` | histogram | `op`: `lookup`, `bind`, `rebind`, `touch`, `remove`; `result`: `ok`, `failed`, `timed_out`, `panicked`, `invalid` |
+/// | `sse_watchdog_fired_total` | counter | `kind`: `head`, `first`, `gap`, `age`, `write`, `recheck`; `mode`: `act`, `observe` |
 /// | `sse_rejections_total` | counter | `reason`: a [`RejectionReason`]. Counts the records with the outcome `rejected` |
 ///
 /// All but `sse_log_bytes` and `sse_store_duration_seconds` also have the label `route`, for streams whose policy has a
@@ -57,7 +57,7 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 ///   dropped or still held. An interceptor that adds events hides as many.
 /// * Events and bytes of open streams are counted once a second, by a task of the layer. All counts of a stream are final when its
 ///   record is made.
-/// * There is no metric of how far clients lag behind a log: the layer does not measure it. A client that lags too far ends with the
+/// * No metric shows how far clients lag behind a log: the layer does not measure it. A client that lags too far ends with the
 ///   outcome `stalled`.
 ///
 /// # Model APIs

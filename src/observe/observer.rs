@@ -39,7 +39,7 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = stream;
     }
 
-    /// A client that resumed a stream was told of a gap, or got an error status. `reason` is `evicted` (the missed events are no longer
+    /// A client that resumed a stream got a gap event or an error status. `reason` is `evicted` (the missed events are no longer
     /// stored), `unknown` (no stream has such an event) or `failed` (the stream is lost). The stream is `None` if it is not known.
     fn gap(&self, stream: Option<&StreamInfo>, reason: &'static str) {
         let _ = (stream, reason);
@@ -126,7 +126,7 @@ impl Observers {
         self.all.is_empty()
     }
 
-    /// How often observers are told of progress. `None` for never.
+    /// How often progress is reported to observers. `None` for never.
     pub(crate) fn progress_interval(&self) -> Option<Duration> {
         self.progress_interval
     }

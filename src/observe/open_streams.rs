@@ -1,4 +1,4 @@
-//! A list of what is open in a layer, with the limits on it.
+//! The list of the open streams of a layer, with its limits.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::admission::{Admission, StreamLimits};
 use crate::stream_id::StreamId;
 
-/// The open event streams of a layer, by their id. `T` is what is known about one.
+/// The open event streams of a layer, by their id. `T` is the type of one stream.
 pub(crate) struct OpenStreams<T> {
     is_listed: AtomicBool,
     admission: Arc<Admission>,

@@ -15,7 +15,7 @@ pub struct StreamProgress {
 }
 
 impl StreamProgress {
-    /// What was moved since `earlier`.
+    /// The difference to `earlier`.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             events_in: self.events_in.saturating_sub(earlier.events_in),

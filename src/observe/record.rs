@@ -68,7 +68,7 @@ pub struct StreamRecord {
     pub reconnects: u64,
     /// The longest time that an event waited for the deferred verdict of an interceptor.
     pub held_max: Duration,
-    /// What the stream of a model API reported about itself. `None` for other streams.
+    /// The facts that the stream of a model API reported. `None` for other streams.
     pub model: Option<ModelReport>,
     /// The revision of the Model Context Protocol in the request's `MCP-Protocol-Version`. `other` if it is none that this crate knows.
     /// `None` without this header field.
@@ -120,7 +120,7 @@ impl StreamRecord {
     }
 }
 
-/// What the stream of a model API reported about itself.
+/// The facts that the stream of a model API reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModelReport {

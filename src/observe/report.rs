@@ -72,7 +72,7 @@ pub(crate) struct StreamReport {
     pub(crate) events: Option<u64>,
     /// Whether the terminal event of the stream's API was forwarded.
     pub(crate) terminal_event: bool,
-    /// What a model API reported.
+    /// The facts that a model API reported.
     pub(crate) model: Option<Box<ModelReport>>,
     /// The end that is reported if this is dropped before it is closed. Default: the client left.
     end: StreamEnded,
@@ -192,7 +192,7 @@ pub(crate) fn log_rejected(cause: &'static str, route: Option<Arc<str>>) {
     log_end(StreamOutcome::Rejected, cause, route);
 }
 
-/// Logs a stream one of whose interceptors panicked when it was opened.
+/// Logs a stream with an interceptor that panicked when it was opened.
 pub(crate) fn log_panicked(route: Option<Arc<str>>) {
     log_end(StreamOutcome::InterceptorFailed, "panic", route);
 }

@@ -80,7 +80,7 @@ pub(crate) struct Reconnecting<B, F> {
     /// Attempts since the stream began.
     attempts: u32,
     fallback: Option<F>,
-    /// `None` if nobody observes.
+    /// `None` without observers.
     live: Option<Arc<LiveStream>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a writer reports about its stream while it runs.
+//! The reports of a writer about its stream.
 
 use std::{pin::Pin, sync::Arc, task::Poll};
 
@@ -51,7 +51,7 @@ impl ObservedWriter {
         self.live.decided_end()
     }
 
-    /// Lets the stream end by itself. See [`LiveStream::settle`].
+    /// Settles the natural end of the stream. See [`LiveStream::settle`].
     pub(super) fn settle(&self) -> Option<StreamOutcome> {
         self.live.settle()
     }

@@ -33,7 +33,7 @@ pub(crate) struct RecordedStream {
     pub(crate) since: Instant,
     pub(crate) owner: StreamOwner,
     pub(crate) key: StreamKey,
-    /// `None` if nobody observes.
+    /// `None` without observers.
     pub(crate) live: Option<Arc<LiveStream>>,
     /// The header fields of the first response that other clients also get.
     fields: StoredHeaders,

@@ -54,7 +54,7 @@ pin_project! {
         #[pin]
         stage: Stage<B>,
         lifetime: Lifetime,
-        // `None` if nobody observes.
+        // `None` without observers.
         observed: Option<Box<ObservedWriter>>,
         encoder: LogEncoder,
         flush_policy: FlushPolicy,

@@ -8,7 +8,7 @@ use super::{Owner, SessionId};
 /// [`StreamObserver::healed`](crate::observe::StreamObserver::healed) get it, and the extensions of each response to a request that got
 /// 404.
 ///
-/// The upstream has a new session. What it kept in the old one is lost: subscriptions to resources, the log level, running calls.
+/// The upstream has a new session. Its state in the old one is lost: subscriptions to resources, the log level, running calls.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Healed {
     pub(crate) session: SessionId,

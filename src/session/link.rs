@@ -1,4 +1,4 @@
-//! What the layer and an inner service tell each other about the session of a request, in the extensions of the request and of its
+//! The messages between the layer and an inner service about the session of a request, in the extensions of the request and of its
 //! response.
 
 use std::{fmt, sync::Arc};

@@ -114,6 +114,6 @@ pub(crate) use {
     streams::OpenStream,
 };
 
-/// Is told of each call to a session store: the operation, the result, and the time that it took.
+/// Gets a report of each call to a session store: the operation, the result, and the time that it took.
 pub(crate) type ObserveStore =
     std::sync::Arc<dyn Fn(&'static str, &'static str, std::time::Duration) + Send + Sync>;

@@ -68,7 +68,7 @@ impl Streams {
     /// The layer remembers the last 16,384 closed recorded streams, in at most 2 MiB. Beyond that it forgets the oldest one of the owner
     /// with the most closed streams, and answers its ids as [unknown](crate::replay::Gap).
     ///
-    /// This method does not check who calls it: the caller authorizes the request to close.
+    /// This method does not check the right to call it: the caller authorizes the request to close.
     pub fn close(&self, select: impl Into<Select>, reason: CloseReason) -> usize {
         let select = select.into();
         let outcome = reason.outcome();
@@ -93,7 +93,7 @@ impl Streams {
     /// Requests for event streams, and responses that turn out to be one, are answered with 503 and a random `Retry-After`. A stream that
     /// is still open in the last part of the time (a fifth of it, at most 5 s) is ended between two events, with the outcome
     /// [`Drained`](crate::observe::StreamOutcome::Drained): its client sees a cut, after the error event of the stream's API if the API
-    /// is known. The clients of a recorded stream first get a random reconnection time (`retry`), so that they do not all come back at
+    /// is known. The clients of a recorded stream first get a random reconnection time (`retry`), so that they do not all reconnect at
     /// once. The ends are spread over that part of the time for the same reason. Streams without a client end as soon as no stream has
     /// one.
     ///

@@ -27,7 +27,7 @@ pub(crate) struct ProgressReports {
     recorded: Arc<RecordedStreams>,
     observers: Observers,
     is_scheduled: AtomicBool,
-    /// What the observers know of the memory of the logs.
+    /// The memory of the logs that was last reported to the observers.
     log_bytes: AtomicI64,
 }
 

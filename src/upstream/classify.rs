@@ -1,4 +1,4 @@
-//! What an event tells about the progress of its stream, by the conventions of model APIs and MCP.
+//! Classifies events by the conventions of model APIs and MCP.
 
 use crate::{
     codec::Event,
@@ -70,7 +70,7 @@ finders! {
 
 fn classify_json(root: JsonValue<'_>) -> EventClass {
     if root.get("jsonrpc").is_some() {
-        // A progress notification counts: it tells that the tool works. So does a response, which is what the client waits for.
+        // A progress notification counts: it tells that the tool works. So does a response, because the client waits for it.
         return match text(root.get("method")).as_deref() {
             Some("ping") => EventClass::Ping,
             _ => EventClass::Content,

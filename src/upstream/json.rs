@@ -153,7 +153,7 @@ impl Gathered {
         }
     }
 
-    /// Adds a chunk, up to `limit` bytes in all.
+    /// Adds a chunk, up to `limit` bytes in total.
     fn push(&mut self, chunk: Bytes, limit: usize) -> Result<(), Error> {
         let before = self.first.len() + self.all.len();
         if before.saturating_add(chunk.len()) > limit {

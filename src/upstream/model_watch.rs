@@ -1,4 +1,4 @@
-//! What the stream of a model API reports about itself: model, finish reason and tokens.
+//! The facts that the stream of a model API reports: model, finish reason and tokens.
 
 use memchr::memmem;
 
@@ -18,7 +18,7 @@ const MAX_PARSED_BYTES: usize = 4 << 20;
 /// The longest model name and finish reason that are kept, in bytes. An upstream could send more.
 const MAX_TEXT: usize = 256;
 
-/// Collects what a model API reports about its stream. Most events of a known API, and all later ones of an unknown API, are not parsed.
+/// Collects the facts that a model API reports about its stream. Most events of a known API, and all later ones of an unknown API, are not parsed.
 #[derive(Debug, Default)]
 pub(crate) struct ModelWatch {
     events: u32,
@@ -134,7 +134,7 @@ finders! {
     STATUS = "\"status\"";
 }
 
-/// What the JSON body of a model API reports about itself. `None` for other bodies, and for very large ones.
+/// The facts that the JSON body of a model API reports. `None` for other bodies, and for very large ones.
 pub(crate) fn report_of_body(body: &Event) -> Option<ModelReport> {
     let data = body.data();
     if data.len() > MAX_PARSED_BYTES {

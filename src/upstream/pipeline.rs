@@ -28,7 +28,7 @@ pub(crate) struct Pipeline {
     watch: Option<Box<StreamWatch>>,
     /// Complete events of the upstream, if the stream is watched.
     events_in: u64,
-    /// What the chain has forwarded.
+    /// The events and bytes that the chain has forwarded.
     sent: Sent,
     /// The bytes of the upstream's body.
     bytes_in: u64,
@@ -342,7 +342,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// What the chain has forwarded.
+/// The events and bytes that the chain has forwarded.
 #[derive(Debug, Default)]
 struct Sent {
     /// Complete events.

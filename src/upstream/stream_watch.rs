@@ -1,4 +1,4 @@
-//! Watches what the events of a stream tell about it: its terminal event, its progress, and what a model API reports.
+//! Watches the events of a stream: its terminal event, its progress, and the facts that a model API reports.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl StreamWatch {
         }
     }
 
-    /// Also watches for what observers are told.
+    /// Also watches for the facts that observers need.
     pub(crate) fn observed(mut self, live: Arc<LiveStream>, classify: Option<Classify>) -> Self {
         self.observed = Some(Observed {
             live,
@@ -199,7 +199,7 @@ impl StreamWatch {
         has_content
     }
 
-    /// What is known at the end of the stream: whether the terminal event was sent, and what a model API reported.
+    /// The facts at the end of the stream: whether the terminal event was sent, and the report of a model API.
     pub(super) fn finish(&self) -> (bool, Option<ModelReport>) {
         match &self.observed {
             Some(observed) => (observed.is_terminal_sent, observed.model.report()),

@@ -1,4 +1,4 @@
-//! What the admin routes tell the live page, and whom they answer.
+//! The admin routes: data for the live page, and the check of the origin.
 
 use std::{sync::Arc, time::Duration};
 

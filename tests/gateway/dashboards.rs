@@ -54,14 +54,14 @@ fn dashboard_queries() -> Vec<String> {
         .collect()
 }
 
-/// The queries in the alerts, each on a line of its own.
+/// The queries in the alerts, each on a separate line.
 fn alert_queries() -> Vec<String> {
     let lines = ALERTS.lines().map(str::trim);
     let queries = lines.filter_map(|line| line.strip_prefix("expr: "));
     queries.map(str::to_owned).collect()
 }
 
-/// What is wrong with the names in a query.
+/// The faults in the names of a query.
 fn wrong_names(query: &str) -> Vec<String> {
     let series = series();
     let mut wrong = Vec::new();

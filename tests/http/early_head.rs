@@ -173,7 +173,7 @@ async fn head_limit_of_the_watchdog_holds_behind_an_early_head() {
         call.canceled().await;
         let record = records.only().await;
         assert_eq!(record.outcome, StreamOutcome::Stalled);
-        // What the client has got.
+        // The status that the client got.
         assert_eq!(record.status, Some(http::StatusCode::OK));
     }
 }

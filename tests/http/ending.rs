@@ -14,7 +14,7 @@ use tower_sse_proxy::{
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
 };
 
-/// What an upstream sends after its head.
+/// The data that an upstream sends after its head.
 #[derive(Clone, Copy, Debug)]
 enum Output {
     /// This text in one chunk, and then the final chunk.

@@ -1,5 +1,5 @@
 //! JSON bodies pass through the interceptors as one event before their response leaves. Unchanged ones keep their head and bytes,
-//! and what the interceptors cannot read is answered with 502.
+//! and a body that the interceptors cannot read is answered with 502.
 
 mod cancelled;
 mod outcomes;

@@ -50,7 +50,7 @@ async fn let_others_run() {
     .await;
 }
 
-/// Reads a stream through the layer. Returns what the client received, and what another task observed.
+/// Reads a stream through the layer. Returns what the client received, and the observations of another task.
 async fn read(layer: &SseProxyLayer, coding: &str, script: Script) -> (String, Observed) {
     let taken = script.taken();
     let other = tokio::spawn(async move {
@@ -71,7 +71,7 @@ async fn read(layer: &SseProxyLayer, coding: &str, script: Script) -> (String, O
     let coding = coding.parse().unwrap();
     response.headers_mut().insert("content-encoding", coding);
     let response = respond(layer, Request::new(()), response).await;
-    // In a task of its own: the future of a test is polled more rarely than tasks are.
+    // In a separate task: the future of a test is polled more rarely than tasks are.
     let client = tokio::spawn(rest(response.into_body()));
     let (received, failed) = client.await.unwrap();
     assert_eq!(failed, None);

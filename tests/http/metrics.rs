@@ -1,4 +1,4 @@
-//! `observe::Metrics`: what it counts agrees with the records of the streams.
+//! `observe::Metrics`: its counts agree with the records of the streams.
 
 use std::{
     future::pending,

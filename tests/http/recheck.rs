@@ -29,7 +29,7 @@ fn layers() -> [SseProxyLayer; 2] {
     ]
 }
 
-/// What the service does, one item for each check; the last one is repeated.
+/// The actions of the service, one for each check; the last one is repeated.
 #[derive(Clone, Copy, Debug)]
 enum Does {
     Status(u16),

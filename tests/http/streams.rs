@@ -1,4 +1,4 @@
-//! Operators list and close streams, also those whose client takes nothing.
+//! Operators list and close streams, also those of a client that takes nothing.
 
 use std::{net::SocketAddr, time::Duration};
 

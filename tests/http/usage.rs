@@ -1,4 +1,4 @@
-//! What the record says of the streams of model APIs.
+//! The records of the streams of model APIs.
 
 use tower_sse_proxy::{
     Event, SseProxyLayer,
@@ -12,14 +12,14 @@ use crate::support::{
     recorded, staged,
 };
 
-/// Clones of a layer share its streams, so each stream has a layer of its own.
+/// Clones of a layer share its streams, so each stream has a separate layer.
 const LAYERS: [fn() -> SseProxyLayer; 3] = [
     SseProxyLayer::default,
     || SseProxyLayer::default().intercept(|event: Event| event),
     || SseProxyLayer::default().replay(Replay::default()),
 ];
 
-/// The stream of one API: what comes first, what comes last, and what the record says after each.
+/// The stream of one API: its first events, its last ones, and the record after each.
 struct Case {
     family: ModelFamily,
     begins: &'static str,

@@ -267,7 +267,7 @@ async fn healthy_slow_streams_are_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn dead_streams_end_within_a_second_of_their_limit() {
     let (first, gap) = (WatchdogKind::First, WatchdogKind::Gap);
-    // What the upstream sends, then which limit ends the stream, and when.
+    // The data of the upstream, then the limit that ends the stream, and the time.
     let corpus: Vec<(&str, Vec<Act>, WatchdogKind, Duration)> = vec![
         ("silent after the head", vec![], first, FIRST_CONTENT),
         (

@@ -10,7 +10,7 @@ use metrics::{
     SharedString, Unit,
 };
 
-/// What was recorded on this thread since [`recorder`] was called.
+/// The values recorded on this thread since [`recorder`] was called.
 #[derive(Clone, Default)]
 pub struct Recorded {
     series: Arc<Mutex<BTreeMap<Series, Arc<Values>>>>,

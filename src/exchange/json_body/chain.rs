@@ -86,7 +86,7 @@ impl JsonChain {
         self.settled().await;
     }
 
-    /// Ends the interceptors, unless one of them has ended the stream. Returns what they have forwarded: nothing if one of them has
+    /// Ends the interceptors, unless one of them has ended the stream. Returns the blocks that they have forwarded: nothing if one of them has
     /// ended the stream.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{
 /// The longest name, in bytes.
 const MAX_LEN: usize = 64;
 
-/// A label for what is not in the set.
+/// The label of values that are not in the set.
 pub(super) const OTHER: &str = "other";
 
 /// The first `MAX` names, so that an upstream cannot make series without limit.

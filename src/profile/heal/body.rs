@@ -86,10 +86,10 @@ impl<B: Body> fmt::Debug for HealBody<B> {
     }
 }
 
-/// What was read of a request body.
+/// The part of a request body that was read.
 pub(super) enum ReadBody<B: Body> {
     Whole(HeldBody),
-    /// The body is too large, has trailers or failed, or there is no memory for it.
+    /// The body is too large, has trailers or failed, or no memory is left for it.
     Part(HealBody<B>),
 }
 

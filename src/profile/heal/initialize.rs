@@ -1,4 +1,4 @@
-//! The `initialize` request of a session: what is stored of it, and how it is sent again.
+//! The stored `initialize` request of a session, and how it is sent again.
 
 use std::{mem::size_of, pin::pin};
 

@@ -16,7 +16,7 @@ use super::{
 use crate::session::healed::Healed;
 
 /// Heals MCP sessions that the upstream has lost. Put it inside of the [`SseProxyLayer`](crate::SseProxyLayer) that maps the sessions.
-/// [The module](super) describes what it does.
+/// See [the module](super).
 ///
 /// Requests of policies without [session mapping](crate::SseProxyLayer::sessions) pass untouched. Layers between the two have to keep the
 /// extensions of requests and responses.
@@ -101,7 +101,7 @@ impl<ReqB: Body> HealLayer<ReqB> {
     }
 
     /// The maximum size of all stored `initialize` requests, with their headers, in bytes. Default: 16 MiB. The same limit applies to all
-    /// request bodies that are held at once. A request for which there is no room is forwarded, and not repeated.
+    /// request bodies that are held at once. A request that does not fit is forwarded, and not repeated.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.sessions = Arc::new(Sessions::new(bytes));
         self.budget = Arc::new(Budget::new(bytes));

@@ -25,7 +25,7 @@
 //! let app: Router = Router::new().fallback_service(service);
 //! ```
 //!
-//! # What the client gets
+//! # The client's view
 //!
 //! | the request that got 404 | the response |
 //! |---|---|
@@ -42,7 +42,7 @@
 //! The credentials of the `initialize` request are not stored. Healing uses those of the request that got 404, which belongs to the same
 //! owner. Other headers of that request replace headers of the same name, except for those that describe the message.
 //!
-//! # What is lost
+//! # Lost state
 //!
 //! The upstream has a new session: subscriptions to resources, the log level, and calls that were running are gone.
 //! [`HealLayer::on_healed`] sets a function that learns of this, as

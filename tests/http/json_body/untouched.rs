@@ -1,4 +1,4 @@
-//! What an inspecting layer does not change.
+//! Bodies that an inspecting layer does not change.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};

@@ -23,7 +23,7 @@ type Reply = UnsyncBoxBody<Bytes, std::io::Error>;
 
 pub const INITIALIZE: &str = r#"{"jsonrpc": "2.0", "id":"i-1", "method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t\u00e9st","version":"1"}}}"#;
 
-/// What the server answers to `initialize`.
+/// The answer of the server to `initialize`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Opening {
     Json,
