@@ -4,15 +4,11 @@
 //! cargo run --example mcp_gateway -- 127.0.0.1:3000 127.0.0.1:8080
 //! ```
 
-use std::{env, error::Error};
+mod forward;
 
-use axum::{Router, body::Body, extract::Request, response::IntoResponse};
-use http::{StatusCode, Uri, Version, header};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
-use tower::service_fn;
+use std::{env, error::Error, net::SocketAddr};
+
+use axum::Router;
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     intercept::window::{Pattern, TextWindow, patterns},
@@ -21,8 +17,10 @@ use tower_sse_proxy::{
     session::MemoryStore,
 };
 
+use forward::Forward;
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut args = env::args().skip(1);
     let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
         return Err("usage: mcp_gateway LISTEN UPSTREAM, both as host:port".into());
@@ -43,32 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let layer =
         SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
 
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let upstream = service_fn(move |request| forward(client.clone(), upstream.clone(), request));
+    let upstream = Forward::to(&format!("http://{upstream}"))?;
     let app = Router::new().fallback_service(upstream).layer(layer);
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let listener = tokio::net::TcpListener::bind(listen).await?;
     axum::serve(listener, app).await?;
     Ok(())
-}
-
-async fn forward(
-    client: Client<HttpConnector, Body>,
-    upstream: String,
-    mut request: Request,
-) -> Result<axum::response::Response, std::convert::Infallible> {
-    let path = request
-        .uri()
-        .path_and_query()
-        .map_or("/", |path| path.as_str());
-    let Ok(uri) = format!("http://{upstream}{path}").parse::<Uri>() else {
-        return Ok(StatusCode::BAD_REQUEST.into_response());
-    };
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_11;
-    // The layer has checked the client's Host. hyper adds the Host of the upstream.
-    request.headers_mut().remove(header::HOST);
-    Ok(match client.request(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
-    })
 }

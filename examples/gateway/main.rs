@@ -9,9 +9,13 @@
 
 mod admin;
 mod chat;
+#[path = "../forward/connector.rs"]
+mod connector;
 mod demo;
 mod guard;
 mod half_close;
+#[path = "../forward/http_rules.rs"]
+mod http_rules;
 mod mcp;
 mod metrics;
 mod path;

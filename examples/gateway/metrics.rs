@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Returns a function that renders all metrics.
-pub fn render(exporter: PrometheusHandle) -> impl Fn() -> String + Send + Sync {
+pub fn render(exporter: PrometheusHandle) -> impl Fn() -> String + Clone + Send + Sync {
     let upkeep = exporter.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);

@@ -38,9 +38,11 @@ async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
         json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "mock",
             "choices": [{ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish }] })
     };
+    let usage = json!({ "prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 10 });
     if request["stream"] != true {
         return Json(json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1_700_000_000, "model": "mock",
-            "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }] }))
+            "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }],
+            "usage": usage }))
         .into_response();
     }
     let mut data = vec![chunk(
@@ -76,6 +78,12 @@ async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
         }
     }
     data.push(chunk(0, json!({}), reason.into()));
+    if request["stream_options"]["include_usage"] == true {
+        let mut last = chunk(0, json!({}), Value::Null);
+        last["choices"] = json!([]);
+        last["usage"] = usage;
+        data.push(last);
+    }
     let events = data.iter().map(|data| format!("data: {data}\n\n"));
     let done = "data: [DONE]\n\n".to_owned();
     paced(&headers, events.chain([done]).collect())

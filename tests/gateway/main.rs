@@ -5,6 +5,8 @@
 mod admin;
 #[path = "../../examples/guardrail/ending.rs"]
 mod ending;
+#[path = "../../examples/forward/mod.rs"]
+mod forward;
 #[path = "../../examples/gateway/guard.rs"]
 mod gateway_guard;
 #[path = "../../examples/guardrail/guard.rs"]
@@ -44,6 +46,7 @@ mod tunnel;
 mod admin_routes;
 mod dashboards;
 mod descriptors;
+mod forwarding;
 mod guardrail;
 mod half_closing;
 mod limits;
@@ -54,3 +57,5 @@ mod search;
 mod stalling;
 mod upstream;
 mod window;
+
+use forward::{connector, http_rules};

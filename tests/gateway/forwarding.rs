@@ -1,0 +1,95 @@
+//! The proxy that the examples share.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{
+    forward::Forward,
+    support::{Upstream, Wire, connect},
+};
+
+/// A proxy in front of this base URL.
+async fn proxy(base: &str) -> SocketAddr {
+    let app = Router::new().fallback_service(Forward::to(base).unwrap());
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_cross_in_neither_direction() {
+    let mut upstream = Upstream::start().await;
+    let proxy = proxy(&format!("http://{}/base/", upstream.address)).await;
+    let mut client = connect(proxy).await;
+    let request = "GET /a?b HTTP/1.1\r\nHost: gateway\r\nConnection: x-named, keep-alive\r\nX-Named: 1\r\nKeep-Alive: 1\r\n\
+        Proxy-Authorization: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Kept: 1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    client.write(request).await;
+    let mut exchange = upstream.next().await;
+    let head = exchange.head.to_ascii_lowercase();
+    assert!(head.starts_with("get /base/a?b http/1.1\r\n"), "{head}");
+    for name in [
+        "connection",
+        "x-named",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "upgrade",
+    ] {
+        assert!(!head.contains(&format!("\r\n{name}:")), "{head}");
+    }
+    let address = upstream.address;
+    for field in [
+        "x-kept: 1",
+        &format!("host: {address}"),
+        "x-forwarded-host: gateway",
+        "x-forwarded-proto: http",
+        "x-forwarded-for: 192.0.2.1, 127.0.0.1",
+    ] {
+        assert!(head.contains(&format!("\r\n{field}\r\n")), "{head}");
+    }
+    let answer = "HTTP/1.1 200 OK\r\nConnection: x-named\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\n\
+        X-Kept: 1\r\nContent-Length: 0\r\n\r\n";
+    exchange.write(answer).await;
+    let head = client.head().await.unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200 ok\r\n") && head.contains("\r\nx-kept: 1\r\n"));
+    for name in ["connection", "x-named", "keep-alive", "proxy-authenticate"] {
+        assert!(!head.contains(&format!("\r\n{name}:")), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn unreachable_upstream_gives_502() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let free = listener.local_addr().unwrap();
+    drop(listener);
+    let proxy = proxy(&format!("http://{free}")).await;
+    let mut client = connect(proxy).await;
+    client
+        .write("GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        .await;
+    let head = client.head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+}
+
+#[tokio::test]
+async fn client_disconnect_cancels_the_request_before_and_after_the_head() {
+    for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"] {
+        let mut upstream = Upstream::start().await;
+        let proxy = proxy(&format!("http://{}", upstream.address)).await;
+        let mut client = Wire::new(TcpStream::connect(proxy).await.unwrap());
+        client
+            .write("GET / HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            .await;
+        let mut exchange = upstream.next().await;
+        if !answer.is_empty() {
+            exchange.write(answer).await;
+            client.head().await.unwrap();
+        }
+        drop(client);
+        crate::support::soon(exchange.closed()).await;
+    }
+}
