@@ -97,9 +97,9 @@ async fn clients_that_disconnect_and_resume_miss_no_event() {
         .retention(
             Retention::default()
                 .events(2 * EVENTS)
-                .age(Duration::from_secs(2)),
+                .age(Duration::from_secs(8)),
         )
-        .grace_period(Duration::from_millis(500))
+        .grace_period(Duration::from_secs(5))
         .executor(move |driver| {
             let running = task.clone();
             tokio::spawn(async move {
