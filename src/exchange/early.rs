@@ -16,7 +16,7 @@ use crate::{
     exchange::context::RequestContext,
     headers::{
         content_type::is_event_stream,
-        event_stream::{head_with, plain_headers},
+        response_head::{head_with, plain_headers},
     },
     observe::StreamOutcome,
     stream_id::StreamId,

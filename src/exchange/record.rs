@@ -11,7 +11,7 @@ use tower::BoxError;
 use crate::{
     codec::{ChunkSlice, Event},
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
-    headers::{content_encoding::ContentCoding, event_stream},
+    headers::{content_encoding::ContentCoding, response_head},
     log::{LogEncoder, SharedLog},
     observe::{StreamOutcome, StreamSlot},
     reconnect::RetryRequest,
@@ -133,7 +133,7 @@ where
     if let Some(pending) = pending {
         match pending.resume_with(body) {
             Ok((stream, reader)) => {
-                event_stream::rewrite_headers(&mut parts.headers);
+                response_head::rewrite_headers(&mut parts.headers);
                 return Ok(Subscription::new(stream, parts, reader));
             }
             Err((unused, ended)) => {
@@ -175,7 +175,7 @@ where
         owner,
         key,
         progress: Arc::clone(&progress),
-        headers: &event_stream::shared_headers(&parts.headers, |name| {
+        headers: &response_head::shared_headers(&parts.headers, |name| {
             replay.response_headers.contains(name)
                 || sessions.is_some_and(|sessions| sessions.has_header(name))
         }),

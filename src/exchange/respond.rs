@@ -18,7 +18,7 @@ use crate::{
         outcome::{Outcome, ResponseContext},
         record, subscribe,
     },
-    headers::event_stream,
+    headers::response_head,
     live::Attached,
     observe::{StreamEnded, StreamOutcome, StreamReport, StreamSlot},
     rejection::Rejection,
@@ -176,7 +176,7 @@ where
 {
     if request.is_head {
         // A body that the service sends all the same was not inspected, and may not leave (RFC 9110 9.3.2).
-        event_stream::rewrite_headers(&mut parts.headers);
+        response_head::rewrite_headers(&mut parts.headers);
         return Ok(Response::from_parts(parts, SseBody::fixed(Bytes::new())));
     }
     // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::{
-    clock::StreamClock,
     housekeeper::{Checked, Housekeeper},
     slot::{Endable, Slot},
+    watchdog_clock::StreamClock,
 };
 use crate::{
     error::{Error, ErrorKind},

@@ -6,19 +6,19 @@
 //! task of a layer that checks the watchdogs, and reports the progress of streams.
 
 mod attached;
-mod clock;
 mod housekeeper;
 mod jitter;
 mod recheck;
 mod slot;
 mod unread;
 mod watchdog;
+mod watchdog_clock;
 
 pub use watchdog::Watchdog;
 
 pub(crate) use attached::Attached;
-pub(crate) use clock::StreamClock;
 pub(crate) use housekeeper::{Checked, Housekeeper};
 #[cfg(feature = "replay")]
 pub(crate) use jitter::drain_retry;
 pub(crate) use unread::UnreadBody;
+pub(crate) use watchdog_clock::StreamClock;

@@ -21,7 +21,7 @@ use crate::reconnect::{
 };
 use crate::{
     headers::{
-        event_stream::{INCREMENTAL, LAST_EVENT_ID},
+        response_head::{INCREMENTAL, LAST_EVENT_ID},
         stored::leave_buffer,
     },
     observe::LiveStream,
