@@ -16,6 +16,7 @@ use super::{
     Observers, RejectionReason, StreamOutcome, StreamProgress, StreamRecord, WatchdogEvent,
     WatchdogKind,
     admission::{Refused, StreamSlot},
+    counters::{Counters, micros},
     info::{StreamInfo, StreamOrigin},
     open_streams::OpenStreams,
     tap::Taps,
@@ -60,50 +61,6 @@ enum End {
     Decided(StreamOutcome),
     /// It has ended without a decision of the layer.
     Settled,
-}
-
-/// The counters of one stream.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) events_in: AtomicU64,
-    pub(crate) events_out: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-    pub(crate) resumes: AtomicU64,
-    pub(crate) gaps: AtomicU64,
-    pub(crate) lagged_readers: AtomicU64,
-    pub(crate) reconnects: AtomicU64,
-    /// The bytes that the layer added to an attached stream: comments, and the event of an error.
-    pub(crate) added_bytes: AtomicU64,
-    first_event: Moment,
-    last_event: Moment,
-    first_content: Moment,
-    last_content: Moment,
-    /// In microseconds.
-    longest_gap: AtomicU64,
-    /// The gaps, and their sum in microseconds.
-    gap_count: AtomicU64,
-    gap_sum: AtomicU64,
-    held_max: AtomicU64,
-}
-
-/// A time since the arrival of the request, in microseconds plus one. 0 if it has not come.
-#[derive(Default)]
-struct Moment(AtomicU64);
-
-impl Moment {
-    fn set(&self, after: Duration) {
-        self.0.store(micros(after) + 1, Relaxed);
-    }
-
-    fn get(&self) -> Option<Duration> {
-        let micros = self.0.load(Relaxed);
-        (micros > 0).then(|| Duration::from_micros(micros - 1))
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX - 1)
 }
 
 /// Ends a stream from outside.
@@ -235,11 +192,8 @@ impl LiveStream {
                     .each(|observer| observer.first_event(&self.info()));
             }
         }
-        if has_content {
-            if counters.first_content.get().is_none() {
-                counters.first_content.set(after);
-            }
-            counters.last_content.set(after);
+        if has_content && counters.first_content.get().is_none() {
+            counters.first_content.set(after);
         }
         counters.events_in.store(progress.events_in, Relaxed);
         counters.events_out.store(progress.events_out, Relaxed);

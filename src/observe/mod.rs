@@ -10,6 +10,7 @@
 
 mod admission;
 mod class;
+mod counters;
 mod info;
 mod live_stream;
 mod live_streams;
@@ -44,7 +45,8 @@ pub(crate) use info::StreamOrigin;
 pub(crate) use live_stream::{LiveStream, StreamControl};
 pub(crate) use live_streams::LiveStreams;
 pub(crate) use observer::{Observers, OnClose};
+pub(crate) use outcome::StreamEnded;
 #[cfg(feature = "replay")]
 pub(crate) use report::log_lagged;
-pub(crate) use report::{StreamEnded, StreamReport, log_json, log_panicked, log_rejected};
+pub(crate) use report::{StreamReport, log_json, log_panicked, log_rejected};
 pub(crate) use request::{InspectedJson, ObservedRequest};

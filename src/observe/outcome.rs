@@ -1,6 +1,9 @@
-//! Why an event stream ended: a closed list.
+//! Why an event stream ended: a closed list, and the outcome of each kind of error.
 
 use std::fmt;
+
+use super::RejectionReason;
+use crate::error::ErrorKind;
 
 /// Why an event stream ended.
 ///
@@ -127,5 +130,56 @@ impl EndedBy {
 impl fmt::Display for EndedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why a stream ended, and the cause in the words of this crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamEnded {
+    pub(crate) outcome: StreamOutcome,
+    /// A text of this crate: texts of upstreams and interceptors may hold secrets.
+    pub(crate) cause: Option<String>,
+    /// For the outcome `Rejected`.
+    pub(crate) rejection: Option<RejectionReason>,
+    /// Whether the client saw a complete stream.
+    pub(crate) is_cut: bool,
+}
+
+impl StreamEnded {
+    pub(crate) fn of(outcome: StreamOutcome) -> Self {
+        Self {
+            outcome,
+            cause: None,
+            rejection: None,
+            is_cut: !matches!(outcome, StreamOutcome::Completed),
+        }
+    }
+
+    /// The end of a stream whose body failed with an error of this kind.
+    pub(crate) fn failed(kind: ErrorKind) -> Self {
+        let (outcome, cause) = match kind {
+            ErrorKind::Upstream => (StreamOutcome::UpstreamError, None),
+            ErrorKind::EventTooLarge => (StreamOutcome::Overflow, None),
+            ErrorKind::NotUtf8 => (StreamOutcome::Rejected, Some("not UTF-8")),
+            ErrorKind::Blocked => (StreamOutcome::Blocked, None),
+            ErrorKind::InterceptorFailed => (StreamOutcome::InterceptorFailed, None),
+            ErrorKind::InterceptorTimedOut => {
+                (StreamOutcome::InterceptorFailed, Some("time limit"))
+            }
+            ErrorKind::InterceptorPanicked => (StreamOutcome::InterceptorFailed, Some("panic")),
+            ErrorKind::Session => (StreamOutcome::Rejected, Some("session id")),
+            ErrorKind::Lagged => (StreamOutcome::Stalled, Some("slow client")),
+            ErrorKind::Aborted => (StreamOutcome::Cancelled, None),
+        };
+        let rejection = match kind {
+            ErrorKind::NotUtf8 => Some(RejectionReason::Uninspectable),
+            ErrorKind::Session => Some(RejectionReason::Session),
+            _ => None,
+        };
+        Self {
+            cause: cause.map(str::to_owned),
+            rejection,
+            ..Self::of(outcome)
+        }
     }
 }

@@ -6,61 +6,10 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    ModelReport, RejectionReason, StreamOutcome,
+    ModelReport, StreamOutcome,
     live_stream::{ClosedStream, LiveStream},
+    outcome::StreamEnded,
 };
-use crate::error::ErrorKind;
-
-/// Why a stream ended, and in the words of this crate what caused it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StreamEnded {
-    pub(crate) outcome: StreamOutcome,
-    /// A text of this crate: texts of upstreams and interceptors may hold secrets.
-    pub(crate) cause: Option<String>,
-    /// For the outcome `Rejected`.
-    pub(crate) rejection: Option<RejectionReason>,
-    /// Whether the client saw a complete stream.
-    pub(crate) is_cut: bool,
-}
-
-impl StreamEnded {
-    pub(crate) fn of(outcome: StreamOutcome) -> Self {
-        Self {
-            outcome,
-            cause: None,
-            rejection: None,
-            is_cut: !matches!(outcome, StreamOutcome::Completed),
-        }
-    }
-
-    /// The end of a stream whose body failed with an error of this kind.
-    pub(crate) fn failed(kind: ErrorKind) -> Self {
-        let (outcome, cause) = match kind {
-            ErrorKind::Upstream => (StreamOutcome::UpstreamError, None),
-            ErrorKind::EventTooLarge => (StreamOutcome::Overflow, None),
-            ErrorKind::NotUtf8 => (StreamOutcome::Rejected, Some("not UTF-8")),
-            ErrorKind::Blocked => (StreamOutcome::Blocked, None),
-            ErrorKind::InterceptorFailed => (StreamOutcome::InterceptorFailed, None),
-            ErrorKind::InterceptorTimedOut => {
-                (StreamOutcome::InterceptorFailed, Some("time limit"))
-            }
-            ErrorKind::InterceptorPanicked => (StreamOutcome::InterceptorFailed, Some("panic")),
-            ErrorKind::Session => (StreamOutcome::Rejected, Some("session id")),
-            ErrorKind::Lagged => (StreamOutcome::Stalled, Some("slow client")),
-            ErrorKind::Aborted => (StreamOutcome::Cancelled, None),
-        };
-        let rejection = match kind {
-            ErrorKind::NotUtf8 => Some(RejectionReason::Uninspectable),
-            ErrorKind::Session => Some(RejectionReason::Session),
-            _ => None,
-        };
-        Self {
-            cause: cause.map(str::to_owned),
-            rejection,
-            ..Self::of(outcome)
-        }
-    }
-}
 
 /// Reports how one event stream ended, exactly once: when it is closed, or when it is dropped before that. It emits a `tracing` event
 /// for each stream that does not end cleanly, and makes the record for the observers.
