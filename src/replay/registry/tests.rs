@@ -1,10 +1,12 @@
 //! Which events are evicted when the logs exceed a limit.
 
+use std::task::{Context, Poll, Waker};
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::*;
-use crate::log::{Retention, SINGLE_BLOCK_OVERHEAD};
+use crate::log::{Retention, SINGLE_BLOCK_OVERHEAD, shared_log::ReadOutcome};
 
 /// A stream with a log. A busy stream is written to whenever the registry accesses its log.
 struct Stream {
@@ -115,6 +117,27 @@ fn busy_streams_are_evicted_too() {
     registry.account(&busy[0], (5 * EVENT, 0));
     assert_eq!(registry.bytes(), 0);
     assert_eq!(retired(busy.each_ref()), [0; 5]);
+}
+
+#[test]
+fn busy_streams_without_a_client_are_evicted_before_events_that_a_client_has_read() {
+    let registry = registry(2 * EVENT);
+    let detached = [(); 3].map(|()| stream(&registry, true));
+    let connected = stream(&registry, false);
+    let subscriber = connected.log.subscribe(connected.log.oldest());
+    let write = || registry.account(&connected, connected.write(100));
+    write();
+    let mut cx = Context::from_waker(Waker::noop());
+    let read = connected
+        .log
+        .poll_read(subscriber, &mut cx, usize::MAX, &mut Vec::new());
+    assert!(matches!(read, Poll::Ready(ReadOutcome::Blocks)));
+    for stream in &detached {
+        registry.account(stream, stream.write(100));
+    }
+    write();
+    assert_eq!(retired(detached.each_ref()), [0; 3]);
+    assert_eq!(retired([&connected]), [2 * EVENT]);
 }
 
 #[test]
