@@ -16,7 +16,9 @@
 //! allocator returns memory to the system. With `--trim`, the proxy calls `malloc_trim` before the RSS is read: the difference is
 //! freed memory that glibc had not returned.
 //!
-//! The last part measures idle streams: each has sent one event and is silent. The baseline is a bare hyper proxy.
+//! The last part measures 10,000 idle streams: each has sent one event and is silent. It prints the memory of a stream, how much more
+//! that is than with a bare hyper proxy, and the CPU time of the proxy for half a minute, in percent of one core. The layer and the gateway
+//! send a keep-alive comment every 15 s. Where the limit of open files is too low, the number of streams is smaller.
 
 mod client;
 mod proxies;
@@ -145,18 +147,19 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    println!("\nidle streams, KiB each");
+    let streams = idle_streams();
+    println!("\n{streams} idle streams: KiB each, KiB more than bare, CPU");
     let mut bare = 0.0;
     let names = ["bare", "plain", "layer"];
     let gateways = ["gateway /s", "gateway /r"];
     let gateways = gateways.iter().filter(|_| options.gateway.is_some());
     for name in names.iter().chain(gateways) {
         if name == &"bare" || wanted(&format!("idle {name}")) {
-            let each = idle(name, &upstream, options)?;
+            let (each, cpu) = idle(name, streams, &upstream, options)?;
             if name == &"bare" {
                 bare = each;
             }
-            println!("{name:12} {each:6.1}  {:+.1}", each - bare);
+            println!("{name:12} {each:6.1}  {:+.1}  {cpu:.2} %", each - bare);
         }
     }
     Ok(())
@@ -217,9 +220,26 @@ fn measure(
     Ok(())
 }
 
-/// Measures the memory of each of many idle streams, in KiB.
-fn idle(name: &str, upstream: &Process, options: &Options) -> Result<f64, Box<dyn Error>> {
-    const STREAMS: usize = 2000;
+/// The number of idle streams: 10,000, or as many as a process may have descriptors for. The proxy needs two for each.
+fn idle_streams() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let limit = line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    limit.map_or(10_000, |limit: usize| {
+        10_000.min(limit.saturating_sub(500) / 2)
+    })
+}
+
+/// Measures many idle streams: the memory of each, in KiB, and the CPU time of all, in percent of one core.
+fn idle(
+    name: &str,
+    streams: usize,
+    upstream: &Process,
+    options: &Options,
+) -> Result<(f64, f64), Box<dyn Error>> {
+    const PAUSE: Duration = Duration::from_secs(30);
     let (proxy, prefix) = name.split_once(' ').unwrap_or((name, "/s"));
     let proxy = Process::proxy(proxy, upstream.addr, 256 << 20, options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -228,10 +248,14 @@ fn idle(name: &str, upstream: &Process, options: &Options) -> Result<f64, Box<dy
     let path = |n: usize| format!("{prefix}/burst/250/1/stay/{n}");
     let open =
         |from, number| runtime.block_on(client::open(proxy.addr, from, number, path, 1, true));
-    let _first = open(usize::MAX / 2, 200)?;
+    let _first = open(usize::MAX / 2, 100)?;
     let before = proxy.rss(options)?;
-    let _streams = open(0, STREAMS)?;
-    Ok((proxy.rss(options)? - before) / 1024.0 / STREAMS as f64)
+    let _streams = open(0, streams)?;
+    let each = (proxy.rss(options)? - before) / 1024.0 / streams as f64;
+    let before = proxy.cpu()?;
+    thread::sleep(PAUSE);
+    let cpu = (proxy.cpu()? - before).as_secs_f64() / PAUSE.as_secs_f64();
+    Ok((each, cpu * 100.0))
 }
 
 /// A child process: the upstream or a proxy. It is killed when the value is dropped.
@@ -273,6 +297,7 @@ impl Process {
             .env("SSEP_UPSTREAM", format!("http://{upstream}"))
             .env("SSEP_LOG_BYTES", bound.to_string())
             .env("SSEP_DETACH_MS", "3600000")
+            .env("SSEP_KEEPALIVE_MS", "15000")
             .env("SSEP_LOG", "error")
             .spawn()?;
         let gateway = Self { child, addr: free };
@@ -297,6 +322,17 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         Ok(kib.ok_or("no VmRSS in /proc/PID/status")?.parse::<f64>()? * 1024.0)
+    }
+
+    /// The CPU time that the process has used.
+    fn cpu(&self) -> Result<Duration, Box<dyn Error>> {
+        let mut total = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanos = stat.split_whitespace().next();
+            total += nanos.ok_or("empty schedstat")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(total))
     }
 
     /// The bytes that the layer counts, or `None` if the proxy does not report them.

@@ -17,7 +17,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_sse_proxy::{SseProxyLayer, replay::Replay};
+use tower_sse_proxy::{KeepAlive, SseProxyLayer, replay::Replay};
 
 /// A GET of this path returns the number of bytes that the layer counts.
 pub const COUNTED: &str = "/-/counted";
@@ -38,15 +38,18 @@ pub fn run(name: &str, upstream: SocketAddr, bound: usize) -> Result<(), Box<dyn
         tcp.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).build(tcp);
         let forward = service_fn(move |request| forward(client.clone(), upstream, request));
+        let keep_alive = KeepAlive::new(Duration::from_secs(15));
         match name {
             "bare" => serve(listener, forward, || 0).await,
             "plain" => {
-                let layer =
-                    SseProxyLayer::default().intercept(|event: tower_sse_proxy::Event| event);
+                let layer = SseProxyLayer::default()
+                    .intercept(|event: tower_sse_proxy::Event| event)
+                    .keep_alive(keep_alive);
                 serve(listener, layer.layer(forward), || 0).await
             }
             "layer" => {
                 let layer = SseProxyLayer::default()
+                    .keep_alive(keep_alive)
                     .replay(Replay::default().grace_period(Duration::from_secs(3600)))
                     .max_replay_bytes(bound);
                 let service = layer.layer(forward);
