@@ -2,7 +2,7 @@
 
     python3 .ci/soak.py GATEWAY [--streams 1000] [--seconds 1200] [--churn 0.05]
 
-Afterwards no stream is open, each upstream stream has one record, and memory and file descriptors are back where they were.
+Afterwards no stream is open, each upstream stream has one record, and memory, file descriptors and tasks are back where they were.
 Exits with status 1 if not. Linux, Python 3.11, standard library only."""
 
 import argparse, asyncio, collections, json, os, random, resource, socket, subprocess, sys, tempfile, time
@@ -104,6 +104,16 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+async def tasks(admin):
+    metrics = (await get(admin, "/metrics")).decode()
+    return next(int(line.split()[1]) for line in metrics.splitlines() if line.startswith("tokio_alive_tasks "))
+
+
+async def state(gateway, admin):
+    """What the process holds: KiB of memory, descriptors, tasks."""
+    return memory(gateway.pid), descriptors(gateway.pid), await tasks(admin)
+
+
 def records(path):
     with open(path) as log:
         return [json.loads(line) for line in log]
@@ -162,16 +172,16 @@ async def main(args):
         warm_up = max(60, args.seconds // 10)
         await load(args, port, warm_up)
         await empty(admin)
-        before = memory(gateway.pid), descriptors(gateway.pid)
+        before = await state(gateway, admin)
         opened = await load(args, port, args.seconds)
         busy = memory(gateway.pid)
         await empty(admin)
-        after = memory(gateway.pid), descriptors(gateway.pid)
+        after = await state(gateway, admin)
         ended = records(log.name)
         streams = [record for record in ended if record["time_to_head_ms"] is not None]
         outcomes = collections.Counter(record["outcome"] for record in ended)
         print(f"{opened} clients, {upstream.heads} upstream streams, {len(streams)} records of streams, {len(ended)} records: {dict(outcomes)}")
-        print(f"RSS {before[0]} KiB before, {busy} KiB under load, {after[0]} KiB after; descriptors {before[1]} before, {after[1]} after")
+        print(f"RSS {before[0]} KiB before, {busy} KiB under load, {after[0]} KiB after; descriptors {before[1]} before, {after[1]} after; tasks {before[2]} before, {after[2]} after")
         failed = []
         if len(streams) != upstream.heads:
             failed.append("records and upstream streams differ")
@@ -179,6 +189,8 @@ async def main(args):
             failed.append("memory grew by more than 5 %")
         if after[1] > before[1] + 2:
             failed.append("file descriptors leaked")
+        if after[2] > before[2] + 2:
+            failed.append("tasks leaked")
         print("FAIL: " + ", ".join(failed) if failed else "PASS")
         return 1 if failed else 0
     finally:
