@@ -19,7 +19,7 @@ use crate::{
         early::{Early, EarlyStep, Failing},
         keep_alive::KeepAlive,
         stream::Stream,
-        unread::Unread,
+        untouched::Untouched,
         whole::Whole,
     },
     error::{Error, ErrorKind},
@@ -104,8 +104,8 @@ pin_project! {
     enum Kind<B> {
         // A body that is not an event stream, unchanged.
         PassThrough { #[pin] body: B },
-        // An event stream that the layer passes through unread.
-        Unread { #[pin] stream: Unread<B> },
+        // An event stream that the layer passes on untouched.
+        Untouched { #[pin] stream: Untouched<B> },
         // An event stream that the client pulls through the interceptors. Boxed, so that the bodies of other responses stay small.
         Inspected { stream: Pin<Box<Stream<Pull<B>>>>, _lease: Option<SessionLease> },
         // The same for a stream that is observed.
@@ -135,14 +135,14 @@ impl<B> SseBody<B> {
         }
     }
 
-    /// An event stream that the layer passes through unread.
-    pub(crate) fn unread(body: B, report: StreamReport) -> Self
+    /// An event stream that the layer passes on untouched.
+    pub(crate) fn untouched(body: B, report: StreamReport) -> Self
     where
         B: Send + 'static,
     {
-        let stream = Unread::new(body, report);
+        let stream = Untouched::new(body, report);
         Self {
-            kind: Kind::Unread { stream },
+            kind: Kind::Untouched { stream },
             sessions: None,
             _slot: None,
         }
@@ -290,7 +290,7 @@ where
             KindProj::PassThrough { body } => body
                 .poll_frame(cx)
                 .map_err(|error| Error::with_source(ErrorKind::Upstream, error)),
-            KindProj::Unread { stream } => stream.poll_frame(cx),
+            KindProj::Untouched { stream } => stream.poll_frame(cx),
             KindProj::Inspected { stream, .. } => stream.as_mut().poll_frame(cx),
             KindProj::Attached { stream, .. } => stream.as_mut().poll_frame(cx),
             KindProj::Recorded { stream } => stream.as_mut().poll_frame(cx),
@@ -315,7 +315,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::PassThrough { body } => body.is_end_stream(),
-            Kind::Unread { stream } => stream.is_end_stream(),
+            Kind::Untouched { stream } => stream.is_end_stream(),
             Kind::Inspected { stream, .. } => stream.is_done(),
             Kind::Attached { stream, .. } => stream.is_done(),
             Kind::Recorded { stream } => stream.is_done(),
@@ -330,7 +330,7 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::PassThrough { body } => body.size_hint(),
-            Kind::Unread { stream } => stream.size_hint(),
+            Kind::Untouched { stream } => stream.size_hint(),
             Kind::Inspected { .. }
             | Kind::Attached { .. }
             | Kind::Recorded { .. }
@@ -347,7 +347,7 @@ where
 impl<B> fmt::Debug for SseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
-            Kind::PassThrough { .. } | Kind::Unread { .. } => "passed through",
+            Kind::PassThrough { .. } | Kind::Untouched { .. } => "passed through",
             Kind::Inspected { .. } | Kind::Attached { .. } => "event stream",
             Kind::Early { .. } | Kind::Late { .. } | Kind::Failing { .. } => {
                 "event stream with an early head"

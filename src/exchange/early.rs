@@ -16,7 +16,7 @@ use crate::{
     exchange::context::RequestContext,
     headers::{
         content_type::is_event_stream,
-        response_head::{head_with, plain_headers},
+        event_stream_head::{head_with, plain_headers},
     },
     observe::StreamOutcome,
     stream_id::StreamId,

@@ -61,7 +61,7 @@ impl Uninspectable {
 
 /// How the layer treats an event stream that it does not record.
 pub(crate) enum Treatment {
-    /// Passes it unread: no setting of the policy needs to read it, or the layer cannot read it and no setting requires that it does.
+    /// Passes it on untouched: no setting of the policy needs to read it, or the layer cannot read it and no setting requires that it does.
     PassUnread,
     /// Reads it, after it has undone this content coding.
     Inspect(ContentCoding),

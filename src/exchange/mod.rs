@@ -3,8 +3,6 @@
 #[cfg(feature = "replay")]
 mod authorize;
 mod call;
-#[cfg(feature = "replay")]
-mod coalesce;
 pub(crate) mod context;
 mod early;
 #[cfg(feature = "replay")]
@@ -23,6 +21,8 @@ pub(crate) mod respond;
 mod resume;
 #[cfg_attr(not(feature = "sessions"), path = "no_sessions.rs")]
 mod session;
+#[cfg(feature = "replay")]
+mod shared_call;
 #[cfg(feature = "replay")]
 mod subscribe;
 

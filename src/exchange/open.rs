@@ -13,7 +13,7 @@ use crate::{
         inspectable::{check_inspectable, reject_panicked},
         session::SessionContext,
     },
-    headers::{content_encoding::ContentCoding, response_head},
+    headers::{content_encoding::ContentCoding, event_stream_head},
     intercept::{Chain, StreamHead},
     live::StreamClock,
     observe::{LiveStream, StreamOutcome, StreamReport},
@@ -63,7 +63,7 @@ impl RequestContext {
         if let Some(progress) = progress {
             chain.put_first(progress);
         }
-        response_head::rewrite_headers(&mut parts.headers);
+        event_stream_head::rewrite_headers(&mut parts.headers);
         let live = self.open_live(parts, session_id, recorded);
         let watch = self.stream_watch(live.as_ref());
         let report = StreamReport::new(policy.route.clone(), live);

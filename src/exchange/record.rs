@@ -11,20 +11,20 @@ use tower::BoxError;
 use crate::{
     codec::{ChunkSlice, Event},
     exchange::{context::RequestContext, inspectable::check_inspectable, session::SessionContext},
-    headers::{content_encoding::ContentCoding, response_head},
+    headers::{content_encoding::ContentCoding, event_stream_head},
     log::{LogEncoder, SharedLog},
     observe::{StreamOutcome, StreamSlot},
     reconnect::RetryRequest,
     rejection::Rejection,
     replay::{
         Replay, Subscription,
-        coalesce::LeaderGuard,
         continuation_rules::ContinuationRules,
         driver::RecordDriver,
         key::{StreamKey, StreamOwner},
         lifetime::Limits,
         pending_resume::PendingResume,
         recorded_stream::{NewRecordedStream, RecordedStream},
+        single_flight::LeaderGuard,
     },
     session::SessionId,
     stream_id::StreamId,
@@ -133,7 +133,7 @@ where
     if let Some(pending) = pending {
         match pending.resume_with(body) {
             Ok((stream, reader)) => {
-                response_head::rewrite_headers(&mut parts.headers);
+                event_stream_head::rewrite_headers(&mut parts.headers);
                 return Ok(Subscription::new(stream, parts, reader));
             }
             Err((unused, ended)) => {
@@ -175,7 +175,7 @@ where
         owner,
         key,
         progress: Arc::clone(&progress),
-        headers: &response_head::shared_headers(&parts.headers, |name| {
+        headers: &event_stream_head::shared_headers(&parts.headers, |name| {
             replay.response_headers.contains(name)
                 || sessions.is_some_and(|sessions| sessions.has_header(name))
         }),

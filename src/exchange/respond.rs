@@ -18,7 +18,7 @@ use crate::{
         outcome::{Outcome, ResponseContext},
         record, subscribe,
     },
-    headers::response_head,
+    headers::event_stream_head,
     live::Attached,
     observe::{StreamEnded, StreamOutcome, StreamReport, StreamSlot},
     rejection::Rejection,
@@ -118,7 +118,7 @@ where
     let response = match Treatment::of(policy, &parts, needs_events) {
         Treatment::PassUnread => {
             let slot = context.slot;
-            let response = unread(request, parts, body, slot.as_ref());
+            let response = untouched(request, parts, body, slot.as_ref());
             response.map(|body| body.with_slot(slot))
         }
         Treatment::Inspect(coding) => {
@@ -176,7 +176,7 @@ where
 {
     if request.is_head {
         // A body that the service sends all the same was not inspected, and may not leave (RFC 9110 9.3.2).
-        response_head::rewrite_headers(&mut parts.headers);
+        event_stream_head::rewrite_headers(&mut parts.headers);
         return Ok(Response::from_parts(parts, SseBody::fixed(Bytes::new())));
     }
     // Only a response with status 200 can be resumed or continued (WHATWG HTML 9.2.3).
@@ -210,8 +210,8 @@ where
 /// When the layer stops reconnecting, a stream that is not recorded ends.
 const NO_FALLBACK: Option<Infallible> = None;
 
-/// An event stream that the layer passes on unread.
-fn unread<B: Body + Send + 'static>(
+/// An event stream that the layer passes on untouched.
+fn untouched<B: Body + Send + 'static>(
     request: &RequestContext,
     mut parts: response::Parts,
     body: B,
@@ -224,13 +224,13 @@ fn unread<B: Body + Send + 'static>(
     if let (Some(live), Some(slot)) = (&live, slot) {
         live.set_slot(slot);
     }
-    let report = StreamReport::unread(request.policy.route.clone(), live);
+    let report = StreamReport::untouched(request.policy.route.clone(), live);
     let body = if body.is_end_stream() {
         // A server does not poll a body that has ended, so that such a body cannot report its end.
         report.close(StreamEnded::of(StreamOutcome::Completed));
         SseBody::pass_through(body)
     } else {
-        SseBody::unread(body, report)
+        SseBody::untouched(body, report)
     };
     Response::from_parts(parts, body)
 }

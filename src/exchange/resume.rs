@@ -8,8 +8,8 @@ use crate::{
     codec::Event,
     exchange::authorize::authorize,
     headers::{
+        event_stream_head::{LAST_EVENT_ID, head_with, plain_headers},
         query::{parameters, set_parameter},
-        response_head::{LAST_EVENT_ID, head_with, plain_headers},
     },
     log::{
         CursorLookup, EventId, LogState, Position, Reader,

@@ -4,10 +4,10 @@ pub(crate) mod accept;
 pub(crate) mod accept_encoding;
 pub(crate) mod content_encoding;
 pub(crate) mod content_type;
+pub(crate) mod event_stream_head;
 pub(crate) mod list;
 pub(crate) mod mcp_protocol_version;
 #[cfg(any(feature = "replay", feature = "sessions"))]
 pub(crate) mod query;
 pub(crate) mod replaced_body;
-pub(crate) mod response_head;
 pub(crate) mod stored;

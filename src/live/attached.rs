@@ -15,7 +15,7 @@ use tower::BoxError;
 use super::{
     housekeeper::{Checked, Housekeeper},
     slot::{Endable, Slot},
-    watchdog_clock::StreamClock,
+    watchdog::StreamClock,
 };
 use crate::{
     error::{Error, ErrorKind},

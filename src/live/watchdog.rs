@@ -1,214 +1,253 @@
-//! The settings of the watchdogs.
+//! The watchdog of one stream: decides when a limit of its [settings](super::watchdog_settings) is exceeded. Without I/O: time is an
+//! argument.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use http::{Request, StatusCode, request};
 use tokio::time::Instant;
-use tower::BoxError;
-use tower_service::Service;
 
-use super::{housekeeper::Housekeeper, jitter::shortened, recheck::Recheck};
-use crate::{
-    codec::Event,
-    observe::{EventClass, LiveStream},
-    upstream::stream_watch::Classify,
-};
+use super::watchdog_settings::Limits;
+use crate::observe::WatchdogKind;
 
-type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
+/// How long a stream is not checked whose next limit would be exceeded as soon as it waits for the upstream again.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(500);
 
-/// Limits on how long an event stream may be silent, and on its age. Set it with [`Policy::watchdog`](crate::Policy::watchdog).
+/// Measures the silence of the upstream, of the client, and the age of one stream.
 ///
-/// A stream that exceeds a limit is reported to [observers](crate::observe::StreamObserver::watchdog) and ends with the outcome
-/// [`Stalled`](crate::observe::StreamOutcome::Stalled), or [`Expired`](crate::observe::StreamOutcome::Expired) for its age: the client gets
-/// the error event of the stream's API, if the API is known, and then a cut. With [`observe_only`](Self::observe_only) it is only reported.
-///
-/// Silence is measured by content: comments, pings, and events that only tell about the stream do not end it. See [`EventClass`] and
-/// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
-/// upstream.
-///
-/// A stream that exceeds a limit ends within a second. No limit is set by default; [operating] recommends some.
-///
-/// [operating]: crate::guide::operating#watchdogs
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_sse_proxy::{SseProxyLayer, Watchdog};
-///
-/// let layer = SseProxyLayer::default().watchdog(
-///     Watchdog::default()
-///         .head(Duration::from_secs(60))
-///         .first_content(Duration::from_secs(900))
-///         .content_gap(Duration::from_secs(300))
-///         .write_stall(Duration::from_secs(60))
-///         .max_age(Duration::from_secs(4 * 3600)),
-/// );
-/// ```
-#[derive(Clone, Default)]
-pub struct Watchdog {
-    pub(crate) head: Option<Duration>,
-    pub(crate) limits: Limits,
-    pub(crate) classify: Option<Classify>,
-    expires_in: Option<ExpiresIn>,
-    recheck: Option<Recheck>,
+/// Only the time in which the layer waits for the upstream counts as silence of the upstream: time in which the client takes nothing, or
+/// in which an interceptor works, is excused.
+#[derive(Debug)]
+pub(crate) struct StreamClock {
+    limits: Limits,
+    head_at: Instant,
+    /// The time of the last event with content.
+    last_content: Option<Instant>,
+    /// The time since which the layer has not waited for the upstream.
+    blocked_since: Option<Instant>,
+    /// The time since the last event with content in which the layer did not wait for the upstream.
+    excused: Duration,
+    /// The time since which the client has not taken the data that is ready for it.
+    unread_since: Option<Instant>,
+    /// The time at which the stream expires.
+    expires_at: Option<Instant>,
+    /// The limits that have been exceeded since the last event with content. Each fires once.
+    fired: Fired,
 }
 
-/// The limits of one stream.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Limits {
-    pub(crate) first_content: Option<Duration>,
-    pub(crate) gap: Option<Duration>,
-    pub(crate) write_stall: Option<Duration>,
-    pub(crate) max_age: Option<Duration>,
-    /// The time that the user's function has computed.
-    pub(crate) expires_in: Option<Duration>,
-    pub(crate) only_observes: bool,
+struct Fired {
+    content: bool,
+    write: bool,
+    age: bool,
 }
 
-impl Limits {
-    pub(crate) fn any(&self) -> bool {
-        let limits = [self.first_content, self.gap, self.write_stall, self.max_age];
-        limits.iter().any(Option::is_some) || self.expires_in.is_some()
-    }
-
-    /// When a stream expires whose request arrived at `arrived`. Its maximum age is shortened at random by up to a tenth, so that
-    /// streams that began together do not end together.
-    pub(crate) fn expires_at(&self, arrived: Instant) -> Option<Instant> {
-        let age = self.max_age.map(shortened);
-        let at = [age, self.expires_in].into_iter().flatten().min()?;
-        // A time that is too far away for the clock is no limit.
-        arrived.checked_add(at)
-    }
-}
-
-impl Watchdog {
-    /// Limits the time from the arrival of the request to the head of the upstream's response. Applies to requests whose `Accept`
-    /// names `text/event-stream`. The client gets 504 (RFC 9110 15.6.5).
-    pub fn head(mut self, limit: Duration) -> Self {
-        self.head = Some(limit);
-        self
-    }
-
-    /// Limits the time from the head of the upstream's response to the first event with content.
-    pub fn first_content(mut self, limit: Duration) -> Self {
-        self.limits.first_content = Some(limit);
-        self
-    }
-
-    /// Limits the time between two events with content.
-    pub fn content_gap(mut self, limit: Duration) -> Self {
-        self.limits.gap = Some(limit);
-        self
-    }
-
-    /// Limits the time in which the client takes none of the data that is ready for it. Applies to streams that are not recorded: a recorded
-    /// stream continues without its clients.
-    ///
-    /// The layer sees that a client takes something when its server asks for the next frame, of at most 256 KiB. So the limit also ends the
-    /// stream of a client that takes less than a frame in that time.
-    pub fn write_stall(mut self, limit: Duration) -> Self {
-        self.limits.write_stall = Some(limit);
-        self
-    }
-
-    /// Limits the age of a stream, from the arrival of the request on. The limit of each stream is shortened at random by up to a
-    /// tenth, so that streams that began together do not end together.
-    pub fn max_age(mut self, limit: Duration) -> Self {
-        self.limits.max_age = Some(limit);
-        self
-    }
-
-    /// Sets a function that computes for how long a stream may run, from the head of its request: usually until a token of the client
-    /// expires. `None` is no limit.
-    pub fn expires_in(
-        mut self,
-        expires_in: impl Fn(&request::Parts) -> Option<Duration> + Send + Sync + 'static,
-    ) -> Self {
-        self.expires_in = Some(Arc::new(expires_in));
-        self
-    }
-
-    /// Checks again and again whether the client may still read its stream, with this time between two checks. The time of each stream is
-    /// shortened at random by up to a tenth.
-    ///
-    /// The service gets the request that opened the stream, with its extensions and without its body. A success (2xx) lets the stream
-    /// continue. Any other final status ends it with the outcome [`Revoked`](crate::observe::StreamOutcome::Revoked); a recorded stream
-    /// can then no longer be resumed.
-    ///
-    /// If the service fails, panics, returns an informational status (1xx), or takes longer than 10 seconds or the time between two
-    /// checks, the stream continues, because an outage of the service would otherwise end all streams at once. After three such checks in a
-    /// row the stream ends as revoked.
-    ///
-    /// The service is called in a separate task. A shared stream is checked with the request that opened it; the clients that join it are
-    /// checked by [`Replay::authorize`](crate::replay::Replay::authorize). A time of zero is taken for one second.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use http::{Request, StatusCode};
-    /// use tower::service_fn;
-    /// use tower_sse_proxy::Watchdog;
-    ///
-    /// let session = service_fn(|request: Request<()>| async move {
-    ///     let is_valid = request.headers().contains_key("authorization"); // ask the session store here
-    ///     Ok::<_, std::convert::Infallible>(if is_valid { StatusCode::OK } else { StatusCode::UNAUTHORIZED })
-    /// });
-    /// let watchdog = Watchdog::default().recheck(session, Duration::from_secs(60));
-    /// ```
-    pub fn recheck<S>(mut self, service: S, every: Duration) -> Self
-    where
-        S: Service<Request<()>, Response = StatusCode> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-    {
-        self.recheck = Some(Recheck::new(service, every));
-        self
-    }
-
-    /// Sets the function that classifies events. Unless set, the layer knows the events of MCP and of the model APIs of OpenAI,
-    /// Anthropic and Gemini; any other event is content, unless it has no data or its name is `ping`, `keepalive`, `keep-alive` or
-    /// `heartbeat`.
-    ///
-    /// The layer calls it for complete and unfinished events, until one of those that arrived together is content.
-    pub fn classify(
-        mut self,
-        classify: impl Fn(&Event) -> EventClass + Send + Sync + 'static,
-    ) -> Self {
-        self.classify = Some(Arc::new(classify));
-        self
-    }
-
-    /// Reports streams that exceed a limit, and does not end them.
-    pub fn observe_only(mut self, observe_only: bool) -> Self {
-        self.limits.only_observes = observe_only;
-        self
-    }
-
-    /// Starts to check whether this client may still read its stream, which opens now.
-    pub(crate) fn start_recheck(
-        &self,
-        live: &Arc<LiveStream>,
-        client: &Arc<request::Parts>,
-        housekeeper: &Arc<Housekeeper>,
-    ) {
-        if let Some(recheck) = &self.recheck {
-            recheck.start(live, client, !self.limits.only_observes, housekeeper);
+impl StreamClock {
+    /// The clock of a stream whose head arrived at `head_at`, for a request that arrived at `arrived`.
+    pub(crate) fn new(limits: Limits, arrived: Instant, head_at: Instant) -> Self {
+        Self {
+            expires_at: limits.expires_at(arrived),
+            limits,
+            head_at,
+            last_content: None,
+            blocked_since: None,
+            excused: Duration::ZERO,
+            unread_since: None,
+            fired: Fired::default(),
         }
     }
 
-    /// The limits of the stream that this request opens.
-    pub(crate) fn limits_for(&self, client: Option<&request::Parts>) -> Limits {
-        let expires_in = self.expires_in.as_ref().zip(client);
+    /// Whether the clock has any limit.
+    pub(crate) fn has_limits(&self) -> bool {
+        self.limits.any() || self.expires_at.is_some()
+    }
+
+    /// Whether the watchdogs only observe.
+    pub(crate) fn only_observes(&self) -> bool {
+        self.limits.only_observes
+    }
+
+    /// Handles an event with content. Returns the gap since the previous one.
+    pub(crate) fn handle_content(&mut self, now: Instant) -> Option<Duration> {
+        self.settle_blocked(now);
+        let gap = self
+            .last_content
+            .map(|last| (now - last).saturating_sub(self.excused));
+        self.last_content = Some(now);
+        self.excused = Duration::ZERO;
+        self.fired.content = false;
+        gap
+    }
+
+    /// Handles the end of a poll: whether the layer now waits for the upstream, and whether the client was given something that it
+    /// has yet to take.
+    pub(crate) fn handle_poll(&mut self, waits_for_upstream: bool, is_unread: bool, now: Instant) {
+        self.settle_blocked(now);
+        self.blocked_since = (!waits_for_upstream).then_some(now);
+        // The server polls because the client has taken the data that was ready.
+        self.unread_since = is_unread.then_some(now);
+        self.fired.write = false;
+    }
+
+    fn settle_blocked(&mut self, now: Instant) {
+        if let Some(since) = self.blocked_since.take() {
+            self.excused += now.saturating_duration_since(since);
+        }
+    }
+
+    /// When [`check`](Self::check) is due if nothing changes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.content_deadline(),
+            self.write_deadline(),
+            self.age_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// When [`check`](Self::check) is due whatever happens until then, for a caller that does not hear of changes. `None` if it never is.
+    pub(crate) fn next_check(&self, now: Instant) -> Option<Instant> {
+        let limits = [self.limits.gap, self.limits.write_stall];
+        // A limit that starts to run after this time ends later than these.
+        let new = limits.into_iter().flatten();
+        let new = new.filter_map(|limit| now.checked_add(limit)).min();
+        // If the layer stops to wait for the client or an interceptor at this time, a limit may be due soon.
+        let blocked = self.blocked_since.map(|since| now - since);
+        let content = self.content_deadline_after(blocked.unwrap_or_default());
+        let earliest = now + BLOCKED_PAUSE;
+        let content = content.map(|at| {
+            if blocked.is_some() {
+                at.max(earliest)
+            } else {
+                at
+            }
+        });
+        let deadlines = [content, self.write_deadline(), self.age_deadline(), new];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn content_deadline(&self) -> Option<Instant> {
+        if self.blocked_since.is_some() {
+            return None;
+        }
+        self.content_deadline_after(Duration::ZERO)
+    }
+
+    /// The deadline of the next content if this time is excused, too.
+    fn content_deadline_after(&self, blocked: Duration) -> Option<Instant> {
+        let (since, limit) = match self.last_content {
+            Some(last) => (last, self.limits.gap?),
+            None => (self.head_at, self.limits.first_content?),
+        };
+        if self.fired.content {
+            return None;
+        }
+        since
+            .checked_add(limit)?
+            .checked_add(self.excused)?
+            .checked_add(blocked)
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        let limit = self.limits.write_stall.filter(|_| !self.fired.write)?;
+        self.unread_since?.checked_add(limit)
+    }
+
+    fn age_deadline(&self) -> Option<Instant> {
+        self.expires_at.filter(|_| !self.fired.age)
+    }
+
+    /// Returns the limit that is exceeded at `now`. Each is returned once.
+    pub(crate) fn check(&mut self, now: Instant) -> Option<WatchdogKind> {
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if is_due(self.age_deadline()) {
+            self.fired.age = true;
+            return Some(WatchdogKind::Age);
+        }
+        if is_due(self.write_deadline()) {
+            self.fired.write = true;
+            return Some(WatchdogKind::Write);
+        }
+        if is_due(self.content_deadline()) {
+            self.fired.content = true;
+            return Some(match self.last_content {
+                Some(_) => WatchdogKind::Gap,
+                None => WatchdogKind::First,
+            });
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn clock(limits: Limits) -> (StreamClock, Instant) {
+        let start = Instant::now();
+        (StreamClock::new(limits, start, start + SECOND), start)
+    }
+
+    fn content_limits() -> Limits {
         Limits {
-            expires_in: expires_in.and_then(|(expires_in, client)| expires_in(client)),
-            ..self.limits
+            first_content: Some(10 * SECOND),
+            gap: Some(5 * SECOND),
+            ..Limits::default()
         }
     }
-}
 
-impl fmt::Debug for Watchdog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watchdog")
-            .field("head", &self.head)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+    #[tokio::test]
+    async fn first_content_is_due_from_the_head_on_and_gaps_from_the_last_content_on() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_poll(true, false, start + SECOND);
+        assert_eq!(clock.deadline(), Some(start + 11 * SECOND));
+        assert_eq!(clock.check(start + 10 * SECOND), None);
+        assert_eq!(clock.handle_content(start + 10 * SECOND), None);
+        clock.handle_poll(true, false, start + 10 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
+        assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
+        // Once for each gap.
+        assert_eq!(clock.check(start + 16 * SECOND), None);
+        assert_eq!(clock.handle_content(start + 17 * SECOND), Some(7 * SECOND));
+        assert_eq!(clock.check(start + 22 * SECOND), Some(WatchdogKind::Gap));
+    }
+
+    #[tokio::test]
+    async fn silence_before_the_first_content_fires() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_poll(true, false, start + SECOND);
+        assert_eq!(clock.check(start + 11 * SECOND), Some(WatchdogKind::First));
+    }
+
+    #[tokio::test]
+    async fn time_blocked_on_a_client_or_an_interceptor_is_excused() {
+        let (mut clock, start) = clock(content_limits());
+        clock.handle_content(start + SECOND);
+        clock.handle_poll(false, true, start + SECOND);
+        assert_eq!(clock.deadline(), None);
+        assert_eq!(clock.check(start + 100 * SECOND), None);
+        clock.handle_poll(true, false, start + 101 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 106 * SECOND));
+        // Pings between do not restart the clock.
+        for seconds in 102..106 {
+            clock.handle_poll(false, true, start + seconds * SECOND);
+            clock.handle_poll(true, false, start + seconds * SECOND);
+        }
+        assert_eq!(clock.check(start + 106 * SECOND), Some(WatchdogKind::Gap));
+    }
+
+    #[tokio::test]
+    async fn client_that_takes_nothing_stalls_and_one_that_takes_does_not() {
+        let limits = Limits {
+            write_stall: Some(3 * SECOND),
+            ..Limits::default()
+        };
+        let (mut clock, start) = clock(limits);
+        clock.handle_poll(false, true, start);
+        clock.handle_poll(true, false, start + 2 * SECOND);
+        assert_eq!(clock.deadline(), None);
+        clock.handle_poll(false, true, start + 5 * SECOND);
+        assert_eq!(clock.check(start + 7 * SECOND), None);
+        assert_eq!(clock.check(start + 8 * SECOND), Some(WatchdogKind::Write));
     }
 }

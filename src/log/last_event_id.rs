@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use crate::{headers::response_head::LAST_EVENT_ID, log::EventId};
+use crate::{headers::event_stream_head::LAST_EVENT_ID, log::EventId};
 
 /// The events that a request names in `Last-Event-ID`, in order. `None` stands for an id in a form that the layer does not give.
 ///

@@ -17,7 +17,7 @@ use super::{
 /// The report contains no data of events, no ids, no header values, no path and no text of an error, because these may hold
 /// secrets.
 pub(crate) struct StreamReport {
-    /// The number of events that the interceptors have forwarded. `None` for a stream that is passed through unread.
+    /// The number of events that the interceptors have forwarded. `None` for a stream that is passed on untouched.
     pub(crate) events: Option<u64>,
     /// Whether the terminal event of the stream's API was forwarded.
     pub(crate) terminal_event: bool,
@@ -57,8 +57,8 @@ impl StreamReport {
         &self.span
     }
 
-    /// The report of a stream that opens now and is passed through unread.
-    pub(crate) fn unread(route: Option<Arc<str>>, live: Option<Arc<LiveStream>>) -> Self {
+    /// The report of a stream that opens now and is passed on untouched.
+    pub(crate) fn untouched(route: Option<Arc<str>>, live: Option<Arc<LiveStream>>) -> Self {
         let mut report = Self::new(route, live);
         report.events = None;
         report
@@ -156,7 +156,7 @@ fn log_end(outcome: StreamOutcome, cause: &str, route: Option<Arc<str>>) {
         cause: Some(cause.to_owned()),
         ..StreamEnded::of(outcome)
     };
-    let mut report = StreamReport::unread(route, None);
+    let mut report = StreamReport::untouched(route, None);
     report.is_reported = true;
     emit(&end, &report);
 }

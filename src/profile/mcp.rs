@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
 use super::{OriginCheckLayer, origin_check::Foreign};
 use crate::{
-    headers::response_head::LAST_EVENT_ID,
+    headers::event_stream_head::LAST_EVENT_ID,
     log::last_event_id::names_own_event,
     policy::Policy,
     replay::{Gap, Replay},

@@ -21,7 +21,7 @@ use crate::reconnect::{
 };
 use crate::{
     headers::{
-        response_head::{INCREMENTAL, LAST_EVENT_ID},
+        event_stream_head::{INCREMENTAL, LAST_EVENT_ID},
         stored::leave_buffer,
     },
     observe::LiveStream,

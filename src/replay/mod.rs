@@ -38,7 +38,6 @@
 //! [`EventId`] names the stream and the position in it, so that a client needs nothing but its `Last-Event-ID` to resume.
 
 pub(crate) mod closed_streams;
-pub(crate) mod coalesce;
 pub(crate) mod config;
 pub(crate) mod continuation_rules;
 mod detached;
@@ -52,6 +51,7 @@ mod quota;
 pub(crate) mod recorded_stream;
 mod registry;
 pub(crate) mod resume_gate;
+pub(crate) mod single_flight;
 mod streams;
 mod subscription;
 mod writer;

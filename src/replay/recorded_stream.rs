@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderMap, response};
 
 use crate::{
-    headers::{response_head::head_with, stored::StoredHeaders},
+    headers::{event_stream_head::head_with, stored::StoredHeaders},
     log::{Cursor, LogState, Reader, SharedLog, StartAt},
     observe::LiveStream,
     replay::{

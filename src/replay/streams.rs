@@ -8,9 +8,9 @@ use crate::{
     observe::{StreamControl, StreamOutcome},
     replay::{
         ClosedStreams, LogRegistry, Quota,
-        coalesce::Coalescer,
         key::{StreamKey, StreamOwner, closed_key},
         recorded_stream::RecordedStream,
+        single_flight::Coalescer,
     },
     session::{Owner, SessionId},
     stream_id::StreamId,

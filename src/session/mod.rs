@@ -59,7 +59,7 @@ mod any_store;
 mod binder;
 mod credentials;
 #[cfg(feature = "sessions")]
-mod endpoint;
+mod endpoint_url;
 pub(crate) mod healed;
 mod id;
 #[cfg(feature = "sessions")]

@@ -20,7 +20,7 @@ mod pipeline;
 mod progress;
 mod pull;
 #[cfg(feature = "sessions")]
-mod session_stage;
+mod session_ids;
 pub(crate) mod sink;
 pub(crate) mod stream_watch;
 pub(crate) mod terminal;
@@ -34,4 +34,4 @@ pub(crate) use progress::CompleteWhen;
 pub(crate) use progress::{ProgressStage, UpstreamProgress};
 pub(crate) use pull::{Pull, Step};
 #[cfg(feature = "sessions")]
-pub(crate) use session_stage::SessionStage;
+pub(crate) use session_ids::SessionStage;

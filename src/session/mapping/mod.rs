@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderName, Method, StatusCode, request, response};
 
 pub use self::error::MappingError;
-use super::{credentials::check_cookie_name, endpoint, location::IdLocation};
+use super::{credentials::check_cookie_name, endpoint_url, location::IdLocation};
 
 /// The locations of session ids in requests, responses and events, and the rules for the end of a session.
 ///
@@ -182,7 +182,7 @@ impl SessionMapping {
         origin: impl Into<Box<str>>,
     ) -> Result<Self, MappingError> {
         let text = origin.into();
-        match endpoint::origin(&text) {
+        match endpoint_url::origin(&text) {
             Some(origin) => self.upstream_origins.push(origin),
             None => return Err(MappingError::Origin(text)),
         }
@@ -275,7 +275,7 @@ impl SessionMapping {
 }
 
 fn endpoint_parameters() -> impl Iterator<Item = IdLocation> {
-    endpoint::PARAMETERS
+    endpoint_url::PARAMETERS
         .iter()
         .map(|name| IdLocation::Query((*name).into()))
 }

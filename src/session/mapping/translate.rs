@@ -8,7 +8,7 @@ use super::{SessionMapping, endpoint_parameters};
 use crate::headers::query::set_target;
 use crate::session::{
     MalformedId, Session, SessionId, UpstreamSessionId,
-    endpoint::{self, EndpointError},
+    endpoint_url::{self, EndpointError},
     location::IdLocation,
 };
 
@@ -117,7 +117,7 @@ impl SessionMapping {
         request: &mut request::Parts,
         session: &Session,
     ) -> bool {
-        if let Some(target) = endpoint::target_of(&session.upstream_id) {
+        if let Some(target) = endpoint_url::target_of(&session.upstream_id) {
             let is_outside_query =
                 |location: &&IdLocation| !matches!(location, IdLocation::Query(_));
             let mut others = self.locations.iter().filter(is_outside_query);
@@ -189,13 +189,13 @@ impl SessionMapping {
         stream: u64,
     ) -> Result<UpstreamSessionId, EndpointError> {
         let (uri, headers) = (&request.uri, &request.headers);
-        let target = endpoint::resolve(data, uri, headers, &self.upstream_origins)?;
-        Ok(endpoint::to_id(&target, stream))
+        let target = endpoint_url::resolve(data, uri, headers, &self.upstream_origins)?;
+        Ok(endpoint_url::to_id(&target, stream))
     }
 
     /// The path that the client receives in an `endpoint` event.
     pub(crate) fn client_endpoint(&self, stream: &request::Parts, session: &Session) -> String {
-        endpoint::client_path(&self.mount_path, &stream.uri, &session.id)
+        endpoint_url::client_path(&self.mount_path, &stream.uri, &session.id)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The body of an observed stream that the layer passes on unread, in a slot that others can empty.
+//! The body of an observed stream that the layer passes on untouched, in a slot that others can empty.
 
 use std::{
     pin::Pin,
@@ -14,8 +14,8 @@ use tower::BoxError;
 use super::slot::{Endable, Slot};
 use crate::observe::{LiveStream, StreamEnded, StreamReport};
 
-/// The body of an observed stream that the layer passes on unread. Dropping it cancels the upstream.
-pub(crate) struct UnreadBody<B> {
+/// The body of an observed stream that the layer passes on untouched. Dropping it cancels the upstream.
+pub(crate) struct UntouchedBody<B> {
     slot: Arc<Slot<Upstream<B>>>,
 }
 
@@ -33,7 +33,7 @@ type NextFrame<E> = Option<Result<Frame<Bytes>, E>>;
 #[derive(Debug)]
 pub(crate) struct Closed;
 
-impl<B: Send + 'static> UnreadBody<B> {
+impl<B: Send + 'static> UntouchedBody<B> {
     pub(crate) fn new(body: B, report: StreamReport, live: Arc<LiveStream>) -> Self {
         let upstream = Upstream {
             body: Some(Box::pin(body)),
@@ -55,7 +55,7 @@ impl<B: Send + 'static> UnreadBody<B> {
     }
 }
 
-impl<B> UnreadBody<B>
+impl<B> UntouchedBody<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -110,7 +110,7 @@ impl<B: Send + 'static> Endable for Upstream<B> {
 }
 
 /// The client has disconnected, or the stream is over.
-impl<B> Drop for UnreadBody<B> {
+impl<B> Drop for UntouchedBody<B> {
     fn drop(&mut self) {
         let mut upstream = self.slot.lock();
         let rest = (upstream.report.take(), upstream.body.take());

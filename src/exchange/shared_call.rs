@@ -18,7 +18,7 @@ use crate::{
     log::StartAt,
     reconnect::ReconnectPolicy,
     rejection::Rejection,
-    replay::coalesce::{Abandoned, Interest, LeaderGuard, Role},
+    replay::single_flight::{Abandoned, Interest, LeaderGuard, Role},
 };
 
 impl<C, ReqB> UpstreamCall<C, ReqB> {

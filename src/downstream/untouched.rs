@@ -1,4 +1,4 @@
-//! The body of an event stream that the layer passes through unread, with a report of its end.
+//! The body of an event stream that the layer passes on untouched, with a report of its end.
 
 use std::{
     pin::Pin,
@@ -14,15 +14,15 @@ use tower::BoxError;
 use crate::{
     downstream::delayed_error::{DelayedError, InFlightFrame},
     error::{Error, ErrorKind},
-    live::UnreadBody,
+    live::UntouchedBody,
     observe::{StreamEnded, StreamOutcome, StreamReport},
     timer::Timer,
 };
 
 pin_project! {
-    /// The body of an event stream that the layer passes through unread: the same frames, trailers and size hint. Only an error is
+    /// The body of an event stream that the layer passes on untouched: the same frames, trailers and size hint. Only an error is
     /// delayed until the server has sent the frames before it, as in a [stream that is read](crate::downstream::stream::Stream).
-    pub(crate) struct Unread<B> {
+    pub(crate) struct Untouched<B> {
         #[pin]
         upstream: Upstream<B>,
         // Boxed, so that the bodies of other responses stay small.
@@ -35,7 +35,7 @@ pin_project! {
     enum Upstream<B> {
         Plain { #[pin] body: B },
         // The stream is observed, and others can end it.
-        Observed { body: UnreadBody<B> },
+        Observed { body: UntouchedBody<B> },
     }
 }
 
@@ -50,12 +50,12 @@ struct State {
     has_ended: bool,
 }
 
-impl<B: Send + 'static> Unread<B> {
+impl<B: Send + 'static> Untouched<B> {
     /// Passes `body` through, and closes `report` at its end.
     pub(crate) fn new(body: B, report: StreamReport) -> Self {
         let (upstream, report) = match report.live().map(Arc::clone) {
             Some(live) => {
-                let body = UnreadBody::new(body, report, live);
+                let body = UntouchedBody::new(body, report, live);
                 (Upstream::Observed { body }, None)
             }
             None => (Upstream::Plain { body }, Some(report)),
@@ -71,7 +71,7 @@ impl<B: Send + 'static> Unread<B> {
     }
 }
 
-impl<B> Unread<B>
+impl<B> Untouched<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
