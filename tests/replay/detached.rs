@@ -81,6 +81,26 @@ async fn upstream_is_dropped_above_max_detached_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stream_that_is_resumed_leaves_its_place_to_others() {
+    let layer = layer_with(Replay::default()).max_detached(1);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    for _ in 0..3 {
+        drop(client);
+        settle().await;
+        assert!(!feed.is_dropped().await);
+        client = front.send(after(&id)).await;
+        settle().await;
+    }
+    let (other, mut other_feed) = front.open(&mut origin, get("/other")).await;
+    drop(other);
+    settle().await;
+    assert!(!other_feed.is_dropped().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stream_is_cut_at_max_age() {
     let replay = Replay::default().max_age(Duration::from_secs(100));
     let (front, mut origin) = staged(&layer_with(replay));

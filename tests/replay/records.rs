@@ -178,6 +178,40 @@ async fn wait_for_a_client_that_resumes_is_not_the_silence_of_the_upstream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn recorded_stream_ends_when_its_upstream_is_silent() {
+    let minute = Duration::from_secs(60);
+    let watchdog = Watchdog::default().content_gap(minute);
+    let (layer, records) = recorded(layer_with(Replay::default()).watchdog(watchdog));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    client.event().await;
+    let (_, failed) = client.rest_on_paused_clock().await;
+    assert_eq!(failed, Some(ErrorKind::Aborted));
+    let record = records.only().await;
+    assert_eq!(record.outcome, StreamOutcome::Stalled);
+    assert_eq!(record.duration, minute);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_for_a_reader_are_buffered() {
+    let replay = Replay::default().retention(Retention::default().bytes(1000));
+    let layer = layer_with(replay);
+    let streams = layer.streams();
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    let event = format!("data: {}\n\n", "x".repeat(900));
+    feed.send([event.as_str(); 3].concat()).await;
+    settle().await;
+    // The first event is in the log, which has no room for the others.
+    let buffered = streams.buffered_bytes();
+    assert!((1800..5000).contains(&buffered), "{buffered}");
+    client.events(3).await;
+    settle().await;
+    assert_eq!(streams.buffered_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn successor_of_a_closed_stream_has_the_same_outcome() {
     for by_id in [true, false] {
         let (layer, records) = recorded(recording_layer());

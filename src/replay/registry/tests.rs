@@ -33,14 +33,14 @@ impl Stream {
 
 impl Registered for Stream {
     type StreamOwner = ();
-    type Owner = ();
+    type Owner = u32;
 
     fn stream_owner(&self) -> &() {
         &()
     }
 
-    fn owner(&self) -> &() {
-        &()
+    fn owner(&self) -> &u32 {
+        &0
     }
 
     fn account(&self) -> &Arc<Account> {
@@ -60,7 +60,7 @@ fn stream(registry: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
     let stream = Arc::new(Stream {
         log,
         is_busy,
-        account: registry.account_of(&()),
+        account: registry.account_of(&0),
     });
     registry.insert(StreamId::random(), Arc::clone(&stream));
     stream
@@ -158,7 +158,7 @@ fn queue_drops_removed_streams_when_they_are_most() {
             let stream = Stream {
                 log,
                 is_busy: false,
-                account: registry.account_of(&()),
+                account: registry.account_of(&0),
             };
             registry.insert(id, Arc::new(stream));
         }
@@ -166,12 +166,26 @@ fn queue_drops_removed_streams_when_they_are_most() {
             registry.remove(id);
         }
         assert_eq!(
-            registry.lock().by_owner[&()].eviction_queue.len(),
+            registry.lock().by_owner[&0].eviction_queue.len(),
             queued,
             "{removed} of {all}"
         );
         assert_eq!(registry.len(), all - removed);
     }
+}
+
+#[test]
+fn accounts_of_owners_without_streams_are_dropped_when_they_are_most() {
+    let registry = registry(0);
+    let _stream = stream(&registry, false);
+    let held = registry.account_of(&1);
+    for owner in 2..1000 {
+        registry.account_of(&owner);
+    }
+    let owners = registry.lock().by_owner.len();
+    assert!(owners <= 65, "{owners}");
+    assert!(Arc::ptr_eq(&held, &registry.account_of(&1)));
+    assert!(registry.lock().by_owner.contains_key(&0));
 }
 
 #[test]
