@@ -81,11 +81,13 @@ async def read_all(reader):
 
 async def get(port, path, method="GET"):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read(-1)
     writer.close()
-    body = answer.split(b"\r\n\r\n", 1)[1]
-    if b"transfer-encoding: chunked" in answer.lower():
+    head, body = answer.split(b"\r\n\r\n", 1)
+    if head[9:12] not in (b"200", b"204", b"404"):
+        sys.exit(f"FAIL: {path}: {head.decode()}")
+    if b"transfer-encoding: chunked" in head.lower():
         parts, rest = [], body
         while rest:
             size, rest = rest.split(b"\r\n", 1)
@@ -171,11 +173,11 @@ async def main(args):
         # The first load fills pools and allocator; the second one must not need more.
         warm_up = max(60, args.seconds // 10)
         await load(args, port, warm_up)
-        await empty(admin)
+        await empty(admin, log.name)
         before = await state(gateway, admin)
         opened = await load(args, port, args.seconds)
         busy = memory(gateway.pid)
-        await empty(admin)
+        await empty(admin, log.name)
         after = await state(gateway, admin)
         ended = records(log.name)
         streams = [record for record in ended if record["time_to_head_ms"] is not None]
@@ -198,13 +200,15 @@ async def main(args):
         gateway.wait()
 
 
-async def empty(admin):
-    """Waits until no stream is open."""
+async def empty(admin, log):
+    """Waits until no stream is open, and drops what ended streams hold for clients that resume."""
     end = time.monotonic() + 60
     while json.loads(await get(admin, "/streams")):
         if time.monotonic() > end:
             sys.exit("FAIL: streams are still open a minute after the last client left")
         await asyncio.sleep(0.2)
+    for owner in {record["owner"] for record in records(log)}:
+        await get(admin, f"/streams?owner={owner}", "DELETE")
     await asyncio.sleep(2)
 
 
