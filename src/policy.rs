@@ -143,7 +143,8 @@ impl Policy {
     /// # Errors
     /// The client gets 502 if the interceptors cannot read the body as the client may: it is larger than the limit, is in another
     /// charset than UTF-8 or ASCII, is not well-formed UTF-8, begins as UTF-16, UTF-32 or UTF-7 does, is a range (206), has a content
-    /// coding that cannot be decoded, or breaks. Data that is not JSON is not an error: the interceptors decide about it.
+    /// coding that cannot be decoded, or breaks. It gets 501 with `Proxy-Status` in place of a response with `Incremental: ?1` (RFC 10036), which
+    /// asks that no intermediary waits for the whole body. Data that is not JSON is not an error: the interceptors decide about it.
     ///
     /// # Memory and cancellation
     /// The layer holds a body, its decoded form and the event, each at most a small multiple of the limit. `max_event_bytes` does not

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
 
 /// Why the layer answered a request for an event stream itself, or cut a stream that interceptors cannot read.
 ///
@@ -61,10 +61,13 @@ pub(crate) struct Rejection {
     text: Cow<'static, str>,
     retry: bool,
     reason: RejectionReason,
+    proxy_status: Option<&'static str>,
 }
 
 /// The longest `Retry-After`, in seconds. Each value is random in `1..=RETRY_AFTER`, so that clients do not retry at the same time.
 const RETRY_AFTER: u32 = 10;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 impl Rejection {
     /// A plain text response with this status.
@@ -74,6 +77,7 @@ impl Rejection {
             text: text.into(),
             retry: false,
             reason: RejectionReason::Other,
+            proxy_status: None,
         }
     }
 
@@ -114,6 +118,12 @@ impl Rejection {
         self
     }
 
+    /// Adds the field `Proxy-Status` with this value (RFC 9209).
+    pub(crate) fn with_proxy_status(mut self, value: &'static str) -> Self {
+        self.proxy_status = Some(value);
+        self
+    }
+
     /// The head and the body of the response.
     pub(crate) fn into_parts(self) -> (response::Parts, Bytes) {
         let (mut head, ()) = Response::new(()).into_parts();
@@ -122,6 +132,9 @@ impl Rejection {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, plain);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(value) = self.proxy_status {
+            headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
+        }
         if self.retry {
             let seconds = fastrand::u32(1..=RETRY_AFTER);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

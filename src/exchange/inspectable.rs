@@ -9,6 +9,7 @@ use crate::{
     headers::{
         content_encoding::ContentCoding,
         content_type::{Declared, UTF_8, UTF_8_OR_ASCII, declared, foreign_charset, is_json},
+        incremental::is_incremental,
     },
     observe::{log_panicked, log_rejected},
     policy::Policy,
@@ -33,6 +34,15 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     reason: RejectionReason::Uninspectable,
 };
 
+/// Only for JSON bodies. Interceptors see each event of a stream on its own, and a JSON body only as a whole.
+pub(crate) const INCREMENTAL_JSON: Uninspectable = Uninspectable {
+    cause: "incremental",
+    text: Cow::Borrowed(
+        "it asks to be forwarded as it arrives (`Incremental: ?1`), and interceptors see it as a whole",
+    ),
+    reason: RejectionReason::Uninspectable,
+};
+
 pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
     cause: "panic",
     text: Cow::Borrowed("an interceptor panicked when it was opened"),
@@ -50,6 +60,30 @@ impl Uninspectable {
     pub(crate) fn reject(&self, route: Option<Arc<str>>) -> Rejection {
         log_rejected(self.cause, route);
         self.rejection()
+    }
+
+    /// The response in place of a JSON body: 502, or 501 in place of one that asks to be forwarded as it arrives (RFC 10036 section 5).
+    pub(crate) fn reject_json(&self) -> Rejection {
+        let text = format!(
+            "The upstream's JSON body cannot be inspected: {}.\n",
+            self.text
+        );
+        let rejection = Rejection::new(self.json_status(), text);
+        match self.json_status() {
+            StatusCode::NOT_IMPLEMENTED => {
+                rejection.with_proxy_status("tower-sse-proxy; error=incremental_refused")
+            }
+            _ => rejection,
+        }
+    }
+
+    /// The status of the response in place of a JSON body.
+    pub(crate) fn json_status(&self) -> StatusCode {
+        if self.cause == INCREMENTAL_JSON.cause {
+            StatusCode::NOT_IMPLEMENTED
+        } else {
+            StatusCode::BAD_GATEWAY
+        }
     }
 
     fn rejection(&self) -> Rejection {
@@ -132,6 +166,9 @@ pub(crate) fn check_json(
     parts: &response::Parts,
     coding: &ContentCoding,
 ) -> Result<(), Uninspectable> {
+    if is_incremental(&parts.headers) {
+        return Err(INCREMENTAL_JSON);
+    }
     check(parts, coding, UTF_8_OR_ASCII)
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn open(
     Chain::open(&request.policy.intercepts, &head).map_err(|_| {
         let outcome = JsonOutcome::Uninspectable(INTERCEPTOR_PANICKED);
         report(request, Instant::now(), &outcome, Seen::default());
-        bad_gateway(&INTERCEPTOR_PANICKED.text)
+        INTERCEPTOR_PANICKED.reject_json()
     })
 }
 
@@ -255,7 +255,7 @@ fn respond<B>(
             let text = "the response was blocked\n";
             SseBody::rejection(Rejection::new(request.policy.blocked_status, text))
         }
-        JsonOutcome::Uninspectable(why) => SseBody::rejection(bad_gateway(&why.text)),
+        JsonOutcome::Uninspectable(why) => SseBody::rejection(why.reject_json()),
         JsonOutcome::Failed(kind) => SseBody::rejection(bad_gateway(match kind {
             ErrorKind::EventTooLarge => "it is larger than the limit",
             ErrorKind::NotUtf8 => "it is not UTF-8",
@@ -284,6 +284,7 @@ fn report(request: &RequestContext, opened: Instant, outcome: &JsonOutcome, seen
         (_, Some(end)) => {
             let status = match outcome {
                 JsonOutcome::Blocked => request.policy.blocked_status,
+                JsonOutcome::Uninspectable(why) => why.json_status(),
                 _ => StatusCode::BAD_GATEWAY,
             };
             (end.outcome, status, 0)

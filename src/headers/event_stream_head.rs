@@ -6,16 +6,17 @@ use http::{
     response,
 };
 
-use crate::headers::{content_type::reduce_content_type, replaced_body::remove_digests};
+use crate::headers::{
+    content_type::reduce_content_type,
+    incremental::{INCREMENTAL, set_incremental},
+    replaced_body::remove_digests,
+};
 
 /// The field with which a client names the last event that it has received (WHATWG HTML 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// `no` tells nginx not to buffer the response.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// `?1` asks intermediaries to forward the body as it arrives (RFC 10036).
-pub(crate) const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
 
 /// Fields that describe the bytes of the upstream's body, without the digests: coding, length, validators and ranges (RFC 9110 8.4,
 /// 8.6, 8.8, 14.3, 14.4), and the framing, which the server sets (RFC 9112 6.1).
@@ -45,7 +46,7 @@ pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    headers.insert(INCREMENTAL, HeaderValue::from_static("?1"));
+    set_incremental(headers);
 }
 
 /// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not

@@ -5,6 +5,7 @@ pub(crate) mod accept_encoding;
 pub(crate) mod content_encoding;
 pub(crate) mod content_type;
 pub(crate) mod event_stream_head;
+pub(crate) mod incremental;
 pub(crate) mod list;
 pub(crate) mod mcp_protocol_version;
 #[cfg(any(feature = "replay", feature = "sessions"))]

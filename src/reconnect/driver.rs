@@ -21,8 +21,7 @@ use crate::reconnect::{
 };
 use crate::{
     headers::{
-        event_stream_head::{INCREMENTAL, LAST_EVENT_ID},
-        stored::leave_buffer,
+        event_stream_head::LAST_EVENT_ID, incremental::set_incremental, stored::leave_buffer,
     },
     observe::LiveStream,
     timer::Timer,
@@ -154,8 +153,7 @@ impl<B, F> Reconnecting<B, F> {
         let last_id = HeaderValue::from_bytes(last_id.as_bytes()).ok()?;
         let mut head = self.retry.head.clone();
         head.headers.insert(LAST_EVENT_ID, last_id);
-        head.headers
-            .insert(INCREMENTAL, HeaderValue::from_static("?1"));
+        set_incremental(&mut head.headers);
         head.extensions.insert(Attempt(self.failures + 1));
         Some(head)
     }

@@ -23,6 +23,7 @@ use super::{
     sessions::{Claim, Healing, Key, Replacement, Sessions, Ticket},
     settings::Settings,
 };
+use crate::headers::incremental::is_incremental;
 use crate::session::{
     NewSession, OnBound, OnHealed, Rebound, Session, SessionBinder, SessionLink, SessionRequest,
 };
@@ -114,6 +115,10 @@ impl<S, ReqB: Body<Data = Bytes>> Heal<S, ReqB> {
     {
         let settings = &self.settings;
         let (parts, body) = request.into_parts();
+        // Not held, and so not stored (RFC 10036).
+        if is_incremental(&parts.headers) {
+            return self.inner.oneshot(Request::from_parts(parts, body)).await;
+        }
         let (body, held) = match read(body, settings.max_body_bytes, &self.budget).await {
             ReadBody::Part(body) => (settings.body(body), None),
             ReadBody::Whole(held) => {
@@ -222,7 +227,7 @@ where
             let is_held = !self.link.resumes_call && (settings.repeat_if)(parts, b"");
             return (body, is_held.then_some(held));
         }
-        if parts.method != Method::POST {
+        if parts.method != Method::POST || is_incremental(&parts.headers) {
             return (body, None);
         }
         match read(body, settings.max_body_bytes, budget).await {

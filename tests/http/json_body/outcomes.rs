@@ -303,6 +303,41 @@ async fn unreadable_body_is_answered_with_502() {
     }
 }
 
+/// RFC 10036 section 5.
+#[tokio::test]
+async fn body_that_asks_to_be_forwarded_as_it_arrives_is_refused() {
+    let fields = |value| [JSON, ("incremental", value)];
+    for (value, status) in [("?1", 501), ("?1;x", 501), ("?0", 200), ("yes", 200)] {
+        let reports = reports();
+        let (sender, records) = std::sync::mpsc::channel();
+        let layer = inspecting()
+            .intercept(|event: Event| event)
+            .on_close(move |record| sender.send(record.status).unwrap());
+        let script = Script::of(["{}"]);
+        let taken = script.taken();
+        let (head, body) = passed(&layer, response(&fields(value), script)).await;
+        assert_eq!(head.status, status, "{value}");
+        assert_eq!(records.try_iter().collect::<Vec<_>>(), [Some(head.status)]);
+        if status == 501 {
+            assert_eq!(
+                head.headers["proxy-status"],
+                "tower-sse-proxy; error=incremental_refused"
+            );
+            assert!(body.contains("`Incremental: ?1`"), "{body}");
+            assert_eq!(reports.only().reason(), "rejected");
+            assert_eq!(taken.frames(), 0);
+        } else {
+            assert!(!head.headers.contains_key("proxy-status"));
+        }
+    }
+    // Nothing has to see it as a whole.
+    for layer in [inspecting(), SseProxyLayer::default().intercept(masked)] {
+        let (head, body) = passed(&layer, response(&fields("?1"), Script::of(["{}"]))).await;
+        assert_eq!((head.status.as_u16(), body.as_str()), (200, "{}"));
+        assert_eq!(head.headers["incremental"], "?1");
+    }
+}
+
 /// The layer does not read, nor keep, much more than the limit.
 #[tokio::test]
 async fn body_is_read_up_to_the_limit_only() {

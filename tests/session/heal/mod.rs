@@ -210,6 +210,21 @@ async fn request_larger_than_the_limit_is_not_repeated() {
     }
 }
 
+/// RFC 10036: an intermediary must not wait for the whole body.
+#[tokio::test]
+async fn request_that_asks_to_be_forwarded_as_it_arrives_is_not_repeated() {
+    let (server, client) = start(heal()).await;
+    server.forget();
+    let request = client
+        .request(Method::POST, "x")
+        .header("incremental", "?1");
+    let answer = server::send(client.gateway, request, &call("ping")).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(server.count("ping UP-1"), 1);
+    assert_eq!(client.call("ping").await.status, 200);
+    assert_eq!(server.count("ping UP-2"), 1);
+}
+
 #[tokio::test]
 async fn predicate_of_the_user_allows_other_requests_and_statuses() {
     let allows = |request: &http::request::Parts, body: &[u8]| {
