@@ -7,6 +7,8 @@ pub(crate) mod context;
 mod early;
 #[cfg(feature = "replay")]
 mod find;
+#[cfg(feature = "replay")]
+mod gap;
 pub(crate) mod handle;
 mod inspectable;
 mod json_body;

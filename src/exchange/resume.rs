@@ -1,14 +1,14 @@
-//! Finds the stream that a request resumes, authorizes the client, and reports gaps.
+//! Finds the stream that a request resumes, authorizes the client, and decides what it gets: events of the log, a [gap](super::gap), a
+//! request to the upstream, or 204.
 
 use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Method, StatusCode, request};
 
 use crate::{
-    codec::Event,
-    exchange::authorize::authorize,
+    exchange::{authorize::authorize, gap},
     headers::{
-        event_stream_head::{LAST_EVENT_ID, head_with, plain_headers},
+        event_stream_head::LAST_EVENT_ID,
         query::{parameters, set_parameter},
     },
     log::{
@@ -136,7 +136,7 @@ impl Resume<'_> {
             return if may_be_known && is_get {
                 Resumed::No
             } else {
-                self.report_gap(None, "unknown");
+                gap::observe(None, self.observers, "unknown");
                 self.gap(client, "unknown", None)
             };
         };
@@ -175,7 +175,7 @@ impl Resume<'_> {
             CursorLookup::At(cursor) => cursor,
             // A suspended stream gets here only by a method with which the upstream is never asked to continue.
             CursorLookup::Tail(LogState::Failed | LogState::Suspended, _) => {
-                self.report_gap(Some(&stream), "failed");
+                gap::observe(Some(&stream), self.observers, "failed");
                 return self.gap(client, "failed", None);
             }
             // The upstream may have more events, but gave no id. Without the layer, the client would send a request without an id,
@@ -190,11 +190,11 @@ impl Resume<'_> {
             }
             CursorLookup::Tail(_, cursor) => cursor,
             CursorLookup::Evicted => {
-                self.report_gap(Some(&stream), "evicted");
+                gap::observe(Some(&stream), self.observers, "evicted");
                 return self.gap(client, "evicted", Some(stream));
             }
             CursorLookup::Unknown => {
-                self.report_gap(Some(&stream), "unknown");
+                gap::observe(Some(&stream), self.observers, "unknown");
                 return self.gap(client, "unknown", None);
             }
         };
@@ -219,7 +219,7 @@ impl Resume<'_> {
             .as_ref()
             .map(|id| HeaderValue::from_bytes(id.as_bytes()));
         let (Some(last_id), Some(Ok(value))) = (last_id, value) else {
-            self.report_gap(Some(&stream), "failed");
+            gap::observe(Some(&stream), self.observers, "failed");
             return self.gap(client, "failed", None);
         };
         let failed_meanwhile = permit.waited && permit.failed;
@@ -238,11 +238,17 @@ impl Resume<'_> {
         Resumed::AskUpstream(pending)
     }
 
-    /// Reports a gap to the observers.
-    fn report_gap(&self, stream: Option<&Arc<RecordedStream>>, reason: &'static str) {
-        match stream.and_then(|stream| stream.live.as_ref()) {
-            Some(live) => live.count_gap_report(reason),
-            None => self.observers.each(|observer| observer.gap(None, reason)),
+    /// The response to a client that has missed events, because of one of the reasons that [`Gap::Event`](crate::replay::Gap) lists. `rest`
+    /// is the stream that the client reads on.
+    fn gap(
+        &self,
+        client: &request::Parts,
+        reason: &'static str,
+        rest: Option<Arc<RecordedStream>>,
+    ) -> Resumed {
+        match gap::response(self.replay.on_gap, client, reason, rest) {
+            Ok(subscription) => Resumed::Subscribe(Box::new(subscription)),
+            Err(rejection) => Resumed::Reject(rejection),
         }
     }
 
@@ -326,51 +332,6 @@ impl Resume<'_> {
             }
         };
         Ok(None)
-    }
-
-    /// Reports a gap to the client, and subscribes it to the rest of the stream, if there is one.
-    fn gap(
-        &self,
-        client: &request::Parts,
-        reason: &str,
-        rest: Option<Arc<RecordedStream>>,
-    ) -> Resumed {
-        let status = match self.replay.on_gap {
-            Gap::Status(status) => Some(status),
-            Gap::Event if client.method != Method::GET => Some(StatusCode::GONE),
-            Gap::Event => None,
-        };
-        if let Some(status) = status {
-            let text = format!("the stream cannot be resumed without a gap: {reason}\n");
-            let rejection = Rejection::new(status, text);
-            return Resumed::Reject(rejection.because(RejectionReason::Resume));
-        }
-        let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
-        // These values have no line ends, so that they cannot fail.
-        let _ = event.set_event("gap");
-        let stream = rest.as_ref().map(|rest| rest.id);
-        let head = rest.as_ref().map(|rest| rest.head());
-        let reader = rest.map(|rest| {
-            let (oldest, last) = rest.log.oldest_or_last();
-            if let Some((stream, position)) = rest.id_prefix().zip(last) {
-                // The log is empty. Without this id, the client would name the same event again, and get the same gap.
-                let _ = event.set_id(EventId { stream, position }.to_string());
-            }
-            rest.subscribe(oldest)
-        });
-        if reader.is_none() {
-            // An empty id makes the client begin anew when it reconnects. A client with the id in its URL sends it again unless
-            // it has another id.
-            let is_in_url = !client.headers.contains_key(LAST_EVENT_ID);
-            let id = is_in_url.then(|| EventId::NONE.to_string());
-            let _ = event.set_id(id.unwrap_or_default());
-        }
-        Resumed::Subscribe(Box::new(Subscription {
-            stream,
-            head: head.unwrap_or_else(|| head_with(plain_headers())),
-            reader,
-            first: Some(event.into_block().into_raw()),
-        }))
     }
 }
 

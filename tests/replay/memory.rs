@@ -188,6 +188,21 @@ async fn stream_with_a_client_continues_above_max_replay_bytes() {
     }
 }
 
+/// The writer waits for the client before each write.
+#[tokio::test(start_paused = true)]
+async fn events_that_arrive_together_above_max_replay_bytes_all_reach_the_client() {
+    let layer = layer().max_replay_bytes(0);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    for first in [0, 50, 100] {
+        feed.events(first..first + 50).await;
+        settle().await;
+        let read = tokio::time::timeout(Duration::from_secs(60), client.events(50)).await;
+        let (events, _) = read.expect("the client gets all events");
+        assert_eq!(events.last(), Some(&(first + 49).to_string()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn default_retention_holds_all_events_of_an_ordinary_stream() {
     let (front, mut origin) = staged(&layer());

@@ -141,6 +141,22 @@ fn busy_streams_without_a_client_are_evicted_before_events_that_a_client_has_rea
 }
 
 #[test]
+fn events_that_a_client_has_read_are_evicted_and_no_longer_counted() {
+    let registry = registry(2 * EVENT);
+    let connected = stream(&registry, false);
+    let subscriber = connected.log.subscribe(connected.log.oldest());
+    for _ in 0..4 {
+        registry.account(&connected, connected.write(100));
+        let mut cx = Context::from_waker(Waker::noop());
+        let (log, mut blocks) = (&connected.log, Vec::new());
+        let read = log.poll_read(subscriber, &mut cx, usize::MAX, &mut blocks);
+        assert!(matches!(read, Poll::Ready(ReadOutcome::Blocks)));
+    }
+    assert_eq!(registry.bytes(), 2 * EVENT);
+    assert_eq!(retired([&connected]), [2 * EVENT]);
+}
+
+#[test]
 fn queue_drops_removed_streams_when_they_are_most() {
     // The number of streams, of removed ones, and of queue entries after that.
     for (all, removed, queued) in [
