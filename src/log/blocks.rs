@@ -117,6 +117,13 @@ impl Blocks {
         self.entries.front().map(|oldest| oldest.since)
     }
 
+    /// When the block with this sequence number was written, or the oldest block if that one was evicted. `None` if it is not written.
+    pub(super) fn since(&self, sequence: u64) -> Option<Instant> {
+        let index = sequence.saturating_sub(self.first);
+        let entry = self.entries.get(usize::try_from(index).ok()?)?;
+        Some(entry.since)
+    }
+
     /// The size, in bytes, that retention limits.
     pub(super) fn bytes(&self) -> usize {
         self.text() + self.entries.len() * BLOCK_OVERHEAD

@@ -194,6 +194,11 @@ impl Log {
         self.blocks.len() == 0
     }
 
+    /// When the oldest retained block after the cursor was written. `None` if there is none.
+    pub(crate) fn since(&self, Cursor(from): Cursor) -> Option<Instant> {
+        self.blocks.since(from)
+    }
+
     /// Whether there is an event after the cursor.
     pub(crate) fn has_events_from(&self, Cursor(from): Cursor) -> bool {
         self.blocks.has_events_from(from)

@@ -6,6 +6,7 @@ mod memory;
 use std::{
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -364,6 +365,14 @@ impl SharedLog {
     pub(crate) fn wake_writer(&self) {
         let writer = self.lock().writer.take();
         wake(writer);
+    }
+
+    /// How long the oldest block that one of the readers has not read has waited. Zero if there is none.
+    pub(crate) fn lag(&self, now: Instant) -> Duration {
+        let inner = self.lock();
+        let slowest = inner.subscribers.iter().map(|(_, reader)| reader.cursor);
+        let since = slowest.min().and_then(|cursor| inner.log.since(cursor));
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// The number of calls of [`write`](Self::write).

@@ -46,19 +46,18 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// | `sse_replay_gaps_total` | counter | `reason`: `evicted`, `unknown`, `failed` |
 /// | `sse_reconnects_total` | counter | `result`: `succeeded`, `failed` |
 /// | `sse_log_bytes` | gauge | none |
+/// | `sse_log_lag_seconds` | histogram | none. One value a second: how far the slowest client lags behind the log that it reads |
 /// | `sse_store_duration_seconds` | histogram | `op`: `lookup`, `bind`, `rebind`, `touch`, `remove`; `result`: `ok`, `failed`, `timed_out`, `panicked`, `invalid` |
 /// | `sse_watchdog_fired_total` | counter | `kind`: `head`, `first`, `gap`, `age`, `write`, `recheck`; `mode`: `act`, `observe` |
 /// | `sse_rejections_total` | counter | `reason`: a [`RejectionReason`]. Counts the records with the outcome `rejected` |
 ///
-/// All but `sse_log_bytes` and `sse_store_duration_seconds` also have the label `route`, for streams whose policy has a
+/// All but `sse_log_bytes`, `sse_log_lag_seconds` and `sse_store_duration_seconds` also have the label `route`, for streams whose policy has a
 /// [label](crate::Policy::route). All other labels have values of closed lists; none is an id, a path or a text of a peer.
 ///
 /// * `dropped` is the difference between the events that came and those that left, at the end of a stream: events that an interceptor
 ///   dropped or still held. An interceptor that adds events hides as many.
 /// * Events and bytes of open streams are counted once a second, by a task of the layer. All counts of a stream are final when its
 ///   record is made.
-/// * No metric shows how far clients lag behind a log: the layer does not measure it. A client that lags too far ends with the
-///   outcome `stalled`.
 ///
 /// # Model APIs
 ///
@@ -164,6 +163,10 @@ impl StreamObserver for Metrics {
 
     fn log_bytes(&self, change: i64) {
         gauge!(LOG_BYTES).increment(change as f64);
+    }
+
+    fn log_lag(&self, lag: Duration) {
+        histogram!(LOG_LAG).record(lag);
     }
 
     fn store_called(&self, operation: &'static str, result: &'static str, duration: Duration) {

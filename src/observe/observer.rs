@@ -60,7 +60,7 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = (stream, held);
     }
 
-    /// Returns how often [`progress`](Self::progress) and [`log_bytes`](Self::log_bytes) are called, or `None`, the default, for never.
+    /// Returns how often [`progress`](Self::progress), [`log_bytes`](Self::log_bytes) and [`log_lag`](Self::log_lag) are called, or `None`, the default, for never.
     /// Asked once, when the observer is installed. Values below 10 ms count as 10 ms.
     fn progress_interval(&self) -> Option<Duration> {
         None
@@ -79,6 +79,12 @@ pub trait StreamObserver: Send + Sync + 'static {
     /// once the layer is dropped.
     fn log_bytes(&self, change: i64) {
         let _ = change;
+    }
+
+    /// How far the slowest connected client lags behind the log that it reads: the time for which the oldest event that it has not read has
+    /// waited. Zero if all clients have read everything. Called at the [interval](Self::progress_interval) while the layer has logs.
+    fn log_lag(&self, lag: Duration) {
+        let _ = lag;
     }
 
     /// A call to the session store has ended. `operation` is `lookup`, `bind`, `rebind`, `touch` or `remove`. `result` is `ok` (also if the store

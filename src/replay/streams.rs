@@ -1,6 +1,8 @@
 //! The recorded streams of one layer.
 
-use std::{iter, sync::Arc};
+use std::{iter, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     error::{Error, ErrorKind},
@@ -45,6 +47,13 @@ impl RecordedStreams {
     /// The memory, in bytes, that recorded streams hold, as counted against the limit of the layer.
     pub(crate) fn log_bytes(&self) -> usize {
         self.registry.bytes()
+    }
+
+    /// How long the oldest event that a client has not read has waited in a log.
+    pub(crate) fn log_lag(&self, now: Instant) -> Duration {
+        let streams = self.registry.all_where(|_| true);
+        let lags = streams.iter().map(|stream| stream.log.lag(now));
+        lags.max().unwrap_or_default()
     }
 
     /// Removes all streams of a session.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     live::{Checked, Housekeeper},
-    observe::{LiveStreams, Observers},
+    observe::{LiveStreams, Observers, StreamObserver},
     replay::RecordedStreams,
 };
 
@@ -62,12 +62,17 @@ impl ProgressReports {
     fn report_log_bytes(&self, bytes: i64) {
         let change = bytes - self.log_bytes.swap(bytes, Relaxed);
         if change != 0 {
-            self.observers.each(|observer| {
-                if observer.progress_interval().is_some() {
-                    observer.log_bytes(change);
-                }
-            });
+            self.each_observer(|observer| observer.log_bytes(change));
         }
+    }
+
+    /// Calls each observer that wants reports.
+    fn each_observer(&self, report: impl Fn(&dyn StreamObserver)) {
+        self.observers.each(|observer| {
+            if observer.progress_interval().is_some() {
+                report(observer);
+            }
+        });
     }
 }
 
@@ -79,6 +84,10 @@ impl Checked for ProgressReports {
         }
         let log_bytes = i64::try_from(self.recorded.log_bytes()).unwrap_or(i64::MAX);
         self.report_log_bytes(log_bytes);
+        if log_bytes > 0 {
+            let lag = self.recorded.log_lag(now);
+            self.each_observer(|observer| observer.log_lag(lag));
+        }
         if log_bytes == 0 && self.live.len() == 0 {
             self.is_scheduled.store(false, SeqCst);
             // A stream that has opened since saw that this was scheduled.

@@ -258,6 +258,28 @@ async fn memory_of_logs_is_a_gauge_that_returns_to_zero() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lag_of_the_slowest_client_is_measured_once_a_second() {
+    let (metrics, _guard) = recorder();
+    let (layer, _) = counted();
+    let replay = Replay::default().share_by(|request| Some(request.uri.path().to_owned()));
+    let (front, mut origin) = staged(&layer.replay(replay));
+    let (mut fast, mut feed) = front.open(&mut origin, get("/")).await;
+    let mut slow = front.send(get("/")).await;
+    feed.events(0..1).await;
+    fast.events(1).await;
+    slow.events(1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(metrics.values("sse_log_lag_seconds", &[]), [0.0, 0.0]);
+    feed.events(1..10).await;
+    fast.events(9).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(metrics.values("sse_log_lag_seconds", &[])[2..], [0.5, 1.5]);
+    slow.events(9).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(metrics.values("sse_log_lag_seconds", &[])[4..], [0.0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn logs_of_a_dropped_layer_are_no_longer_counted() {
     let (metrics, _guard) = recorder();
     let (layer, _) = counted();

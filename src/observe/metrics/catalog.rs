@@ -38,6 +38,8 @@ metrics! {
     RECONNECTS = Counter Count "sse_reconnects_total":
         "Attempts to continue a stream whose upstream broke.";
     LOG_BYTES = Gauge Bytes "sse_log_bytes": "Memory of the logs of recorded streams.";
+    LOG_LAG = Histogram Seconds "sse_log_lag_seconds":
+        "Lag of the slowest client behind the log that it reads, once a second.";
     STORE_DURATION = Histogram Seconds "sse_store_duration_seconds":
         "Duration of calls to the session store.";
     WATCHDOG_FIRED = Counter Count "sse_watchdog_fired_total": "Limits that a watchdog found exceeded.";
