@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
-    observe::{LiveStream, StreamEnded, StreamOutcome, StreamReport},
+    observe::{LiveStream, StreamEnded, StreamOutcome, StreamReport, WatchdogKind},
     upstream::{Pull, Step, sink::Sink},
 };
 
@@ -165,6 +165,18 @@ where
         }
         self.held_since = holds_events.then(|| self.held_since.unwrap_or(now));
     }
+
+    /// Asks the upstream to continue because this limit is exceeded. Returns false if the stream ends for it.
+    fn continue_anew(&mut self, kind: WatchdogKind, now: Instant) -> bool {
+        let Some(pull) = &mut self.pull else {
+            return false;
+        };
+        let continues = self.clock.may_reconnect(kind) && pull.as_mut().continue_anew();
+        if continues {
+            self.clock.handle_reconnect(now);
+        }
+        continues
+    }
 }
 
 impl<B> Endable for Upstream<B>
@@ -198,17 +210,21 @@ where
             if upstream.pull.is_none() && upstream.report.is_none() {
                 return None;
             }
-            let clock = &mut upstream.clock;
-            let fired = clock.check(now);
-            Some((fired, clock.only_observes(), clock.next_check(now)))
+            let fired = upstream.clock.check(now);
+            let continues = fired.is_some_and(|kind| upstream.continue_anew(kind, now));
+            let waker = continues.then(|| upstream.waker.take());
+            let clock = &upstream.clock;
+            Some((fired, waker, clock.only_observes(), clock.next_check(now)))
         });
         let Some(checked) = checked else {
             return Some(now + BUSY_PAUSE);
         };
-        let (fired, only_observes, next) = checked?;
+        let (fired, continues, only_observes, next) = checked?;
         if let Some(kind) = fired {
             self.live().watchdog_fired(kind, !only_observes);
-            if !only_observes {
+            if let Some(waker) = continues {
+                waker.into_iter().for_each(Waker::wake);
+            } else if !only_observes {
                 self.live().end_with(kind.outcome());
                 return None;
             }

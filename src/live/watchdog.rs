@@ -25,6 +25,8 @@ pub(crate) struct StreamClock {
     blocked_since: Option<Instant>,
     /// The time since the last event with content in which the layer did not wait for the upstream.
     excused: Duration,
+    /// The silence after which the layer asked the upstream to continue. `None` if it has not since the last event with content.
+    reconnected_after: Option<Duration>,
     /// The time since which the client has not taken the data that is ready for it.
     unread_since: Option<Instant>,
     /// The time at which the stream expires.
@@ -50,6 +52,7 @@ impl StreamClock {
             last_content: None,
             blocked_since: None,
             excused: Duration::ZERO,
+            reconnected_after: None,
             unread_since: None,
             fired: Fired::default(),
         }
@@ -73,8 +76,25 @@ impl StreamClock {
             .map(|last| (now - last).saturating_sub(self.excused));
         self.last_content = Some(now);
         self.excused = Duration::ZERO;
+        self.reconnected_after = None;
         self.fired.content = false;
         gap
+    }
+
+    /// Whether the layer asks the upstream to continue because this limit is exceeded. Once for each silence.
+    pub(crate) fn may_reconnect(&self, kind: WatchdogKind) -> bool {
+        let is_silence = matches!(kind, WatchdogKind::First | WatchdogKind::Gap);
+        let limits = &self.limits;
+        is_silence && limits.reconnects && !limits.only_observes && self.reconnected_after.is_none()
+    }
+
+    /// The layer asks the upstream to continue. The limit begins anew, and time until the upstream answers is excused.
+    pub(crate) fn handle_reconnect(&mut self, now: Instant) {
+        self.settle_blocked(now);
+        let silent = now - self.last_content.unwrap_or(self.head_at);
+        self.reconnected_after = Some(silent.saturating_sub(self.excused));
+        self.blocked_since = Some(now);
+        self.fired.content = false;
     }
 
     /// Handles the end of a poll: whether the layer now waits for the upstream, and whether the client was given something that it
@@ -143,6 +163,7 @@ impl StreamClock {
         since
             .checked_add(limit)?
             .checked_add(self.excused)?
+            .checked_add(self.reconnected_after.unwrap_or_default())?
             .checked_add(blocked)
     }
 
@@ -217,6 +238,29 @@ mod tests {
         let (mut clock, start) = clock(content_limits());
         clock.handle_poll(true, false, start + SECOND);
         assert_eq!(clock.check(start + 11 * SECOND), Some(WatchdogKind::First));
+    }
+
+    #[tokio::test]
+    async fn silent_upstream_is_asked_to_continue_once_until_the_next_content() {
+        let limits = Limits {
+            reconnects: true,
+            ..content_limits()
+        };
+        let (mut clock, start) = clock(limits);
+        clock.handle_content(start + 2 * SECOND);
+        clock.handle_poll(true, false, start + 2 * SECOND);
+        assert_eq!(clock.check(start + 7 * SECOND), Some(WatchdogKind::Gap));
+        assert!(clock.may_reconnect(WatchdogKind::Gap));
+        assert!(!clock.may_reconnect(WatchdogKind::Age));
+        clock.handle_reconnect(start + 7 * SECOND);
+        assert_eq!(clock.deadline(), None);
+        // The response takes 3 s, and is silent.
+        clock.handle_poll(true, false, start + 10 * SECOND);
+        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
+        assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
+        assert!(!clock.may_reconnect(WatchdogKind::Gap));
+        clock.handle_content(start + 16 * SECOND);
+        assert!(clock.may_reconnect(WatchdogKind::Gap));
     }
 
     #[tokio::test]

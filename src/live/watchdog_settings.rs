@@ -21,6 +21,7 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 /// A stream that exceeds a limit is reported to [observers](crate::observe::StreamObserver::watchdog) and ends with the outcome
 /// [`Stalled`](crate::observe::StreamOutcome::Stalled), or [`Expired`](crate::observe::StreamOutcome::Expired) for its age: the client gets
 /// the error event of the stream's API, if the API is known, and then a cut. With [`observe_only`](Self::observe_only) it is only reported.
+/// With `reconnect` (feature `reconnect`) the layer first asks a silent upstream to continue.
 ///
 /// Silence is measured by content: comments, pings, and events that only tell about the stream do not end it. See [`EventClass`] and
 /// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
@@ -62,6 +63,8 @@ pub(crate) struct Limits {
     /// The time that the user's function has computed.
     pub(crate) expires_in: Option<Duration>,
     pub(crate) only_observes: bool,
+    /// Whether the layer asks a silent upstream to continue before it ends the stream.
+    pub(crate) reconnects: bool,
 }
 
 impl Limits {
@@ -173,6 +176,17 @@ impl Watchdog {
         classify: impl Fn(&Event) -> EventClass + Send + Sync + 'static,
     ) -> Self {
         self.classify = Some(Arc::new(classify));
+        self
+    }
+
+    /// Lets a stream continue with another request if its upstream is silent for longer than [`first_content`](Self::first_content) or
+    /// [`content_gap`](Self::content_gap), as if the connection had broken. Off by default.
+    ///
+    /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next response. If
+    /// that one is silent for as long, too, the stream ends. The time until it arrives does not count; a reconnect has limits of its own.
+    #[cfg(feature = "reconnect")]
+    pub fn reconnect(mut self, reconnect: bool) -> Self {
+        self.limits.reconnects = reconnect;
         self
     }
 

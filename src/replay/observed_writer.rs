@@ -34,17 +34,27 @@ impl ObservedWriter {
     }
 
     /// The outcome of a stream that has to end now: by a decision of the layer, or because a watchdog fires.
-    pub(super) fn poll_end(&mut self) -> Option<StreamOutcome> {
+    ///
+    /// `continue_anew` asks the upstream to continue, and returns false if it cannot.
+    pub(super) fn poll_end(
+        &mut self,
+        continue_anew: impl FnOnce() -> bool,
+    ) -> Option<StreamOutcome> {
         if let Some(outcome) = self.live.decided_end() {
             return Some(outcome);
         }
         if !self.clock.has_limits() {
             return None;
         }
-        let kind = self.clock.check(Instant::now())?;
+        let now = Instant::now();
+        let kind = self.clock.check(now)?;
         let acts = !self.clock.only_observes();
         self.live.watchdog_fired(kind, acts);
         if !acts {
+            return None;
+        }
+        if self.clock.may_reconnect(kind) && continue_anew() {
+            self.clock.handle_reconnect(now);
             return None;
         }
         self.live.end_with(kind.outcome());

@@ -160,8 +160,12 @@ where
     /// Checks the limits and the readers, and then reads or writes once. Ready when another step may be possible.
     fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.as_mut().project();
+        let mut reading = None;
         let must_write = match this.stage.project() {
-            StageProjection::Reading { must_write, .. } => *must_write,
+            StageProjection::Reading { pull, must_write } => {
+                reading = Some(pull);
+                *must_write
+            }
             StageProjection::Draining { .. } => {
                 if this.encoder.pending() == 0 {
                     let observed = this.observed.as_ref();
@@ -176,7 +180,8 @@ where
             StageProjection::Ended => return Poll::Ready(()),
         };
         if let Some(observed) = this.observed
-            && let Some(outcome) = observed.poll_end()
+            && let Some(outcome) =
+                observed.poll_end(|| reading.is_some_and(|pull| pull.continue_anew()))
         {
             self.end_early(outcome);
             return Poll::Ready(());

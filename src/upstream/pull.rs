@@ -228,6 +228,25 @@ where
         self.handle_response_end(UpstreamEnd::Clean(None));
     }
 
+    /// Cancels the open response as if its connection had broken, if a continuation may follow. Returns whether one may. If not, the caller
+    /// ends the stream.
+    pub(crate) fn continue_anew(mut self: Pin<&mut Self>) -> bool {
+        let mut this = self.as_mut().project();
+        let Some(continuation) = this.continuation else {
+            return false;
+        };
+        if this.upstream.is_none() {
+            return false;
+        }
+        this.upstream.set(None);
+        let end = UpstreamEnd::Broken(Error::with_source(ErrorKind::Upstream, "it is silent"));
+        let continues = continuation.get_mut().handle_end(end).is_ok();
+        if continues {
+            *this.next_input = NextInput::ContinuationAfterFlush;
+        }
+        continues
+    }
+
     /// Handles the end of a response: ends the stream, unless a continuation may follow.
     fn handle_response_end(mut self: Pin<&mut Self>, end: UpstreamEnd) {
         let this = self.as_mut().project();

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::support::{Call, Client, Front, Note, Origin, data, staged, witness};
+use crate::support::{Call, Client, Front, Note, Origin, data, recorded, staged, witness};
 use http::{Method, Request, StatusCode};
 use tokio::time::{Instant, advance};
 use tower_sse_proxy::{
-    ErrorKind, Event, KeepAlive, SseProxyLayer,
+    ErrorKind, Event, KeepAlive, SseProxyLayer, Watchdog,
     intercept::{Interceptor, StreamHead, Verdict},
+    observe::{StreamOutcome, WatchdogKind},
     reconnect::{Attempt, Backoff, Reconnect},
     replay::Replay,
 };
@@ -91,6 +92,56 @@ async fn broken_upstream_is_resumed_after_the_last_id() {
             "one stream for the interceptors"
         );
         assert_eq!(seen.len(), 31);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_upstream_is_asked_to_continue_before_the_stream_ends() {
+    let limit = Duration::from_secs(5);
+    let watchdog = Watchdog::default().content_gap(limit).reconnect(true);
+    for layer in both() {
+        let (layer, records) = recorded(layer.watchdog(watchdog.clone()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get()).await;
+        for number in 0..3 {
+            feed.events(number..number + 1).await;
+            assert_eq!(data(&client.event().await), numbers(number..number + 1));
+            // The unfinished event is dropped.
+            feed.send("data: half").await;
+            let since = Instant::now();
+            let (_, call) = while_reading(&mut client, 1, &mut origin).await;
+            assert!(since.elapsed() >= limit);
+            let last = format!("up-{number}");
+            assert_eq!(call.header("last-event-id"), Some(&*last));
+            assert!(feed.is_dropped().await);
+            feed = call.stream();
+        }
+        // The second silence without content in between.
+        let (rest, failed) = client.rest_on_paused_clock().await;
+        assert_eq!((data(&rest), failed), (vec![], Some(ErrorKind::Aborted)));
+        let record = records.only().await;
+        assert_eq!(record.outcome, StreamOutcome::Stalled);
+        assert_eq!((record.events_out, record.reconnects), (3, 3));
+        assert_eq!(records.fired(), [WatchdogKind::Gap; 4]);
+        assert!(origin.is_idle().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_upstream_that_gave_no_id_ends_the_stream() {
+    let watchdog = Watchdog::default()
+        .content_gap(Duration::from_secs(60))
+        .reconnect(true);
+    for layer in both() {
+        let (layer, records) = recorded(layer.watchdog(watchdog.clone()));
+        let (front, mut origin) = staged(&layer);
+        let (mut client, mut feed) = front.open(&mut origin, get()).await;
+        feed.send("data: 0\n\n").await;
+        client.event().await;
+        let (_, failed) = client.rest_on_paused_clock().await;
+        assert_eq!(failed, Some(ErrorKind::Aborted));
+        assert_eq!(records.only().await.outcome, StreamOutcome::Stalled);
         assert!(origin.is_idle().await);
     }
 }
