@@ -1,5 +1,5 @@
-//! Measures the cost of a stream in a proxy. The proxies are: a bare hyper proxy, one with the layer that reads every event, one with
-//! the layer that rewrites every event, and one that parses and writes events with eventsource-stream and axum's `Sse`. With `json`, it
+//! Measures the cost of a stream in a proxy. The proxies are: a bare hyper proxy, one with the layer that reads every event, one that
+//! also has an observer, one with the layer that rewrites every event, and one that parses and writes events with eventsource-stream and axum's `Sse`. With `json`, it
 //! measures the cost of JSON bodies that a layer inspects.
 //!
 //! ```sh
@@ -26,7 +26,7 @@ use client::{Paced, Result as Measured};
 use tower_sse_proxy_benches::rounds::quantile;
 
 /// The compared proxies. The first one is the baseline of the ratios.
-const PROXIES: [&str; 4] = ["bare", "reading", "rewriting", "reparse"];
+const PROXIES: [&str; 5] = ["bare", "reading", "observed", "rewriting", "reparse"];
 
 /// The baseline, a proxy that records streams, and one with a recorded stream that many clients share.
 const RECORDING: [&str; 3] = ["bare", "recorded", "shared"];
@@ -131,7 +131,7 @@ fn compare(rounds: usize) -> Result<(), Box<dyn Error>> {
     println!("response that is no event stream, 1 KiB");
     let plain = |proxy: &Process| client::plain(proxy.addr, 1000);
     // Without the last proxy, which answers everything with an event stream.
-    report(&proxies[..3], rounds, plain, "CPU us per request", "p50 us")?;
+    report(&proxies[..4], rounds, plain, "CPU us per request", "p50 us")?;
     println!("the same in a session");
     let names = [&PROXIES[..1], &MAPPING].concat();
     let mapping: Vec<_> = names.iter().map(start).collect::<Result<_, _>>()?;

@@ -60,6 +60,12 @@ pub fn run(name: &str, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
                 let layer = SseProxyLayer::default().intercept(|_: &StreamHead<'_>| Some(Read(0)));
                 serve(listener, layer.layer(forward)).await
             }
+            "observed" => {
+                let layer = SseProxyLayer::default()
+                    .intercept(|_: &StreamHead<'_>| Some(Read(0)))
+                    .on_close(|_| ());
+                serve(listener, layer.layer(forward)).await
+            }
             "rewriting" => {
                 let layer = SseProxyLayer::default().intercept(|mut event: Event| {
                     let data = event.data().replace('z', "y");
