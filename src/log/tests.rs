@@ -354,3 +354,27 @@ fn blocks_are_evicted_above_the_maximum_size() {
         assert_eq!(log.bytes(), count * size);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn lag_is_the_age_of_the_oldest_block_that_the_slowest_reader_has_not_read() {
+    let second = Duration::from_secs(1);
+    let log = shared_log(Retention::default());
+    write(&log, &[b"data: a\n\n"]);
+    let start = Instant::now();
+    assert_eq!(log.lag(start + second), Duration::ZERO, "no reader");
+    let [slow, fast] = [(); 2].map(|()| log.subscribe(log.oldest()));
+    assert_eq!(log.lag(start + second), second);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut read = |reader| {
+        let read = log.poll_read(reader, &mut cx, usize::MAX, &mut Vec::new());
+        assert!(matches!(read, Poll::Ready(ReadOutcome::Blocks)));
+    };
+    read(fast);
+    assert_eq!(log.lag(start + second), second);
+    read(slow);
+    assert_eq!(log.lag(start + second), Duration::ZERO);
+    tokio::time::advance(second).await;
+    write(&log, &[b"data: b\n\n", b"data: c\n\n"]);
+    read(fast);
+    assert_eq!(log.lag(start + 3 * second), 2 * second);
+}

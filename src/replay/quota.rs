@@ -51,3 +51,18 @@ impl Account {
         self.bytes.load(Ordering::Relaxed).try_into().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn account_returns_the_change_of_the_part_within_the_limit() {
+        let account = Account::default();
+        let changes = [100, 100, 100, -150, -150].map(|bytes| account.add(bytes, 150));
+        assert_eq!(changes, [100, 50, 0, 0, -150]);
+        assert_eq!(account.bytes(), 0);
+        // Bytes are evicted before they are counted.
+        assert_eq!([-10, 30].map(|bytes| account.add(bytes, 150)), [0, 20]);
+    }
+}

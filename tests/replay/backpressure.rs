@@ -56,6 +56,36 @@ async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
     }
 }
 
+/// The verdict about the third event comes when the client has read the second one.
+#[tokio::test(start_paused = true)]
+async fn event_without_room_is_written_while_an_interceptor_holds_a_later_one() {
+    let (decide, decided) = tokio::sync::watch::channel(0);
+    let waits = move |event: Event| {
+        let number: u32 = event.data()[..1].parse().unwrap();
+        let mut decided = decided.clone();
+        if number == 1 {
+            return Verdict::from(event);
+        }
+        Verdict::defer(async move {
+            decided.wait_for(|decided| *decided > number).await?;
+            Ok(event)
+        })
+    };
+    let layer = layer_with_retention(Retention::default().bytes(500)).intercept(waits);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    let text = "x".repeat(400);
+    feed.send([0, 1, 2].map(|n| format!("data: {n}{text}\n\n")).concat())
+        .await;
+    settle().await;
+    decide.send_replace(1);
+    for number in ["0", "1"] {
+        assert!(data(&client.event().await)[0].starts_with(number));
+    }
+    decide.send_replace(3);
+    assert!(data(&client.event().await)[0].starts_with('2'));
+}
+
 #[tokio::test(start_paused = true)]
 async fn reader_slower_than_retention_age_loses_nothing() {
     for age in [Duration::ZERO, Duration::from_secs(10)] {

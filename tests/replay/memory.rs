@@ -205,6 +205,26 @@ async fn events_that_arrive_together_above_max_replay_bytes_all_reach_the_client
 }
 
 #[tokio::test(start_paused = true)]
+async fn writer_waits_for_the_client_above_max_replay_bytes() {
+    let layer = layer().max_replay_bytes(0);
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    let event = format!("data: {}\n\n", "x".repeat(50_000));
+    let fed = tokio::spawn(async move {
+        for _ in 0..20 {
+            feed.send(event.clone()).await;
+        }
+        feed
+    });
+    settle().await;
+    // The retention has room for all.
+    let held = layer.retained_bytes();
+    assert!((50_000..400_000).contains(&held), "{held}");
+    client.events(20).await;
+    drop(fed.await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn default_retention_holds_all_events_of_an_ordinary_stream() {
     let (front, mut origin) = staged(&layer());
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
