@@ -54,8 +54,11 @@ mod owners;
 mod paths;
 mod routing;
 mod search;
+mod serving;
 mod stalling;
 mod upstream;
+#[cfg(target_os = "linux")]
+mod vanished;
 mod window;
 
 use forward::{connector, http_rules};
