@@ -49,6 +49,12 @@ type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The time after which a client is treated as gone if it reads nothing or its machine acknowledges nothing.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
+/// The resolution of the kernel's probes.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A limit that the kernel accepts, in place of longer ones.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long the connections may take to send the last bytes of streams that a drain has ended.
 const LAST_BYTES: Duration = Duration::from_millis(700);
 
@@ -132,7 +138,7 @@ where
                 continue;
             }
         };
-        let client = match prepare(&socket) {
+        let client = match prepare(&socket, socket_stall) {
             Ok(client) => client,
             Err(error) => {
                 tracing::debug!("{peer} left before its first request: {error}");
@@ -294,15 +300,18 @@ where
     Response::from_parts(head, body)
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<Socket> {
+/// Sets the options of a client's socket. The kernel closes the connection of a client that acknowledges nothing for `stall`, be it sent
+/// data or, in a silent stream, probes.
+fn prepare(stream: &TcpStream, stall: Duration) -> io::Result<Socket> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
+    let at_most = |part, most| Duration::clamp(stall / part, SECOND, most);
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(WRITE_STALL / 2)
-            .with_interval(WRITE_STALL / 6),
+            .with_time(at_most(2, WRITE_STALL / 2))
+            .with_interval(at_most(6, WRITE_STALL / 6)),
     )?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(WRITE_STALL))?;
+    socket.set_tcp_user_timeout(Some(stall.min(DAY)))?;
     Socket::of(stream)
 }

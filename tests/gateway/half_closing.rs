@@ -6,7 +6,7 @@ use crate::{
     proxy,
     server::{bind, serve},
     settings::Settings,
-    support::{Exchange, Upstream, chunk, soon, sse_chunked},
+    support::{Exchange, Upstream, soon, sse_chunked},
 };
 use clap::Parser;
 use tokio::{
@@ -89,23 +89,6 @@ async fn half_closed_client_gets_a_silent_stream_to_its_end() {
         exchange.write("0\r\n\r\n").await;
         let mut rest = Vec::new();
         soon(client.read_to_end(&mut rest)).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn client_that_closes_the_connection_closes_the_upstream_connection() {
-    for answer in [
-        String::new(),
-        sse_chunked().to_owned(),
-        sse_chunked().to_owned() + std::str::from_utf8(&chunk(b"data: 1\n\n")).unwrap(),
-    ] {
-        let (mut client, mut exchange) = half_closed(GET).await;
-        if !answer.is_empty() {
-            exchange.write(&answer).await;
-            until(&mut client, "text/event-stream").await;
-        }
-        drop(client);
-        soon(exchange.closed()).await;
     }
 }
 

@@ -16,13 +16,14 @@ mod half_close;
 #[expect(dead_code, reason = "its main function is not tested here")]
 #[path = "../../examples/hyper.rs"]
 mod hyper_example;
-#[expect(dead_code, reason = "its healing is not tested here")]
 #[path = "../../examples/gateway/mcp.rs"]
 mod mcp;
 #[path = "../../examples/gateway/path.rs"]
 mod path;
 #[path = "../../examples/gateway/proxy.rs"]
 mod proxy;
+#[path = "../../examples/gateway/record_log.rs"]
+mod record_log;
 #[path = "../../examples/gateway/routes.rs"]
 mod routes;
 #[path = "../../examples/gateway/server.rs"]
@@ -46,16 +47,26 @@ mod tunnel;
 mod admin_routes;
 mod dashboards;
 mod descriptors;
+mod detaching;
+mod disconnects;
 mod forwarding;
 mod guardrail;
 mod half_closing;
 mod limits;
+mod origins;
 mod owners;
 mod paths;
 mod routing;
 mod search;
+mod secrets;
+mod serving;
+mod slow_heads;
+mod slow_readers;
 mod stalling;
+mod tenants;
 mod upstream;
+#[cfg(target_os = "linux")]
+mod vanished;
 mod window;
 
 use forward::{connector, http_rules};

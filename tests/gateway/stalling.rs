@@ -67,7 +67,7 @@ async fn feed(mut stream: Sender<Bytes>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unread_stream_is_reset_without_the_other_stream_of_its_client() {
+async fn r37_unread_stream_is_reset_without_the_other_stream_of_its_client() {
     let mut connection = Connection::open().await;
     let (stalled_feed, stalled_body) = connection.stream().await;
     let (mut live_feed, mut live_body) = connection.stream().await;

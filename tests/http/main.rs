@@ -9,6 +9,7 @@ mod body_contract;
 mod buffered;
 mod codings;
 mod content_type;
+mod dependencies;
 mod detection;
 mod drain;
 mod early_head;

@@ -494,7 +494,7 @@ async fn stream_of_a_model_api_has_the_client_metrics_of_opentelemetry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn labels_have_no_text_of_peers_but_short_names_of_models() {
+async fn r62_labels_have_no_text_of_peers_but_short_names_of_models() {
     let (metrics, _guard) = recorder();
     let (layer, _) = counted();
     let long = "m".repeat(65);

@@ -45,7 +45,8 @@ fn layer(kind: Kind, outcome: StreamOutcome) -> SseProxyLayer {
             policy.watchdog(Watchdog::default().content_gap(Duration::from_millis(50)))
         }
         StreamOutcome::Expired => {
-            policy.watchdog(Watchdog::default().max_age(Duration::from_millis(50)))
+            // Long enough for the first event on a busy machine.
+            policy.watchdog(Watchdog::default().max_age(Duration::from_millis(400)))
         }
         _ => policy,
     };

@@ -236,7 +236,7 @@ async fn other_responses_and_streams_without_a_body_emit_no_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_contains_no_text_of_requests_or_streams() {
+async fn r62_event_contains_no_text_of_requests_or_streams() {
     let reports = reports();
     let block = "id: hunter2\nevent: hunter2\ndata: hunter2\n: hunter2\nhunter2: 1\n\n";
     for end in ["data: fail\n\n", "data: panic\n\n", "data: hunter2"] {

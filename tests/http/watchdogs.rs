@@ -380,7 +380,7 @@ async fn dead_streams_end_within_a_second_of_their_limit() {
 
 /// The server does not poll the body.
 #[tokio::test(start_paused = true)]
-async fn client_that_takes_nothing_is_found_while_the_upstream_sends() {
+async fn r37_client_that_takes_nothing_is_found_while_the_upstream_sends() {
     for takes in [0, 1, 3] {
         let (layer, records) = recorded(SseProxyLayer::default().watchdog(recommended()));
         let (mut feed, mut body) = open(&layer, Method::GET).await;

@@ -46,7 +46,7 @@ fn failing(event: Event) -> Verdict {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_cuts_the_stream_unless_the_interceptor_fails_open() {
+async fn r30_failure_cuts_the_stream_unless_the_interceptor_fails_open() {
     let limited = || event_fn(failing).time_limit(SECOND / 2);
     let closed = || SseProxyLayer::default().intercept(limited());
     let open = || SseProxyLayer::default().intercept(limited().fail_open());

@@ -8,6 +8,7 @@ mod every_json;
 mod failing;
 mod no_bypass;
 mod patterns;
+mod slow;
 mod truncated;
 mod verdicts;
 mod waiting;

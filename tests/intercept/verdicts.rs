@@ -37,7 +37,7 @@ async fn later_interceptor_sees_the_output_of_earlier_ones() {
 }
 
 #[tokio::test]
-async fn each_verdict_has_its_effect() {
+async fn r30_each_verdict_has_its_effect() {
     let decide = |event: Event| match &*event.data() {
         "drop" | "hold" => Verdict::Drop,
         "none" => Verdict::Replace(vec![]),

@@ -189,7 +189,7 @@ fn deferring() -> (
 }
 
 #[tokio::test]
-async fn deferred_event_is_not_overtaken_and_earlier_events_are_sent() {
+async fn r30_deferred_event_is_not_overtaken_and_earlier_events_are_sent() {
     let (ask, answer) = deferring();
     let (mut upstream, mut body) = open(&layer(ask)).await;
     upstream
@@ -208,7 +208,7 @@ async fn deferred_event_is_not_overtaken_and_earlier_events_are_sent() {
 }
 
 #[tokio::test]
-async fn deferred_replacement_is_not_overtaken_by_its_successors() {
+async fn r30_deferred_replacement_is_not_overtaken_by_its_successors() {
     let split = |event: Event| event.data().split('|').map(Event::new).collect::<Vec<_>>();
     let (ask, answer) = deferring();
     let layer = layer(split).intercept(ask).intercept(|event: Event| event);

@@ -89,7 +89,7 @@ fn pieces(text: &str, first: usize, count: usize) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn card_number_is_masked_in_any_pieces_of_every_api() {
+async fn r30_card_number_is_masked_in_any_pieces_of_every_api() {
     let layer = layer(window());
     let text = format!("Gr\u{f6}\u{df}e, \u{65e5}\u{672c} \"{CARD}\" is all");
     let masked = text.replace(CARD, "[card]");
@@ -387,7 +387,7 @@ async fn blocked_text_ends_the_stream_and_held_events_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn phrase_is_blocked_in_any_pieces_of_every_api() {
+async fn r30_phrase_is_blocked_in_any_pieces_of_every_api() {
     let layer = layer(TextWindow::new(no_phrase).overlap(11));
     let text = "here is my secret plan for you";
     for family in FAMILIES {
@@ -527,7 +527,7 @@ async fn failed_or_late_judge_cuts_the_stream_unless_it_fails_open() {
 }
 
 #[tokio::test]
-async fn mask_outside_the_segment_fails_with_its_range() {
+async fn r30_mask_outside_the_segment_fails_with_its_range() {
     for range in [2..9, 1..2, 9..12] {
         let shown = format!("bytes {range:?} of a text segment of 4 bytes");
         let wrong = move |_: &TextSegment| {

@@ -17,7 +17,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn upstream_continues_without_a_client_for_the_grace_period() {
+async fn r33_upstream_continues_without_a_client_for_the_grace_period() {
     let (witness, mut notes) = witness();
     let replay = Replay::default().grace_period(Duration::from_secs(30));
     let (front, mut origin) = staged(&layer_with(replay).intercept(witness));
@@ -67,7 +67,7 @@ async fn stream_that_may_not_detach_ends_with_its_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn upstream_is_dropped_above_max_detached_bytes() {
+async fn r33_upstream_is_dropped_above_max_detached_bytes() {
     let replay = Replay::default().max_detached_bytes(1000);
     let (front, mut origin) = staged(&layer_with(replay));
     let (client, mut feed) = front.open(&mut origin, get("/")).await;

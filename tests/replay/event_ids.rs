@@ -70,7 +70,7 @@ async fn reject_foreign_ids_forwards_no_other_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_of_the_layer_never_goes_upstream() {
+async fn r40_id_of_the_layer_never_goes_upstream() {
     let replay = Replay::default().query_param("lastEventId");
     let (front, mut origin) = staged(&layer_with(replay));
     let id = "0123456789abcdef0123456789abcdef.0.7";

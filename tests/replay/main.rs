@@ -14,6 +14,7 @@ mod event_ids;
 mod fairness;
 mod gap;
 mod heads;
+mod hooks;
 mod mcp;
 mod memory;
 mod query;

@@ -90,7 +90,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn clients_that_disconnect_and_resume_miss_no_event() {
+async fn r45_clients_that_disconnect_and_resume_miss_no_event() {
     let (task, mut tasks) = mpsc::channel::<()>(1);
     let replay = Replay::default()
         .continue_after_end(true)

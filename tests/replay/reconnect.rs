@@ -53,7 +53,7 @@ async fn while_reading(
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_upstream_is_resumed_after_the_last_id() {
+async fn r40_broken_upstream_is_resumed_after_the_last_id() {
     for layer in both() {
         let (witness, mut notes) = witness();
         let (front, mut origin) = staged(&layer.intercept(witness));
@@ -147,7 +147,7 @@ async fn silent_upstream_that_gave_no_id_ends_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_number_of_repeated_events_is_dropped() {
+async fn r40_any_number_of_repeated_events_is_dropped() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         let (mut client, mut feed) = front.open(&mut origin, get()).await;
@@ -193,7 +193,7 @@ async fn stream_without_ids_is_cut_without_a_reconnect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_with_other_method_or_body_is_not_repeated() {
+async fn r40_request_with_other_method_or_body_is_not_repeated() {
     for layer in both() {
         let (front, mut origin) = staged(&layer);
         for request in [
@@ -249,7 +249,7 @@ async fn broken(front: &Front, origin: &mut Origin, before: &str) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_grow_exponentially_up_to_max_attempts() {
+async fn r40_delays_grow_exponentially_up_to_max_attempts() {
     let backoff = Backoff::default()
         .initial(Duration::from_millis(500))
         .max_delay(Duration::from_secs(4))
@@ -274,7 +274,7 @@ async fn delays_grow_exponentially_up_to_max_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_field_of_the_upstream_is_the_minimum_delay() {
+async fn r40_retry_field_of_the_upstream_is_the_minimum_delay() {
     let (front, mut origin) =
         staged(&SseProxyLayer::default().reconnect(Backoff::default().max_attempts(3)));
     let client = broken(&front, &mut origin, "retry: 1000\n").await;
@@ -291,7 +291,7 @@ async fn retry_field_of_the_upstream_is_the_minimum_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_204_ends_the_stream_and_other_answers_cut_it() {
+async fn r40_status_204_ends_the_stream_and_other_answers_cut_it() {
     for (status, cut) in [
         (StatusCode::NO_CONTENT, None),
         (StatusCode::NOT_FOUND, Some(ErrorKind::Upstream)),
@@ -324,6 +324,46 @@ async fn stream_ended_by_204_gives_204_to_resuming_clients() {
     let again = front.send(get().header("last-event-id", id)).await;
     assert_eq!(again.status, 204);
     assert!(origin.is_idle().await);
+}
+
+/// Two upstreams with a hundred streams break at the same time: one with a `retry` field, one without.
+#[tokio::test(start_paused = true)]
+async fn r40_streams_that_break_together_do_not_reconnect_together() {
+    const STREAMS: usize = 100;
+    for layer in both() {
+        for (retry, window) in [("", 3000), ("retry: 2000\n", 2000)] {
+            let (front, mut origin) = staged(&layer);
+            let mut streams = Vec::new();
+            for _ in 0..STREAMS {
+                let (client, mut feed) = front.open(&mut origin, get()).await;
+                feed.send(format!("{retry}id: 7\ndata: 7\n\n")).await;
+                streams.push((tokio::spawn(client.rest_on_paused_clock()), feed));
+            }
+            crate::support::origin::settle().await;
+            let begun = Instant::now();
+            streams.iter_mut().for_each(|(_, feed)| feed.cut());
+            let mut times = Vec::new();
+            for _ in 0..STREAMS {
+                let call = origin.next().await;
+                times.push(begun.elapsed().as_millis() as usize);
+                call.status(StatusCode::NO_CONTENT);
+            }
+            let spread = times[STREAMS - 1] - times[0];
+            assert!(spread > window / 2, "{times:?}");
+            let most = times.iter().map(|from| {
+                let together = times
+                    .iter()
+                    .filter(|at| (*from..from + window / 10).contains(at));
+                together.count()
+            });
+            let most = most.max().unwrap();
+            assert!(
+                most <= STREAMS / 3,
+                "{most} requests within {} ms: {times:?}",
+                window / 10
+            );
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,7 +128,7 @@ async fn broken_often(protocol: Protocol, answers: Answer, layer: SseProxyLayer<
 }
 
 #[tokio::test]
-async fn upstream_that_resumes_after_each_break_is_one_stream() {
+async fn r40_upstream_that_resumes_after_each_break_is_one_stream() {
     let recorded = layer().replay(Replay::default());
     tokio::join!(
         broken_often(Protocol::Http1, Answer::Resume, layer()),
@@ -138,7 +138,7 @@ async fn upstream_that_resumes_after_each_break_is_one_stream() {
 }
 
 #[tokio::test]
-async fn upstream_that_restarts_after_each_break_is_one_stream() {
+async fn r40_upstream_that_restarts_after_each_break_is_one_stream() {
     let recorded = layer().replay(Replay::default());
     tokio::join!(
         broken_often(Protocol::Http1, Answer::Restart, layer()),

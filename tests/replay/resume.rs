@@ -59,7 +59,7 @@ async fn interceptors_see_each_event_once_with_several_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_of_another_owner_session_or_target_is_unknown() {
+async fn r48_id_of_another_owner_session_or_target_is_unknown() {
     let layer =
         recording_layer().sessions(SessionMapping::header(HeaderName::from_static("x-session")));
     let (front, mut origin) = staged(&layer);
@@ -128,7 +128,7 @@ async fn id_of_another_owner_session_or_target_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn authorization_precedes_the_lookup_of_the_id() {
+async fn r48_authorization_precedes_the_lookup_of_the_id() {
     let calls = Arc::new(Mutex::new(0));
     let count = Arc::clone(&calls);
     let replay = Replay::default().authorize(service_fn(move |request: Request<()>| {

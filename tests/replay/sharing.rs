@@ -183,7 +183,7 @@ async fn response_without_an_event_stream_is_not_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_reader_is_cut_without_delaying_others_and_can_resume() {
+async fn r34_slow_reader_is_cut_without_delaying_others_and_can_resume() {
     let replay = sharing().retention(Retention::default().events(10));
     let (front, mut origin) = staged(&layer(replay));
     let (mut quick, mut slow, mut feed) =

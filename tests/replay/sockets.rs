@@ -1,17 +1,13 @@
 //! Replay between real sockets, with HTTP/1.1 and HTTP/2.
 
-use std::{
-    net::SocketAddr,
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, ops::Range, time::Instant};
 
 use crate::support::{
     Answer, BOTH, Ended, Exchange, Protocol, Read, Upstream, fetch, field, proxy, sse_chunked,
 };
 use bytes::Bytes;
 use http::{Method, Request};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tower_sse_proxy::{
     Policy, SseProxyLayer,
     profile::Mcp,
@@ -227,38 +223,38 @@ async fn post_that_is_sent_again_reaches_the_upstream_once() {
 }
 
 #[tokio::test]
-async fn slow_reader_stops_the_upstream_and_loses_nothing() {
+async fn r34_slow_reader_stops_the_upstream_and_loses_nothing() {
     const MOST: usize = 64 << 20;
     for protocol in BOTH {
         let mut upstream = Upstream::start().await;
         let bounds = Retention::default().events(50).bytes(100_000);
         let proxy = proxy(with(Replay::default().retention(bounds)), upstream.address).await;
+        let open = |sent: tokio::task::JoinHandle<Answer>, mut exchange: Exchange| async {
+            exchange.write(sse_chunked()).await;
+            (sent.await.unwrap(), exchange)
+        };
         let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
-        let mut exchange = upstream.next().await;
-        exchange.write(sse_chunked()).await;
-        let mut answer = sent.await.unwrap();
+        let (mut other, mut ticks) = open(sent, upstream.next().await).await;
+        let sent = tokio::spawn(fetch(protocol, proxy, get(None)));
+        let (mut answer, exchange) = open(sent, upstream.next().await).await;
 
         let filler = "x".repeat(500);
-        let (mut events, mut bytes, mut writing) = (0, 0, true);
-        let held = Duration::from_millis(300);
-        while writing && bytes < MOST {
-            let together: String = (events..events + 100)
-                .map(|number| format!(": {filler}\ndata: {number}\n\n"))
-                .collect();
-            let chunk = crate::support::chunk(together.as_bytes());
-            let written = exchange.wire.try_write(&chunk);
-            writing = timeout(held, written).await.is_ok();
-            events += 100;
-            bytes += chunk.len();
-        }
-        assert!(
-            !writing,
-            "the layer took {MOST} bytes although the client does not read"
-        );
-        // The last chunk was written in part.
+        let events = move |chunk: usize| {
+            let numbers = 100 * chunk..100 * (chunk + 1);
+            let events = numbers.map(|number| format!(": {filler}\ndata: {number}\n\n"));
+            events.collect()
+        };
+        let flood = exchange.flood(events, MOST);
+        let (chunks, bytes) = flood
+            .until_stalled(async || {
+                ticks.chunk("data: tick\n\n").await;
+                other.until("tick\n\n").await;
+            })
+            .await;
+        assert!(bytes < MOST, "the client does not read");
         let mut seen = Seen::default();
-        seen.read(&mut answer, events - 100).await;
-        assert_eq!(seen.data[..events - 100], numbers(0..events - 100));
+        seen.read(&mut answer, 100 * chunks).await;
+        assert_eq!(seen.data[..100 * chunks], numbers(0..100 * chunks));
     }
 }
 
@@ -495,7 +491,7 @@ async fn polling_mcp_server_is_resumed_only_at_the_end_of_the_log() {
 }
 
 #[tokio::test]
-async fn streams_of_the_stateless_mcp_revision_are_not_recorded() {
+async fn r33_streams_of_the_stateless_mcp_revision_are_not_recorded() {
     for protocol in BOTH {
         let mut mcp = McpSetup::start(protocol).await;
         let request = Request::post("/mcp")

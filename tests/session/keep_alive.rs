@@ -43,6 +43,39 @@ async fn open_stream_keeps_its_session_alive() {
     assert_eq!(after.status(), StatusCode::NOT_FOUND);
 }
 
+/// When a process continues after a pause, its requests may come before its timers.
+#[tokio::test(start_paused = true)]
+async fn r44_pause_of_the_process_ends_no_session_with_an_open_stream() {
+    let idle_timeout = Duration::from_secs(60);
+    let store = MemoryStore::default().idle_timeout(idle_timeout);
+    let layer = SseProxyLayer::new(store)
+        .sessions(SessionMapping::header(HeaderName::from_static("x-session")));
+    let proxy = Proxy::new(layer.clone(), opens_session);
+    let opened = async |owner: &str| {
+        let request = post("/").header("authorization", owner);
+        header(&proxy.send(request).await, "x-session").unwrap()
+    };
+    let (id, idle) = (opened("mine").await, opened("other").await);
+    let request = Request::get("/").header("authorization", "mine");
+    let request = request.header("x-session", &id).body(()).unwrap();
+    let stream = event_stream(Script::new([crate::support::Step::Never]));
+    let open = crate::support::respond(&layer, request, stream).await;
+    let status = async |id: &str, owner: &str| {
+        let request = post("/").header("authorization", owner);
+        proxy.send(request.header("x-session", id)).await.status()
+    };
+    // `advance` runs no timer before it returns.
+    for _ in 0..3 {
+        tokio::time::advance(100 * idle_timeout).await;
+        assert_eq!(status(&id, "mine").await, StatusCode::OK);
+    }
+    assert_eq!(status(&idle, "other").await, StatusCode::NOT_FOUND);
+    // The session expires after its stream.
+    drop(open);
+    tokio::time::sleep(2 * idle_timeout).await;
+    assert_eq!(status(&id, "mine").await, StatusCode::NOT_FOUND);
+}
+
 /// A layer with a store that gives each session this idle timeout, and calls `touch` for each request that is not a bind.
 fn with_touch(
     idle_timeout: Duration,

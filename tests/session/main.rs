@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod contract;
 mod cookie;
 mod credentials;
@@ -22,7 +23,10 @@ mod proxy;
 mod rules;
 mod secrets;
 mod shown;
+mod slow_store;
 mod sockets;
 mod store_failure;
 mod stores;
 mod unread_events;
+#[cfg(target_os = "linux")]
+mod wall_clock;

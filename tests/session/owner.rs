@@ -1,16 +1,30 @@
 //! A session belongs to its owner. For other owners it does not exist.
 
+use std::sync::{Arc, Mutex};
+
 use crate::proxy::{Proxy, by_header, header, opens_session, post, text};
 use http::HeaderName;
 use http::StatusCode;
+use tower::{Service, service_fn};
 use tower_sse_proxy::{
     SseProxyLayer,
-    session::{MemoryStore, SessionMapping},
+    session::{MemoryStore, SessionMapping, SessionRequest},
 };
 
+/// The work for a session of another owner is that for an unknown one, too: one lookup in the store.
 #[tokio::test]
-async fn session_of_another_owner_is_unknown() {
-    let proxy = Proxy::new(by_header(), opens_session);
+async fn r48_session_of_another_owner_is_unknown() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let called = Arc::clone(&calls);
+    let store = MemoryStore::default();
+    let counting = service_fn(move |request: SessionRequest| {
+        let is_lookup = matches!(request, SessionRequest::Lookup(_));
+        called.lock().unwrap().push(is_lookup);
+        store.clone().call(request)
+    });
+    let mapping = SessionMapping::header(HeaderName::from_static("x-session"));
+    let layer = SseProxyLayer::new(counting).sessions(mapping);
+    let proxy = Proxy::new(layer, opens_session);
     for credential in ["authorization", "x-api-key"] {
         let opened = proxy.send(post("/").header(credential, "a=1")).await;
         let id = header(&opened, "x-session").unwrap();
@@ -27,7 +41,9 @@ async fn session_of_another_owner_is_unknown() {
                 .header("x-session", "unknown")
                 .header(credential, "a=1"),
         ] {
+            calls.lock().unwrap().clear();
             let response = proxy.send(request).await;
+            assert_eq!(*calls.lock().unwrap(), [true]);
             answers.push((
                 response.status(),
                 response.headers().clone(),

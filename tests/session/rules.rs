@@ -10,7 +10,7 @@ use tower_sse_proxy::{
 };
 
 #[tokio::test]
-async fn end_on_delete_or_404_ends_sessions_as_mcp_does() {
+async fn r49_end_on_delete_or_404_ends_sessions_as_mcp_does() {
     let rules =
         || SessionMapping::header(HeaderName::from_static("x-session")).end_on_delete_or_404();
     for (method, status, ends) in [

@@ -52,7 +52,7 @@ fn stream(_: &Request<()>) -> Response<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_logs_debug_output_or_errors() {
+async fn r62_no_secret_is_in_logs_debug_output_or_errors() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new("trace"))

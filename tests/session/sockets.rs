@@ -170,7 +170,7 @@ async fn session_id_is_removed_from_trailers() {
 }
 
 #[tokio::test]
-async fn wrong_origin_or_host_gets_403_and_never_reaches_the_upstream() {
+async fn r47_wrong_origin_or_host_gets_403_and_never_reaches_the_upstream() {
     for protocol in BOTH {
         let upstream = Upstream::start().await;
         let address = upstream.address;

@@ -37,7 +37,7 @@ pub use proxy::{forward, proxy, serve};
 pub use records::{Records, recorded};
 pub use reports::{Report, Reports, reports, subscribe};
 pub use streams::close;
-pub use upstream::{Exchange, Upstream, chunk, sse, sse_chunked};
+pub use upstream::{Exchange, Flood, Upstream, chunk, sse, sse_chunked};
 pub use wire::{Chunk, Wire};
 pub use witness::{Deny, Note, Notes, SECRET, Witness, witness, witnessed_layer};
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use super::{
     soon,
@@ -77,6 +77,11 @@ impl Upstream {
         soon(self.exchanges.recv()).await.unwrap()
     }
 
+    /// The next request, without a time limit.
+    pub async fn received(&mut self) -> Exchange {
+        self.exchanges.recv().await.unwrap()
+    }
+
     /// The number of request heads received since the start.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
@@ -91,6 +96,28 @@ impl Exchange {
     /// Sends one chunk of a chunked body.
     pub async fn chunk(&mut self, data: impl AsRef<[u8]>) {
         self.wire.write(chunk(data.as_ref())).await;
+    }
+
+    /// Sends chunks in a task, as fast as the peer takes them: `chunk_of` returns the data of the chunk with this number.
+    pub fn flood(
+        mut self,
+        mut chunk_of: impl FnMut(usize) -> String + Send + 'static,
+        most_bytes: usize,
+    ) -> Flood {
+        let taken = Arc::<Taken>::default();
+        let count = Arc::clone(&taken);
+        let writing = tokio::spawn(async move {
+            while count.bytes.load(Ordering::SeqCst) < most_bytes {
+                let data = chunk_of(count.chunks.load(Ordering::SeqCst));
+                if self.wire.try_write(chunk(data.as_bytes())).await.is_err() {
+                    break;
+                }
+                count.bytes.fetch_add(data.len(), Ordering::SeqCst);
+                count.chunks.fetch_add(1, Ordering::SeqCst);
+            }
+            self
+        });
+        Flood { taken, writing }
     }
 
     /// Reads the request's body.
@@ -113,6 +140,40 @@ impl Exchange {
     /// Waits until the peer closes the connection, and returns the bytes it sent before.
     pub async fn closed(mut self) -> Bytes {
         self.wire.rest().await
+    }
+}
+
+/// A task that sends as much as the peer takes. Dropping it closes the connection.
+pub struct Flood {
+    taken: Arc<Taken>,
+    writing: JoinHandle<Exchange>,
+}
+
+/// What the peer has taken of a [`Flood`].
+#[derive(Default)]
+struct Taken {
+    chunks: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Flood {
+    /// Waits until the peer takes nothing any more: nothing while `other` runs 200 times. `other` waits for work of the peer, so that
+    /// the peer had time to take more. Returns the number of chunks and bytes that the peer has taken. Needs a runtime with one thread.
+    pub async fn until_stalled(&self, mut other: impl AsyncFnMut()) -> (usize, usize) {
+        let (mut chunks, mut idle) = (0, 0);
+        while idle < 200 && !self.writing.is_finished() {
+            other().await;
+            let now = self.taken.chunks.load(Ordering::SeqCst);
+            idle = if now == chunks { idle + 1 } else { 0 };
+            chunks = now;
+        }
+        (chunks, self.taken.bytes.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.writing.abort();
     }
 }
 

@@ -33,6 +33,27 @@ fn bind_removes_sessions_from_the_moment_they_expire() {
 }
 
 #[test]
+fn session_with_an_open_stream_does_not_expire_and_hides_no_idle_session() {
+    let idle = Duration::from_secs(60);
+    let lifetime = Lifetime {
+        idle,
+        age: Duration::MAX,
+    };
+    let (mut shard, begun) = (Shard::default(), Instant::now());
+    let mut bind = |upstream_id, at| {
+        shard
+            .bind(new(upstream_id), SessionId::random, at, lifetime)
+            .0
+    };
+    let open = bind("open", begun);
+    let _stream = open.in_use();
+    bind("idle", begun);
+    bind("new", begun + idle);
+    assert_eq!(shard.take_removed().len(), 1);
+    assert!(shard.find(&open.id, begun + 10 * idle, lifetime).is_some());
+}
+
+#[test]
 fn length_limit_applies_to_the_sum_of_upstream_id_and_key() {
     let bound = |id_len: usize, key_len: Option<usize>| {
         let text = |len| iter::repeat_n('x', len).collect::<String>();

@@ -117,7 +117,8 @@ impl MemoryStore {
         }
     }
 
-    /// The time after which a session expires without a lookup or touch. Default: 30 minutes, as in the MCP SDKs.
+    /// The time after which a session without an open stream expires, from its last lookup or touch on. Default: 30 minutes, as in the
+    /// MCP SDKs.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.lifetime.idle = timeout;
         self

@@ -71,18 +71,23 @@ impl Shard {
         now: Instant,
         lifetime: Lifetime,
     ) -> Option<Session> {
-        let entry = self.by_use.get_mut(id)?;
-        if entry.has_expired(now, lifetime) {
+        if self.by_use.peek(id)?.has_expired(now, lifetime) {
             self.remove_entry(id);
             return None;
         }
+        self.count_use(id, now).map(|entry| entry.touch(now))
+    }
+
+    /// Counts a session as used now.
+    fn count_use(&mut self, id: &SessionId, now: Instant) -> Option<&mut Entry> {
+        let entry = self.by_use.get_mut(id)?;
         self.last_use += 1;
         let before = (entry.session.owner, entry.use_number);
-        entry.use_number = self.last_use;
+        (entry.use_number, entry.used) = (self.last_use, now);
         if let Some(id) = self.by_owner.remove(&before) {
             self.by_owner.insert((before.0, self.last_use), id);
         }
-        Some(entry.touch(now))
+        Some(entry)
     }
 
     /// Finds the session that `new` was bound to before, and restarts its idle timeout.
@@ -102,17 +107,13 @@ impl Shard {
         let last_use = self.last_use;
         loop {
             let mut sessions = self.by_owner.range((owner, 0)..=(owner, last_use));
-            let (&key, id) = sessions.next()?;
-            let entry = self.by_use.peek_mut(id)?;
+            let (_, id) = sessions.next()?;
+            let entry = self.by_use.peek(id)?;
             if entry.streams.get() == 0 {
                 return Some(entry.used);
             }
-            self.last_use += 1;
-            (entry.use_number, entry.used) = (self.last_use, now);
-            self.by_use.promote(id);
-            if let Some(id) = self.by_owner.remove(&key) {
-                self.by_owner.insert((owner, self.last_use), id);
-            }
+            let id = id.clone();
+            self.count_use(&id, now);
         }
     }
 
@@ -128,7 +129,7 @@ impl Shard {
 
     /// Removes one expired session. Returns false if there is none.
     pub(super) fn remove_expired(&mut self, now: Instant, lifetime: Lifetime) -> bool {
-        let id = self.expired(now, lifetime).cloned();
+        let id = self.expired(now, lifetime);
         id.is_some_and(|id| self.remove_entry(&id).is_some())
     }
 
@@ -200,13 +201,22 @@ impl Shard {
     }
 
     /// The oldest session if it has reached the maximum age, or else the least recently used one if it has been idle for too long.
-    fn expired(&self, now: Instant, lifetime: Lifetime) -> Option<&SessionId> {
+    fn expired(&mut self, now: Instant, lifetime: Lifetime) -> Option<SessionId> {
         let (oldest, &bound) = self.by_age.peek_lru()?;
         if now.duration_since(bound) >= lifetime.age {
-            return Some(oldest);
+            return Some(oldest.clone());
         }
-        let (least_recent, entry) = self.by_use.peek_lru()?;
-        (now.duration_since(entry.used) >= lifetime.idle).then_some(least_recent)
+        loop {
+            let (least_recent, entry) = self.by_use.peek_lru()?;
+            let id = least_recent.clone();
+            if now.duration_since(entry.used) < lifetime.idle {
+                return None;
+            }
+            if entry.streams.get() == 0 {
+                return Some(id);
+            }
+            self.count_use(&id, now);
+        }
     }
 
     /// Removes a session from all maps.
@@ -229,13 +239,13 @@ impl Shard {
 }
 
 impl Entry {
+    /// A session with an open stream is not idle. Its touches may be late, when the process was paused.
     fn has_expired(&self, now: Instant, lifetime: Lifetime) -> bool {
-        now.duration_since(self.used) >= lifetime.idle
-            || now.duration_since(self.bound) >= lifetime.age
+        let is_idle = now.duration_since(self.used) >= lifetime.idle;
+        is_idle && self.streams.get() == 0 || now.duration_since(self.bound) >= lifetime.age
     }
 
     fn touch(&mut self, now: Instant) -> Session {
-        self.used = now;
         // `last_seen` is derived from the monotonic clock, so that it stays consistent with `created` if the wall clock is set.
         let age = now.duration_since(self.bound);
         self.session.last_seen = self

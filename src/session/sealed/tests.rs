@@ -164,7 +164,7 @@ fn session_expires_at_its_maximum_age_in_use_or_not() {
 }
 
 #[test]
-fn session_from_a_clock_ahead_is_valid_within_the_skew() {
+fn r44_session_from_a_clock_ahead_is_valid_within_the_skew() {
     let store = store();
     let id = bind(&store, new("u")).id;
     let begun = SECONDS.get();
@@ -178,7 +178,7 @@ fn session_from_a_clock_ahead_is_valid_within_the_skew() {
 }
 
 #[test]
-fn wrong_clock_revives_no_removed_session_and_loses_none() {
+fn r44_wrong_clock_revives_no_removed_session_and_loses_none() {
     let store = store();
     let begun = SECONDS.get();
     let (removed, live) = (
