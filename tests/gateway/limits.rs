@@ -1,18 +1,14 @@
 //! The gateway's limits for the size of an event and for the logs of all recorded streams.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use clap::{CommandFactory, Parser};
 use http::Request;
 use memchr::memmem;
-use tower::Layer;
 use tower_sse_proxy::{SseProxyLayer, reconnect::Reconnect};
 
 use crate::{
-    gateway_guard, proxy,
+    gateway_guard,
     routes::layer,
-    server::{bind, serve},
+    serving::{self, settings},
     settings::Settings,
     support::{
         Protocol, Upstream, event, fetch, field,
@@ -22,18 +18,6 @@ use crate::{
 };
 
 const MIB: usize = 1 << 20;
-
-/// The settings with these environment variables.
-fn settings(variables: &[(&str, &str)]) -> Settings {
-    let command = Settings::command();
-    let arguments = variables.iter().flat_map(|(variable, value)| {
-        let mut arguments = command.get_arguments();
-        let argument = arguments.find(|argument| argument.get_env() == Some(variable.as_ref()));
-        let flag = argument.unwrap().get_long().unwrap();
-        [format!("--{flag}"), (*value).to_owned()]
-    });
-    Settings::parse_from(["gateway".to_owned()].into_iter().chain(arguments))
-}
 
 fn gateway(settings: &Settings) -> SseProxyLayer<Reconnect> {
     let policy = gateway_guard::policy(settings).unwrap();
@@ -100,11 +84,11 @@ async fn event_above_the_limit_of_1_mib_cuts_the_stream() {
     for (maximum, limit) in [(None, MIB), (Some(&raised), 2 * MIB)] {
         for path in ["/s/a", "/r/a", "/f/a"] {
             for (bytes, passes) in [(limit, true), (limit + 1, false)] {
-                let mut variables = vec![("SSEP_LISTEN", "127.0.0.1:0")];
-                variables.extend(maximum.map(|bytes| ("SSEP_MAX_EVENT_BYTES", bytes.as_str())));
+                let variables = maximum.map(|bytes| ("SSEP_MAX_EVENT_BYTES", bytes.as_str()));
                 let large = of_size(bytes);
                 let stream = [&event("before")[..], &large, &event("after")].concat();
-                let gateway = serving(settings(&variables), sse(stream)).await;
+                let upstream = Upstream::answering(sse(stream)).await;
+                let gateway = serving::gateway(variables.as_slice(), upstream).await;
                 let request = Request::get(path).body(Bytes::new()).unwrap();
                 let answer = fetch(Protocol::Http1, gateway, request).await;
                 let (body, ended) = answer.rest().await;
@@ -121,18 +105,4 @@ async fn event_above_the_limit_of_1_mib_cuts_the_stream() {
             }
         }
     }
-}
-
-/// Starts the gateway before an upstream that gives this answer to each request.
-async fn serving(settings: Settings, answer: Vec<u8>) -> SocketAddr {
-    let upstream = Upstream::answering(answer).await;
-    let upstream = format!("http://{upstream}").parse().unwrap();
-    let listener = bind(&settings.listen, "SSEP_LISTEN").unwrap();
-    let address = listener.local_addr().unwrap();
-    let policy = gateway_guard::policy(&settings).unwrap();
-    let layer = layer(policy, &settings, address, &upstream).unwrap();
-    let streams = layer.streams();
-    let service = layer.layer(proxy::Upstream::new(&upstream).unwrap());
-    tokio::spawn(async move { serve(listener, service, streams, &settings).await });
-    address
 }

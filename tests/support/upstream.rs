@@ -77,6 +77,11 @@ impl Upstream {
         soon(self.exchanges.recv()).await.unwrap()
     }
 
+    /// The next request, without a time limit.
+    pub async fn received(&mut self) -> Exchange {
+        self.exchanges.recv().await.unwrap()
+    }
+
     /// The number of request heads received since the start.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
