@@ -73,8 +73,10 @@ use crate::{
 ///   byte-identical.
 /// * An event is sent as soon as it is complete and allowed. Events that are ready together are sent together.
 /// * Header fields that describe the upstream's bytes are removed: `Content-Length`, `ETag`, digests, ranges and
-///   `Content-Encoding`. The response gets `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for
-///   the origin (RFC 9110 3.7), so an upstream's own `no-transform` does not bind it.
+///   `Content-Encoding`; digests also in trailers. Fields by which a cache may store the stream are removed, too: `Age`, `Expires`,
+///   and those for one kind of cache, such as `CDN-Cache-Control` (RFC 9213) and `X-Accel-Expires`. The response gets
+///   `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for the origin (RFC 9110 3.7), so an
+///   upstream's own `no-transform` does not bind it.
 /// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8, a range
 ///   (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
 ///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.

@@ -30,23 +30,47 @@ const DESCRIBES_BODY: [HeaderName; 7] = [
     header::CONTENT_RANGE,
 ];
 
+/// Fields by which a cache may store a response in spite of its `Cache-Control`, or which are about a stored one: the age and expiry
+/// (RFC 9111 5.1, 5.3), the surrogate control of W3C's Edge Architecture, and nginx's expiry, which precedes `Cache-Control`.
+const ALLOWS_STORING: [HeaderName; 4] = [
+    header::AGE,
+    header::EXPIRES,
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("x-accel-expires"),
+];
+
+/// The end of the names of fields for one kind of cache, such as `CDN-Cache-Control`. They precede `Cache-Control` (RFC 9213).
+const TARGETED: &str = "-cache-control";
+
 /// Changes the headers of an event stream that the layer decodes and writes.
 ///
-/// Removes the fields that describe the upstream's body, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
+/// Removes the fields that describe the upstream's body or let a cache store it, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
 /// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `Incremental: ?1` (RFC 10036) and
 /// `X-Accel-Buffering: no` (nginx), so that no later proxy buffers it.
 ///
 /// The `no-transform` of an upstream does not forbid this: a gateway acts as the origin server for its clients (RFC 9110 3.7).
 pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
-    for name in DESCRIBES_BODY {
+    for name in DESCRIBES_BODY.into_iter().chain(ALLOWS_STORING) {
         headers.remove(name);
     }
+    remove_targeted(headers);
     remove_digests(headers);
     reduce_content_type(headers);
     let cache = HeaderValue::from_static("no-store, no-transform");
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     set_incremental(headers);
+}
+
+fn remove_targeted(headers: &mut HeaderMap) {
+    let names = headers.keys();
+    let targeted: Vec<HeaderName> = names
+        .filter(|name| name.as_str().ends_with(TARGETED))
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
 }
 
 /// The headers of the first response of a recorded stream that later clients of the stream also receive: the fields that do not

@@ -2,12 +2,13 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Fields with a digest of the body (RFC 9530; RFC 3230 and RFC 1864, which it replaces).
-pub(crate) const DIGESTS: [HeaderName; 4] = [
+/// Fields with a digest of the body (RFC 9530, and its extension for content without coding; RFC 3230 and RFC 1864, which it replaces).
+pub(crate) const DIGESTS: [HeaderName; 5] = [
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("unencoded-digest"),
 ];
 
 /// Changes the headers of a response whose body was replaced by one of this length, in bytes.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     codec::{Block, Decoder},
     error::{Error, ErrorKind},
+    headers::replaced_body::remove_digests,
     intercept::Finish,
     observe::{LiveStream, StreamOutcome, StreamProgress, StreamReport},
     timer::Timer,
@@ -399,7 +400,8 @@ where
                         }
                     }
                     Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            remove_digests(&mut trailers);
                             *this.trailers = Some(Box::new(trailers));
                         }
                     }

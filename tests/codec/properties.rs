@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(cases(1500))]
 
     #[test]
-    fn items_do_not_depend_on_chunks_and_contain_every_byte(input in input(), chunks in chunks()) {
+    fn r24_items_do_not_depend_on_chunks_and_contain_every_byte(input in input(), chunks in chunks()) {
         let out = feed(Decoder::default(), &input, &chunks);
         prop_assert_eq!(out.errors, []);
         prop_assert_eq!(Bytes::from_iter(out.items.iter().flat_map(raw).copied()), &input);
@@ -32,7 +32,7 @@ proptest! {
     }
 
     #[test]
-    fn client_reads_the_result_of_the_standard_algorithm(input in input(), chunks in chunks()) {
+    fn r24_client_reads_the_result_of_the_standard_algorithm(input in input(), chunks in chunks()) {
         let items = feed(Decoder::default(), &input, &chunks).items;
         let expected = Reference::read(&input);
         prop_assert_eq!(&Client::read(&items), &expected);
@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(cases(2000))]
 
     #[test]
-    fn first_block_above_the_limit_ends_the_stream((input, limit) in limited(), chunks in chunks()) {
+    fn r24_first_block_above_the_limit_ends_the_stream((input, limit) in limited(), chunks in chunks()) {
         let mut expected = split_stream(&input);
         let large = expected.iter().position(|block| block.counted_bytes() > limit);
         expected.truncate(large.unwrap_or(expected.len()));
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn only_blocks_above_the_limit_are_discarded((input, limit) in limited(), chunks in chunks()) {
+    fn r24_only_blocks_above_the_limit_are_discarded((input, limit) in limited(), chunks in chunks()) {
         let mut expected = split_stream(&input);
         expected.retain(|block| block.counted_bytes() <= limit);
 
@@ -222,7 +222,7 @@ proptest! {
     #![proptest_config(cases(1500))]
 
     #[test]
-    fn edited_event_decodes_to_its_edited_values(input in scraps(), edits in vec(edit(), 1..5)) {
+    fn r24_edited_event_decodes_to_its_edited_values(input in scraps(), edits in vec(edit(), 1..5)) {
         for mut event in events(decode([&input[..]])) {
             let unedited_before = unedited_lines([&*event]);
             let mut values = Values::of(&event);
@@ -241,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn edited_event_stays_one_item(input in scraps(), edits in vec(edit(), 1..5)) {
+    fn r24_edited_event_stays_one_item(input in scraps(), edits in vec(edit(), 1..5)) {
         for mut event in events(decode([&input[..]])) {
             let mut values = Values::of(&event);
             for edit in &edits {
@@ -254,7 +254,7 @@ proptest! {
     }
 
     #[test]
-    fn new_event_holds_any_text(data in prop_oneof![text(), any::<String>()]) {
+    fn r24_new_event_holds_any_text(data in prop_oneof![text(), any::<String>()]) {
         let event = Event::new(&data);
         prop_assert_eq!(event.data(), with_line_feeds(&data));
         let items = decode([&event.raw()[..]]);
@@ -263,7 +263,7 @@ proptest! {
     }
 
     #[test]
-    fn comment_holds_any_text(comment in prop_oneof![text(), any::<String>()]) {
+    fn r24_comment_holds_any_text(comment in prop_oneof![text(), any::<String>()]) {
         let items = decode([&Block::comment(&comment).raw()[..]]);
         let lines: Vec<_> = items.iter().flat_map(|item| as_block(item).comments()).collect();
         prop_assert_eq!(lines.join("\n"), with_line_feeds(&comment));

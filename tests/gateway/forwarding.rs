@@ -21,12 +21,12 @@ async fn proxy(base: &str) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn hop_by_hop_fields_cross_in_neither_direction() {
+async fn r08_hop_by_hop_fields_cross_in_neither_direction() {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(&format!("http://{}/base/", upstream.address)).await;
     let mut client = connect(proxy).await;
-    let request = "GET /a?b HTTP/1.1\r\nHost: gateway\r\nConnection: x-named, keep-alive\r\nX-Named: 1\r\nKeep-Alive: 1\r\n\
-        Proxy-Authorization: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Kept: 1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    let request = "GET /a?b HTTP/1.1\r\nHost: gateway\r\nConnection: \u{e9}, x-named, keep-alive\r\nX-Named: 1\r\nKeep-Alive: 1\r\n\
+        HTTP2-Settings: AAMAAABk\r\nProxy-Authorization: 1\r\nTE: trailers\r\nUpgrade: h2c\r\nX-Kept: 1\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
     client.write(request).await;
     let mut exchange = upstream.next().await;
     let head = exchange.head.to_ascii_lowercase();
@@ -35,6 +35,7 @@ async fn hop_by_hop_fields_cross_in_neither_direction() {
         "connection",
         "x-named",
         "keep-alive",
+        "http2-settings",
         "proxy-authorization",
         "te",
         "upgrade",

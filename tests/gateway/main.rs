@@ -49,6 +49,7 @@ mod dashboards;
 mod descriptors;
 mod detaching;
 mod disconnects;
+mod faults;
 mod forwarding;
 mod guardrail;
 mod half_closing;

@@ -45,7 +45,7 @@ async fn check_contract(layer: &SseProxyLayer, script: Script) -> (Vec<u8>, Opti
 }
 
 #[tokio::test(start_paused = true)]
-async fn body_keeps_the_http_body_contract() {
+async fn r11_body_keeps_the_http_body_contract() {
     let trailers = || {
         Step::Trailers(
             [("x".parse().unwrap(), "y".parse().unwrap())]

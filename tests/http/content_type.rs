@@ -76,7 +76,7 @@ async fn event_stream_type_in_a_parameter_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn event_stream_type_in_a_list_is_found_with_its_parameters() {
+async fn r03_event_stream_type_in_a_list_is_found_with_its_parameters() {
     for (types, settled) in [
         (
             &["text/event-stream; x=\"a, b; charset=utf-16\"; charset=utf-8"][..],
@@ -117,7 +117,7 @@ const MALFORMED: [&[&str]; 9] = [
 ];
 
 #[tokio::test]
-async fn ambiguous_malformed_value_is_rejected_with_interceptors() {
+async fn r03_ambiguous_malformed_value_is_rejected_with_interceptors() {
     for types in MALFORMED {
         let upstream = Upstream::answering(answer(types, STREAM)).await;
         for layer in [guarded(), guarded().replay(Replay::default())] {

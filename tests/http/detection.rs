@@ -10,9 +10,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::support::{BOTH, Deny, Upstream, fetch, get, proxy, respond, serve};
+use crate::support::{BOTH, Deny, Script, Step, Upstream, fetch, get, pass, proxy, respond, serve};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, service_fn};
@@ -62,7 +62,7 @@ async fn is_inspected(layer: &SseProxyLayer, response: Response<&'static str>) -
 }
 
 #[tokio::test]
-async fn detection_does_not_poll_the_body() {
+async fn r01_detection_does_not_poll_the_body() {
     for content_type in ["text/event-stream", "application/json", "text/plain"] {
         for layer in [SseProxyLayer::default(), marking()] {
             let may_poll = Arc::new(AtomicBool::new(false));
@@ -82,7 +82,7 @@ async fn detection_does_not_poll_the_body() {
 
 /// The upstream sends only its head.
 #[tokio::test]
-async fn head_is_sent_before_the_first_byte_of_the_body_arrives() {
+async fn r01_head_is_sent_before_the_first_byte_of_the_body_arrives() {
     for content_type in ["text/event-stream", "application/json"] {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -102,7 +102,7 @@ async fn head_is_sent_before_the_first_byte_of_the_body_arrives() {
 }
 
 #[tokio::test]
-async fn event_stream_type_is_found_in_any_spelling() {
+async fn r03_event_stream_type_is_found_in_any_spelling() {
     for (types, expected) in [
         (&["text/event-stream"][..], true),
         (&["TEXT/Event-Stream"], true),
@@ -133,11 +133,19 @@ async fn event_stream_type_is_found_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn status_method_and_accept_do_not_affect_detection() {
+async fn r03_status_method_and_accept_do_not_affect_detection() {
     for status in [200, 201, 202, 301, 400, 404, 429, 500, 503] {
         for method in [Method::GET, Method::POST, Method::OPTIONS] {
-            for accept in ["text/event-stream", "application/json", "*/*"] {
-                let request = Request::builder().method(&method).header("accept", accept);
+            for accept in [
+                None,
+                Some("text/event-stream"),
+                Some("application/json"),
+                Some("*/*"),
+            ] {
+                let mut request = Request::builder().method(&method);
+                if let Some(accept) = accept {
+                    request = request.header("accept", accept);
+                }
                 let mut response = typed("text/event-stream", Full::<Bytes>::from("data: x\n\n"));
                 *response.status_mut() = StatusCode::from_u16(status).unwrap();
                 let response = respond(&marking(), request.body(()).unwrap(), response).await;
@@ -192,8 +200,10 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\n\
     content-type: text/plain\r\ncontent-type: Text/Event-Stream; charset=utf-8\r\n\
     etag: \"strong\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\naccept-ranges: bytes\r\n\
     content-md5: Q2hlY2s=\r\ndigest: sha-256=x\r\ncontent-digest: sha-256=:eA==:\r\n\
-    repr-digest: sha-256=:eA==:\r\ncontent-range: bytes 0-8/9\r\n\
-    cache-control: public, max-age=3600\r\nx-accel-buffering: yes\r\n\
+    repr-digest: sha-256=:eA==:\r\nunencoded-digest: sha-256=:eA==:\r\ncontent-range: bytes 0-8/9\r\n\
+    cache-control: public, max-age=3600\r\ncache-control: s-maxage=60\r\nx-accel-buffering: yes\r\n\
+    age: 5\r\nexpires: Fri, 01 Jan 2100 00:00:00 GMT\r\nsurrogate-control: max-age=60\r\n\
+    x-accel-expires: 60\r\ncdn-cache-control: max-age=60\r\nx-cdn-cache-control: max-age=60\r\n\
     set-cookie: a=1\r\nset-cookie: b=2\r\nvary: accept\r\nx-request-id: 7\r\nretry-after: 3\r\n";
 
 fn assert_rewritten(headers: &HeaderMap, content_type: &str) {
@@ -221,13 +231,20 @@ fn assert_rewritten(headers: &HeaderMap, content_type: &str) {
         "digest",
         "content-digest",
         "repr-digest",
+        "unencoded-digest",
+        "age",
+        "expires",
+        "surrogate-control",
+        "x-accel-expires",
+        "cdn-cache-control",
+        "x-cdn-cache-control",
     ] {
         assert!(!headers.contains_key(name), "{name} was not removed");
     }
 }
 
 #[tokio::test]
-async fn head_is_rewritten_for_the_new_body() {
+async fn r09_head_is_rewritten_for_the_new_body() {
     for layer in [SseProxyLayer::default().strip_comments(true), marking()] {
         let answer = format!("{HEAD}content-length: 9\r\nconnection: close\r\n\r\ndata: x\n\n");
         let upstream = Upstream::answering(answer).await;
@@ -239,6 +256,25 @@ async fn head_is_rewritten_for_the_new_body() {
             assert!(!body.is_empty() && ended.is_clean());
         }
     }
+}
+
+#[tokio::test]
+async fn r09_digest_in_trailers_is_removed() {
+    let fields = |names: &[&'static str]| -> HeaderMap {
+        let names = names.iter().copied();
+        names
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")))
+            .collect()
+    };
+    let sent = fields(&["content-digest", "repr-digest", "content-md5", "x-sum"]);
+    for layer in [SseProxyLayer::default().strip_comments(true), marking()] {
+        let script = Script::of(["data: 1\n\n"]).then(Step::Trailers(sent.clone()));
+        let body = pass(&layer, script).await.collect().await.unwrap();
+        assert_eq!(body.trailers(), Some(&fields(&["x-sum"])));
+    }
+    let untouched = Script::of(["data: 1\n\n"]).then(Step::Trailers(sent.clone()));
+    let body = pass(&SseProxyLayer::default(), untouched).await;
+    assert_eq!(body.collect().await.unwrap().trailers(), Some(&sent));
 }
 
 #[tokio::test]

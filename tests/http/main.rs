@@ -1,6 +1,18 @@
 //! The layer as HTTP middleware: which responses it treats as event streams, which header fields it changes, and how its
 //! response bodies behave.
 
+#[path = "../codec/client.rs"]
+#[expect(
+    dead_code,
+    reason = "the client on top of the decoder is not tested here"
+)]
+mod client;
+#[path = "../codec/reference.rs"]
+#[expect(
+    dead_code,
+    reason = "the tests need only the algorithm of the standard"
+)]
+mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,6 +26,7 @@ mod detection;
 mod drain;
 mod early_head;
 mod ending;
+mod fidelity;
 mod grpc;
 mod json_body;
 mod keep_alive;

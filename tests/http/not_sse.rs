@@ -32,7 +32,7 @@ fn trailers() -> HeaderMap {
 }
 
 #[tokio::test]
-async fn frames_and_size_hints_pass_unchanged() {
+async fn r11_frames_and_size_hints_pass_unchanged() {
     let steps = || {
         [
             Step::Data("data: 1\n\n".into()),

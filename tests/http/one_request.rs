@@ -25,7 +25,7 @@ fn layers() -> [SseProxyLayer; 2] {
 }
 
 /// Responses that must not cause a second upstream request, whether they succeed, fail or are rejected.
-fn answers() -> [Vec<u8>; 7] {
+fn answers() -> [Vec<u8>; 9] {
     let with = |head: &str, body: &str| {
         format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n{body}").into_bytes()
     };
@@ -42,6 +42,14 @@ fn answers() -> [Vec<u8>; 7] {
         ),
         with("502 Bad Gateway\r\ncontent-length: 0", ""),
         with(
+            "307 Temporary Redirect\r\nlocation: /other\r\ncontent-length: 0",
+            "",
+        ),
+        with(
+            "302 Found\r\nlocation: /other\r\ncontent-type: text/event-stream",
+            "data: 1\n\n",
+        ),
+        with(
             "200 OK\r\ncontent-type: text/event-stream; charset=utf-16",
             "data: 1\n\n",
         ),
@@ -53,7 +61,7 @@ fn answers() -> [Vec<u8>; 7] {
 }
 
 #[tokio::test]
-async fn each_response_takes_one_upstream_request() {
+async fn r10_each_response_takes_one_upstream_request() {
     for layer in layers() {
         for answer in answers() {
             for protocol in BOTH {
@@ -86,7 +94,7 @@ async fn each_response_takes_one_upstream_request() {
 }
 
 #[tokio::test]
-async fn streamed_request_body_is_forwarded_once_without_buffering() {
+async fn r10_streamed_request_body_is_forwarded_once_without_buffering() {
     for layer in layers() {
         let mut upstream = Upstream::start().await;
         let proxy = proxy(layer, upstream.address).await;
@@ -140,7 +148,7 @@ type ScriptedResponse = Response<Script>;
 
 /// The mock panics if it is called without being ready.
 #[tokio::test]
-async fn call_uses_the_ready_service_and_not_a_clone() {
+async fn r11_call_uses_the_ready_service_and_not_a_clone() {
     for layer in layers() {
         let (service, mut handle) = mock::pair::<Request<()>, ScriptedResponse>();
         let mut service = layer.layer(service);

@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::support::{
-    BOTH, Deny, Protocol, Upstream, fetch, forward, get, pass, proxy, serve, sse_chunked,
+    BOTH, Deny, Protocol, Upstream, event, event_stream, fetch, forward, get, pass, proxy, serve,
+    sse_chunked,
 };
 use axum::{
     Json, Router,
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, channel::Channel};
 use tokio::{sync::mpsc, time::Duration};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Layer, ServiceBuilder, ServiceExt};
@@ -190,7 +191,7 @@ fn stacks() -> Vec<(&'static str, Stack)> {
 }
 
 #[tokio::test]
-async fn events_arrive_one_by_one_through_other_middleware() {
+async fn r12_events_arrive_one_by_one_through_other_middleware() {
     for (name, stack) in stacks() {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -221,6 +222,34 @@ async fn events_arrive_one_by_one_through_other_middleware() {
             let (rest, ended) = answer.rest().await;
             assert_eq!((&*rest, ended.is_clean()), (&b""[..], true), "{name}");
             assert_eq!(upstream.requests(), 1);
+        }
+    }
+}
+
+/// Longer than the time limit of the middleware, which is one minute.
+#[tokio::test(start_paused = true)]
+async fn r12_other_middleware_does_not_end_a_long_stream_or_panic_at_its_end() {
+    for (name, stack) in stacks() {
+        let (mut feed, body) = Channel::<Bytes, Infallible>::new(1);
+        let body = Arc::new(Mutex::new(Some(body)));
+        let app = Router::new().fallback(move || {
+            let body = body.lock().unwrap().take().expect("one request");
+            // Compression polls a body after its end.
+            async { event_stream(axum::body::Body::new(body.fuse())) }
+        });
+        let request = Request::get("/").header("accept-encoding", "gzip");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = stack(app, guarded()).oneshot(request).await.unwrap();
+        let mut body = response.into_body();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            feed.send_data(event("tick")).await.unwrap();
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), event("tick"), "{name}");
+        }
+        drop(feed);
+        for _ in 0..2 {
+            assert!(body.frame().await.is_none(), "{name}");
         }
     }
 }
@@ -275,7 +304,7 @@ async fn reqwest_reads_event_by_event_and_sees_a_cut() {
 }
 
 #[test]
-fn types_have_the_expected_auto_traits() {
+fn r11_types_have_the_expected_auto_traits() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     fn body<T: Send + Sync + 'static>() {}
     fn sent<T: Send>() {}

@@ -72,7 +72,7 @@ fn layers() -> [SseProxyLayer; 4] {
 }
 
 #[tokio::test]
-async fn each_event_arrives_before_the_upstream_sends_the_next_one() {
+async fn r25_each_event_arrives_before_the_upstream_sends_the_next_one() {
     for layer in layers() {
         for protocol in BOTH {
             let mut upstream = Upstream::start().await;
@@ -175,7 +175,7 @@ async fn out(layer: &SseProxyLayer, script: Script) -> Vec<u8> {
 }
 
 #[test]
-fn unedited_stream_is_forwarded_byte_for_byte_in_any_chunks() {
+fn r15_unedited_stream_is_forwarded_byte_for_byte_in_any_chunks() {
     let runtime = runtime();
     let holding = SseProxyLayer::default().intercept(Batches::opened);
     let layers: Vec<_> = layers().into_iter().chain([holding]).collect();
@@ -266,7 +266,7 @@ async fn upstream_that_never_pauses_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn trailers_follow_the_last_event() {
+async fn r07_trailers_follow_the_last_event() {
     let trailers: HeaderMap = [("x-sum".parse().unwrap(), "3".parse().unwrap())]
         .into_iter()
         .collect();

@@ -129,7 +129,7 @@ fn slow_interceptor(event: Event) -> Verdict {
 }
 
 #[tokio::test(start_paused = true)]
-async fn healthy_slow_streams_are_left_alone() {
+async fn r27_healthy_slow_streams_are_left_alone() {
     let none = Duration::ZERO;
     let corpus: Vec<(&str, Method, Duration, Vec<Act>)> = vec![
         (
@@ -265,7 +265,7 @@ async fn healthy_slow_streams_are_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_streams_end_within_a_second_of_their_limit() {
+async fn r27_dead_streams_end_within_a_second_of_their_limit() {
     let (first, gap) = (WatchdogKind::First, WatchdogKind::Gap);
     // The data of the upstream, then the limit that ends the stream, and the time.
     let corpus: Vec<(&str, Vec<Act>, WatchdogKind, Duration)> = vec![

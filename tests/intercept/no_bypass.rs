@@ -209,7 +209,7 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn no_status_method_or_type_spelling_bypasses_interceptors() {
+async fn r03_no_status_method_or_type_spelling_bypasses_interceptors() {
     let status = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-type: text/event-stream");
     let types = |types: &str| format!("HTTP/1.1 200 OK\r\n{types}");
     for head in [
@@ -221,7 +221,12 @@ async fn no_status_method_or_type_spelling_bypasses_interceptors() {
         status("500 Internal Server Error"),
         status("299 Whatever"),
         types("Content-Type: Text/Event-Stream; charset=UTF-8"),
+        types("CONTENT-TYPE:TEXT/EVENT-STREAM"),
         types("content-type: text/event-stream;"),
+        types("content-type: text/event-stream;;charset=utf8;"),
+        types("content-type: text/event-stream\t;\tCharset=\"UTF-8\""),
+        types("content-type: text/event-stream; charset=\"u\\tf-8\"; boundary=\"a;b\""),
+        types("content-type:\r\ncontent-type: text/event-stream"),
         types("content-type: text/plain\r\ncontent-type: text/event-stream"),
         types("content-type: text/event-stream\r\ncontent-type: text/plain"),
         types("content-type: text/plain, text/event-stream"),
