@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the official MCP conformance suite against servers of the official SDKs, directly and through the gateway. Both must give
-the same result in every scenario. Usage: conformance.py GATEWAY_BINARY. Needs npm and Python 3.9; installs the rest below
-target/mcp. Exits 1 if a scenario has another result through the gateway, or fails."""
-import collections, json, pathlib, re, subprocess, sys, tempfile
+"""Runs the official MCP conformance suite against servers of the official SDKs: directly, through the gateway, and through the
+gateway with inspection of events and JSON bodies. All must give the same result in every scenario. Usage: conformance.py
+GATEWAY_BINARY. Needs npm and Python 3.9; installs the rest below target/mcp. Exits 1 if a scenario has another result through the
+gateway, or fails."""
+import collections, concurrent.futures, contextlib, json, pathlib, re, subprocess, sys, tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
-from common import NODE, gateway, install, server
+from common import INSPECTION, NODE, gateway, install, server
 
 # Without the scenarios that the suite calls extensions, because the servers have none.
 RUNS = (
@@ -13,6 +14,7 @@ RUNS = (
     ("the next suite, sessions", "conformance-next", "sessions.mjs", ["--spec-version", "2025-11-25"]),
     ("the next suite, 2026-07-28", "conformance-next", "stateless.mjs", ["--spec-version", "2026-07-28"]),
 )
+COLUMNS = "directly", "through the gateway", "with inspection"
 
 
 def run(suite, port, args):
@@ -41,21 +43,27 @@ def verdicts(checks):
 passed = failed = 0
 install()
 for title, suite, script, args in RUNS:
-    with server(script) as upstream, gateway(sys.argv[1], upstream) as port:
-        direct, through = run(suite, upstream, args), run(suite, port, args)
-    print(f"\n{title:50} {'directly':28} through the gateway")
-    for name in list(dict.fromkeys([*direct, *through])):
-        columns = direct.get(name), through.get(name)
+    # Servers of their own, because a server notifies the clients of all columns.
+    with contextlib.ExitStack() as started:
+        upstreams = [started.enter_context(server(script)) for _ in COLUMNS]
+        ports = [upstreams[0], *(started.enter_context(gateway(sys.argv[1], upstream, **env))
+                                 for upstream, env in zip(upstreams[1:], ({}, INSPECTION)))]
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            results = list(threads.map(lambda port: run(suite, port, args), ports))
+    print(f"\n{title:50} {'  '.join(f'{column:26}' for column in COLUMNS)}")
+    for name in list(dict.fromkeys(name for result in results for name in result)):
+        columns = [result.get(name) for result in results]
         bad = {check["status"] for checks in columns for check in checks or ()}
-        fine = verdicts(columns[0]) == verdicts(columns[1]) and "FAILURE" not in bad and not (name == "server-sse-polling" and "WARNING" in bad)
+        same = all(verdicts(column) == verdicts(columns[0]) for column in columns)
+        fine = same and "FAILURE" not in bad and not (name == "server-sse-polling" and "WARNING" in bad)
         passed, failed = passed + fine, failed + (not fine)
-        print(f"{'ok  ' if fine else 'FAIL'} {name:45} {counts(columns[0]):28} {counts(columns[1])}")
+        print(f"{'ok  ' if fine else 'FAIL'} {name:45} {'  '.join(f'{counts(column):26}' for column in columns)}")
         if not fine:
-            for where, checks in zip(("directly", "through"), columns):
+            for where, checks in zip(COLUMNS, columns):
                 for check in checks or ():
                     if check["status"] != "SUCCESS":
                         print(f"     {where}: {check['id']}: {check['status']}: {check.get('errorMessage')}")
-    if len(direct) < 25:
-        sys.exit(f"the suite ran {len(direct)} scenarios")
+    if len(results[0]) < 25:
+        sys.exit(f"the suite ran {len(results[0])} scenarios")
 print(f"\n{passed} passed, {failed} failed")
 sys.exit(failed > 0)

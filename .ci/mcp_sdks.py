@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Runs the official MCP SDKs for Python and TypeScript, of both generations, as clients, directly and through the gateway. Relays
-record the traffic. No session id of the upstream may reach a client, and no session id of the gateway the upstream. With the
+"""Runs the official MCP SDKs for Python and TypeScript, of both generations, as clients: directly, through the gateway, and through the
+gateway with inspection of events and JSON bodies. Relays record the traffic. No session id of the upstream may reach a client, and no session id of the gateway the upstream. With the
 polling server, which ends its responses early, the relay also cuts the connections of the clients: no event may be lost or come
-twice, and no call may be repeated. A server that loses its sessions is healed by the gateway: the clients continue.
+twice, and no call may be repeated. A server that loses its sessions is healed by the gateway: the clients continue. A phrase is
+masked in the answers of servers that stream and of servers that send JSON bodies.
 Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if a check
 fails."""
-import http.client, json, pathlib, re, subprocess, sys, time
+import concurrent.futures, http.client, json, os, pathlib, re, subprocess, sys, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "mcp"))
-from common import NODE, WORK, free_port, gateway, install, server
+from common import INSPECTION, MASK, NODE, PHRASE, WORK, free_port, gateway, install, listening, server
 from relay import Relay
 
 GATEWAY = sys.argv[1]
 CHECKS = []
+HOW = {"through": {}, "with inspection": INSPECTION}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}}
 FORMS = ["pieces", *(f"{kind}-{place}" for kind in ("relative", "path", "url") for place in ("sessionId", "session_id", "sessionid", "segment"))]
@@ -37,11 +39,11 @@ class Wire(Relay):
         return [head for sent in self.sent() for head in re.findall(rb"DELETE /mcp HTTP/1.1\r\n.*?\r\n\r\n", sent, re.DOTALL)]
 
 
-def run(client, kind, port, urls):
+def run(client, kind, port, urls, env={}):
     """Runs a client program. Returns its passed checks, and its other output."""
     urls = [f"http://127.0.0.1:{port}{url}" for url in urls]
     try:
-        p = subprocess.run([*client, kind, *urls], cwd=WORK, capture_output=True, text=True, timeout=60)
+        p = subprocess.run([*client, kind, *urls], cwd=WORK, env=os.environ | env, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired as late:
         return [], [f"no end: {late.stdout}"]
     lines = p.stdout.splitlines()
@@ -109,6 +111,20 @@ def resumption(client, near, far, calls):
     check(f"{client}: clients resumed, and fewer resumes reached the upstream", by_clients > upstream >= calls, (by_clients, upstream))
 
 
+def through(name, client, kind, urls, upstream, env):
+    """Runs a client program through the gateway, between two relays, and checks the traffic. Returns what `run` returns."""
+    far, port = Wire(upstream), free_port()
+    # The clients connect to the port of the relay, and send it as the host.
+    allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
+    with gateway(GATEWAY, far.port, **env, **allowed) as behind:
+        near = Wire(behind, port, **({"cut": cut_by(name)} if kind == "polling" else {}))
+        ran = run(client, kind, near.port, urls)
+        if kind == "polling":
+            resumption(name, near, far, 3)
+        traffic(name, kind, near, far, 2 if kind == "sessions" else len(urls))
+    return ran
+
+
 def healing(clients):
     """A server loses its sessions in the middle of a conversation, three times."""
     with server("sessions.mjs") as upstream:
@@ -129,6 +145,32 @@ def healing(clients):
                 check(f"{name}, forgetful: one session of the client, and four of the server", (len(ours), len(theirs)) == (1, 4), (ours, theirs))
 
 
+def shapes(clients):
+    """Servers that stream, and servers that send JSON bodies: the gateway masks the phrase in both."""
+    servers = {"TypeScript 1": server("sessions.mjs"), "TypeScript 2": server("stateless.mjs")}
+    servers |= {f"Python {n}": listening(WORK / f"python{n}/bin/python", "shapes.py", "PORT") for n in (1, 2)}
+    for name, started in servers.items():
+        # The first generation of clients does not know the only revision of this server.
+        speak = {each: client for each, client in clients.items() if name != "TypeScript 2" or " 2." in each}
+        with started as upstream:
+            far, port = Wire(upstream), free_port()
+            allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
+            with gateway(GATEWAY, far.port, **INSPECTION, **allowed) as behind, concurrent.futures.ThreadPoolExecutor() as threads:
+                near = Wire(behind, port)
+                masked = {"PHRASE": PHRASE, "MASKED": MASK}
+                urls = ["/m/stream", "/m/json"]
+                ran = threads.map(lambda client: run(client, "shapes", near.port, urls, masked), speak.values())
+                for each, (ok, bad) in zip(speak, ran):
+                    print(f"{each:20}{name:14}{'':24}{len(ok)} ok, {len(bad)} bad", flush=True)
+                    check(f"{each}, {name}: each text, in both shapes", len(ok) == 6 and not bad, "\n    ".join(["", *bad]))
+        # Two of the three texts have the phrase.
+        came = b"\n".join(far.came())
+        answers = [len(re.findall(form % PHRASE.encode(), came)) for form in (rb"\ndata: ?{[^\n]*%s", rb"\n{[^\n]*%s")]
+        # The SDK for Python 2.3 streams to clients of earlier revisions only.
+        check(f"{name}: the server answers in both shapes", min(answers) > 0 and sum(answers) == 4 * len(speak), answers)
+        check(f"{name}: the phrase reaches no client", not any(PHRASE.encode() in data for data in near.came()))
+
+
 def main():
     install()
     for generation in ("1", "2"):
@@ -141,7 +183,7 @@ def main():
         "TypeScript 1.32": (NODE, "clients.mjs", "1"), "TypeScript 2.4": (NODE, "clients.mjs", "2"),
         "Python 1.30": (WORK / "python1/bin/python", "clients.py"), "Python 2.3": (WORK / "python2/bin/python", "clients.py"),
     }
-    print(f"{'client':20}{'server':14}{'directly':24}through the gateway")
+    print(f"{'client':20}{'server':14}{'directly':24}{'through the gateway':24}with inspection")
     kinds = {"sessions": ["/mcp"], "polling": ["/mcp"], "stateless": ["/mcp"], "legacy": [f"/m/{form}/sse" for form in FORMS]}
     for kind, urls in kinds.items():
         with server("stateless.mjs" if kind == "stateless" else "sessions.mjs") as upstream:
@@ -149,21 +191,15 @@ def main():
                 if kind == "stateless" and "1." in name:
                     continue    # this SDK does not know the revision
                 columns = [run(client, kind, upstream, urls)]
-                far, port = Wire(upstream), free_port()
-                # The clients connect to the port of the relay, and send it as the host.
-                allowed = {"SSEP_ALLOWED_HOSTS": f"127.0.0.1:{port}", "SSEP_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}"}
-                with gateway(GATEWAY, far.port, **allowed) as behind:
-                    near = Wire(behind, port, **({"cut": cut_by(name)} if kind == "polling" else {}))
-                    columns.append(run(client, kind, near.port, urls))
-                    said = [f"{len(ok)} ok, {len(bad)} bad" for ok, bad in columns]
-                    print(f"{name:20}{kind:14}{said[0]:24}{said[1]}", flush=True)
-                    for way, (ok, bad) in zip(("directly", "through"), columns):
-                        check(f"{name}, {kind}, {way}", ok and not bad, "\n    ".join(["", *bad]))
-                    check(f"{name}, {kind}: as much through as directly", len(columns[0][0]) == len(columns[1][0]))
-                    if kind == "polling":
-                        resumption(name, near, far, 3)
-                    traffic(f"{name}, {kind}", kind, near, far, 2 if kind == "sessions" else len(urls))
+                with concurrent.futures.ThreadPoolExecutor() as threads:
+                    columns += threads.map(lambda how: through(f"{name}, {kind}, {how}", client, kind, urls, upstream, HOW[how]), HOW)
+                said = [f"{len(ok)} ok, {len(bad)} bad" for ok, bad in columns]
+                print(f"{name:20}{kind:14}{said[0]:24}{said[1]:24}{said[2]}", flush=True)
+                for way, (ok, bad) in zip(("directly", *HOW), columns):
+                    check(f"{name}, {kind}, {way}", ok and not bad, "\n    ".join(["", *bad]))
+                check(f"{name}, {kind}: as much through as directly", len({len(ok) for ok, _ in columns}) == 1)
     healing(clients)
+    shapes(clients)
     print(f"{sum(CHECKS)} passed, {len(CHECKS) - sum(CHECKS)} failed")
     sys.exit(not all(CHECKS))
 

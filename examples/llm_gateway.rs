@@ -16,7 +16,7 @@ mod mock;
 
 use std::{env, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::Path, http::StatusCode, routing};
+use axum::{Router, extract, http::StatusCode, routing};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{net::TcpListener, signal};
 use tower_sse_proxy::{
@@ -80,7 +80,8 @@ fn layer() -> Result<SseProxyLayer, PatternError> {
         .observe(Metrics::new())
         .on_close(log)
         .policy(move |request, _| {
-            let is_anthropic = request.uri.path().starts_with("/anthropic/");
+            let api = request.extensions.get::<extract::NestedPath>();
+            let is_anthropic = api.is_some_and(|api| api.as_str() == "/anthropic");
             let (plain, resumable) = if is_anthropic { &anthropic } else { &openai };
             let can_resume = request.headers.contains_key("x-resumable");
             Arc::clone(if can_resume { resumable } else { plain })
@@ -122,11 +123,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let layer = layer()?;
     let streams = layer.streams(); // after the last setter
     let of_stop = streams.clone();
-    let stop = async move |Path(id): Path<String>| stop(&of_stop, &id);
+    let stop = async move |extract::Path(id): extract::Path<String>| stop(&of_stop, &id);
     let app = Router::new()
-        .nest_service("/openai", upstream("OPENAI_UPSTREAM")?)
-        .nest_service("/anthropic", upstream("ANTHROPIC_UPSTREAM")?)
-        .layer(layer)
+        .nest_service("/openai", upstream("OPENAI_UPSTREAM")?.behind(&layer))
+        .nest_service("/anthropic", upstream("ANTHROPIC_UPSTREAM")?.behind(&layer))
         .route("/streams/{id}", routing::delete(stop));
 
     // A listener of its own, so that clients do not read the metrics.

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         SseProxyLayer::new(MemoryStore::default()).policy(move |request, _| mcp.policy(request));
 
     let upstream = Forward::to(&format!("http://{upstream}"))?;
-    let app = Router::new().fallback_service(upstream).layer(layer);
+    let app = Router::new().fallback_service(upstream.behind(&layer));
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let listener = tokio::net::TcpListener::bind(listen).await?;
     axum::serve(listener, app).await?;

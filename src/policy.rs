@@ -140,6 +140,9 @@ impl Policy {
     ///
     /// Comments and other blocks that an interceptor adds are dropped, and so are the fields of the event other than its data.
     ///
+    /// In place of a body that is not forwarded, the client gets a JSON object with an `error`, whose `type` is `blocked` or
+    /// `uninspectable`. Its `message` is where the SDKs of model APIs look for it.
+    ///
     /// # Errors
     /// The client gets 502 if the interceptors cannot read the body as the client may: it is larger than the limit, is in another
     /// charset than UTF-8 or ASCII, is not well-formed UTF-8, begins as UTF-16, UTF-32 or UTF-7 does, is a range (206), has a content
@@ -164,7 +167,7 @@ impl Policy {
     }
 
     /// Sets the status of the response in place of a JSON body that an interceptor drops or blocks. 403 unless set. The body of the
-    /// response is a short text. See [`inspect_json`](Self::inspect_json).
+    /// response is an error object. See [`inspect_json`](Self::inspect_json).
     pub fn blocked_status(mut self, status: StatusCode) -> Self {
         self.blocked_status = status;
         self

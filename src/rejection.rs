@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use serde_json::json;
 
 /// Why the layer answered a request for an event stream itself, or cut a stream that interceptors cannot read.
 ///
@@ -59,6 +60,7 @@ impl RejectionReason {
 pub(crate) struct Rejection {
     status: StatusCode,
     text: Cow<'static, str>,
+    content_type: &'static str,
     retry: bool,
     reason: RejectionReason,
     proxy_status: Option<&'static str>,
@@ -75,9 +77,19 @@ impl Rejection {
         Self {
             status,
             text: text.into(),
+            content_type: "text/plain; charset=utf-8",
             retry: false,
             reason: RejectionReason::Other,
             proxy_status: None,
+        }
+    }
+
+    /// A response with an error object, in place of a JSON body. The SDKs of model APIs show the message to their users.
+    pub(crate) fn json(status: StatusCode, kind: &str, message: &str) -> Self {
+        let error = json!({ "error": { "type": kind, "message": message } });
+        Self {
+            content_type: "application/json",
+            ..Self::new(status, error.to_string())
         }
     }
 
@@ -129,8 +141,8 @@ impl Rejection {
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = self.status;
         let headers = &mut head.headers;
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, plain);
+        let content_type = HeaderValue::from_static(self.content_type);
+        headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(value) = self.proxy_status {
             headers.insert(PROXY_STATUS, HeaderValue::from_static(value));

@@ -1,5 +1,5 @@
 // Clients with the official TypeScript SDK. Usage: node clients.mjs GENERATION KIND URL..., where GENERATION is the generation
-// of the SDK, 1 or 2, and KIND the kind of the server: sessions, polling, stateless, legacy or forgetful.
+// of the SDK, 1 or 2, and KIND the kind of the server: sessions, polling, stateless, legacy, forgetful or shapes.
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 const [generation, kind, ...urls] = process.argv.slice(2);
@@ -149,8 +149,20 @@ async function forgetful(url) {
     await client.close();
 }
 
+// The server sends back what it is asked to say. If the gateway masks PHRASE, it is MASKED at the client.
+async function shapes(url) {
+    const { client, transport, call } = await connect(url);
+    const { PHRASE, MASKED } = process.env;
+    for (const words of [`say ${PHRASE}, and ${PHRASE}`, JSON.stringify({ say: `\u00fc ${PHRASE}` }), 'nothing']) {
+        const got = await call('echo', { words });
+        check('the masked text', got === words.replaceAll(PHRASE, MASKED), got);
+    }
+    if (transport.sessionId) await transport.terminateSession();
+    await client.close();
+}
+
 // All URLs at once, with a limit of twenty seconds.
 const late = new Promise((_, fail) => setTimeout(fail, 20_000, new Error('not finished after 20 s')));
 await Promise.all(urls.map(url => current.run(url, () =>
-    Promise.race([late, { sessions, polling, stateless, legacy, forgetful }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
+    Promise.race([late, { sessions, polling, stateless, legacy, forgetful, shapes }[kind](url)]).catch(error => check('no error', false, String(error?.stack ?? error))))));
 process.exit();

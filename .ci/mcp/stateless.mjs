@@ -1,4 +1,5 @@
-// A server of revision 2026-07-28, with the second generation of the SDK. Usage: node stateless.mjs PORT.
+// A server of revision 2026-07-28, with the second generation of the SDK: at /mcp, with JSON bodies at /m/json, and with streams at
+// /m/stream. Usage: node stateless.mjs PORT.
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import {
     createMcpHandler, createRequestStateCodec, fromJsonSchema, hostHeaderValidationResponse, localhostAllowedHostnames,
@@ -35,9 +36,15 @@ function server() {
 }
 
 const handler = createMcpHandler(server, { legacy: 'reject' });
+const handlers = {
+    '/mcp': handler,
+    '/m/json': createMcpHandler(server, { legacy: 'reject', responseMode: 'json' }),
+    '/m/stream': createMcpHandler(server, { legacy: 'reject', responseMode: 'sse' }),
+};
 const guarded = {
     fetch: async (request, options) => hostHeaderValidationResponse(request, localhostAllowedHostnames())
         ?? originValidationResponse(request, localhostAllowedOrigins())
-        ?? (new URL(request.url).pathname === '/mcp' ? handler.fetch(request, options) : new Response(null, { status: 404 })),
+        ?? handlers[new URL(request.url).pathname]?.fetch(request, options)
+        ?? new Response(null, { status: 404 }),
 };
 createServer(toNodeHandler(guarded)).listen(Number(process.argv[2]), '127.0.0.1');

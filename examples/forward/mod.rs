@@ -4,9 +4,9 @@ pub mod connector;
 pub mod http_rules;
 
 use std::{
-    convert::Infallible,
     error::Error,
-    future::Future,
+    fmt,
+    future::{self, Future, Ready},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -16,6 +16,7 @@ use std::{
 
 use axum::{
     body::Body,
+    error_handling::HandleError,
     extract::{ConnectInfo, Request},
     response::{IntoResponse, Response},
 };
@@ -25,7 +26,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tower::Service;
+use tower::{Layer, Service};
 
 use connector::connector;
 use http_rules::CleanTrailers;
@@ -37,7 +38,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// wait this long, too.
 const HEAD_LIMIT: Duration = Duration::from_secs(600);
 
-/// Forwards requests to one upstream over pooled HTTP/1.1 connections. If the upstream fails, the client gets 502, if it is too slow, 504.
+/// Forwards requests to one upstream over pooled HTTP/1.1 connections.
+///
+/// If the upstream fails before the head of its response, the service returns a [`Failure`], so that a layer around it can tell this from
+/// a response of the upstream. [`behind`](Self::behind) makes the responses.
 ///
 /// A client that disconnects cancels its request: the server then drops the future or the body, and hyper closes the upstream connection.
 #[derive(Clone)]
@@ -56,6 +60,11 @@ impl Forward {
         let connector = connector(scheme, Some(CONNECT_LIMIT))?;
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { client, base })
+    }
+
+    /// Puts the service behind a layer. Around both, 502 answers for an upstream that fails, and 504 for one that is too slow.
+    pub fn behind<L: Layer<Self>>(self, layer: &L) -> Answering<L::Service> {
+        HandleError::new(layer.layer(self), future::ready)
     }
 
     /// Rewrites a request for the upstream: URI, version, and the fields that are about a connection.
@@ -77,62 +86,93 @@ impl Forward {
         Ok(Request::from_parts(parts, body))
     }
 
-    async fn forward(self, request: Request) -> Response {
+    async fn forward(self, request: Request) -> Result<Response, Failure> {
         if let Some(rejection) = http_rules::rejection(&request) {
-            return rejection.into_response();
+            return Ok(rejection.into_response());
         }
         let Ok(request) = self.rewrite(request) else {
-            return (StatusCode::BAD_REQUEST, "The URI cannot be forwarded.\n").into_response();
+            let rejection = (StatusCode::BAD_REQUEST, "The URI cannot be forwarded.\n");
+            return Ok(rejection.into_response());
         };
         let answer = tokio::time::timeout(HEAD_LIMIT, self.client.request(request)).await;
-        let mut response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failure(&error).into_response(),
-            Err(_) => return TOO_SLOW.into_response(),
+        let mut response = match answer.map_err(|_| Failure::TooSlow)? {
+            Ok(response) => response,
+            Err(error) if http_rules::is_client_error(&error) => {
+                let rejection = (StatusCode::BAD_REQUEST, "The request body is incomplete.\n");
+                return Ok(rejection.into_response());
+            }
+            Err(error) => return Err(Failure::of(&error)),
         };
         // hyper decodes only `chunked`, and no request that is forwarded asks for another protocol.
         if !http_rules::is_chunked_at_most(response.headers())
             || response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
-            return FAILED.into_response();
+            return Err(Failure::Failed);
         }
         http_rules::remove_ambiguous_length(response.headers_mut());
         http_rules::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
-        response.map(|body| Body::new(CleanTrailers(body)))
+        Ok(response.map(|body| Body::new(CleanTrailers(body))))
     }
 }
 
-const FAILED: (StatusCode, &str) = (StatusCode::BAD_GATEWAY, "The upstream failed.\n");
-const TOO_SLOW: (StatusCode, &str) = (StatusCode::GATEWAY_TIMEOUT, "The upstream is too slow.\n");
+/// A service with the responses for its failures.
+pub type Answering<S> = HandleError<S, fn(Failure) -> Ready<Failure>, ()>;
 
-/// The answer to a request that hyper could not forward. Only the log names the cause, which may contain internal addresses.
-fn failure(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
-    let innermost = http_rules::causes(error).last();
-    let innermost = innermost.map(ToString::to_string).unwrap_or_default();
-    tracing::warn!("a request was not forwarded: {innermost}");
-    let mut causes = http_rules::causes(error);
-    let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
-    if http_rules::is_client_error(error) {
-        (StatusCode::BAD_REQUEST, "The request body is incomplete.\n")
-    } else if causes.any(|error| error.downcast_ref().is_some_and(timed_out)) {
-        TOO_SLOW
-    } else {
-        FAILED
+/// Why the upstream did not answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure {
+    Failed,
+    TooSlow,
+}
+
+impl Failure {
+    /// Only the log names the cause, which may contain internal addresses.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let innermost = http_rules::causes(error).last();
+        let innermost = innermost.map(ToString::to_string).unwrap_or_default();
+        tracing::warn!("a request was not forwarded: {innermost}");
+        let mut causes = http_rules::causes(error);
+        let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        if causes.any(|error| error.downcast_ref().is_some_and(timed_out)) {
+            Self::TooSlow
+        } else {
+            Self::Failed
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed => "the upstream failed",
+            Self::TooSlow => "the upstream is too slow",
+        })
+    }
+}
+
+impl Error for Failure {}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Failed => (StatusCode::BAD_GATEWAY, "The upstream failed.\n"),
+            Self::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "The upstream is too slow.\n"),
+        }
+        .into_response()
     }
 }
 
 impl Service<Request> for Forward {
     type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
 
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let response = self.clone().forward(request);
-        Box::pin(async { Ok(response.await) })
+        Box::pin(self.clone().forward(request))
     }
 }

@@ -34,35 +34,48 @@ const OTHER: &str =
 /// of a tool call.
 async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
     let text = last_text(&request["messages"]);
+    let arguments = json!({ "text": text }).to_string();
+    let calls = request["tools"].is_array();
+    let two = request["n"] == 2;
+    let reason = if calls { "tool_calls" } else { "stop" };
+    let usage = json!({ "prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 10 });
+    if request["stream"] != true {
+        let mut messages = vec![json!({ "role": "assistant", "content": text })];
+        if calls {
+            let function = json!({ "name": "note", "arguments": arguments });
+            let call = json!({ "id": "call_1", "type": "function", "function": function });
+            messages = vec![json!({ "role": "assistant", "content": null, "tool_calls": [call] })];
+        }
+        if two {
+            messages.push(json!({ "role": "assistant", "content": OTHER }));
+        }
+        let messages = messages.into_iter().enumerate();
+        let choices: Vec<_> = messages
+            .map(|(index, message)| json!({ "index": index, "message": message, "finish_reason": reason }))
+            .collect();
+        return Json(json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1_700_000_000, "model": "mock",
+            "choices": choices, "usage": usage }))
+        .into_response();
+    }
     let chunk = |index: usize, delta: Value, finish: Value| {
         json!({ "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "mock",
             "choices": [{ "index": index, "delta": delta, "logprobs": null, "finish_reason": finish }] })
     };
-    let usage = json!({ "prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 10 });
-    if request["stream"] != true {
-        return Json(json!({ "id": "chatcmpl-mock", "object": "chat.completion", "created": 1_700_000_000, "model": "mock",
-            "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }],
-            "usage": usage }))
-        .into_response();
-    }
     let mut data = vec![chunk(
         0,
         json!({ "role": "assistant", "content": "" }),
         Value::Null,
     )];
-    let mut reason = "stop";
-    if request["tools"].is_array() {
-        reason = "tool_calls";
+    if calls {
         let function = json!({ "name": "note", "arguments": "" });
         let call = json!({ "index": 0, "id": "call_1", "type": "function", "function": function });
         data.push(chunk(0, json!({ "tool_calls": [call] }), Value::Null));
-        for piece in pieces(&headers, &json!({ "text": text }).to_string()) {
+        for piece in pieces(&headers, &arguments) {
             let call = json!({ "index": 0, "function": { "arguments": piece } });
             data.push(chunk(0, json!({ "tool_calls": [call] }), Value::Null));
         }
     } else {
         let mut other = pieces(&headers, OTHER).into_iter();
-        let two = request["n"] == 2;
         for piece in pieces(&headers, &text) {
             data.push(chunk(0, json!({ "content": piece }), Value::Null));
             data.extend(

@@ -252,8 +252,12 @@ fn respond<B>(
             Response::from_parts(parts, SseBody::whole(new, body.trailers, size_hint))
         }
         JsonOutcome::Blocked => {
-            let text = "the response was blocked\n";
-            SseBody::rejection(Rejection::new(request.policy.blocked_status, text))
+            let status = request.policy.blocked_status;
+            SseBody::rejection(Rejection::json(
+                status,
+                "blocked",
+                "The response was blocked.",
+            ))
         }
         JsonOutcome::Uninspectable(why) => SseBody::rejection(why.reject_json()),
         JsonOutcome::Failed(kind) => SseBody::rejection(bad_gateway(match kind {
@@ -267,8 +271,8 @@ fn respond<B>(
 
 /// The response in place of a body that interceptors cannot read, or failed on.
 fn bad_gateway(why: &str) -> Rejection {
-    let text = format!("The upstream's JSON body cannot be inspected: {why}.\n");
-    Rejection::new(StatusCode::BAD_GATEWAY, text)
+    let message = format!("The upstream's JSON body cannot be inspected: {why}.");
+    Rejection::json(StatusCode::BAD_GATEWAY, "uninspectable", &message)
 }
 
 /// Logs a body that is not forwarded, and reports each body to the observers. An empty one is not reported if it is forwarded.

@@ -15,7 +15,8 @@ pub enum StreamOutcome {
     Completed,
     /// The upstream ended the stream inside an event, or without the terminal event of its API.
     Truncated,
-    /// The upstream could not be asked, or its body failed, and no reconnect continued the stream.
+    /// The inner service returned an error, or the body failed, and no reconnect continued the stream. A response that the inner service
+    /// makes itself, such as 502, is not an error.
     UpstreamError,
     /// The client disconnected, and the stream was not to continue without it, its grace period has passed, or a limit on streams without
     /// a client was exceeded.

@@ -104,6 +104,11 @@ async fn open(
     (answer, exchange)
 }
 
+/// Whether a watchdog ends the stream. On a busy machine it does so before the first event.
+fn is_timed(outcome: StreamOutcome) -> bool {
+    matches!(outcome, StreamOutcome::Stalled | StreamOutcome::Expired)
+}
+
 /// Ends the stream with this outcome. Returns how the response ended, if the client is there, and the upstream's side, unless the
 /// upstream has closed it.
 async fn end(
@@ -112,8 +117,7 @@ async fn end(
     mut answer: Answer,
     mut exchange: Exchange,
 ) -> (Option<Ended>, Option<Exchange>) {
-    let is_timed = matches!(outcome, StreamOutcome::Stalled | StreamOutcome::Expired);
-    if !is_timed {
+    if !is_timed(outcome) {
         answer.until("progress").await;
     }
     match outcome {
@@ -153,7 +157,7 @@ async fn end(
             exchange.chunk(long).await;
         }
         StreamOutcome::Drained => soon(streams.drain(Duration::ZERO)).await,
-        _ => assert!(is_timed),
+        _ => assert!(is_timed(outcome)),
     }
     (Some(answer.rest().await.1), Some(exchange))
 }
@@ -200,7 +204,7 @@ async fn each_outcome_has_one_record_for_each_kind_of_stream_and_protocol() {
                     _ => {
                         assert_eq!(records.opened(), 1, "{case}");
                         assert_eq!(record.status.unwrap(), 200, "{case}");
-                        assert!(record.events_in >= 1, "{case}");
+                        assert!(record.events_in >= 1 || is_timed(outcome), "{case}");
                         // The place of the stream is free.
                         let (answer, _exchange) = open(kind, protocol, proxy, &mut upstream).await;
                         drop(answer.leave());
