@@ -64,11 +64,11 @@ impl Uninspectable {
 
     /// The response in place of a JSON body: 502, or 501 in place of one that asks to be forwarded as it arrives (RFC 10036 section 5).
     pub(crate) fn reject_json(&self) -> Rejection {
-        let text = format!(
-            "The upstream's JSON body cannot be inspected: {}.\n",
+        let message = format!(
+            "The upstream's JSON body cannot be inspected: {}.",
             self.text
         );
-        let rejection = Rejection::new(self.json_status(), text);
+        let rejection = Rejection::json(self.json_status(), "uninspectable", &message);
         match self.json_status() {
             StatusCode::NOT_IMPLEMENTED => {
                 rejection.with_proxy_status("tower-sse-proxy; error=incremental_refused")
