@@ -6,6 +6,7 @@ import { SSEServerTransport } from '@modelcontextprotocol/sdk/server/sse.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
 import { isInitializeRequest, ResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import { capabilities, info, methods, sessionTools, tools } from './features.mjs';
 
 const all = { ...tools, ...sessionTools };
@@ -98,11 +99,15 @@ app.get('/m/:form/sse', async (request, response) => {
     const transport = new SSEServerTransport('', response);
     const endpoint = where[kind](form, request) + (place === 'segment' ? `/${transport.sessionId}` : `?${place}=${transport.sessionId}`);
     const { write } = response;
-    response.write = () => {
+    response.write = async () => {
         response.write = write;
         const event = `event: endpoint\ndata: ${endpoint}\n\n`;
         const size = form === 'pieces' ? 7 : event.length;
-        for (let n = 0; n * size < event.length; n++) setTimeout(() => response.write(event.slice(n * size, (n + 1) * size)), n * 5);
+        // One timer after the other: Node may run timers of different lengths out of order.
+        for (let at = 0; at < event.length; at += size) {
+            response.write(event.slice(at, at + size));
+            await setTimeout(5);
+        }
     };
     transports.set(transport.sessionId, transport);
     response.on('close', () => transports.delete(transport.sessionId));
