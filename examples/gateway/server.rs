@@ -42,6 +42,7 @@ use crate::{
     settings::{Listen, Settings},
     socket::Socket,
     stall::{StallLimit, WatchedBody},
+    tunnel,
 };
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -155,16 +156,20 @@ where
             request.extensions_mut().insert(Peer(peer));
             let version = request.version();
             responses.begin(version);
+            let asks_for_upgrade = tunnel::requested_upgrade(request.headers()).is_some();
             let request = request.map(BodyExt::boxed);
             let response = Oneshot::new(service.clone(), request);
             let (client_socket, responses) = (client_socket.clone(), responses.clone());
             async move {
-                let response = match response.await {
+                let mut response = match response.await {
                     Ok(response) => with_failure_detection(response, version, &client_socket),
                     Err(unanswered) => unanswered
                         .response()
                         .map(|body| body.map_err(Into::into).boxed_unsync()),
                 };
+                if asks_for_upgrade {
+                    tunnel::close_unless_switched(&mut response);
+                }
                 Ok::<_, Infallible>(responses.respond(response))
             }
         });

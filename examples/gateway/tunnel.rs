@@ -1,7 +1,7 @@
 //! Protocol upgrades: after client and upstream have agreed on another protocol, the gateway copies bytes without inspection.
 
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONNECTION, UPGRADE},
 };
 use hyper::upgrade::OnUpgrade;
@@ -30,6 +30,15 @@ pub fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 pub fn set_upgrade(headers: &mut HeaderMap, upgrade: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, upgrade);
+}
+
+/// Ends the connection after any other response than 101 to a request for an upgrade. The client may have sent bytes of the other
+/// protocol already, which must not be read as its next request.
+pub fn close_unless_switched<B>(response: &mut Response<B>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
 }
 
 /// Copies bytes between both connections after both have been upgraded.

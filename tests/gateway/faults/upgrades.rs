@@ -65,7 +65,11 @@ async fn r07_no_byte_after_a_request_for_an_upgrade_is_forwarded_without_101() {
         sized("", "").replace("200 OK", "426 Upgrade Required"),
         sized("", "").replace("200 OK", "403 Forbidden"),
     ] {
-        for early in [&b"\x81\x05hello"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        for early in [
+            &b"\x81\x05hello"[..],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET /planted HTTP/1.1\r\nhost: test\r\n\r\n",
+        ] {
             let (gateway, mut upstream) = guarded().await;
             let mut client = ask(gateway, Method::GET, "/s/a", WEBSOCKET).await;
             client.write(early).await;
