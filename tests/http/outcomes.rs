@@ -199,7 +199,11 @@ async fn each_outcome_has_one_record_for_each_kind_of_stream_and_protocol() {
                     _ => {
                         assert_eq!(records.opened(), 1, "{case}");
                         assert_eq!(record.status.unwrap(), 200, "{case}");
-                        assert!(record.events_in >= 1, "{case}");
+                        // On a busy machine, a stream may reach its age before its first event.
+                        assert!(
+                            record.events_in >= 1 || outcome == StreamOutcome::Expired,
+                            "{case}"
+                        );
                         // The place of the stream is free.
                         let (answer, _exchange) = open(kind, protocol, proxy, &mut upstream).await;
                         drop(answer.leave());
