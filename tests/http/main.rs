@@ -22,6 +22,7 @@ mod metrics;
 mod not_sse;
 mod one_request;
 mod outcomes;
+mod read_ahead;
 mod recheck;
 mod records;
 mod reports;
