@@ -14,6 +14,7 @@ mod drain;
 mod early_head;
 mod ending;
 mod grpc;
+mod http2;
 mod json_body;
 mod keep_alive;
 mod large_event;
