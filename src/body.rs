@@ -28,7 +28,7 @@ use crate::{
     observe::{StreamReport, StreamSlot},
     rejection::Rejection,
     session::{SessionLease, SessionMapping},
-    upstream::Pull,
+    upstream::{Pull, body::RawBody},
 };
 
 pin_project! {
@@ -136,7 +136,7 @@ impl<B> SseBody<B> {
     }
 
     /// An event stream that the layer passes on untouched.
-    pub(crate) fn untouched(body: B, report: StreamReport) -> Self
+    pub(crate) fn untouched(body: RawBody<B>, report: StreamReport) -> Self
     where
         B: Send + 'static,
     {

@@ -53,8 +53,9 @@ pub enum ErrorKind {
     InterceptorPanicked,
     /// A session id in the stream could not be translated. The source says why.
     Session,
-    /// The client was too slow: the log of the recorded stream has evicted events that the client had not read. If the client
-    /// resumes from its last event, it gets a gap event.
+    /// The client was too slow: the log of the recorded stream has evicted events that the client had not read, and if the client
+    /// resumes from its last event, it gets a gap event. Or the layer has read an HTTP/2 upstream as far
+    /// [ahead](crate::Policy::read_ahead) of the client as it may.
     Lagged,
     /// The layer ended the stream: the application [closed](crate::Streams::close) it, a watchdog or a drain
     /// ended it, or the stream exceeded its
@@ -122,7 +123,7 @@ impl fmt::Display for Error {
             ErrorKind::InterceptorPanicked => "an interceptor panicked",
             ErrorKind::Session => "a session id in the stream could not be translated",
             ErrorKind::Lagged => {
-                "the client was too slow: events that it had not read were evicted"
+                "the client was too slow: events that it had not read were dropped"
             }
             ErrorKind::Aborted => "the stream was ended by the proxy",
         })

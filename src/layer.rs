@@ -111,7 +111,7 @@ use crate::{
 /// | `reason` | level | when |
 /// |---|---|---|
 /// | an [outcome](crate::observe::StreamOutcome) other than `completed` | warn, `client_left` debug | the stream ended, or the layer answered with 502 because interceptors could not read it |
-/// | `stalled` with the cause `slow client` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues |
+/// | `stalled` with the cause `slow client` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues. Or the client of a stream that is not observed was too far behind an [HTTP/2 upstream](Self::read_ahead) |
 ///
 /// A stream that an interceptor ends by [`Verdict::End`](crate::intercept::Verdict::End) ends cleanly.
 ///
@@ -264,6 +264,12 @@ impl<R> SseProxyLayer<R> {
     /// Sends the response head early if the upstream is slow. Off unless set. See [`Policy::early_head`].
     pub fn early_head(self, after: Duration) -> Self {
         self.with(|policy| policy.early_head(after))
+    }
+
+    /// Limits how far an event stream that arrives over HTTP/2 is read ahead of its client, in bytes. 1 MiB unless set; 0 turns reading
+    /// ahead off. See [`Policy::read_ahead`].
+    pub fn read_ahead(self, bytes: usize) -> Self {
+        self.with(|policy| policy.read_ahead(bytes))
     }
 
     /// Limits the size of one event, in bytes. 16 MiB unless set. See [`Policy::max_event_bytes`].

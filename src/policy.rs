@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use http::{StatusCode, response};
+use http::{StatusCode, Version, response};
 
 use crate::{
     codec::{Decoder, OversizedEvent},
@@ -53,7 +53,11 @@ pub struct Policy {
     pub(crate) route: Option<Arc<str>>,
     pub(crate) watchdog: Option<Arc<Watchdog>>,
     pub(crate) early_head: Option<Duration>,
+    read_ahead: usize,
 }
+
+/// How far an event stream is read ahead of its client, in bytes, unless it is set.
+const READ_AHEAD: usize = 1 << 20;
 
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
 
@@ -218,6 +222,30 @@ impl Policy {
         self
     }
 
+    /// Limits how far an event stream that arrives over HTTP/2 is read ahead of its client, in bytes. 1 MiB unless set; 0 turns reading
+    /// ahead off.
+    ///
+    /// HTTP clients send all requests to an HTTP/2 upstream on one connection. hyper's client closes it when too many small frames lie
+    /// unread, and the frames of streams that are not read fill its flow control window. So one client that does not read would break or
+    /// stop the streams of others. While a client does not read, a task of the layer reads its stream on. When the limit is reached, the
+    /// stream is cut with the outcome [`Stalled`](crate::observe::StreamOutcome::Stalled): at once if its frames have less than 256 bytes
+    /// on average, otherwise when the client has taken nothing for 30 seconds.
+    ///
+    /// Applies to event streams whose response has the version HTTP/2, inside a tokio runtime. [operating] says how to configure hyper's
+    /// client.
+    ///
+    /// [operating]: crate::guide::operating#http2-upstreams
+    pub fn read_ahead(mut self, bytes: usize) -> Self {
+        self.read_ahead = bytes;
+        self
+    }
+
+    /// How far the body of a response with this head is read ahead. `None` if it is not.
+    pub(crate) fn read_ahead_of(&self, parts: &response::Parts) -> Option<usize> {
+        let reads_ahead = parts.version == Version::HTTP_2 && self.read_ahead > 0;
+        reads_ahead.then_some(self.read_ahead)
+    }
+
     /// Removes the replay settings, and returns both.
     #[cfg(feature = "mcp")]
     pub(crate) fn without_replay(mut self) -> (Self, Option<Replay>) {
@@ -295,6 +323,7 @@ impl Default for Policy {
             route: None,
             watchdog: None,
             early_head: None,
+            read_ahead: READ_AHEAD,
         }
     }
 }
@@ -314,6 +343,7 @@ impl fmt::Debug for Policy {
             .field("route", &self.route)
             .field("watchdog", &self.watchdog)
             .field("early_head", &self.early_head)
+            .field("read_ahead", &self.read_ahead)
             .finish_non_exhaustive()
     }
 }

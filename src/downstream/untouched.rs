@@ -17,11 +17,13 @@ use crate::{
     live::UntouchedBody,
     observe::{StreamEnded, StreamOutcome, StreamReport},
     timer::Timer,
+    upstream::body::RawBody,
 };
 
 pin_project! {
-    /// The body of an event stream that the layer passes on untouched: the same frames, trailers and size hint. Only an error is
-    /// delayed until the server has sent the frames before it, as in a [stream that is read](crate::downstream::stream::Stream).
+    /// The body of an event stream that the layer passes on untouched: the same frames, trailers and size hint. Only small frames that
+    /// were read ahead of the client are merged, and an error is delayed until the server has sent the frames before it, as in a
+    /// [stream that is read](crate::downstream::stream::Stream).
     pub(crate) struct Untouched<B> {
         #[pin]
         upstream: Upstream<B>,
@@ -33,9 +35,9 @@ pin_project! {
 pin_project! {
     #[project = UpstreamProjection]
     enum Upstream<B> {
-        Plain { #[pin] body: B },
+        Plain { #[pin] body: RawBody<B> },
         // The stream is observed, and others can end it.
-        Observed { body: UntouchedBody<B> },
+        Observed { body: UntouchedBody<RawBody<B>> },
     }
 }
 
@@ -52,9 +54,10 @@ struct State {
 
 impl<B: Send + 'static> Untouched<B> {
     /// Passes `body` through, and closes `report` at its end.
-    pub(crate) fn new(body: B, report: StreamReport) -> Self {
+    pub(crate) fn new(body: RawBody<B>, report: StreamReport) -> Self {
         let (upstream, report) = match report.live().map(Arc::clone) {
             Some(live) => {
+                body.observe(&live);
                 let body = UntouchedBody::new(body, report, live);
                 (Upstream::Observed { body }, None)
             }
@@ -92,12 +95,9 @@ where
             return Poll::Ready(None);
         }
         let frame = match this.upstream.as_mut().project() {
-            UpstreamProjection::Plain { body } => {
-                let frame = ready!(body.poll_frame(cx));
-                frame.map(|frame| frame.map_err(upstream_error))
-            }
+            UpstreamProjection::Plain { body } => ready!(body.poll_frame(cx)),
             UpstreamProjection::Observed { body } => match ready!(body.poll_frame(cx)) {
-                Ok(frame) => frame.map(|frame| frame.map_err(upstream_error)),
+                Ok(frame) => frame,
                 Err(_) => Some(Err(Error::new(ErrorKind::Aborted))),
             },
         };
@@ -160,8 +160,4 @@ where
             (Self::Plain { .. }, None) => {}
         }
     }
-}
-
-fn upstream_error(error: impl Into<BoxError>) -> Error {
-    Error::with_source(ErrorKind::Upstream, error)
 }

@@ -21,7 +21,8 @@ use crate::{
     session::{SessionId, SessionLease},
     stream_id::StreamId,
     upstream::{
-        ContentCheck, Pipeline, ProgressStage, Pull, body::DecodedBody, stream_watch::StreamWatch,
+        BodyRules, ContentCheck, Pipeline, ProgressStage, Pull, body::DecodedBody,
+        stream_watch::StreamWatch,
     },
 };
 
@@ -133,7 +134,8 @@ impl RequestContext {
         Box::new(move |parts| {
             let coding = ContentCoding::of(&parts.headers);
             let continues = (policy.detect)(parts) && check_inspectable(parts, &coding).is_ok();
-            continues.then_some(coding)
+            let read_ahead = policy.read_ahead_of(parts);
+            continues.then_some(BodyRules { coding, read_ahead })
         })
     }
 }

@@ -28,7 +28,11 @@ use crate::{
     },
     session::SessionId,
     stream_id::StreamId,
-    upstream::{ProgressStage, body::DecodedBody, sink::Sink},
+    upstream::{
+        ProgressStage,
+        body::{DecodedBody, RawBody},
+        sink::Sink,
+    },
 };
 
 /// How the stream of a response is recorded.
@@ -128,6 +132,7 @@ where
     if let Err(why) = check_inspectable(&parts, &coding) {
         return Err(why.reject(request.policy.route.clone()));
     }
+    let body = RawBody::new(body, request.policy.read_ahead_of(&parts));
     let mut body = DecodedBody::new(&coding, body);
     let mut predecessor = None;
     if let Some(pending) = pending {

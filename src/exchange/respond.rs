@@ -22,7 +22,10 @@ use crate::{
     live::Attached,
     observe::{StreamEnded, StreamOutcome, StreamReport, StreamSlot},
     rejection::Rejection,
-    upstream::{ProgressStage, UpstreamProgress, body::DecodedBody},
+    upstream::{
+        ProgressStage, UpstreamProgress,
+        body::{DecodedBody, RawBody},
+    },
 };
 
 /// The response that the client gets.
@@ -122,6 +125,7 @@ where
             response.map(|body| body.with_slot(slot))
         }
         Treatment::Inspect(coding) => {
+            let body = RawBody::new(body, policy.read_ahead_of(&parts));
             inspect(request, parts, DecodedBody::new(&coding, body), context)?
         }
         Treatment::Reject(why) => return Err(reject(why)),
@@ -211,12 +215,16 @@ where
 const NO_FALLBACK: Option<Infallible> = None;
 
 /// An event stream that the layer passes on untouched.
-fn untouched<B: Body + Send + 'static>(
+fn untouched<B>(
     request: &RequestContext,
     mut parts: response::Parts,
     body: B,
     slot: Option<&Arc<StreamSlot>>,
-) -> Response<SseBody<B>> {
+) -> Response<SseBody<B>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     if request.is_head {
         return Response::from_parts(parts, SseBody::pass_through(body));
     }
@@ -230,6 +238,7 @@ fn untouched<B: Body + Send + 'static>(
         report.close(StreamEnded::of(StreamOutcome::Completed));
         SseBody::pass_through(body)
     } else {
+        let body = RawBody::new(body, request.policy.read_ahead_of(&parts));
         SseBody::untouched(body, report)
     };
     Response::from_parts(parts, body)

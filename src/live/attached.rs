@@ -54,13 +54,13 @@ where
     pub(crate) fn new(
         pull: Pull<B>,
         live: Arc<LiveStream>,
-        clock: StreamClock,
+        mut clock: StreamClock,
         housekeeper: &Arc<Housekeeper>,
     ) -> Self {
-        let next_check = clock
-            .has_limits()
-            .then(|| clock.next_check(Instant::now()))
-            .flatten();
+        let now = Instant::now();
+        // The server has yet to ask for the first frame. It may never do so: an HTTP/2 client decides when it gets any.
+        clock.handle_poll(false, true, now);
+        let next_check = clock.has_limits().then(|| clock.next_check(now)).flatten();
         let upstream = Upstream {
             pull: Some(Box::pin(pull)),
             report: None,

@@ -107,7 +107,8 @@ impl Watchdog {
     /// stream continues without its clients.
     ///
     /// The layer sees that a client takes something when its server asks for the next frame, of at most 256 KiB. So the limit also ends the
-    /// stream of a client that takes less than a frame in that time.
+    /// stream of a client that takes less than a frame in that time. It also counts from the head of the response until the server asks for
+    /// the first frame: an HTTP/2 server does not ask while the client's flow control window is shut.
     pub fn write_stall(mut self, limit: Duration) -> Self {
         self.limits.write_stall = Some(limit);
         self

@@ -36,6 +36,8 @@ pub(crate) struct LiveStream {
     status: StatusCode,
     head_at: Instant,
     buffered: AtomicUsize,
+    /// The bytes that were read ahead of the client.
+    read_ahead: AtomicUsize,
     end: Mutex<End>,
     /// The layer has decided that the stream ends. Spares the stream the lock of `end`.
     is_ending: AtomicBool,
@@ -95,6 +97,7 @@ impl LiveStream {
             head_at: Instant::now(),
             end: Mutex::default(),
             buffered: AtomicUsize::new(0),
+            read_ahead: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             control: OnceLock::new(),
@@ -222,11 +225,29 @@ impl LiveStream {
         let bytes = if self.is_closed() { 0 } else { bytes };
         let before = self.buffered.swap(bytes, Relaxed);
         if self.streams.set_buffered(before, bytes) {
-            let all = self.streams.all();
-            let largest = all.iter().max_by_key(|stream| stream.buffered());
-            if let Some(largest) = largest {
-                largest.end_with(StreamOutcome::Overflow);
-            }
+            self.end_largest();
+        }
+    }
+
+    /// Counts bytes that were read ahead of the client, until they are [removed](Self::remove_read_ahead). If it returns true, all streams
+    /// together hold more than they may, and the caller calls [`end_largest`](Self::end_largest) once it holds no lock.
+    pub(crate) fn add_read_ahead(&self, bytes: usize) -> bool {
+        self.read_ahead.fetch_add(bytes, Relaxed);
+        self.streams.set_buffered(0, bytes)
+    }
+
+    /// Bytes that were read ahead have been taken or dropped.
+    pub(crate) fn remove_read_ahead(&self, bytes: usize) {
+        self.read_ahead.fetch_sub(bytes, Relaxed);
+        self.streams.set_buffered(bytes, 0);
+    }
+
+    /// Ends the stream that holds the most in buffers.
+    pub(crate) fn end_largest(&self) {
+        let all = self.streams.all();
+        let largest = all.iter().max_by_key(|stream| stream.buffered());
+        if let Some(largest) = largest {
+            largest.end_with(StreamOutcome::Overflow);
         }
     }
 
@@ -234,7 +255,7 @@ impl LiveStream {
         // A stream whose end is decided frees its buffers in a moment.
         match self.decided_end() {
             Some(_) => 0,
-            None => self.buffered.load(Relaxed),
+            None => self.buffered.load(Relaxed) + self.read_ahead.load(Relaxed),
         }
     }
 
@@ -388,7 +409,7 @@ impl LiveStream {
             idle: age.saturating_sub(last),
             events: self.counters.events_out.load(Relaxed),
             bytes: self.counters.bytes_out.load(Relaxed),
-            buffered: self.buffered.load(Relaxed),
+            buffered: self.buffered.load(Relaxed) + self.read_ahead.load(Relaxed),
         }
     }
 

@@ -29,7 +29,8 @@ pub enum StreamOutcome {
     Blocked,
     /// An interceptor failed, panicked or exceeded its time limit.
     InterceptorFailed,
-    /// A watchdog found that the upstream or the client had stalled.
+    /// A watchdog found that the upstream or the client had stalled, or the client was too far behind an HTTP/2 upstream; see
+    /// [`Policy::read_ahead`](crate::Policy::read_ahead).
     Stalled,
     /// The stream reached its maximum age.
     Expired,

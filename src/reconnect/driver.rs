@@ -25,7 +25,10 @@ use crate::{
     },
     observe::LiveStream,
     timer::Timer,
-    upstream::{ContentCheck, Continuation, UpstreamEnd, UpstreamProgress, body::DecodedBody},
+    upstream::{
+        ContentCheck, Continuation, UpstreamEnd, UpstreamProgress,
+        body::{DecodedBody, RawBody},
+    },
 };
 
 /// A request that can be sent to the upstream again.
@@ -188,13 +191,14 @@ where
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 if head.status == StatusCode::OK
-                    && let Some(coding) = (self.content_check)(&head)
+                    && let Some(rules) = (self.content_check)(&head)
                 {
                     self.state = State::Reading;
                     self.report(Some(true));
                     self.last_end = None;
                     self.progress.begin_continuation();
-                    return Some(Ok(DecodedBody::new(&coding, body)));
+                    let body = RawBody::new(body, rules.read_ahead);
+                    return Some(Ok(DecodedBody::new(&rules.coding, body)));
                 }
                 if head.status == StatusCode::NO_CONTENT {
                     // The upstream has no more events (WHATWG HTML 9.2.3).

@@ -33,8 +33,15 @@ pub(crate) trait Continuation<B>: Send {
     fn stop_waiting(&mut self) -> Option<UpstreamEnd>;
 }
 
-/// Returns the content coding of a response if its event stream can continue the broken one, and `None` otherwise.
-pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<ContentCoding> + Send>;
+/// Returns how the body of a response is read if its event stream can continue the broken one, and `None` otherwise.
+pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<BodyRules> + Send>;
+
+/// How the body of a response is read.
+pub(crate) struct BodyRules {
+    pub(crate) coding: ContentCoding,
+    /// See [`RawBody::new`].
+    pub(crate) read_ahead: Option<usize>,
+}
 
 /// No continuation, for a stream that ends with its response.
 impl<B> Continuation<B> for Infallible {

@@ -11,7 +11,10 @@ use tower::BoxError;
 use crate::{
     error::{Error, ErrorKind},
     headers::content_encoding::ContentCoding,
-    upstream::{body::DecodedBody, byte_order_mark::FirstBytes},
+    upstream::{
+        body::{DecodedBody, RawBody},
+        byte_order_mark::FirstBytes,
+    },
 };
 
 /// A body as the upstream has sent it, in its content coding.
@@ -73,7 +76,10 @@ pub(crate) async fn decode(
     if let ContentCoding::Identity = coding {
         return Ok(bytes.clone());
     }
-    let mut body = pin!(DecodedBody::new(coding, Full::new(bytes.clone())));
+    let mut body = pin!(DecodedBody::new(
+        coding,
+        RawBody::direct(Full::new(bytes.clone()))
+    ));
     let mut read = Gathered::default();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         if let Ok(data) = frame?.into_data() {

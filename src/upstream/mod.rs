@@ -2,8 +2,8 @@
 //!
 //! [`Pull`] is the engine: a poll function without a task. It reads frames from a [`DecodedBody`](body::DecodedBody), feeds them
 //! to the decoder, sends the blocks through the [`Pipeline`] and writes them to a [`Sink`](sink::Sink). One poll does a bounded
-//! amount of work (`budget`). A [`Continuation`] provides the next response when one has ended, and [`UpstreamProgress`] knows
-//! the id to resume after.
+//! amount of work (`budget`). A body that arrives over HTTP/2 is read ahead of its client (`read_ahead`). A [`Continuation`] provides the
+//! next response when one has ended, and [`UpstreamProgress`] knows the id to resume after.
 
 pub(crate) mod body;
 mod budget;
@@ -19,6 +19,7 @@ mod phase;
 mod pipeline;
 mod progress;
 mod pull;
+mod read_ahead;
 #[cfg(feature = "sessions")]
 mod session_ids;
 pub(crate) mod sink;
@@ -27,7 +28,7 @@ pub(crate) mod terminal;
 
 #[cfg(any(feature = "reconnect", feature = "replay"))]
 pub(crate) use continuation::UpstreamEnd;
-pub(crate) use continuation::{ContentCheck, Continuation};
+pub(crate) use continuation::{BodyRules, ContentCheck, Continuation};
 pub(crate) use pipeline::Pipeline;
 #[cfg(feature = "replay")]
 pub(crate) use progress::CompleteWhen;

@@ -100,6 +100,9 @@ where
 {
     /// A stream that reads `upstream` until its end, without continuations.
     pub(crate) fn new(upstream: DecodedBody<B>, decoder: Decoder, mut pipeline: Pipeline) -> Self {
+        if let Some(live) = pipeline.live() {
+            upstream.observe(live);
+        }
         Self {
             deadline: pipeline.deadline(),
             upstream: Some(upstream),
@@ -357,6 +360,9 @@ where
                 (NextInput::Continuation, Some(continuation)) => {
                     match ready!(continuation.get_mut().poll_next(cx)) {
                         Ok(upstream) => {
+                            if let Some(live) = this.pipeline.live() {
+                                upstream.observe(live);
+                            }
                             this.upstream.set(Some(upstream));
                             // The upstream repeats an unfinished block, or drops it.
                             *this.decoder = this.decoder.renewed();
@@ -408,8 +414,14 @@ where
                 },
                 Some(Err(error)) => {
                     this.upstream.set(None);
-                    self.as_mut()
-                        .handle_response_end(UpstreamEnd::Broken(error));
+                    let is_of_the_client = error.kind() == ErrorKind::Lagged;
+                    let end = UpstreamEnd::Broken(error);
+                    if is_of_the_client {
+                        // No continuation: the client would be too slow for it, too.
+                        self.as_mut().end_stream(end);
+                    } else {
+                        self.as_mut().handle_response_end(end);
+                    }
                     this = self.as_mut().project();
                 }
                 None => {

@@ -378,7 +378,7 @@ async fn r27_dead_streams_end_within_a_second_of_their_limit() {
     }
 }
 
-/// The server does not poll the body.
+/// The server does not poll the body, perhaps not even once: an HTTP/2 server does not while the flow control window is shut.
 #[tokio::test(start_paused = true)]
 async fn r37_client_that_takes_nothing_is_found_while_the_upstream_sends() {
     for takes in [0, 1, 3] {
@@ -397,14 +397,9 @@ async fn r37_client_that_takes_nothing_is_found_while_the_upstream_sends() {
         let start = Instant::now();
         let record = records.next_on_paused_clock().await;
         assert_eq!(record.outcome, StreamOutcome::Stalled);
-        if takes > 0 {
-            let late = start.elapsed() - WRITE_STALL;
-            assert!(late <= seconds(1), "{late:?}");
-            assert_eq!(records.fired(), [WatchdogKind::Write]);
-        } else {
-            // Without a poll, the layer does not know that the client takes nothing.
-            assert_eq!(records.fired(), [WatchdogKind::First]);
-        }
+        let late = start.elapsed() - WRITE_STALL;
+        assert!(late <= seconds(1), "{late:?}");
+        assert_eq!(records.fired(), [WatchdogKind::Write]);
         assert!(feed.send_data(Bytes::new()).await.is_err());
     }
 }
@@ -603,4 +598,18 @@ async fn application_may_classify_events() {
         assert!(record.duration - CONTENT_GAP <= seconds(1));
         reading.await.unwrap();
     }
+}
+
+/// The time in which the server does not ask for the body is not the upstream's silence.
+#[tokio::test(start_paused = true)]
+async fn body_that_is_not_asked_for_is_no_silence_of_the_upstream() {
+    let watchdog = Watchdog::default().first_content(seconds(10));
+    let (layer, records) = recorded(SseProxyLayer::default().watchdog(watchdog));
+    let (mut feed, body) = open(&layer, Method::GET).await;
+    play(&mut feed, &[Send(TOKEN), Send(DONE)]).await;
+    drop(feed);
+    tokio::time::sleep(seconds(60)).await;
+    let (text, failed) = read(body, Duration::ZERO).await.unwrap();
+    assert_eq!((text, failed), ([TOKEN, DONE].concat(), None));
+    assert!(records.fired().is_empty());
 }

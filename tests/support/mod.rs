@@ -33,7 +33,7 @@ pub use memory::{
 };
 pub use metrics::{Recorded, recorder};
 pub use origin::{Call, Client, FedBody, Feed, Front, Origin, OriginService, data, field, staged};
-pub use proxy::{forward, proxy, serve};
+pub use proxy::{forward, forward_http2, proxy, serve};
 pub use records::{Records, recorded};
 pub use reports::{Report, Reports, reports, subscribe};
 pub use streams::close;

@@ -12,7 +12,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, Error, ResponseFuture, connect::HttpConnector},
+    client::legacy::{Builder, Client, Error, ResponseFuture, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
     service::TowerToHyperService,
@@ -71,7 +71,7 @@ async fn serve_boxed(service: BoxedService) -> SocketAddr {
     address
 }
 
-/// Sends every request to one upstream, each on a new connection.
+/// Sends every request to one upstream.
 pub struct Forward<B> {
     client: Client<HttpConnector, B>,
     upstream: SocketAddr,
@@ -86,7 +86,30 @@ impl<B> Clone for Forward<B> {
     }
 }
 
+/// Sends every request to one upstream, each on a new connection.
 pub fn forward<B>(upstream: SocketAddr) -> Forward<B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_max_idle_per_host(0);
+    forward_with(&client, upstream)
+}
+
+/// Sends all requests to one HTTP/2 upstream, on one connection as long as the upstream keeps it.
+pub fn forward_http2<B>(upstream: SocketAddr) -> Forward<B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    forward_with(
+        Client::builder(TokioExecutor::new()).http2_only(true),
+        upstream,
+    )
+}
+
+fn forward_with<B>(client: &Builder, upstream: SocketAddr) -> Forward<B>
 where
     B: Body + Send,
     B::Data: Send,
@@ -94,10 +117,10 @@ where
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.set_recv_buffer_size(Some(64 << 10));
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(tcp);
-    Forward { client, upstream }
+    Forward {
+        client: client.build(tcp),
+        upstream,
+    }
 }
 
 impl<B> Service<Request<B>> for Forward<B>
