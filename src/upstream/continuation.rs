@@ -39,7 +39,7 @@ pub(crate) type ContentCheck = Box<dyn Fn(&response::Parts) -> Option<BodyRules>
 /// How the body of a response is read.
 pub(crate) struct BodyRules {
     pub(crate) coding: ContentCoding,
-    /// See [`RawBody::new`].
+    /// See [`RawBody::new`](crate::upstream::body::RawBody::new).
     pub(crate) read_ahead: Option<usize>,
 }
 
