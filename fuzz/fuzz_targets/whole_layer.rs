@@ -344,7 +344,7 @@ impl Policy {
             layer = layer.inspect_json(1 << 16);
         }
         if self.has_early_head {
-            layer = layer.early_head(Duration::from_secs(1));
+            layer = layer.early_head(Duration::from_secs(10));
         }
         if self.keeps_alive {
             layer = layer.keep_alive(KeepAlive::new(Duration::from_millis(20)));
@@ -468,7 +468,8 @@ async fn answer(connection: DuplexStream, chunks: Vec<Vec<u8>>, delay: Duration)
     if from.read(&mut buffer).await.is_err() {
         return;
     }
-    sleep(delay).await;
+    // Until the client has sent its request: hyper does not end some connections whose response comes before that.
+    sleep(Duration::from_secs(5) + delay).await;
     send(&mut to, chunks).await;
     let _ = to.shutdown().await;
     while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
