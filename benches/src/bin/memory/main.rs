@@ -220,7 +220,8 @@ fn measure(
     Ok(())
 }
 
-/// The number of idle streams: 10,000, or as many as a process may have descriptors for. The proxy needs two for each.
+/// The number of idle streams: 10,000, or as many as a process may have descriptors for. A proxy needs two for each,
+/// and the gateway keeps some free.
 fn idle_streams() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
@@ -228,7 +229,7 @@ fn idle_streams() -> usize {
         .find(|line| line.starts_with("Max open files"));
     let limit = line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
     limit.map_or(10_000, |limit: usize| {
-        10_000.min(limit.saturating_sub(500) / 2)
+        10_000.min(limit.saturating_sub(2000) / 2)
     })
 }
 
