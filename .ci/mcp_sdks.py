@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the official MCP SDKs for Python and TypeScript, of both generations, as clients: directly, through the gateway, and through the
-gateway with inspection of events and JSON bodies. Relays record the traffic. No session id of the upstream may reach a client, and no session id of the gateway the upstream. With the
-polling server, which ends its responses early, the relay also cuts the connections of the clients: no event may be lost or come
-twice, and no call may be repeated. A server that loses its sessions is healed by the gateway: the clients continue. A phrase is
-masked in the answers of servers that stream and of servers that send JSON bodies.
+gateway with inspection of events and JSON bodies. Relays record the traffic. No session id of the upstream may reach a client, and no
+session id of the gateway may reach the upstream. With the polling server, which ends its responses early, the relay also cuts the
+connections of the clients: no event may be lost or arrive twice, and no call may be repeated. If a server loses its sessions, the
+gateway heals them, and the clients continue. The gateway masks a phrase in event streams and in JSON bodies.
 Usage: mcp_sdks.py GATEWAY_BINARY. Needs npm and Python 3.11 with venv; installs the rest below target/mcp. Exits 1 if a check
 fails."""
 import concurrent.futures, http.client, json, os, pathlib, re, subprocess, sys, time

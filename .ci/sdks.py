@@ -66,7 +66,7 @@ def few_digits(raw):
 
 
 # Each of the next four functions asks one API with its SDK, for a stream or for a JSON body, and returns the texts of the response.
-# Every text must be the one that was asked for, in the masked form.
+# Every text must be the requested text in its masked form.
 
 
 def openai_client(base):

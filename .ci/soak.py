@@ -2,9 +2,8 @@
 
     python3 .ci/soak.py GATEWAY [--streams 1000] [--seconds 1200] [--churn 0.05]
 
-The load has four rounds. After each, no stream is open, and each upstream stream has one record. After the last one, the process holds as
-much memory, and as many file descriptors and tasks, as after the second.
-Exits with status 1 if not. Linux, Python 3.11, standard library only."""
+The load has four rounds. After each round, no stream may be open, and each upstream stream must have one record. After the last round, the
+process must not hold more memory, file descriptors or tasks than after the second, within a tolerance. Exits with status 1 otherwise. Linux, Python 3.11, standard library only."""
 
 import argparse, asyncio, collections, json, os, random, resource, socket, subprocess, sys, tempfile, time
 

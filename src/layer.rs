@@ -73,7 +73,7 @@ use crate::{
 ///   byte-identical.
 /// * An event is sent as soon as it is complete and allowed. Events that are ready together are sent together.
 /// * Header fields that describe the upstream's bytes are removed: `Content-Length`, `ETag`, digests, ranges and
-///   `Content-Encoding`; digests also in trailers. Fields by which a cache may store the stream are removed, too: `Age`, `Expires`,
+///   `Content-Encoding`; digests also in trailers. It also removes the fields that allow a cache to store the stream: `Age`, `Expires`,
 ///   and those for one kind of cache, such as `CDN-Cache-Control` (RFC 9213) and `X-Accel-Expires`. The response gets
 ///   `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for the origin (RFC 9110 3.7), so an
 ///   upstream's own `no-transform` does not bind it.

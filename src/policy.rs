@@ -56,7 +56,7 @@ pub struct Policy {
     read_ahead: usize,
 }
 
-/// How far an event stream is read ahead of its client, in bytes, unless it is set.
+/// The default of [`Policy::read_ahead`], in bytes.
 const READ_AHEAD: usize = 1 << 20;
 
 pub(crate) type Detect = Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>;
@@ -144,14 +144,15 @@ impl Policy {
     ///
     /// Comments and other blocks that an interceptor adds are dropped, and so are the fields of the event other than its data.
     ///
-    /// In place of a body that is not forwarded, the client gets a JSON object with an `error`, whose `type` is `blocked` or
-    /// `uninspectable`. Its `message` is where the SDKs of model APIs look for it.
+    /// In place of a body that is not forwarded, the client gets a JSON object with an `error`. Its `type` is `blocked` or
+    /// `uninspectable`. The SDKs of model APIs find its `message`.
     ///
     /// # Errors
     /// The client gets 502 if the interceptors cannot read the body as the client may: it is larger than the limit, is in another
     /// charset than UTF-8 or ASCII, is not well-formed UTF-8, begins as UTF-16, UTF-32 or UTF-7 does, is a range (206), has a content
-    /// coding that cannot be decoded, or breaks. It gets 501 with `Proxy-Status` in place of a response with `Incremental: ?1` (RFC 10036), which
-    /// asks that no intermediary waits for the whole body. Data that is not JSON is not an error: the interceptors decide about it.
+    /// coding that cannot be decoded, or breaks. It gets 501 with `Proxy-Status` if the response has `Incremental: ?1`
+    /// (RFC 10036), which asks intermediaries not to wait for the whole body. Data that is not JSON is not an error: the interceptors decide
+    /// about it.
     ///
     /// # Memory and cancellation
     /// The layer holds a body, its decoded form and the event, each at most a small multiple of the limit. `max_event_bytes` does not
@@ -226,10 +227,10 @@ impl Policy {
     /// ahead off.
     ///
     /// HTTP clients send all requests to an HTTP/2 upstream on one connection. hyper's client closes it when too many small frames lie
-    /// unread, and the frames of streams that are not read fill its flow control window. So one client that does not read would break or
-    /// stop the streams of others. While a client does not read, a task of the layer reads its stream on. When the limit is reached, the
-    /// stream is cut with the outcome [`Stalled`](crate::observe::StreamOutcome::Stalled): at once if its frames have less than 256 bytes
-    /// on average, otherwise when the client has taken nothing for 30 seconds.
+    /// unread, and unread large frames fill the flow control window that all streams share. So one client that does not read would break or
+    /// stop the streams of others. While a client does not read, a task of the layer reads its stream into a buffer. At the limit,
+    /// the layer cuts the stream with the outcome [`Stalled`](crate::observe::StreamOutcome::Stalled): at once if its frames have less than
+    /// 256 bytes on average, otherwise when the client has taken nothing for 30 seconds.
     ///
     /// Applies to event streams whose response has the version HTTP/2, inside a tokio runtime. [operating] says how to configure hyper's
     /// client.
@@ -240,7 +241,7 @@ impl Policy {
         self
     }
 
-    /// How far the body of a response with this head is read ahead. `None` if it is not.
+    /// The limit for reading the body of a response with this head ahead, in bytes. `None` if the layer does not read ahead.
     pub(crate) fn read_ahead_of(&self, parts: &response::Parts) -> Option<usize> {
         let reads_ahead = parts.version == Version::HTTP_2 && self.read_ahead > 0;
         reads_ahead.then_some(self.read_ahead)

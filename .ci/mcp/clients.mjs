@@ -149,7 +149,7 @@ async function forgetful(url) {
     await client.close();
 }
 
-// The server sends back what it is asked to say. If the gateway masks PHRASE, it is MASKED at the client.
+// The server sends back the words that it gets. If the gateway masks PHRASE, the client gets MASKED in its place.
 async function shapes(url) {
     const { client, transport, call } = await connect(url);
     const { PHRASE, MASKED } = process.env;

@@ -144,7 +144,7 @@ async def forgetful(url):
 
 
 async def shapes(url):
-    """The server sends back what it is asked to say. If the gateway masks PHRASE, it is MASKED at the client."""
+    """The server sends back the words that it gets. If the gateway masks PHRASE, the client gets MASKED in its place."""
     phrase, masked = os.environ["PHRASE"], os.environ["MASKED"]
     async with connect(url) as (client, _):
         for words in f"say {phrase}, and {phrase}", json.dumps({"say": f"\u00fc {phrase}"}), "nothing":

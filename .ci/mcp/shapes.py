@@ -13,7 +13,7 @@ else:
 
 
 def echo(words: str) -> str:
-    """Says it again."""
+    """Sends the words back."""
     return words
 
 

@@ -62,7 +62,7 @@ impl Forward {
         Ok(Self { client, base })
     }
 
-    /// Puts the service behind a layer. Around both, 502 answers for an upstream that fails, and 504 for one that is too slow.
+    /// Puts the service behind a layer. If the upstream fails, the client gets 502; if it is too slow, 504.
     pub fn behind<L: Layer<Self>>(self, layer: &L) -> Answering<L::Service> {
         HandleError::new(layer.layer(self), future::ready)
     }
@@ -116,7 +116,7 @@ impl Forward {
     }
 }
 
-/// A service with the responses for its failures.
+/// A service that answers with a response if the inner service fails.
 pub type Answering<S> = HandleError<S, fn(Failure) -> Ready<Failure>, ()>;
 
 /// Why the upstream did not answer.
@@ -127,7 +127,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Only the log names the cause, which may contain internal addresses.
+    /// Logs the cause. The response does not name it, because it may contain internal addresses.
     fn of(error: &(dyn Error + 'static)) -> Self {
         let innermost = http_rules::causes(error).last();
         let innermost = innermost.map(ToString::to_string).unwrap_or_default();

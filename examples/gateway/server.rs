@@ -53,7 +53,7 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// The resolution of the kernel's probes.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A limit that the kernel accepts, in place of longer ones.
+/// The maximum that the kernel accepts. It replaces longer limits.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long the connections may take to send the last bytes of streams that a drain has ended.
@@ -305,8 +305,8 @@ where
     Response::from_parts(head, body)
 }
 
-/// Sets the options of a client's socket. The kernel closes the connection of a client that acknowledges nothing for `stall`, be it sent
-/// data or, in a silent stream, probes.
+/// Sets the options of a client's socket. The kernel closes the connection of a client that acknowledges nothing for `stall`: neither data
+/// nor, in a silent stream, keep-alive probes.
 fn prepare(stream: &TcpStream, stall: Duration) -> io::Result<Socket> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);

@@ -32,8 +32,8 @@ pub fn set_upgrade(headers: &mut HeaderMap, upgrade: HeaderValue) {
     headers.insert(UPGRADE, upgrade);
 }
 
-/// Ends the connection after any other response than 101 to a request for an upgrade. The client may have sent bytes of the other
-/// protocol already, which must not be read as its next request.
+/// Closes the connection if the response to a request for an upgrade is not 101. The client may already have sent bytes of the other
+/// protocol, and the gateway must not read them as the next request.
 pub fn close_unless_switched<B>(response: &mut Response<B>) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");

@@ -1,9 +1,9 @@
-//! The layer between hyper's server and hyper's client, in memory: a client sends any requests, and an upstream any responses, in any
-//! chunks. For any policy:
+//! The layer between hyper's server and hyper's client, in memory: a client sends arbitrary requests, and an upstream arbitrary responses,
+//! in arbitrary chunks. For any policy:
 //!
-//! * nothing panics, and the connection ends once both have sent everything;
-//! * a word that an interceptor or a text window removes is in no body that was to be inspected;
-//! * without interceptors, each body is the upstream's, and complete only if the upstream's is;
+//! * no code panics, and the connection ends once both sides have sent everything;
+//! * no inspected body contains the word that an interceptor or a text window removes;
+//! * without interceptors, each body equals the upstream's, and is complete only if the upstream's is;
 //! * each stream that was opened has one record.
 //!
 //! Time is virtual.
@@ -48,7 +48,7 @@ use tower_sse_proxy::{
 
 const WORD: &[u8] = b"BAD";
 
-/// Longer than any answer takes.
+/// Longer than the time until any response is complete.
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Longer than all limits of the layer and of hyper.
@@ -59,7 +59,7 @@ struct Input {
     policy: Policy,
     requests: Vec<Ask>,
     client_chunks: Vec<u8>,
-    /// The first answers the first request; each answers again when there are more requests.
+    /// The responses to the requests in order. If the requests outnumber them, they repeat.
     answers: Vec<Answer>,
 }
 
@@ -128,7 +128,7 @@ enum Framing {
     UntilClose,
 }
 
-/// Pieces of bodies, which help the fuzzer to find the word and the grammar soon.
+/// Pieces of bodies, with which the fuzzer finds the word and the grammar sooner.
 #[derive(Arbitrary, Debug)]
 enum Text {
     Word,
@@ -464,7 +464,7 @@ async fn send(to: &mut (impl AsyncWriteExt + Unpin), chunks: Vec<Vec<u8>>) {
 async fn answer(connection: DuplexStream, chunks: Vec<Vec<u8>>, delay: Duration) {
     let (mut from, mut to) = split(connection);
     let mut buffer = [0; 1024];
-    // A client takes a response before its request for an error.
+    // A client fails if the response arrives before its request.
     if from.read(&mut buffer).await.is_err() {
         return;
     }
@@ -475,7 +475,7 @@ async fn answer(connection: DuplexStream, chunks: Vec<Vec<u8>>, delay: Duration)
     while from.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Forwards a request on a connection of its own.
+/// Forwards a request on a new connection.
 async fn forward(
     request: Request<Incoming>,
     chunks: Vec<Vec<u8>>,
@@ -513,7 +513,7 @@ async fn serve(input: &Input, counts: &Counts) -> Vec<u8> {
     let requests = chunks(requests, &input.client_chunks);
     let sends = tokio::spawn(async move {
         send(&mut to, requests).await;
-        // hyper takes the end of the requests for a client that has left. All responses are complete before that.
+        // hyper treats the end of the requests as a disconnect, so all responses have to be complete before it.
         sleep(HOUR).await;
         let _ = to.shutdown().await;
     });

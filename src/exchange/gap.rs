@@ -1,4 +1,4 @@
-//! Gaps: a client that resumes a stream has missed events that the layer no longer has. [`Gap`] is the setting.
+//! Reports gaps: a client resumes a stream, and the layer no longer has all events that the client has missed. [`Gap`] is the setting.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     replay::{Gap, Subscription, recorded_stream::RecordedStream},
 };
 
-/// Reports a gap to the observers, of this stream if it is known.
+/// Reports a gap to the observers, with the stream if it is known.
 pub(super) fn observe(
     stream: Option<&Arc<RecordedStream>>,
     observers: &Observers,
@@ -25,7 +25,7 @@ pub(super) fn observe(
     }
 }
 
-/// The response that tells a client of a gap: a status; or an event, and after it the rest of the stream, if there is one.
+/// The response that reports a gap to the client: a status, or a gap event and `rest`, if it is set.
 pub(super) fn response(
     on_gap: Gap,
     client: &request::Parts,
@@ -43,14 +43,14 @@ pub(super) fn response(
         return Err(rejection.because(RejectionReason::Resume));
     }
     let mut event = Event::new(format!(r#"{{"reason":"{reason}"}}"#));
-    // These values have no line ends, so that they cannot fail.
+    // Setting a value fails only if it has line ends. These have none.
     let _ = event.set_event("gap");
     let stream = rest.as_ref().map(|rest| rest.id);
     let head = rest.as_ref().map(|rest| rest.head());
     let reader = rest.map(|rest| {
         let (oldest, last) = rest.log.oldest_or_last();
         if let Some((stream, position)) = rest.id_prefix().zip(last) {
-            // The log is empty. Without this id, the client would name the same event again, and get the same gap.
+            // The log is empty. Without this id, the client would resume from the same event again, and get the same gap.
             let _ = event.set_id(EventId { stream, position }.to_string());
         }
         rest.subscribe(oldest)

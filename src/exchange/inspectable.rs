@@ -34,7 +34,7 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
     reason: RejectionReason::Uninspectable,
 };
 
-/// Only for JSON bodies. Interceptors see each event of a stream on its own, and a JSON body only as a whole.
+/// Only for JSON bodies: interceptors see each event of a stream separately, but a JSON body only as a whole.
 pub(crate) const INCREMENTAL_JSON: Uninspectable = Uninspectable {
     cause: "incremental",
     text: Cow::Borrowed(
@@ -62,7 +62,7 @@ impl Uninspectable {
         self.rejection()
     }
 
-    /// The response in place of a JSON body: 502, or 501 in place of one that asks to be forwarded as it arrives (RFC 10036 section 5).
+    /// The response in place of a JSON body: 502, or 501 if the upstream asks to forward the body as it arrives (RFC 10036 section 5).
     pub(crate) fn reject_json(&self) -> Rejection {
         let message = format!(
             "The upstream's JSON body cannot be inspected: {}.",
@@ -95,7 +95,7 @@ impl Uninspectable {
 
 /// How the layer treats an event stream that it does not record.
 pub(crate) enum Treatment {
-    /// Passes it on untouched: no setting of the policy needs to read it, or the layer cannot read it and no setting requires that it does.
+    /// Forwards the body unread: no setting of the policy needs to read it, or the layer cannot read it and no setting requires it.
     PassUnread,
     /// Reads it, after it has undone this content coding.
     Inspect(ContentCoding),

@@ -1,5 +1,5 @@
-//! Finds the stream that a request resumes, authorizes the client, and decides what it gets: events of the log, a [gap](super::gap), a
-//! request to the upstream, or 204.
+//! Finds the stream that a request resumes, authorizes the client, and chooses the response: events of the log, a [gap](super::gap), the
+//! response of the upstream, or 204.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -238,8 +238,8 @@ impl Resume<'_> {
         Resumed::AskUpstream(pending)
     }
 
-    /// The response to a client that has missed events, because of one of the reasons that [`Gap::Event`](crate::replay::Gap) lists. `rest`
-    /// is the stream that the client reads on.
+    /// The response to a client that has missed events, for one of the reasons that [`Gap::Event`](crate::replay::Gap) lists. `rest` is the
+    /// stream from which the client gets further events.
     fn gap(
         &self,
         client: &request::Parts,

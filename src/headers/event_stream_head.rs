@@ -30,8 +30,8 @@ const DESCRIBES_BODY: [HeaderName; 7] = [
     header::CONTENT_RANGE,
 ];
 
-/// Fields by which a cache may store a response in spite of its `Cache-Control`, or which are about a stored one: the age and expiry
-/// (RFC 9111 5.1, 5.3), the surrogate control of W3C's Edge Architecture, and nginx's expiry, which precedes `Cache-Control`.
+/// Fields that allow a cache to store a response in spite of its `Cache-Control`, or that describe a stored response: age and expiry
+/// (RFC 9111 5.1, 5.3), the surrogate control of W3C's Edge Architecture, and nginx's expiry, which takes precedence over `Cache-Control`.
 const ALLOWS_STORING: [HeaderName; 4] = [
     header::AGE,
     header::EXPIRES,
@@ -39,7 +39,7 @@ const ALLOWS_STORING: [HeaderName; 4] = [
     HeaderName::from_static("x-accel-expires"),
 ];
 
-/// The end of the names of fields for one kind of cache, such as `CDN-Cache-Control`. They precede `Cache-Control` (RFC 9213).
+/// The suffix of the fields for one kind of cache, such as `CDN-Cache-Control`. They take precedence over `Cache-Control` (RFC 9213).
 const TARGETED: &str = "-cache-control";
 
 /// Changes the headers of an event stream that the layer decodes and writes.

@@ -10,7 +10,7 @@ pub(crate) fn set_incremental(headers: &mut HeaderMap) {
     headers.insert(INCREMENTAL, HeaderValue::from_static("?1"));
 }
 
-/// Whether the sender of a message asks that it is forwarded as it arrives.
+/// Whether the sender of a message asks intermediaries to forward it as it arrives.
 ///
 /// The value is the boolean `?1`, with parameters or without (RFC 9651 3.3.6). A field with another value, or several ones, is ignored
 /// (RFC 9651 4.2).

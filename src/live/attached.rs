@@ -58,7 +58,7 @@ where
         housekeeper: &Arc<Housekeeper>,
     ) -> Self {
         let now = Instant::now();
-        // The server has yet to ask for the first frame. It may never do so: an HTTP/2 client decides when it gets any.
+        // The server has not asked for the first frame yet. It may never ask: an HTTP/2 client controls when it gets data.
         clock.handle_poll(false, true, now);
         let next_check = clock.has_limits().then(|| clock.next_check(now)).flatten();
         let upstream = Upstream {
@@ -166,7 +166,7 @@ where
         self.held_since = holds_events.then(|| self.held_since.unwrap_or(now));
     }
 
-    /// Asks the upstream to continue because this limit is exceeded. Returns false if the stream ends for it.
+    /// Asks the upstream to continue, because this limit is exceeded. Returns false if the stream has to end instead.
     fn continue_anew(&mut self, kind: WatchdogKind, now: Instant) -> bool {
         let Some(pull) = &mut self.pull else {
             return false;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::watchdog_settings::Limits;
 use crate::observe::WatchdogKind;
 
-/// How long a stream is not checked whose next limit would be exceeded as soon as it waits for the upstream again.
+/// The minimum time between two checks of a stream that does not wait for the upstream, and would exceed a limit as soon as it does.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(500);
 
 /// Measures the silence of the upstream, of the client, and the age of one stream.
@@ -25,7 +25,7 @@ pub(crate) struct StreamClock {
     blocked_since: Option<Instant>,
     /// The time since the last event with content in which the layer did not wait for the upstream.
     excused: Duration,
-    /// The silence after which the layer asked the upstream to continue. `None` if it has not since the last event with content.
+    /// The silence after which the layer asked the upstream to continue. `None` if it has not asked since the last event with content.
     reconnected_after: Option<Duration>,
     /// The time since which the client has not taken the data that is ready for it.
     unread_since: Option<Instant>,
@@ -81,14 +81,14 @@ impl StreamClock {
         gap
     }
 
-    /// Whether the layer asks the upstream to continue because this limit is exceeded. Once for each silence.
+    /// Whether the layer may ask the upstream to continue, because this limit is exceeded. It may ask once in each silence.
     pub(crate) fn may_reconnect(&self, kind: WatchdogKind) -> bool {
         let is_silence = matches!(kind, WatchdogKind::First | WatchdogKind::Gap);
         let limits = &self.limits;
         is_silence && limits.reconnects && !limits.only_observes && self.reconnected_after.is_none()
     }
 
-    /// The layer asks the upstream to continue. The limit begins anew, and time until the upstream answers is excused.
+    /// Handles a request to the upstream to continue. The limit begins anew, and the time until the upstream answers is excused.
     pub(crate) fn handle_reconnect(&mut self, now: Instant) {
         self.settle_blocked(now);
         let silent = now - self.last_content.unwrap_or(self.head_at);
@@ -123,13 +123,13 @@ impl StreamClock {
         deadlines.into_iter().flatten().min()
     }
 
-    /// When [`check`](Self::check) is due whatever happens until then, for a caller that does not hear of changes. `None` if it never is.
+    /// The latest time of the next [`check`](Self::check) for a caller that is not notified of changes. `None` if no check is needed.
     pub(crate) fn next_check(&self, now: Instant) -> Option<Instant> {
         let limits = [self.limits.gap, self.limits.write_stall];
         // A limit that starts to run after this time ends later than these.
         let new = limits.into_iter().flatten();
         let new = new.filter_map(|limit| now.checked_add(limit)).min();
-        // If the layer stops to wait for the client or an interceptor at this time, a limit may be due soon.
+        // If the layer now stops waiting for the client or an interceptor, a limit may be due soon.
         let blocked = self.blocked_since.map(|since| now - since);
         let content = self.content_deadline_after(blocked.unwrap_or_default());
         let earliest = now + BLOCKED_PAUSE;

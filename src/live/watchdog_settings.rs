@@ -180,11 +180,11 @@ impl Watchdog {
         self
     }
 
-    /// Lets a stream continue with another request if its upstream is silent for longer than [`first_content`](Self::first_content) or
-    /// [`content_gap`](Self::content_gap), as if the connection had broken. Off by default.
+    /// Continues a stream with another request, as if the connection had broken, if its upstream is silent for longer than
+    /// [`first_content`](Self::first_content) or [`content_gap`](Self::content_gap). Off by default.
     ///
     /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next response. If
-    /// that one is silent for as long, too, the stream ends. The time until it arrives does not count; a reconnect has limits of its own.
+    /// that response is also silent for as long, the stream ends. The time until it arrives does not count; reconnects have other limits.
     #[cfg(feature = "reconnect")]
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.limits.reconnects = reconnect;
@@ -197,7 +197,7 @@ impl Watchdog {
         self
     }
 
-    /// Starts to check whether this client may still read its stream, which opens now.
+    /// Starts the checks whether this client may still read its stream, which opens now.
     pub(crate) fn start_recheck(
         &self,
         live: &Arc<LiveStream>,

@@ -117,7 +117,8 @@ impl Blocks {
         self.entries.front().map(|oldest| oldest.since)
     }
 
-    /// When the block with this sequence number was written, or the oldest block if that one was evicted. `None` if it is not written.
+    /// The time at which the block with this sequence number was written. If it was evicted, the time of the oldest block; if it is not
+    /// written yet, `None`.
     pub(super) fn since(&self, sequence: u64) -> Option<Instant> {
         let index = sequence.saturating_sub(self.first);
         let entry = self.entries.get(usize::try_from(index).ok()?)?;

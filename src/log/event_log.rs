@@ -194,7 +194,7 @@ impl Log {
         self.blocks.len() == 0
     }
 
-    /// When the oldest retained block after the cursor was written. `None` if there is none.
+    /// The time at which the oldest retained block after the cursor was written. `None` if no block follows the cursor.
     pub(crate) fn since(&self, Cursor(from): Cursor) -> Option<Instant> {
         self.blocks.since(from)
     }

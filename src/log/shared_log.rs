@@ -367,7 +367,7 @@ impl SharedLog {
         wake(writer);
     }
 
-    /// How long the oldest block that one of the readers has not read has waited. Zero if there is none.
+    /// The age of the oldest block that some reader has not read. Zero if all readers have read everything.
     pub(crate) fn lag(&self, now: Instant) -> Duration {
         let inner = self.lock();
         let slowest = inner.subscribers.iter().map(|(_, reader)| reader.cursor);

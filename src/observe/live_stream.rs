@@ -236,7 +236,7 @@ impl LiveStream {
         self.streams.set_buffered(0, bytes)
     }
 
-    /// Bytes that were read ahead have been taken or dropped.
+    /// Subtracts bytes that were read ahead, because the client has taken them or they were dropped.
     pub(crate) fn remove_read_ahead(&self, bytes: usize) {
         self.read_ahead.fetch_sub(bytes, Relaxed);
         self.streams.set_buffered(bytes, 0);

@@ -60,7 +60,8 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = (stream, held);
     }
 
-    /// Returns how often [`progress`](Self::progress), [`log_bytes`](Self::log_bytes) and [`log_lag`](Self::log_lag) are called, or `None`, the default, for never.
+    /// Returns the interval between calls of [`progress`](Self::progress), [`log_bytes`](Self::log_bytes) and [`log_lag`](Self::log_lag). With
+    /// `None`, the default, they are not called.
     /// Asked once, when the observer is installed. Values below 10 ms count as 10 ms.
     fn progress_interval(&self) -> Option<Duration> {
         None
@@ -81,8 +82,8 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = change;
     }
 
-    /// How far the slowest connected client lags behind the log that it reads: the time for which the oldest event that it has not read has
-    /// waited. Zero if all clients have read everything. Called at the [interval](Self::progress_interval) while the layer has logs.
+    /// Reports how far the slowest connected client lags behind the log that it reads: the age of the oldest event that it has not
+    /// read. Zero if all clients have read everything. Called at the [interval](Self::progress_interval) while the layer has logs.
     fn log_lag(&self, lag: Duration) {
         let _ = lag;
     }

@@ -49,7 +49,7 @@ impl RecordedStreams {
         self.registry.bytes()
     }
 
-    /// How long the oldest event that a client has not read has waited in a log.
+    /// The age of the oldest event in a log that a connected client has not read.
     pub(crate) fn log_lag(&self, now: Instant) -> Duration {
         let streams = self.registry.all_where(|_| true);
         let lags = streams.iter().map(|stream| stream.log.lag(now));

@@ -54,7 +54,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// A body that is read at most `read_ahead` bytes ahead of its client, if that is set.
+    /// A body that is read at most `read_ahead` bytes ahead of its client. With `None`, it is not read ahead.
     pub(crate) fn new(body: B, read_ahead: Option<usize>) -> Self {
         let ahead = match read_ahead {
             Some(limit) => ReadAhead::new(body, limit),
@@ -174,7 +174,7 @@ where
     }
 }
 
-/// The error of the body below a decoder, or the decoder's own.
+/// The error of the body below a decoder, or of the decoder.
 fn decoding_failed(error: BoxError) -> Error {
     let failed = |error| Error::with_source(ErrorKind::Upstream, error);
     match error.downcast::<io::Error>() {

@@ -232,7 +232,7 @@ where
         self.handle_response_end(UpstreamEnd::Clean(None));
     }
 
-    /// Cancels the open response as if its connection had broken, if a continuation may follow. Returns whether one may. If not, the caller
+    /// Cancels the open response as if its connection had broken, if a continuation may follow. Returns false if none may; then the caller
     /// ends the stream.
     pub(crate) fn continue_anew(mut self: Pin<&mut Self>) -> bool {
         let mut this = self.as_mut().project();
@@ -417,7 +417,7 @@ where
                     let is_of_the_client = error.kind() == ErrorKind::Lagged;
                     let end = UpstreamEnd::Broken(error);
                     if is_of_the_client {
-                        // No continuation: the client would be too slow for it, too.
+                        // No continuation follows: the client would be too slow for it, too.
                         self.as_mut().end_stream(end);
                     } else {
                         self.as_mut().handle_response_end(end);

@@ -1,9 +1,9 @@
 //! Reads the body of an HTTP/2 response ahead of its client.
 //!
-//! All requests to an HTTP/2 upstream share one connection. hyper's client holds the frames that no one has read, and closes the whole
-//! connection when too many small ones lie unread. Unread large frames fill the flow control window that all streams share. So a client
-//! that does not read its stream would break or stop the streams of other clients. Therefore a task reads such a stream on, into a
-//! bounded buffer, and cuts it alone when the buffer is full.
+//! All requests to an HTTP/2 upstream share one connection. hyper's client holds unread frames, and closes the whole connection when it
+//! holds too many small ones. Unread large frames fill the flow control window that all streams share. So a client that does not read
+//! its stream would break or stop the streams of other clients. Therefore a task reads such a stream into a bounded buffer, and cuts
+//! only this stream if the buffer is full.
 
 mod buffer;
 mod signal;
@@ -29,10 +29,10 @@ use crate::{
     timer::Timer,
 };
 
-/// The time in which a client with a full buffer has to take something, if the frames of the upstream are not small.
+/// The time after which the task cuts the stream of a client that takes nothing from a full buffer, if the frames are not small.
 const MAX_STALL: Duration = Duration::from_secs(30);
 
-/// The frames that the task reads in one poll.
+/// The maximum number of frames that the task reads in one poll.
 const FRAMES_PER_POLL: usize = 64;
 
 /// The body of an HTTP/2 response that a task reads while the client does not. The client's poll reads the body directly as long as the
@@ -41,7 +41,7 @@ pub(crate) struct ReadAhead<B> {
     shared: Arc<Shared<B>>,
 }
 
-/// What the client's side and the task share.
+/// The state that the client's side and the task share.
 pub(crate) struct Shared<B> {
     state: Mutex<State<B>>,
     signal: Arc<Signal>,
@@ -54,9 +54,9 @@ struct State<B> {
     waker: Waker,
     buffer: ReadAheadBuffer,
     limit: usize,
-    /// What follows the buffer, and has not been returned.
+    /// The trailers or the error after the buffered bytes, until the client's side has returned them.
     end: Option<Result<HeaderMap, Error>>,
-    /// The client's side has polled since the task has last looked.
+    /// Whether the client's side has polled since the task last cleared this flag.
     has_polled: bool,
     /// The stream, if it is observed.
     live: Option<Arc<LiveStream>>,
@@ -67,7 +67,10 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Reads `body` at most `limit` bytes ahead. Returns the body outside of a tokio runtime.
+    /// Reads `body` at most `limit` bytes ahead.
+    ///
+    /// # Errors
+    /// Returns the body outside of a tokio runtime.
     pub(crate) fn new(body: B, limit: usize) -> Result<Self, B> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(body);
@@ -119,19 +122,19 @@ where
         signal.client_waits(cx.waker());
         let frame = ready!(state.poll_body(signal));
         drop(state);
-        // The client may take this frame, and then nothing for a long time.
+        // The task reads on, because the client may take nothing after this frame.
         signal.read_on();
         Poll::Ready(frame)
     }
 }
 
 impl<B> ReadAhead<B> {
-    /// Counts the buffer as one of this stream, and ends the stream when the buffer is full.
+    /// Counts the buffered bytes for this observed stream, and reports its end if the task cuts it.
     pub(crate) fn observe(&self, live: &Arc<LiveStream>) {
         self.shared.observe(live);
     }
 
-    /// A handle that does not keep the body, to [observe](Shared::observe) it.
+    /// A weak handle to [observe](Shared::observe) the body.
     pub(crate) fn shared(&self) -> Weak<Shared<B>> {
         Arc::downgrade(&self.shared)
     }
@@ -157,7 +160,7 @@ impl<B: Body> ReadAhead<B> {
     }
 }
 
-/// The client has disconnected, or the stream is over.
+/// Runs when the client has disconnected, or the stream has ended.
 impl<B> Drop for ReadAhead<B> {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
@@ -214,7 +217,7 @@ where
                 Ok(data) => {
                     state.buffer.push(data.clone());
                     let live = state.live.clone();
-                    // Before the client's side can take these bytes.
+                    // Under the lock: the bytes are counted before the client's side takes and subtracts them.
                     let is_too_much = live
                         .as_ref()
                         .is_some_and(|live| live.add_read_ahead(data.len()));
@@ -282,7 +285,7 @@ fn cut<B>(mut state: MutexGuard<'_, State<B>>) {
     let live = state.live.clone();
     drop(state);
     drop(rest);
-    // The client may never poll again, so that only this reports the end.
+    // The end is reported here, because the client's side may never poll again.
     if let Some(live) = live {
         live.end_with(StreamOutcome::Stalled);
     }
@@ -292,7 +295,7 @@ fn lock<B>(state: &Mutex<State<B>>) -> MutexGuard<'_, State<B>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long the client has taken nothing while the buffer is full.
+/// Measures how long the client has taken nothing while the buffer is full.
 #[derive(Default)]
 struct Stall {
     deadline: Option<Instant>,
@@ -300,7 +303,8 @@ struct Stall {
 }
 
 impl Stall {
-    /// Ready when the client has taken nothing for [`MAX_STALL`]. `has_polled` is whether it has since the last call.
+    /// Ready when the client has taken nothing for [`MAX_STALL`]. `has_polled` says whether the client's side has polled
+    /// since the last call.
     fn poll(&mut self, cx: &mut Context<'_>, has_polled: bool) -> Poll<()> {
         if has_polled {
             self.end();

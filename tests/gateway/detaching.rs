@@ -1,4 +1,4 @@
-//! Which upstream requests end with their client, and how long the others continue without one.
+//! Which upstream requests the gateway cancels when their client disconnects, and how long the others continue.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use crate::{
     support::{BOTH, Protocol, Upstream, connect, fetch, soon, sse_chunked},
 };
 
-/// Paths whose streams end with their client: a plain one, and one of MCP, whose revision is in the request.
+/// Paths of streams that the gateway cancels when the client disconnects: a plain path, and an MCP path, with the revision in a header.
 const PATHS: [&str; 2] = ["/s/a", "/mcp"];
 
 const REVISION: &str = "2026-07-28";

@@ -7,7 +7,7 @@ use crate::{
     support::{Upstream, connect, sse},
 };
 
-/// The status of a request with this target and these header lines, over a connection of its own.
+/// Sends a request with this target and these header lines on a new connection. Returns the status.
 async fn status(gateway: std::net::SocketAddr, method: &Method, target: &str, lines: &str) -> u16 {
     let mut client = connect(gateway).await;
     let request = format!("{method} {target} HTTP/1.1\r\n{lines}content-length: 0\r\n\r\n");
@@ -79,7 +79,7 @@ async fn r47_foreign_origin_or_host_gets_403_before_the_upstream() {
         for target in ["/mcp", "/m/a?b", "//mcp", "/s/../mcp", "/mc%70", "/MCP"] {
             for method in [Method::POST, Method::GET] {
                 let status = status(gateway, &method, target, lines).await;
-                // An upstream is not asked for a request that HTTP does not allow, either.
+                // A request that HTTP does not allow does not reach the upstream, either.
                 let expected: &[u16] = match lines.matches("host:").count() {
                     1 => &[403],
                     _ => &[400, 403],
@@ -88,7 +88,7 @@ async fn r47_foreign_origin_or_host_gets_403_before_the_upstream() {
             }
         }
     }
-    // The host of an absolute target counts beside the header.
+    // The gateway checks the host of an absolute target and the `Host` field.
     let foreign = format!("http://evil.example:{port}/mcp");
     let status = status(gateway, &Method::POST, &foreign, &own).await;
     assert_eq!(status, 403);

@@ -68,7 +68,7 @@ enum End {
     Clean,
     Trailer,
     Reset,
-    /// With a chunk size that is none.
+    /// With an invalid chunk size.
     Malformed,
     /// The answer continues until the client leaves.
     Open,
@@ -224,7 +224,7 @@ async fn answer(mut exchange: Exchange) {
     }
 }
 
-/// The gateway with all that it writes.
+/// The gateway, with its logs, metrics and records.
 struct Gateway {
     address: SocketAddr,
     admin: Router,
@@ -286,7 +286,7 @@ impl Gateway {
         }
     }
 
-    /// What an admin route answers.
+    /// Returns the response of an admin route.
     async fn shown(&self, path: &str) -> String {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = self.admin.clone().oneshot(request).await.unwrap();
@@ -419,7 +419,7 @@ async fn r62_no_secret_is_in_logs_metrics_records_or_errors() {
         }
     }
 
-    // Malformed requests, and one with a method that nobody knows.
+    // Malformed requests, and one with an unknown method.
     for malformed in [
         "canary canary\r\n\r\n",
         "GET /canary HTTP/9.9\r\n\r\n",

@@ -21,7 +21,7 @@ const HTTP2_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// An HTTP/2 `HEADERS` frame for stream 1 that is not the last one of its head (RFC 9113 6.2): `:method: GET`.
 const HTTP2_HEADERS: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
 
-/// What slow clients send before they wait.
+/// The bytes that slow clients send before they wait.
 fn beginnings() -> Vec<Vec<u8>> {
     let get = b"GET /s/a HTTP/1.1\r\nhost: gateway\r\n";
     let http2 = [HTTP2_PREFACE, HTTP2_SETTINGS].concat();
@@ -69,7 +69,7 @@ async fn r65_slow_heads_keep_no_other_client_out_and_are_closed() {
         slow.push(client);
     }
     is_served(gateway).await;
-    // One more byte of a head, a little later, buys no time.
+    // Another byte of a head does not extend the time limit.
     for client in slow.iter_mut().step_by(beginnings.len()) {
         let _ = client.try_write(b"x").await;
     }

@@ -13,7 +13,7 @@ const MIB: usize = 1 << 20;
 /// The size of the stream.
 const STREAM: usize = 256 * MIB;
 
-/// The most that the gateway and the kernel may take of the stream for a client that reads nothing.
+/// The maximum number of bytes that the gateway and the kernel may read of the stream if the client reads nothing.
 const MOST: usize = 32 * MIB;
 
 #[tokio::test]

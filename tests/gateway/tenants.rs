@@ -1,4 +1,4 @@
-//! What a client learns about the sessions and streams of another owner: nothing.
+//! A client learns nothing about the sessions and streams of another owner.
 
 use http::{Method, Request, Response, StatusCode, request::Builder};
 use tower_sse_proxy::Policy;
@@ -18,7 +18,7 @@ const OTHERS: [Option<&str>; 3] = [None, Some("Bearer other"), Some("Bearer mine
 
 const MINE: Option<&str> = Some("Bearer mine");
 
-/// Ids that the gateway has not given to anyone, of the form of its own.
+/// Ids in the form of the gateway's ids that it has not created.
 const NO_EVENT: &str = "0123456789abcdef0123456789abcdef.0.1";
 const NO_SESSION: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -111,14 +111,14 @@ async fn r48_session_of_another_owner_is_answered_like_an_unknown_one() {
                 "{method} {credentials:?}: {foreign}"
             );
             assert_eq!(foreign, unknown, "{method} {credentials:?}");
-            // With the event id of a stream of the session, too.
+            // Also with the event id of a stream of the session.
             for session in [&session, NO_SESSION] {
                 let resume = of(session).header("last-event-id", &id);
                 assert_eq!(answer(&front, &mut origin, resume).await, unknown);
             }
         }
     }
-    // A session of its own gives nobody the stream of another session.
+    // With a session of its own, a client cannot resume the stream of another session.
     let another = async {
         let mut response = Response::new(FedBody::new(1).1);
         let session = "UP-2".parse().unwrap();

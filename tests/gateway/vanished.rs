@@ -16,7 +16,7 @@ use crate::{
     support::{BOTH, Exchange, Protocol, Upstream, fetch, soon, sse_chunked},
 };
 
-/// Less than the default, which would let these tests wait for half a minute.
+/// A shorter limit than the default of 30 s, so that the tests are short.
 const LIMITS: [(&str, &str); 3] = [
     ("SSEP_WRITE_STALL_MS", "1000"),
     ("SSEP_MAX_STREAMS", "1"),
@@ -28,8 +28,8 @@ fn request(target: &str) -> http::request::Builder {
     Request::get(target).header("accept", "text/event-stream")
 }
 
-/// A client that reads one event from `exchange`, and vanishes: it gets no packet any more and answers none. It closes its side of the
-/// connection when the returned values are dropped.
+/// A client that reads one event from `exchange`, and vanishes: from then on it receives and acknowledges no packet. It closes its side of
+/// the connection when the returned values are dropped.
 async fn vanished(
     protocol: Protocol,
     path: &str,
@@ -107,7 +107,7 @@ async fn r37_vanished_client_releases_its_place_and_its_upstream() {
         } else {
             soon(exchange.closed()).await;
         }
-        // The place is free soon after that.
+        // The stream slot is free soon after that.
         let served = async {
             loop {
                 let mut asking = tokio::spawn(another());

@@ -1,4 +1,4 @@
-//! The dependencies that the tests and examples are built with.
+//! The versions of the dependencies in the lock file.
 
 /// A version without its pre-release and build parts.
 type Version = [u64; 3];
@@ -22,7 +22,7 @@ fn locked(package: &str) -> Vec<Version> {
         .collect()
 }
 
-/// `deny.toml` rejects the same versions, and advisories. This test needs no other program.
+/// `deny.toml` rejects the same versions. This test needs no other program.
 #[test]
 fn r66_no_locked_version_has_a_known_fault() {
     for (package, fixed) in [("hyper", [1, 10, 1]), ("h2", [0, 4, 19])] {
@@ -32,7 +32,7 @@ fn r66_no_locked_version_has_a_known_fault() {
             assert!(version >= fixed, "{package} {version:?}");
         }
     }
-    // Its compression ends a body wrongly when the inner one ends with an empty frame.
+    // Its compression ends a body incorrectly if the inner body ends with an empty frame.
     for version in locked("tower-http") {
         assert!(
             ![[0, 7, 0], [0, 7, 1]].contains(&version),

@@ -119,7 +119,7 @@ async fn r52_stream_that_runs_on_is_cut_between_two_events_within_the_limit() {
                 "{hints:?}"
             );
         }
-        // The clients come back one by one. Without hints, only the times of the ends are spread.
+        // The clients reconnect one by one. Without `retry` hints, only the ends of their streams would be spread.
         returns.sort();
         let within = Duration::from_millis(200);
         let most = (0..STREAMS).map(|first| {

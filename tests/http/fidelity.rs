@@ -7,15 +7,15 @@ use crate::{
 };
 use tower_sse_proxy::{Event, SseProxyLayer, intercept::Verdict};
 
-/// Streams whose meaning a proxy may change by accident.
+/// Streams with details that a proxy may change by accident.
 fn streams() -> Vec<Vec<u8>> {
     let large = format!("id: 1\ndata: {}\n\nid: 2\ndata: b\n\n", "x".repeat(100_000));
     let texts = [
-        // An id stays until another one, an empty one removes it, and one with NUL is ignored.
+        // An id applies until the next one. An empty id removes it, and an id with NUL is ignored.
         "id: 1\ndata: a\n\ndata: b\n\nid: 2\nid: 3\ndata: c\n\nid\ndata: d\n\nid: \ndata: e\n\nid: 4\0\ndata: f\n\n",
         // An id without an event.
         "id: 1\n\ndata: a\n\nid: 2\nevent: lost\n\ndata: b\n\nid: 3\n\n",
-        // Events with empty data, which begin streams that clients can resume.
+        // Events with empty data. Resumable streams begin with such an event.
         "id: 0\ndata:\n\nretry: 100\nid: 1\ndata: \n\ndata\n\ndata\ndata\n\nid: 2\ndata: a\n\n",
         // Names of events.
         "event: a\nevent: b\ndata: 1\n\nevent: \ndata: 2\n\nevent\ndata: 3\n\nevent: c\n\ndata: 4\n\nevent:  d \ndata: 5\n\n",
@@ -27,7 +27,7 @@ fn streams() -> Vec<Vec<u8>> {
         "\u{feff}: hi\ndata: a\n: in\nunknown: x\nunknown\nData: b\nDATA: c\ndata: d\n\n:\n\u{feff}data: no field\ndata: e\n\n",
         // Reconnection times.
         "retry: 10\ndata: a\n\nretry: +5\nretry: 1e3\nretry: -1\nretry: \nretry\ndata: b\n\nretry: 020\n",
-        // Characters that only some readers take for line ends, and all sizes of UTF-8.
+        // Characters that only some parsers treat as line ends, and UTF-8 sequences of each length.
         "data: a\u{2028}b\u{85}c\u{b}d\u{c}e\u{1f600}\u{e9}\u{20ac}\nid: \u{1f600}\nevent: \u{e9}\n\ndata: x\n\n",
         // A last event without its blank line.
         "data: a\n\nid: 1\ndata: half\n",
@@ -53,7 +53,7 @@ fn layers() -> [SseProxyLayer; 4] {
     ]
 }
 
-/// The stream as one piece, and as one piece for each line.
+/// The stream in one chunk, and with a chunk for each line.
 fn pieces(stream: &[u8]) -> [Vec<&[u8]>; 2] {
     let lines = stream.split_inclusive(|byte| b"\r\n".contains(byte));
     [vec![stream], lines.collect()]

@@ -42,7 +42,7 @@ struct Upstream {
     address: SocketAddr,
     calls: mpsc::UnboundedReceiver<Call>,
     connections: Arc<AtomicUsize>,
-    /// The connections up to this number shut down.
+    /// Connections with this number or a lower one shut down.
     shut_down: watch::Sender<usize>,
 }
 
@@ -91,7 +91,7 @@ impl Upstream {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Shuts all present connections down as a server that restarts does: with GOAWAY, once their streams have ended.
+    /// Shuts down all open connections gracefully, as a restarting server does: sends GOAWAY, and closes each when its streams have ended.
     fn restart(&self) {
         self.shut_down.send_replace(self.connections());
     }
@@ -137,7 +137,7 @@ async fn proxy(layer: SseProxyLayer, upstream: &Upstream) -> SocketAddr {
 struct Connection(client::SendRequest<Full<Bytes>>);
 
 impl Connection {
-    /// A client that gives each stream this window, in bytes.
+    /// Opens a connection with this flow control window for each stream, in bytes.
     async fn open(proxy: SocketAddr, window: u32) -> Self {
         let socket = TcpStream::connect(proxy).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -167,7 +167,7 @@ impl Connection {
         (response.unwrap().into_body(), call)
     }
 
-    /// Sends requests at the same time. Returns the answers, and the calls in the order of their arrival.
+    /// Sends requests at the same time. Returns the responses, and the calls in the order of their arrival.
     async fn post_all(
         &self,
         upstream: &mut Upstream,
@@ -192,7 +192,7 @@ impl Connection {
     }
 }
 
-/// Reads until the body has this event at its end, which may have an id before its data.
+/// Reads until the received bytes end with this event. The event may have an id before its data.
 async fn until(body: &mut Incoming, event: &Bytes) {
     let mut read = Vec::new();
     while !read.ends_with(event) {
@@ -213,7 +213,7 @@ async fn cancelled(call: &mut Call) {
     while soon(call.feed.send_data(event("unheard"))).await.is_ok() {}
 }
 
-/// Layers for which a stream takes different ways: unread, unread and observed, read, recorded.
+/// Layers that handle a stream in different ways: pass it unread, pass it unread and observe it, read it, record it.
 fn layers() -> [SseProxyLayer; 4] {
     [
         SseProxyLayer::default(),
@@ -223,7 +223,7 @@ fn layers() -> [SseProxyLayer; 4] {
     ]
 }
 
-/// Two streams of one client on one connection, also to the upstream. One of them is reset, by the client or by the upstream.
+/// Two streams share one connection to the client and one to the upstream. The client or the upstream resets one of them.
 #[tokio::test]
 async fn r55_reset_stream_ends_without_its_sibling() {
     for layer in layers() {
@@ -256,8 +256,8 @@ async fn r55_reset_stream_ends_without_its_sibling() {
         }
     }
 }
-/// Two streams of one client on one connection, also to the upstream. The client does not read one of them, and its flow control window
-/// shuts.
+/// Two streams share one connection to the client and one to the upstream. The client does not read one of them, so its flow control window
+/// closes.
 #[tokio::test]
 async fn r56_stream_with_a_shut_window_does_not_stall_its_sibling() {
     for layer in layers() {
@@ -278,7 +278,7 @@ async fn r56_stream_with_a_shut_window_does_not_stall_its_sibling() {
             call.feed.send_data(number.clone()).await.unwrap();
             until(&mut sibling, &number).await;
         }
-        // The windows and buffers on the way hold a few MiB.
+        // The windows and buffers between upstream and client hold a few MiB.
         assert!((20..1000).contains(&sent), "{sent}");
         drop(unread_call);
         let mut read = 0;
@@ -289,11 +289,11 @@ async fn r56_stream_with_a_shut_window_does_not_stall_its_sibling() {
     }
 }
 
-/// The number of streams that share the connection to the upstream with one that its client does not read.
+/// The number of streams on the upstream connection beside the stream of the client that does not read.
 const SIBLINGS: usize = 2;
 
-/// Opens streams with events for two kinds of clients on one connection to the upstream: clients that read, and one that does not. Sends
-/// to the latter until its stream is cut or `most` events are sent. Returns their number, or `None` if the others were cut, too.
+/// Opens streams for clients that read, and for one client that does not, on one connection to the upstream. Sends events to the latter until
+/// its stream is cut or `most` events are sent. Returns the number of sent events, or `None` if the other streams were cut, too.
 async fn unread_events(layer: SseProxyLayer, event_bytes: usize, most: usize) -> Option<usize> {
     let mut upstream = Upstream::start().await;
     let proxy = proxy(layer, &upstream).await;
@@ -310,7 +310,7 @@ async fn unread_events(layer: SseProxyLayer, event_bytes: usize, most: usize) ->
     let mut sent = 0;
     while sent < most && soon(call.feed.send_data(small.clone())).await.is_ok() {
         sent += 1;
-        // In step with the siblings, so that the upstream does not run ahead of the proxy's connection.
+        // Waits for the siblings, so that the upstream does not send faster than the proxy reads the connection.
         if sent % 200 == 0 {
             let number = event(&sent.to_string());
             for (_, (body, call)) in &mut siblings {
@@ -332,19 +332,19 @@ async fn unread_events(layer: SseProxyLayer, event_bytes: usize, most: usize) ->
         soon(body.collect()).await.ok()?;
         drop(connection);
     }
-    // The connection lives.
+    // The connection is still open.
     let mut connection = Connection::open(proxy, 1 << 20).await;
     let _later = connection.get(&mut upstream, "/later").await;
     assert_eq!(upstream.connections(), 1);
     Some(sent)
 }
 
-/// As h2 0.4.20 counts: hyper's client closes a connection with so many unread events.
+/// The number of unread events at which hyper's client closes a connection, as h2 0.4.20 counts them.
 fn breaking(event_bytes: usize) -> usize {
     (5 << 20) / 2 / (256 - event_bytes)
 }
 
-/// What the layer has to prevent: without reading ahead, hyper's client closes the connection.
+/// Without reading ahead, hyper's client closes the connection. This test shows the failure that the layer has to prevent.
 #[tokio::test]
 async fn r57_unread_small_events_would_break_the_connection() {
     let layer = SseProxyLayer::default().read_ahead(0);
@@ -360,7 +360,7 @@ async fn r57_unread_small_events_leave_the_connection_alone() {
     assert!((most..2 * most).contains(&sent), "cut after {sent} events");
 }
 
-/// The stream is cut long before so many events lie unread that the connection would break.
+/// The layer cuts the stream long before the connection has the number of unread events that closes it.
 #[tokio::test]
 async fn r57_stream_of_unread_small_events_is_cut_alone() {
     for read in [layer(|event: Event| event), SseProxyLayer::default()] {
@@ -376,8 +376,8 @@ async fn r57_stream_of_unread_small_events_is_cut_alone() {
 
 const RESTARTS: usize = 20;
 
-/// The upstream restarts while it has an open stream, and while requests arrive. A server that restarts sends GOAWAY, ends the requests that
-/// it has, and its successor accepts new connections.
+/// The upstream restarts while it has an open stream and while requests arrive: it sends GOAWAY, completes its open requests, and its
+/// successor accepts new connections.
 async fn restart_often(proxy: SocketAddr, mut upstream: Upstream) {
     let connection = Connection::open(proxy, 1 << 20).await;
     let mut arrived = HashSet::new();
@@ -441,7 +441,7 @@ async fn r58_restarting_upstream_ends_no_stream_and_gets_no_post_twice() {
     }
 }
 
-/// A layer that may repeat requests repeats none either.
+/// A layer that may reconnect does not repeat a `POST`, either.
 #[tokio::test]
 async fn r58_restarting_upstream_gets_no_post_twice_from_a_layer_that_reconnects() {
     let upstream = Upstream::start().await;

@@ -104,7 +104,7 @@ async fn open(
     (answer, exchange)
 }
 
-/// Whether a watchdog ends the stream. On a busy machine it does so before the first event.
+/// Whether a watchdog ends the stream. On a busy machine, it may end the stream before the first event.
 fn is_timed(outcome: StreamOutcome) -> bool {
     matches!(outcome, StreamOutcome::Stalled | StreamOutcome::Expired)
 }

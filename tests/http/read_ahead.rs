@@ -1,4 +1,4 @@
-//! Event streams that arrive over HTTP/2 are read ahead of their clients. In virtual time; `http2` has the same over sockets.
+//! The layer reads event streams that arrive over HTTP/2 ahead of their clients. These tests use virtual time; `http2` tests it over sockets.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::support::{
 
 const KIB: usize = 1 << 10;
 
-/// The response over HTTP/2 that the layer gets.
+/// Passes a response with the version HTTP/2 through the layer.
 fn over_http2<B>(body: B) -> Response<B> {
     let mut response = event_stream(body);
     *response.version_mut() = Version::HTTP_2;
@@ -43,7 +43,7 @@ where
     response.into_body()
 }
 
-/// The layers for which a stream takes different ways: unread, unread and observed, read, read and observed.
+/// Layers that handle a stream in different ways: pass it unread or read it, each with and without an observer.
 fn layers() -> Vec<(&'static str, SseProxyLayer, Option<Records>)> {
     let plain = || SseProxyLayer::default();
     let read = || layer(|event: Event| event);
@@ -132,7 +132,7 @@ async fn slow_client_that_takes_something_gets_all_large_frames() {
         let mut read = Vec::new();
         while let Some(frame) = body.frame().await {
             read.extend_from_slice(&frame.unwrap().into_data().unwrap());
-            // The layer notices that a client takes something after up to 256 KiB: within 23 s.
+            // The layer may notice only after 256 KiB that a client takes something: here within 23 s.
             sleep(Duration::from_millis(700)).await;
             let ahead = 8 * KIB * taken.frames().min(100) - read.len();
             assert!(ahead <= (64 + 256) * KIB, "{name}: {ahead}");
@@ -162,7 +162,8 @@ async fn frames_are_read_on_while_an_interceptor_works() {
     assert_eq!(reads.await.unwrap().into_data().unwrap(), small);
 }
 
-/// The client has read all there was, so that the upstream would wake its server: but that is busy with a comment.
+/// The client has read everything, so the next frame of the upstream would wake the server. But the server waits for the client to take a
+/// comment, and does not poll.
 #[tokio::test(start_paused = true)]
 async fn frames_are_read_on_after_the_client_has_stopped_at_a_comment() {
     let keep_alive = KeepAlive::new(Duration::from_secs(15));
@@ -179,7 +180,7 @@ async fn frames_are_read_on_after_the_client_has_stopped_at_a_comment() {
     }
 }
 
-/// The frames that were taken from a body, once all ready tasks have run.
+/// The number of frames that the layer has read from a body, after all ready tasks have run.
 async fn frames(taken: &Taken) -> usize {
     settle().await;
     taken.frames()
@@ -338,7 +339,7 @@ async fn encoded_stream_is_cut_at_the_limit() {
     }
 }
 
-/// The writer of a recorded stream waits for the only client, and the upstream is read on meanwhile.
+/// The writer of a recorded stream waits for the only client, while the layer reads ahead.
 #[tokio::test(start_paused = true)]
 async fn recorded_stream_of_a_client_that_does_not_read_is_cut() {
     let retention = Retention::default().bytes(16 * KIB);
@@ -365,7 +366,7 @@ async fn recorded_stream_of_a_client_that_does_not_read_is_cut() {
     }
 }
 
-/// Without a runtime there is no task that could read ahead.
+/// Without a runtime, the layer cannot start the task that reads ahead.
 #[test]
 fn stream_outside_of_a_runtime_is_read_by_its_client() {
     let script = Script::of([event("1"), event("2")]);

@@ -378,7 +378,7 @@ async fn r27_dead_streams_end_within_a_second_of_their_limit() {
     }
 }
 
-/// The server does not poll the body, perhaps not even once: an HTTP/2 server does not while the flow control window is shut.
+/// The server stops polling the body, or never polls it: an HTTP/2 server does not poll while the flow control window is closed.
 #[tokio::test(start_paused = true)]
 async fn r37_client_that_takes_nothing_is_found_while_the_upstream_sends() {
     for takes in [0, 1, 3] {
@@ -600,7 +600,7 @@ async fn application_may_classify_events() {
     }
 }
 
-/// The time in which the server does not ask for the body is not the upstream's silence.
+/// Time in which the server does not poll the body does not count as silence of the upstream.
 #[tokio::test(start_paused = true)]
 async fn body_that_is_not_asked_for_is_no_silence_of_the_upstream() {
     let watchdog = Watchdog::default().first_content(seconds(10));

@@ -1,4 +1,4 @@
-//! Interceptors that are slow and have state: the order of events stays, streams do not mix, and the upstream waits.
+//! Slow interceptors with state: events keep their order, streams do not mix, and the upstream waits.
 
 use std::{
     convert::Infallible,
@@ -25,8 +25,8 @@ use crate::support::{Open, data, event, layer, next, pass, rest, soon};
 /// The time that a slow interceptor takes for an event.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the interceptors of the test make of event `number` of a stream: it numbers the events of each stream by itself, and then passes,
-/// drops, edits, doubles or replaces them, or ends the stream.
+/// The verdict of the test's interceptors about event `number` of a stream: each numbers the events of its stream, and passes, drops, edits,
+/// doubles or replaces them, or ends the stream.
 fn decide(number: usize, event: Event) -> Verdict {
     let text = event.data().into_owned();
     match number % 6 {
@@ -63,7 +63,7 @@ fn expected(stream: usize, count: usize) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn r30_slow_interceptors_with_state_keep_the_order_of_each_stream() {
     const EVENTS: usize = 120;
-    // Every third event waits, so that events that do not wait could overtake it.
+    // The interceptor defers every third event, so the next events could overtake it.
     let decides = |_: &StreamHead<'_>| {
         let mut number = 0;
         Some(move |event: Event| {
@@ -135,7 +135,7 @@ async fn r30_upstream_waits_while_an_interceptor_waits() {
             number as u128 + 1
         );
         assert!(calls.load(Ordering::SeqCst) <= number + 2);
-        // Beside the events that have passed: one that waits, one in the channel, and one that was taken from it.
+        // In addition to the events that have passed: one waits in the interceptor, one is in the channel, and one has left the channel.
         let sent = sent.load(Ordering::SeqCst);
         assert!(sent <= number + 4, "{sent} events were taken for {number}");
     }

@@ -56,7 +56,7 @@ async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
     }
 }
 
-/// The verdict about the third event comes when the client has read the second one.
+/// The interceptor decides about the third event after the client has read the second one.
 #[tokio::test(start_paused = true)]
 async fn event_without_room_is_written_while_an_interceptor_holds_a_later_one() {
     let (decide, decided) = tokio::sync::watch::channel(0);

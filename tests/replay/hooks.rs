@@ -1,4 +1,4 @@
-//! The hooks of an observer that tell of resumed streams, gaps and reconnects: when, how often, and of which stream.
+//! The observer hooks for resumed streams, gaps and reconnects: when the layer calls them, how often, and for which stream.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +31,7 @@ impl Calls {
         self.0.lock().unwrap().push(call);
     }
 
-    /// The calls since the last time.
+    /// Returns the calls since the last `take`.
     fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -52,7 +52,7 @@ impl StreamObserver for Calls {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resume_and_gap_are_told_once_with_their_stream() {
+async fn resume_and_gap_are_reported_once_with_their_stream() {
     let calls = Calls::default();
     let replay = Replay::default().retention(Retention::default().events(2));
     let layer = layer_with(replay).observe(calls.clone());
@@ -107,12 +107,12 @@ async fn resume_and_gap_are_told_once_with_their_stream() {
             .starts_with("event: gap\n")
     );
     assert_eq!(calls.take(), [Call::Gap(Some(stream), "failed")]);
-    // What the other stream has to tell is only its own.
+    // The hook names the first stream, not the other one.
     assert_ne!(other.stream.unwrap(), stream);
 }
 
 #[tokio::test(start_paused = true)]
-async fn reconnect_is_told_when_it_begins_and_with_its_result() {
+async fn reconnect_is_reported_when_it_begins_and_with_its_result() {
     let layers = [SseProxyLayer::default(), layer_with(Replay::default())];
     for layer in layers {
         let calls = Calls::default();

@@ -217,7 +217,7 @@ async fn writer_waits_for_the_client_above_max_replay_bytes() {
         feed
     });
     settle().await;
-    // The retention has room for all.
+    // The retention would hold all events.
     let held = layer.retained_bytes();
     assert!((50_000..400_000).contains(&held), "{held}");
     client.events(20).await;

@@ -117,7 +117,7 @@ async fn silent_upstream_is_asked_to_continue_before_the_stream_ends() {
             assert!(feed.is_dropped().await);
             feed = call.stream();
         }
-        // The second silence without content in between.
+        // The second silence, without content since the first one.
         let (rest, failed) = client.rest_on_paused_clock().await;
         assert_eq!((data(&rest), failed), (vec![], Some(ErrorKind::Aborted)));
         let record = records.only().await;

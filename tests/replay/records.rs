@@ -203,7 +203,7 @@ async fn events_that_wait_for_a_reader_are_buffered() {
     let event = format!("data: {}\n\n", "x".repeat(900));
     feed.send([event.as_str(); 3].concat()).await;
     settle().await;
-    // The first event is in the log, which has no room for the others.
+    // The log holds the first event and has no room for the others.
     let buffered = streams.buffered_bytes();
     assert!((1800..5000).contains(&buffered), "{buffered}");
     client.events(3).await;

@@ -1,4 +1,4 @@
-//! Sessions that are opened and left, and ids that are too long: the store stays within its bounds.
+//! Abandoned sessions, and ids that are too long: the store stays within its limits.
 
 use std::{
     sync::{
@@ -52,7 +52,7 @@ async fn r49_store_of_sessions_that_were_left_keeps_the_newest_up_to_its_limit()
     for id in evicted.iter().rev().take(KEPT).chain(&evicted[..KEPT]) {
         assert_eq!(status(id).await, StatusCode::NOT_FOUND);
     }
-    // A session that was deleted is unknown, and so is one that was idle for too long.
+    // A deleted session is unknown, and so is a session that was idle for too long.
     let delete = Request::delete("/").header("x-session", &kept[0]);
     assert_eq!(proxy.send(delete).await.status(), StatusCode::OK);
     assert_eq!(status(&kept[0]).await, StatusCode::NOT_FOUND);

@@ -43,7 +43,7 @@ async fn open_stream_keeps_its_session_alive() {
     assert_eq!(after.status(), StatusCode::NOT_FOUND);
 }
 
-/// When a process continues after a pause, its requests may come before its timers.
+/// When a paused process continues, it may handle requests before its timers.
 #[tokio::test(start_paused = true)]
 async fn r44_pause_of_the_process_ends_no_session_with_an_open_stream() {
     let idle_timeout = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use tower_sse_proxy::{
     session::{MemoryStore, SessionMapping, SessionRequest},
 };
 
-/// The work for a session of another owner is that for an unknown one, too: one lookup in the store.
+/// For a session of another owner, the layer does the same work as for an unknown session: one lookup in the store.
 #[tokio::test]
 async fn r48_session_of_another_owner_is_unknown() {
     let calls = Arc::new(Mutex::new(Vec::new()));

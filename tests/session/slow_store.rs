@@ -1,4 +1,4 @@
-//! A slow store and clients that leave while it works: no answer of the store reaches another request.
+//! A slow store, and clients that leave while it works: no response of the store reaches another request.
 
 use std::{
     convert::Infallible,
@@ -23,7 +23,7 @@ use tower_sse_proxy::{
 const SESSIONS: usize = 500;
 const CALLS: usize = 20;
 
-/// The store takes up to this time, and most clients do not wait for that.
+/// The maximum delay of the store. Most clients leave earlier.
 const DELAY: Duration = Duration::from_millis(800);
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -65,7 +65,7 @@ async fn r54_answers_of_a_slow_store_stay_with_their_questions() {
         called.fetch_add(1, Ordering::SeqCst);
         slow(slow_store.clone(), request)
     });
-    // As a client of a store outside of the process: one connection for all requests.
+    // All requests share one connection to the store, as with a store in another process.
     let slow_store = ServiceBuilder::new().buffer(64).service(slow_store);
     let mapping = SessionMapping::header(HeaderName::from_static("x-session"));
     let layer = SseProxyLayer::new(slow_store).sessions(mapping.end_on_delete_or_404());
@@ -102,7 +102,7 @@ async fn r54_answers_of_a_slow_store_stay_with_their_questions() {
             };
             let (head, body) = answer.unwrap().into_parts();
             if head.status == StatusCode::NOT_FOUND {
-                // A request that the client has given up has ended the session.
+                // An earlier request, which its client abandoned, has ended the session.
                 known = None;
                 continue;
             }
@@ -123,7 +123,7 @@ async fn r54_answers_of_a_slow_store_stay_with_their_questions() {
     });
     let known = join_all(clients).await;
     assert_eq!(wrong.load(Ordering::SeqCst), 0);
-    // Most calls were answered, many were left.
+    // The store answered most calls, and the clients abandoned many.
     let answered = answered.load(Ordering::SeqCst);
     let sent = SESSIONS * CALLS;
     assert!(

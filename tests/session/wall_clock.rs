@@ -1,4 +1,4 @@
-//! A wall clock that is set by an hour: sessions and recorded streams neither end nor come back.
+//! The wall clock changes by an hour: no session or recorded stream expires early, and none that has expired becomes valid again.
 //!
 //! The tests run in a child process with a library that changes the wall clock of that process. The monotonic clock is that of tokio,
 //! which the tests pause.
@@ -26,7 +26,7 @@ use crate::support::{
 /// The environment variable with the file that holds the offset of the wall clock, in seconds.
 const OFFSET: &str = "TEST_WALL_CLOCK_OFFSET";
 
-/// A library that replaces the function by which programs read the clocks.
+/// The source of a library that replaces the function with which programs read the clocks.
 const LIBRARY: &str = r#"
     #define _GNU_SOURCE
     #include <dlfcn.h>
@@ -148,7 +148,7 @@ async fn sessions_of(layer: SseProxyLayer, clock: &WallClock, has_idle_timeout: 
         assert_eq!(front.send(of_deleted()).await.status, 404, "{hours} h");
         tokio::time::advance(Duration::from_secs(10)).await;
     }
-    // The log expires by the monotonic clock, be the wall clock set back meanwhile or not.
+    // The log expires by the monotonic clock, also if the wall clock was set back.
     clock.set(-1);
     tokio::time::advance(Duration::from_secs(6 * 60)).await;
     settle().await;

@@ -149,7 +149,7 @@ pub struct Flood {
     writing: JoinHandle<Exchange>,
 }
 
-/// What the peer has taken of a [`Flood`].
+/// The chunks and bytes that the peer has taken from a [`Flood`].
 #[derive(Default)]
 struct Taken {
     chunks: AtomicUsize,

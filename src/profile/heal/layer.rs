@@ -94,8 +94,9 @@ impl<ReqB: Body> HealLayer<ReqB> {
         self.set(|settings| settings.time_limit = limit)
     }
 
-    /// The maximum size of a request body that is stored or repeated, in bytes. Default: 64 KiB. A larger body is forwarded as
-    /// it arrives, and so is that of a request with `Incremental: ?1` (RFC 10036). A session that such an `initialize` opens is not healed.
+    /// The maximum size of a request body that is stored or repeated, in bytes. Default: 64 KiB. The layer forwards
+    /// a larger body as it arrives, and so the body of a request with `Incremental: ?1` (RFC 10036). It does not repeat such a request, and
+    /// does not heal a session that such an `initialize` has opened.
     pub fn max_body_bytes(self, bytes: usize) -> Self {
         self.set(|settings| settings.max_body_bytes = bytes)
     }

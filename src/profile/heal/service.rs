@@ -115,7 +115,7 @@ impl<S, ReqB: Body<Data = Bytes>> Heal<S, ReqB> {
     {
         let settings = &self.settings;
         let (parts, body) = request.into_parts();
-        // Not held, and so not stored (RFC 10036).
+        // The sender asks that no intermediary holds the body (RFC 10036), so it is neither stored nor repeated.
         if is_incremental(&parts.headers) {
             return self.inner.oneshot(Request::from_parts(parts, body)).await;
         }

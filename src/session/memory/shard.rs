@@ -239,7 +239,7 @@ impl Shard {
 }
 
 impl Entry {
-    /// A session with an open stream is not idle. Its touches may be late, when the process was paused.
+    /// A session with an open stream is not idle, even if its last touch is old: a pause of the process delays touches.
     fn has_expired(&self, now: Instant, lifetime: Lifetime) -> bool {
         let is_idle = now.duration_since(self.used) >= lifetime.idle;
         is_idle && self.streams.get() == 0 || now.duration_since(self.bound) >= lifetime.age

@@ -7,17 +7,17 @@ use bytes::{Bytes, BytesMut};
 /// The size below which a frame counts as small, in bytes. hyper's client counts unread frames below this size (h2 0.4.20).
 const SMALL_FRAME: usize = 256;
 
-/// The size below which a frame is copied, in bytes: a frame keeps the whole read buffer of the connection.
+/// The size below which a frame is copied, in bytes, because a frame holds the whole read buffer of the connection in memory.
 const COPIED_FRAME: usize = 4 << 10;
 
-/// The size at which copied frames are a part of their own, in bytes.
+/// The size at which a part of copied frames is complete, in bytes.
 const PART: usize = 16 << 10;
 
 /// The frames that were read ahead, merged into parts.
 #[derive(Debug, Default)]
 pub(super) struct ReadAheadBuffer {
     parts: VecDeque<Part<Bytes>>,
-    /// The last part: copies of frames.
+    /// The last part, to which small frames are copied.
     copies: Part<BytesMut>,
     bytes: usize,
     frames: usize,

@@ -8,10 +8,10 @@ use std::{
     task::{Wake, Waker},
 };
 
-/// The waker with which a body is polled, whichever side polls it: the client's side or the task.
+/// The waker of a body that two sides poll: the client's side and the task.
 #[derive(Default)]
 pub(super) struct Signal {
-    /// The body is pending, and will wake this.
+    /// Whether the body is pending and will wake this signal.
     is_registered: AtomicBool,
     wakers: Mutex<Wakers>,
 }
@@ -32,17 +32,17 @@ impl Signal {
         self.is_registered.store(is_registered, SeqCst);
     }
 
-    /// The client's side waits for the body.
+    /// Sets the waker of the client's side, which waits for the body.
     pub(super) fn client_waits(&self, waker: &Waker) {
         set(&mut self.lock().client, waker);
     }
 
-    /// The task waits for the body, or for [`wake_task`](Self::wake_task).
+    /// Sets the waker of the task, which waits for the body or for [`wake_task`](Self::wake_task).
     pub(super) fn task_waits(&self, waker: &Waker) {
         set(&mut self.lock().task, waker);
     }
 
-    /// Wakes the task, unless the body will.
+    /// Wakes the task, so that it reads the body, unless the body is pending and will wake the task.
     pub(super) fn read_on(&self) {
         if !self.is_registered() {
             self.wake_task();
@@ -68,14 +68,14 @@ fn set(slot: &mut Option<Waker>, waker: &Waker) {
     }
 }
 
-/// The body has more.
+/// The body calls this when it is ready again.
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Before the wakers are taken: a side that sets its waker later sees this.
+        // The flag is cleared before the wakers are taken: a side that sets its waker later sees the cleared flag and polls.
         self.set_registered(false);
         let Wakers { client, task } = std::mem::take(&mut *self.lock());
         for waker in [client, task].into_iter().flatten() {

@@ -56,7 +56,7 @@ async fn r04_next_response_on_the_connection_is_whole_after_a_stream_with_a_leng
     }
 }
 
-/// To an HTTP/1.0 client, only the end of the connection is the end of the body.
+/// For an HTTP/1.0 client, the body ends when the connection closes.
 #[tokio::test]
 async fn r04_http_1_0_client_gets_no_length_of_another_body() {
     let events = [event(SECRET), event("after")].concat();
@@ -92,7 +92,7 @@ async fn r04_stream_that_is_shorter_than_its_length_is_cut() {
     assert_eq!(client.rest().await, "");
 }
 
-/// The bytes after the length would be read as the response to the next request.
+/// A client would read the bytes after the length as the response to its next request.
 #[tokio::test]
 async fn r04_bytes_after_the_length_reach_no_client() {
     for first in [
@@ -172,7 +172,7 @@ fn with_two_framings() -> Vec<String> {
     ]
 }
 
-/// Requests whose end two readers may see at different places. If a reader sees it before [`SMUGGLED`], that is a second request.
+/// Requests with an ambiguous end. If a server ends the request before [`SMUGGLED`], it reads [`SMUGGLED`] as a second request.
 fn ambiguous() -> Vec<String> {
     let (post, chunked) = (first, CHUNKED);
     let mut all = vec![
@@ -208,7 +208,7 @@ fn ambiguous() -> Vec<String> {
             &format!("{}x: y\0\r\n{chunked}", length(5)),
             "0\r\n\r\nSMUGGLED",
         ),
-        // Another host for each reader.
+        // Two hosts: two servers may choose different ones.
         post("host: other\r\ncontent-length: 0\r\n", ""),
     ];
     // Transfer codings that some readers take for `chunked`, and others ignore.
@@ -233,7 +233,7 @@ fn ambiguous() -> Vec<String> {
             "0\r\n\r\nSMUGGLED",
         ));
     }
-    // Chunks whose size or end is malformed.
+    // Chunks with a malformed size or end.
     for body in [
         "0\n\nSMUGGLED",
         "+0\r\n\r\nSMUGGLED",

@@ -1,4 +1,4 @@
-//! Header fields that are about one connection, and those that are about a body that the gateway replaces.
+//! Hop-by-hop header fields, and header fields that describe a body that the gateway replaces.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -6,13 +6,13 @@ use http::{Method, Request};
 use super::{ROUTES, ask, guarded};
 use crate::support::{Ended, Protocol, chunk, event, fetch};
 
-/// Header lines about one connection, in a request or a response.
+/// Hop-by-hop header lines of a request or a response.
 const OF_ONE_CONNECTION: &str = "Connection: x-one, X-Two\r\nconnection: keep-alive ,\t x-three,,\r\n\
     Connection: \"quoted\", \u{e9}, x-four\r\nX-One: 1\r\nx-two: 2\r\nX-THREE: 3\r\nx-four: 4\r\nKeep-Alive: timeout=5\r\n\
     Proxy-Connection: keep-alive\r\nTE: trailers, deflate\r\nTrailer: x-sum\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\
     Proxy-Authorization: Basic eDp5\r\nProxy-Authenticate: Basic\r\n";
 
-/// Header lines about the whole message.
+/// End-to-end header lines.
 const END_TO_END: &str =
     "X-Kept: 1\r\nAuthorization: Bearer key\r\nSet-Cookie: a=1\r\nVary: accept\r\nLink: </a>\r\n";
 
@@ -58,7 +58,7 @@ async fn r08_fields_of_one_connection_cross_in_neither_direction() {
     }
 }
 
-/// A field of one connection in a trailer would reset an HTTP/2 stream and drop its last events.
+/// If the gateway forwarded a hop-by-hop field in the trailers, the HTTP/2 stream would be reset and lose its last events.
 #[tokio::test]
 async fn r07_trailers_follow_the_last_event_without_fields_of_one_connection() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
@@ -81,7 +81,7 @@ async fn r07_trailers_follow_the_last_event_without_fields_of_one_connection() {
         };
         let names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
         match protocol {
-            // The field `Trailer` is about one connection, so HTTP/1.1 trailers are dropped.
+            // The field `Trailer` is hop-by-hop. Without it, hyper drops HTTP/1.1 trailers.
             Protocol::Http1 => assert_eq!(names, [""; 0]),
             Protocol::Http2 => assert_eq!(names, ["x-sum", "data"]),
         }

@@ -1,11 +1,11 @@
-//! Responses that come before the final one, and requests that wait for them.
+//! Informational responses, and requests with a body that the client sends only after `100 Continue`.
 
 use http::Method;
 
 use super::{ROUTES, ask, guarded, sized};
 use crate::support::{SECRET, Wire, event, readable, sse_chunked};
 
-/// Reads heads until that of the final response. Returns the number of `100 Continue`, and the final head.
+/// Reads the heads of responses up to the final one. Returns the number of `100 Continue` responses, and the final head.
 async fn final_head(client: &mut Wire) -> (usize, String) {
     let mut continues = 0;
     loop {
@@ -51,7 +51,7 @@ async fn r06_stream_arrives_after_informational_responses() {
 #[tokio::test]
 async fn r06_body_that_waits_for_100_continue_arrives_once() {
     for path in ["/s/a", "/r/a", "/mcp"] {
-        // Some upstreams ask for the body, others read it without that.
+        // Some upstreams send `100 Continue` before they read the body, others do not.
         for asks in [true, false] {
             let (gateway, mut upstream) = guarded().await;
             let lines = "expect: 100-continue\r\ncontent-length: 5\r\n";

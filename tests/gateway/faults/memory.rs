@@ -1,4 +1,4 @@
-//! Streams that would fill the memory of a reader without limits. Each test is alone in a process and measures the memory of it.
+//! Streams that would fill the memory of a gateway without limits. Each test runs alone in a process and measures its memory.
 
 use std::{env, fs, process::Command};
 
@@ -12,7 +12,7 @@ use crate::support::{BOTH, Exchange, Protocol, chunk, event, fetch, sse_chunked}
 
 const MIB: usize = 1 << 20;
 
-/// The most by which the memory of the process may grow.
+/// The maximum growth of the memory of the process.
 const GROWTH: usize = 48 * MIB;
 
 const ALONE: &str = "TEST_IS_ALONE";
@@ -101,7 +101,7 @@ async fn bomb(line: &str) -> Vec<u8> {
     [&body[..sizes[2]], &again.repeat(61)].concat()
 }
 
-/// The most that the gateway and the kernel may take of a line without an end.
+/// The maximum number of bytes that the gateway and the kernel may read of an endless line.
 const TAKEN: usize = 8 * MIB;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What peers do to the gateway, by accident or on purpose, as raw bytes on its sockets. `tests/faults.md` lists the faults.
+//! Faults and attacks of peers, as raw bytes on the sockets of the gateway. `tests/faults.md` lists them.
 
 mod detection;
 mod framing;

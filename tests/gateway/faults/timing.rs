@@ -45,7 +45,7 @@ async fn r25_event_arrives_before_the_upstream_sends_the_next_one() {
             for number in 0..20 {
                 let data = format!("{{\"text\":\"{number}\"}}");
                 let text = event(&data);
-                // In one piece, or the end of the event later than its text.
+                // The event arrives in one piece, or its end arrives later than its text.
                 let (begin, end) = text.split_at(text.len() - number % 3);
                 exchange.chunk(begin).await;
                 if !end.is_empty() {
@@ -99,7 +99,7 @@ async fn r27_limits_for_the_first_event_and_for_silence_are_separate() {
         ("SSEP_WATCHDOG_GAP_MS", "3000"),
     ];
     for path in ["/s/a", "/r/a", "/f/a"] {
-        // The time before the first event, the time between the others, and how many of five arrive.
+        // The time before the first event, the time between the others, and the number of events (of five) that arrive.
         for (first, gap, arrive) in [(50, 2, 5), (50, 10, 1), (70, 2, 0)] {
             let (front, mut origin) = staged(&limited(&variables, |policy| policy));
             let (client, mut feed) = front.open(&mut origin, get(path)).await;

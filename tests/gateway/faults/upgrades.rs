@@ -87,7 +87,7 @@ async fn r07_no_byte_after_a_request_for_an_upgrade_is_forwarded_without_101() {
     }
 }
 
-/// An upgrade to HTTP would be a way around the interceptors.
+/// A connection that is upgraded to HTTP would bypass the interceptors.
 #[tokio::test]
 async fn r07_upgrade_to_http_is_not_forwarded() {
     for upgrade in [
@@ -109,7 +109,7 @@ async fn r07_upgrade_to_http_is_not_forwarded() {
         for name in ["upgrade", "connection", "http2-settings"] {
             assert!(!head.contains(&format!("\r\n{name}:")), "{head}");
         }
-        // The upstream switches in spite of that.
+        // The upstream switches the protocol although the request does not ask for it.
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {upgrade}\r\n\r\ndata: {SECRET}\n\n"
         );

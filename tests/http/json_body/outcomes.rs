@@ -337,7 +337,7 @@ async fn body_that_asks_to_be_forwarded_as_it_arrives_is_refused() {
             assert!(!head.headers.contains_key("proxy-status"));
         }
     }
-    // Nothing has to see it as a whole.
+    // No interceptor reads the JSON body.
     for layer in [inspecting(), SseProxyLayer::default().intercept(masked)] {
         let (head, body) = passed(&layer, response(&fields("?1"), Script::of(["{}"]))).await;
         assert_eq!((head.status.as_u16(), body.as_str()), (200, "{}"));

@@ -16,9 +16,9 @@
 //! allocator returns memory to the system. With `--trim`, the proxy calls `malloc_trim` before the RSS is read: the difference is
 //! freed memory that glibc had not returned.
 //!
-//! The last part measures 10,000 idle streams: each has sent one event and is silent. It prints the memory of a stream, how much more
-//! that is than with a bare hyper proxy, and the CPU time of the proxy for half a minute, in percent of one core. The layer and the gateway
-//! send a keep-alive comment every 15 s. Where the limit of open files is too low, the number of streams is smaller.
+//! The last part measures 10,000 idle streams: each has sent one event and is silent. It prints the memory of a stream, the difference
+//! to a bare hyper proxy, and the CPU time of the proxy during half a minute, in percent of one core. The layer and the gateway
+//! send a keep-alive comment every 15 s. If the limit of open files is too low, the number of streams is smaller.
 
 mod client;
 mod proxies;
@@ -220,7 +220,7 @@ fn measure(
     Ok(())
 }
 
-/// The number of idle streams: 10,000, or as many as a process may have descriptors for. A proxy needs two for each,
+/// The number of idle streams: 10,000, or fewer if the process may not open enough file descriptors. A proxy needs two for each stream,
 /// and the gateway keeps some free.
 fn idle_streams() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Measures the cost of a stream in a proxy. The proxies are: a bare hyper proxy, one with the layer that reads every event, one that
-//! also has an observer, one with the layer that rewrites every event, and one that parses and writes events with eventsource-stream and axum's `Sse`. With `json`, it
-//! measures the cost of JSON bodies that a layer inspects.
+//! also has an observer, one with the layer that rewrites every event, and one that parses and writes events with eventsource-stream and
+//! axum's `Sse`. With `json`, it measures the cost of JSON bodies that a layer inspects.
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/Cargo.toml --bin proxy
