@@ -38,6 +38,7 @@ mod not_sse;
 mod one_request;
 mod outcomes;
 mod read_ahead;
+mod read_ahead_model;
 mod recheck;
 mod records;
 mod reports;
