@@ -183,8 +183,9 @@ impl Watchdog {
     /// Lets a stream continue with another request if its upstream is silent for longer than [`first_content`](Self::first_content) or
     /// [`content_gap`](Self::content_gap), as if the connection had broken. Off by default.
     ///
-    /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next response. If
-    /// that one is silent for as long, too, the stream ends. The time until it arrives does not count; a reconnect has limits of its own.
+    /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next request.
+    /// If the upstream sends no content for as long again, or does not answer, the stream ends. The [delay](crate::reconnect::Backoff) before
+    /// the request does not count.
     #[cfg(feature = "reconnect")]
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.limits.reconnects = reconnect;
