@@ -34,6 +34,7 @@ mod keep_alive;
 mod large_event;
 mod leaving;
 mod metrics;
+mod no_body;
 mod not_sse;
 mod one_request;
 mod outcomes;
