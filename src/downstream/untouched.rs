@@ -22,8 +22,8 @@ use crate::{
 
 pin_project! {
     /// The body of an event stream that the layer passes on untouched: the same frames, trailers and size hint. Only small frames that
-    /// were read ahead of the client are merged, and an error is delayed until the server has sent the frames before it, as in a
-    /// [stream that is read](crate::downstream::stream::Stream).
+    /// were read ahead of the client are merged, a body that was read ahead to its end has no exact size, and an error is delayed until
+    /// the server has sent the frames before it, as in a [stream that is read](crate::downstream::stream::Stream).
     pub(crate) struct Untouched<B> {
         #[pin]
         upstream: Upstream<B>,
@@ -48,7 +48,7 @@ struct State {
     in_flight: Arc<()>,
     error: Option<DelayedError>,
     timer: Timer,
-    /// The upstream's body has ended or failed.
+    /// The upstream's body has ended or failed, and the end is reported.
     has_ended: bool,
 }
 
@@ -105,6 +105,7 @@ where
             Some(Ok(frame)) => {
                 if this.upstream.is_end_stream() {
                     // A server does not poll a body again that has ended by this hint.
+                    state.has_ended = true;
                     let end = StreamEnded::of(StreamOutcome::Completed);
                     this.upstream.close(state, end);
                 }
@@ -128,8 +129,10 @@ where
     }
 
     /// Whether the stream has ended, as [`Body::is_end_stream`] returns it. `false` while an error is delayed.
+    ///
+    /// Changes only when the body is polled, which reports the end: the upstream's body may end at any time.
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.state.error.is_none() && (self.state.has_ended || self.upstream.is_end_stream())
+        self.state.error.is_none() && self.state.has_ended
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

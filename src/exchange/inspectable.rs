@@ -150,7 +150,12 @@ pub(crate) fn json_limit(policy: &Policy, parts: &response::Parts) -> Option<usi
 
 /// Statuses of responses that never have a body, whatever their header fields say (RFC 9110 15.2, 15.3.5, 15.4.5).
 fn has_no_body(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    status.is_informational() || forbids_body(status)
+}
+
+/// Statuses of final responses that never have a body. Over HTTP/2, hyper passes one that is sent all the same.
+pub(crate) fn forbids_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Checks whether interceptors read an event stream with this head as its client will.

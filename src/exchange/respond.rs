@@ -13,7 +13,7 @@ use crate::{
     body::SseBody,
     exchange::{
         context::RequestContext,
-        inspectable::{Treatment, Uninspectable, has_event_stream, json_limit},
+        inspectable::{Treatment, Uninspectable, forbids_body, has_event_stream, json_limit},
         json_body,
         outcome::{Outcome, ResponseContext},
         record, subscribe,
@@ -92,6 +92,11 @@ where
     B::Error: Into<BoxError>,
 {
     let policy = &request.policy;
+    if policy.guards() && forbids_body(parts.status) {
+        // As for `HEAD`: no body leaves that was not inspected.
+        let body = SseBody::fixed(Bytes::new());
+        return Ok(Answer::Ready(Response::from_parts(parts, body)));
+    }
     let reject = |why: Uninspectable| why.reject(policy.route.clone());
     if !has_event_stream(policy, &parts).map_err(reject)? {
         return Ok(match json_limit(policy, &parts) {
@@ -149,9 +154,13 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    if request.is_head {
+        // A body that the service sends all the same was not inspected, and may not leave (RFC 9110 9.3.2).
+        let body = SseBody::fixed(Bytes::new());
+        return Answer::Ready(Response::from_parts(parts, body));
+    }
     let client = match &request.client {
-        // The response to a `HEAD` request has no body (RFC 9110 9.3.2).
-        Some(client) if !request.is_head && !body.is_end_stream() => client,
+        Some(client) if !body.is_end_stream() => client,
         _ => return Answer::Ready(pass(parts, body)),
     };
     let chain = match json_body::open(request, client, &parts) {

@@ -149,15 +149,15 @@ where
     fn handle_poll(&mut self, live: &LiveStream, step: &Poll<Step>, is_unread: bool) {
         let Some(pull) = &mut self.pull else { return };
         let now = Instant::now();
-        let (is_idle, has_upstream) = (pull.is_idle(), pull.has_upstream());
+        let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
+        let holds_events = !pull.is_idle() && !has_ended;
+        let waits_for_upstream =
+            step.is_pending() && pull.as_mut().waits_for_upstream() && !is_unread;
         let has_content = pull.as_mut().take_content();
         live.update(pull.progress(), has_content, now);
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             live.count_gap(gap);
         }
-        let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
-        let holds_events = !is_idle && !has_ended;
-        let waits_for_upstream = step.is_pending() && is_idle && has_upstream && !is_unread;
         self.clock.handle_poll(waits_for_upstream, is_unread, now);
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {

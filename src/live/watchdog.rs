@@ -88,7 +88,7 @@ impl StreamClock {
         is_silence && limits.reconnects && !limits.only_observes && self.reconnected_after.is_none()
     }
 
-    /// Handles a request to the upstream to continue. The limit begins anew, and the time until the upstream answers is excused.
+    /// The layer is about to ask the upstream to continue. The limit begins anew, and the time until the layer sends the request is excused.
     pub(crate) fn handle_reconnect(&mut self, now: Instant) {
         self.settle_blocked(now);
         let silent = now - self.last_content.unwrap_or(self.head_at);
@@ -254,7 +254,7 @@ mod tests {
         assert!(!clock.may_reconnect(WatchdogKind::Age));
         clock.handle_reconnect(start + 7 * SECOND);
         assert_eq!(clock.deadline(), None);
-        // The response takes 3 s, and is silent.
+        // The request is sent after 3 s, and the upstream is silent.
         clock.handle_poll(true, false, start + 10 * SECOND);
         assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
         assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));

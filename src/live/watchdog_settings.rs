@@ -183,8 +183,9 @@ impl Watchdog {
     /// Continues a stream with another request, as if the connection had broken, if its upstream is silent for longer than
     /// [`first_content`](Self::first_content) or [`content_gap`](Self::content_gap). Off by default.
     ///
-    /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next response. If
-    /// that response is also silent for as long, the stream ends. The time until it arrives does not count; reconnects have other limits.
+    /// It applies to streams that the layer [reconnects](crate::SseProxyLayer::reconnect). The limit begins anew with the next request.
+    /// If the upstream sends no content for as long again, or does not answer, the stream ends. The [delay](crate::reconnect::Backoff) before
+    /// the request does not count.
     #[cfg(feature = "reconnect")]
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.limits.reconnects = reconnect;

@@ -294,6 +294,10 @@ where
         }
     }
 
+    fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::Requesting(_))
+    }
+
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.progress.stop_waiting();
         match self.state {

@@ -89,7 +89,6 @@ impl ObservedWriter {
         B::Error: Into<BoxError>,
     {
         let now = Instant::now();
-        let (is_idle, has_upstream) = (pull.is_idle(), pull.has_upstream());
         let has_content = pull.as_mut().take_content();
         let written = self.progress.bytes_out;
         self.progress = StreamProgress {
@@ -101,11 +100,10 @@ impl ObservedWriter {
         if has_content && let Some(gap) = self.clock.handle_content(now) {
             self.live.count_gap(gap);
         }
-        // A stream that waits for a client to resume it does not wait for the upstream.
-        let waits_for_upstream = step.is_pending() && is_idle && has_upstream;
+        let waits_for_upstream = step.is_pending() && pull.as_mut().waits_for_upstream();
         self.clock.handle_poll(waits_for_upstream, false, now);
         let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
-        let holds_events = !is_idle && !has_ended;
+        let holds_events = !pull.is_idle() && !has_ended;
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
             self.live.count_hold(now - since, !holds_events);

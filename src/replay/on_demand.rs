@@ -99,6 +99,11 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
         Poll::Ready(Ok(body))
     }
 
+    /// The request is that of a client, which waits for the answer itself.
+    fn awaits_answer(&self) -> bool {
+        false
+    }
+
     fn stop_waiting(&mut self) -> Option<UpstreamEnd> {
         self.suspend_log();
         if !self.log.stop_waiting() {

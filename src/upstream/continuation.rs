@@ -29,6 +29,9 @@ pub(crate) trait Continuation<B>: Send {
     /// Waits for the next response. Returns the end of the last one if no other response follows.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>>;
 
+    /// Whether a request to the upstream is not answered yet. False during the delay before it.
+    fn awaits_answer(&self) -> bool;
+
     /// Stops the wait for a response. Returns the end of the last response, or `None` if the next one has already begun.
     fn stop_waiting(&mut self) -> Option<UpstreamEnd>;
 }
@@ -50,6 +53,10 @@ impl<B> Continuation<B> for Infallible {
     }
 
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<DecodedBody<B>, UpstreamEnd>> {
+        match *self {}
+    }
+
+    fn awaits_answer(&self) -> bool {
         match *self {}
     }
 

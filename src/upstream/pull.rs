@@ -149,6 +149,17 @@ where
         self.upstream.is_some()
     }
 
+    /// Whether the stream waits for the upstream if a poll is pending: for a frame, or for the answer to a request to continue. Not while
+    /// the interceptors work, before such a request, or until a client resumes the stream.
+    pub(crate) fn waits_for_upstream(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        let awaits_answer = match this.continuation {
+            Some(continuation) => continuation.get_mut().awaits_answer(),
+            None => false,
+        };
+        this.pipeline.is_idle() && (this.upstream.is_some() || awaits_answer)
+    }
+
     /// The bytes that the upstream has sent since the last call.
     pub(crate) fn take_received(self: Pin<&mut Self>) -> usize {
         std::mem::take(self.project().received)

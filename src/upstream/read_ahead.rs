@@ -147,10 +147,12 @@ impl<B: Body> ReadAhead<B> {
         has_ended && state.buffer.bytes() == 0 && state.end.is_none()
     }
 
+    /// After the end of the body there is no upper bound: a server would send an exact size as `Content-Length`, and the client would miss
+    /// an error or trailers behind the buffer.
     pub(crate) fn size_hint(&self) -> SizeHint {
         let state = lock(&self.shared.state);
         let body = state.body.as_ref();
-        let mut hint = body.map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint());
+        let mut hint = body.map(|body| body.size_hint()).unwrap_or_default();
         let buffered = state.buffer.bytes() as u64;
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(buffered));

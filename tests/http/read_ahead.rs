@@ -1,18 +1,25 @@
 //! The layer reads event streams that arrive over HTTP/2 ahead of their clients. These tests use virtual time; `http2` tests it over sockets.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use async_compression::tokio::write::GzipEncoder;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, Version, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, channel::Channel};
+use hyper::body::Incoming;
 use tokio::{
     io::AsyncWriteExt,
     time::{sleep, timeout},
 };
-use tower::BoxError;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_sse_proxy::{
     ErrorKind, Event, KeepAlive, SseBody, SseProxyLayer,
     intercept::Verdict,
@@ -21,20 +28,20 @@ use tower_sse_proxy::{
 };
 
 use crate::support::{
-    Records, Script, Step, Taken, event, event_stream, layer, origin::settle, pass, recorded,
-    respond, rest,
+    BOTH, Broken, Records, Script, Step, Taken, event, event_stream, get, layer, origin::settle,
+    pass, recorded, respond, rest, serve,
 };
 
 const KIB: usize = 1 << 10;
 
 /// Passes a response with the version HTTP/2 through the layer.
-fn over_http2<B>(body: B) -> Response<B> {
+pub fn over_http2<B>(body: B) -> Response<B> {
     let mut response = event_stream(body);
     *response.version_mut() = Version::HTTP_2;
     response
 }
 
-async fn pass_http2<B>(layer: &SseProxyLayer, body: B) -> SseBody<B>
+pub async fn pass_http2<B>(layer: &SseProxyLayer, body: B) -> SseBody<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -44,7 +51,7 @@ where
 }
 
 /// Layers that handle a stream in different ways: pass it unread or read it, each with and without an observer.
-fn layers() -> Vec<(&'static str, SseProxyLayer, Option<Records>)> {
+pub fn layers() -> Vec<(&'static str, SseProxyLayer, Option<Records>)> {
     let plain = || SseProxyLayer::default();
     let read = || layer(|event: Event| event);
     let (observed, records) = recorded(plain());
@@ -374,4 +381,100 @@ fn stream_outside_of_a_runtime_is_read_by_its_client() {
     let body = pass_http2(&layer, script).now_or_never().unwrap();
     let (text, failed) = rest(body).now_or_never().unwrap();
     assert_eq!((text.as_str(), failed), ("data: 1\n\ndata: 2\n\n", None));
+}
+
+/// Returns the response of the layer late, so that the task may have read the body before the server looks at it.
+async fn serve_late<B>(layer: SseProxyLayer, body: B) -> SocketAddr
+where
+    B: Body<Data = Bytes> + Clone + Send + Sync + 'static,
+    B::Error: Into<BoxError>,
+{
+    let upstream = service_fn(move |_: Request<Incoming>| {
+        let response = over_http2(body.clone());
+        async { Ok::<_, Infallible>(response) }
+    });
+    let layered = layer.layer(upstream);
+    serve(service_fn(move |request| {
+        let layered = layered.clone();
+        async move {
+            let response = layered.oneshot(request).await;
+            settle().await;
+            response
+        }
+    }))
+    .await
+}
+
+/// Read to its end by the task, a body has a known size. If the server sent it as `Content-Length`, the error and the trailers were lost.
+#[tokio::test]
+async fn stream_that_was_read_to_its_end_has_no_known_size() {
+    for (name, layer, records) in layers() {
+        for is_broken in [true, false] {
+            let body = Unsized {
+                is_broken,
+                has_sent: false,
+            };
+            let address = serve_late(layer.clone(), body).await;
+            for protocol in BOTH {
+                let answer = get(protocol, address).await;
+                assert_eq!(answer.headers.get("content-length"), None, "{name}");
+                let (text, ended) = answer.rest().await;
+                assert_eq!(text, event("1"), "{name}");
+                assert_eq!(ended.is_clean(), !is_broken, "{name}, {protocol:?}");
+            }
+        }
+        if let Some(records) = records {
+            for expected in [StreamOutcome::UpstreamError, StreamOutcome::Completed] {
+                for _ in BOTH {
+                    assert_eq!(records.next().await.outcome, expected, "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// An event, and the end.
+#[derive(Clone)]
+struct Unsized {
+    is_broken: bool,
+    has_sent: bool,
+}
+
+impl Body for Unsized {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Poll::Ready(match std::mem::replace(&mut self.has_sent, true) {
+            false => Some(Ok(Frame::data(event("1")))),
+            true if self.is_broken => Some(Err(Broken)),
+            true => None,
+        })
+    }
+}
+
+/// A server does not poll a body that has ended. The layer cannot read this one, so that it passes untouched.
+#[tokio::test(start_paused = true)]
+async fn untouched_stream_that_was_read_to_its_end_is_complete() {
+    for frames in [0, 1] {
+        let (layer, records) = recorded(SseProxyLayer::default());
+        let script = Script::of(vec![event("1"); frames]).then(Step::Later);
+        let mut response = over_http2(script);
+        let coding = "x-new".parse().unwrap();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, coding);
+        let response = respond(&layer, Request::new(()), response).await;
+        let mut body = response.into_body();
+        if frames > 0 {
+            body.frame().await.unwrap().unwrap();
+        }
+        settle().await;
+        while !body.is_end_stream() && body.frame().await.is_some() {}
+        drop(body);
+        assert_eq!(records.only().await.outcome, StreamOutcome::Completed);
+    }
 }

@@ -22,6 +22,7 @@ mod races;
 mod reconnect;
 mod reconnect_limits;
 mod reconnect_sockets;
+mod reconnect_watchdog;
 mod records;
 mod reports;
 mod resume;
