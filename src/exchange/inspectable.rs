@@ -104,10 +104,8 @@ pub(crate) enum Treatment {
 }
 
 impl Treatment {
-    /// Decides by the policy and the head of the response. `reconnects` is whether the layer reconnects when the stream breaks, for
-    /// which it has to read the stream.
-    ///
-    /// `needs_events`: something other than the policy needs the events, as a reconnect or an observer does.
+    /// Decides by the policy and the head of the response. `needs_events` is whether something other than the policy has to read the
+    /// stream: a reconnect, or an observer.
     pub(crate) fn of(policy: &Policy, parts: &response::Parts, needs_events: bool) -> Self {
         let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
         if policy.is_transparent() && !needs_events || is_range && !policy.guards() {

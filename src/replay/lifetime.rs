@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     log::SharedLog,
-    replay::detached::{Detached, DetachedSlot},
+    replay::detached_slots::{Detached, DetachedSlot},
     session::Owner,
 };
 

@@ -40,7 +40,7 @@
 pub(crate) mod closed_streams;
 pub(crate) mod config;
 pub(crate) mod continuation_rules;
-mod detached;
+mod detached_slots;
 pub(crate) mod driver;
 pub(crate) mod key;
 pub(crate) mod lifetime;
@@ -69,7 +69,7 @@ pub use crate::{
 pub use config::{Gap, Replay};
 
 pub(crate) use closed_streams::ClosedStreams;
-pub(crate) use detached::Detached;
+pub(crate) use detached_slots::Detached;
 pub(crate) use quota::{Account, Quota};
 pub(crate) use registry::{LogRegistry, Registered};
 pub(crate) use streams::RecordedStreams;
