@@ -189,7 +189,9 @@ async def main(args):
         failed = []
         if len(streams) != upstream.heads:
             failed.append("records and upstream streams differ")
-        if after[0] > before[0] * 1.05 + 2048:
+        if args.seconds < 600:
+            print("memory is not compared: the heap grows to its final size within some minutes")
+        elif after[0] > before[0] * 1.05 + 2048:
             failed.append("memory grew by more than 5 %")
         if after[1] > before[1] + 2:
             failed.append("file descriptors leaked")
