@@ -147,19 +147,22 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    let streams = idle_streams();
-    println!("\n{streams} idle streams: KiB each, KiB more than bare, CPU");
+    println!("\nidle streams: number, KiB each, KiB more than bare, CPU");
     let mut bare = 0.0;
     let names = ["bare", "plain", "layer"];
     let gateways = ["gateway /s", "gateway /r"];
     let gateways = gateways.iter().filter(|_| options.gateway.is_some());
     for name in names.iter().chain(gateways) {
         if name == &"bare" || wanted(&format!("idle {name}")) {
+            let streams = idle_streams(name);
             let (each, cpu) = idle(name, streams, &upstream, options)?;
             if name == &"bare" {
                 bare = each;
             }
-            println!("{name:12} {each:6.1}  {:+.1}  {cpu:.2} %", each - bare);
+            println!(
+                "{name:12} {streams:6} {each:6.1}  {:+.1}  {cpu:.2} %",
+                each - bare
+            );
         }
     }
     Ok(())
@@ -221,15 +224,16 @@ fn measure(
 }
 
 /// The number of idle streams: 10,000, or fewer if the process may not open enough file descriptors. A proxy needs two for each stream,
-/// and the gateway keeps some free.
-fn idle_streams() -> usize {
+/// and the gateway three, because it watches the sockets of its clients.
+fn idle_streams(name: &str) -> usize {
+    let each = if name.starts_with("gateway") { 3 } else { 2 };
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()
         .find(|line| line.starts_with("Max open files"));
     let limit = line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
     limit.map_or(10_000, |limit: usize| {
-        10_000.min(limit.saturating_sub(2000) / 2)
+        10_000.min(limit.saturating_sub(500) / each)
     })
 }
 
