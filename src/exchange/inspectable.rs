@@ -24,6 +24,8 @@ pub(crate) struct Uninspectable {
     pub(crate) text: Cow<'static, str>,
     /// For observers.
     reason: RejectionReason,
+    /// The upstream asks to forward the body as it arrives, which the layer refuses (RFC 10036).
+    refuses_incremental: bool,
 }
 
 const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
@@ -32,21 +34,24 @@ const MALFORMED_CONTENT_TYPE: Uninspectable = Uninspectable {
         "its `Content-Type` is malformed, and some clients read `text/event-stream` in it",
     ),
     reason: RejectionReason::Uninspectable,
+    refuses_incremental: false,
 };
 
 /// Only for JSON bodies: interceptors see each event of a stream separately, but a JSON body only as a whole.
-pub(crate) const INCREMENTAL_JSON: Uninspectable = Uninspectable {
+const INCREMENTAL_JSON: Uninspectable = Uninspectable {
     cause: "incremental",
     text: Cow::Borrowed(
         "it asks to be forwarded as it arrives (`Incremental: ?1`), and interceptors see it as a whole",
     ),
     reason: RejectionReason::Uninspectable,
+    refuses_incremental: true,
 };
 
 pub(crate) const INTERCEPTOR_PANICKED: Uninspectable = Uninspectable {
     cause: "panic",
     text: Cow::Borrowed("an interceptor panicked when it was opened"),
     reason: RejectionReason::Interceptor,
+    refuses_incremental: false,
 };
 
 /// Reports a stream with an interceptor that panicked when it was opened, and rejects the request with 502.
@@ -62,24 +67,19 @@ impl Uninspectable {
         self.rejection()
     }
 
-    /// The response in place of a JSON body: 502, or 501 if the upstream asks to forward the body as it arrives (RFC 10036 section 5).
+    /// The response in place of a JSON body.
     pub(crate) fn reject_json(&self) -> Rejection {
-        let message = format!(
-            "The upstream's JSON body cannot be inspected: {}.",
-            self.text
-        );
-        let rejection = Rejection::json(self.json_status(), "uninspectable", &message);
-        match self.json_status() {
-            StatusCode::NOT_IMPLEMENTED => {
-                rejection.with_proxy_status("tower-sse-proxy; error=incremental_refused")
-            }
-            _ => rejection,
+        let rejection = json_rejection(self.json_status(), &self.text);
+        if self.refuses_incremental {
+            rejection.with_proxy_status("tower-sse-proxy; error=incremental_refused")
+        } else {
+            rejection
         }
     }
 
     /// The status of the response in place of a JSON body.
     pub(crate) fn json_status(&self) -> StatusCode {
-        if self.cause == INCREMENTAL_JSON.cause {
+        if self.refuses_incremental {
             StatusCode::NOT_IMPLEMENTED
         } else {
             StatusCode::BAD_GATEWAY
@@ -93,10 +93,16 @@ impl Uninspectable {
     }
 }
 
+/// The response in place of a JSON body that interceptors cannot read, or failed on.
+pub(crate) fn json_rejection(status: StatusCode, why: &str) -> Rejection {
+    let message = format!("The upstream's JSON body cannot be inspected: {why}.");
+    Rejection::json(status, "uninspectable", &message)
+}
+
 /// How the layer treats an event stream that it does not record.
 pub(crate) enum Treatment {
-    /// Forwards the body unread: no setting of the policy needs to read it, or the layer cannot read it and no setting requires it.
-    PassUnread,
+    /// Passes the body on untouched: no setting of the policy needs to read it, or the layer cannot read it and no setting requires it.
+    PassUntouched,
     /// Reads it, after it has undone this content coding.
     Inspect(ContentCoding),
     /// Rejects the request: the policy requires that the stream is read, and the layer cannot read it.
@@ -109,7 +115,7 @@ impl Treatment {
     pub(crate) fn of(policy: &Policy, parts: &response::Parts, needs_events: bool) -> Self {
         let is_range = parts.status == StatusCode::PARTIAL_CONTENT;
         if policy.is_transparent() && !needs_events || is_range && !policy.guards() {
-            return Self::PassUnread;
+            return Self::PassUntouched;
         }
         let coding = ContentCoding::of(&parts.headers);
         if policy.inspects() {
@@ -117,7 +123,7 @@ impl Treatment {
                 return Self::Reject(why);
             }
         } else if let ContentCoding::Unsupported(_) = coding {
-            return Self::PassUnread;
+            return Self::PassUntouched;
         }
         Self::Inspect(coding)
     }
@@ -191,6 +197,7 @@ fn check(
             cause: "content coding",
             text: format!("its content coding is `{coding}`, and {hint}").into(),
             reason: RejectionReason::Uninspectable,
+            refuses_incremental: false,
         });
     }
     if let Some(charset) = foreign_charset(&parts.headers, charsets) {
@@ -198,6 +205,7 @@ fn check(
             cause: "charset",
             text: format!("its charset is `{charset}`, not UTF-8").into(),
             reason: RejectionReason::Uninspectable,
+            refuses_incremental: false,
         });
     }
     if parts.status == StatusCode::PARTIAL_CONTENT {
@@ -205,6 +213,7 @@ fn check(
             cause: "range",
             text: "it is a range, which may cut the text that interceptors search for".into(),
             reason: RejectionReason::Uninspectable,
+            refuses_incremental: false,
         });
     }
     Ok(())

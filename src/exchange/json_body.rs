@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind},
     exchange::{
         context::RequestContext,
-        inspectable::{INTERCEPTOR_PANICKED, Uninspectable, check_json},
+        inspectable::{INTERCEPTOR_PANICKED, Uninspectable, check_json, json_rejection},
     },
     headers::{content_encoding::ContentCoding, replaced_body},
     intercept::{BodyShape, Chain, Finish, StreamHead},
@@ -260,19 +260,16 @@ fn respond<B>(
             ))
         }
         JsonOutcome::Uninspectable(why) => SseBody::rejection(why.reject_json()),
-        JsonOutcome::Failed(kind) => SseBody::rejection(bad_gateway(match kind {
-            ErrorKind::EventTooLarge => "it is larger than the limit",
-            ErrorKind::NotUtf8 => "it is not UTF-8",
-            ErrorKind::Upstream => "it is incomplete, or not in its content coding",
-            _ => "an interceptor failed",
-        })),
+        JsonOutcome::Failed(kind) => {
+            let why = match kind {
+                ErrorKind::EventTooLarge => "it is larger than the limit",
+                ErrorKind::NotUtf8 => "it is not UTF-8",
+                ErrorKind::Upstream => "it is incomplete, or not in its content coding",
+                _ => "an interceptor failed",
+            };
+            SseBody::rejection(json_rejection(StatusCode::BAD_GATEWAY, why))
+        }
     }
-}
-
-/// The response in place of a body that interceptors cannot read, or failed on.
-fn bad_gateway(why: &str) -> Rejection {
-    let message = format!("The upstream's JSON body cannot be inspected: {why}.");
-    Rejection::json(StatusCode::BAD_GATEWAY, "uninspectable", &message)
 }
 
 /// Logs a body that is not forwarded, and reports each body to the observers. An empty one is not reported if it is forwarded.

@@ -124,7 +124,7 @@ where
     }
     let needs_events = context.retry.is_some() || request.observed.is_some();
     let response = match Treatment::of(policy, &parts, needs_events) {
-        Treatment::PassUnread => {
+        Treatment::PassUntouched => {
             let slot = context.slot;
             let response = untouched(request, parts, body, slot.as_ref());
             response.map(|body| body.with_slot(slot))

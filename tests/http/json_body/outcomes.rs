@@ -310,7 +310,7 @@ async fn unreadable_body_is_answered_with_502() {
     }
 }
 
-/// RFC 10036 section 5.
+/// RFC 10036.
 #[tokio::test]
 async fn body_that_asks_to_be_forwarded_as_it_arrives_is_refused() {
     let fields = |value| [JSON, ("incremental", value)];
