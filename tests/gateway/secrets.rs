@@ -1,12 +1,7 @@
 //! Secrets of requests, responses and events: in no log at any level, no metric, no record and no error of the gateway.
 
 use std::{
-    collections::BTreeSet,
-    env, fs, io,
-    net::SocketAddr,
-    path::PathBuf,
-    process,
-    sync::{Arc, Mutex},
+    collections::BTreeSet, env, fs, net::SocketAddr, path::PathBuf, process, sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +17,7 @@ use tower_sse_proxy::{
     Streams,
     observe::{DURATION_BUCKETS, Metrics},
 };
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     admin::{self, Admin},
@@ -31,7 +26,7 @@ use crate::{
     routes::layer,
     server::{bind, serve},
     serving::settings,
-    support::{BOTH, Exchange, Protocol, Read, Upstream, chunk, connect, fetch, subscribe},
+    support::{BOTH, Exchange, Log, Protocol, Read, Upstream, chunk, connect, fetch, subscribe},
     totals::Totals,
 };
 
@@ -230,27 +225,6 @@ struct Gateway {
     admin: Router,
     streams: Streams,
     records: PathBuf,
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }
 
 impl Gateway {
@@ -458,7 +432,7 @@ async fn r62_no_secret_is_in_logs_metrics_records_or_errors() {
         shown.push(fs::read_to_string(&gateway.records).unwrap());
         fs::remove_file(&gateway.records).unwrap();
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     // The secrets have passed, and there is what could have shown them.
     for secret in [
         "canary-id",

@@ -1,10 +1,6 @@
 //! Session ids, credentials and data appear in no log at any level, no `Debug` output and no error.
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, Mutex},
-};
+use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response};
@@ -15,28 +11,9 @@ use tower_sse_proxy::{
     profile::{Mcp, OriginCheckLayer},
     session::{MemoryStore, Session, SessionMapping},
 };
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::EnvFilter;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use crate::support::{Log, subscribe};
 
 const CANARIES: [&str; 4] = ["UP-canary", "token-canary", "data-canary", "store-canary"];
 
@@ -58,7 +35,7 @@ async fn r62_no_secret_is_in_logs_debug_output_or_errors() {
         .with_env_filter(EnvFilter::new("trace"))
         .with_writer(log.clone())
         .finish();
-    let _log = crate::support::subscribe(subscriber);
+    let _log = subscribe(subscriber);
     tracing::trace!("the log works");
 
     let rules = || Mcp::sessions().in_data("/id").unwrap();
@@ -105,7 +82,7 @@ async fn r62_no_secret_is_in_logs_debug_output_or_errors() {
             }
         }
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("the log works"));
     // The log says why a stream was cut or a request was rejected.
     for why in [

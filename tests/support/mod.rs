@@ -9,6 +9,7 @@
 mod body;
 mod cases;
 mod client;
+mod log;
 mod memory;
 mod metrics;
 pub mod origin;
@@ -28,6 +29,7 @@ use http::{Response, header::CONTENT_TYPE};
 pub use body::{Broken, Script, Step, Taken};
 pub use cases::cases;
 pub use client::{Answer, BOTH, Ended, Protocol, Read, connect, fetch, get, post};
+pub use log::Log;
 pub use memory::{
     Open, is_silent, layer, next, open, pass, respond, rest, through, with_free_paths,
 };
