@@ -396,12 +396,14 @@ impl Inner {
         }
     }
 
-    /// Adds a subscriber. Also returns the waker of the writer, if it waits for slower readers than this one.
+    /// Adds a subscriber. Also returns the waker of the writer, if it waits for slower readers than this one, or if the stream was
+    /// detached: the writer then releases its slot among the detached streams.
     fn subscribe(&mut self, cursor: Cursor) -> (usize, Option<Waker>) {
-        if self.subscribers.is_empty() {
+        let was_detached = self.subscribers.is_empty();
+        if was_detached {
             self.fastest = cursor;
         }
-        let wakes = cursor > self.fastest && self.writer_waits;
+        let wakes = was_detached || (cursor > self.fastest && self.writer_waits);
         let writer = wakes.then(|| self.writer.take()).flatten();
         self.fastest = self.fastest.max(cursor);
         let waker = None;

@@ -433,3 +433,15 @@ impl fmt::Debug for Replay {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_the_settings() {
+        let debug = format!("{:?}", Replay::default().max_age(Duration::from_secs(5)));
+        assert!(debug.contains("grace_period: 60s"), "{debug}");
+        assert!(debug.contains("max_age: Some(5s)"), "{debug}");
+    }
+}

@@ -74,3 +74,46 @@ fn with_host(request: &request::Parts, rest: &str) -> String {
     // With the length, so that no other host and rest give the same text.
     format!("{}:{host}{rest}", host.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn text(uri: &str, hosts: &[&str]) -> String {
+        let mut request = Request::get(uri);
+        for &host in hosts {
+            request = request.header(header::HOST, host);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let (StreamKey::Path(_, text) | StreamKey::Shared(_, text)) =
+            StreamKey::of(&parts, &Replay::default());
+        text
+    }
+
+    #[test]
+    fn key_names_the_host_and_the_target() {
+        assert_eq!(text("/a?b=c", &["Example.com"]), "11:example.com/a?b=c");
+        assert_eq!(text("http://example.com/a", &[]), "11:example.com/a");
+        assert_eq!(text("/a", &[]), "0:/a");
+    }
+
+    #[test]
+    fn hosts_that_differ_from_the_authority_are_part_of_the_key() {
+        let hosts = |hosts| text("http://a.test/x", hosts);
+        assert_eq!(hosts(&["A.test"]), "6:a.test/x");
+        assert_eq!(hosts(&["b.test"]), "13:a.test b.test/x");
+        assert_eq!(text("/x", &["a.test", "b.test"]), "13:a.test b.test/x");
+    }
+
+    #[test]
+    fn memory_of_a_key_is_that_of_its_text() {
+        let (parts, ()) = Request::get(format!("/{}", "x".repeat(1000)))
+            .body(())
+            .unwrap()
+            .into_parts();
+        let memory = StreamKey::of(&parts, &Replay::default()).memory();
+        assert!((1000..2100).contains(&memory), "{memory}");
+    }
+}

@@ -81,6 +81,23 @@ async fn r33_upstream_is_dropped_above_max_detached_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn exactly_max_detached_bytes_may_be_written() {
+    let replay = Replay::default()
+        .preserve_upstream_ids(true)
+        .max_detached_bytes(100);
+    let (front, mut origin) = staged(&layer_with(replay));
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    drop(client);
+    settle().await;
+    let event = format!("id: 1\ndata: {}\n\n", "x".repeat(86));
+    assert_eq!(event.len(), 100);
+    feed.send(event).await;
+    assert!(!feed.is_dropped().await);
+    feed.send("data: x\n\n").await;
+    assert!(feed.is_dropped().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stream_that_is_resumed_leaves_its_place_to_others() {
     let layer = layer_with(Replay::default()).max_detached(1);
     let (front, mut origin) = staged(&layer);
@@ -98,6 +115,26 @@ async fn stream_that_is_resumed_leaves_its_place_to_others() {
     drop(other);
     settle().await;
     assert!(!other_feed.is_dropped().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_resumed_does_not_displace_an_older_detached_stream() {
+    let (front, mut origin) = staged(&layer_with(Replay::default()).max_detached(2));
+    let (older, mut older_feed) = front.open(&mut origin, get("/older")).await;
+    drop(older);
+    settle().await;
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..1).await;
+    let (_, id) = client.events(1).await;
+    drop(client);
+    settle().await;
+    let _resumed = front.send(after(&id)).await;
+    settle().await;
+    let (newer, mut newer_feed) = front.open(&mut origin, get("/newer")).await;
+    drop(newer);
+    settle().await;
+    assert!(!older_feed.is_dropped().await);
+    assert!(!newer_feed.is_dropped().await);
 }
 
 #[tokio::test(start_paused = true)]
