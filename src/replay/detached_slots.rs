@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -134,11 +133,5 @@ impl<K: Eq + Hash> Drop for DetachedSlot<K> {
         }
         streams.total -= usize::from(entry.is_some());
         drop(streams);
-    }
-}
-
-impl<K> fmt::Debug for Detached<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached").finish_non_exhaustive()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    fmt,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Instant,
@@ -221,14 +220,5 @@ impl Registered for RecordedStream {
 
     fn log(&self) -> &SharedLog {
         &self.log
-    }
-}
-
-impl fmt::Debug for RecordedStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordedStream")
-            .field("owner", &self.owner)
-            .field("log", &self.log)
-            .finish_non_exhaustive()
     }
 }

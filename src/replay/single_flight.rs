@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -217,12 +216,6 @@ impl Abandoned {
     pub(crate) async fn wait(mut self) {
         // No value is ever sent: this waits for the last sender to drop.
         self.0.recv().await;
-    }
-}
-
-impl fmt::Debug for Coalescer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Coalescer").finish_non_exhaustive()
     }
 }
 
