@@ -268,6 +268,15 @@ mod tests {
         let three = encoded.next().unwrap();
         assert!(one.extend(&two), "in the same chunk");
         assert!(!one.extend(&three), "in the next chunk");
+
+        let largest = MAX_CHUNK - 7000 - MAX_ID_LINE;
+        for (size, share) in [(largest, true), (largest + 1, false)] {
+            let mut encoder = with(&[7000, size]);
+            encoder.set_room(2, u64::MAX);
+            let mut encoded = encoder.encode(first()).into_iter().map(|(block, _)| block);
+            let (mut one, two) = (encoded.next().unwrap(), encoded.next().unwrap());
+            assert_eq!(one.extend(&two), share, "{size}");
+        }
     }
 
     #[test]

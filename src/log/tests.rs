@@ -198,6 +198,23 @@ fn memory_of_an_ended_stream_includes_its_overhead() {
 }
 
 #[test]
+fn memory_is_that_of_the_log_and_beside_it_until_the_stream_retires() {
+    let log = shared_log(Retention::default());
+    write(&log, &[b"a"]);
+    let alone = log.memory();
+    assert!(alone > 0);
+    assert_eq!(log.set_overhead(500), (500, 0));
+    assert_eq!(log.memory(), alone + 500);
+    assert_eq!(log.retire(), alone + 500);
+    assert_eq!(log.memory(), 0);
+    assert_eq!(log.set_overhead(900), (0, 0), "nothing is counted any more");
+    // A stream that has to stop counts no more memory either.
+    let log = shared_log(Retention::default());
+    log.abort();
+    assert_eq!(log.set_overhead(500), (0, 0));
+}
+
+#[test]
 fn evicted_stream_without_a_client_stops_its_writer_and_admits_no_client() {
     let log = shared_log(Retention::default());
     write(&log, &[b"a"]);

@@ -1,15 +1,17 @@
 //! A stream with a single reader never drops unread events: the writer applies backpressure to the upstream.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::support::{
     data,
     origin::{after, get, layer_with, layer_with_retention, numbers, settle},
-    staged,
+    recorded, staged,
 };
+use tokio::time::{Instant, sleep};
 use tower_sse_proxy::{
     Event,
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
+    observe::StreamOutcome,
     replay::{Replay, Retention},
 };
 
@@ -211,4 +213,81 @@ async fn single_reader_gets_all_events_in_order_with_random_retention() {
         let expected = numbers(0..feeding.await.unwrap());
         assert_eq!(seen, expected, "seed {seed}");
     }
+}
+
+fn numbered(numbers: Range<u32>) -> Verdict {
+    let events = numbers.map(|number| Event::new(number.to_string()).into());
+    Verdict::Replace(events.collect())
+}
+
+/// The first event becomes more events than the log has room for, and the next event is still held.
+#[tokio::test(start_paused = true)]
+async fn events_are_written_while_the_next_event_is_held() {
+    let layer = layer_with_retention(Retention::default().events(4)).intercept(|event: Event| {
+        Verdict::defer(async move {
+            if event.data() == "many" {
+                sleep(Duration::from_secs(1)).await;
+                return Ok(numbered(0..10));
+            }
+            sleep(Duration::from_secs(3600)).await;
+            Ok(event.into())
+        })
+    });
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: many\n\ndata: held\n\n").await;
+    sleep(Duration::from_secs(2)).await;
+    let before = Instant::now();
+    assert_eq!(client.events(10).await.0, numbers(0..10));
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+/// An interceptor releases more events at the end of the upstream than the log has room for, and the client does not read them.
+#[tokio::test(start_paused = true)]
+async fn events_released_at_the_end_are_written_at_max_age() {
+    struct AtEnd;
+    impl Interceptor for AtEnd {
+        fn event(&mut self, event: Event) -> Verdict {
+            event.into()
+        }
+
+        fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
+            numbered(0..10)
+        }
+    }
+    let replay = Replay::default()
+        .retention(Retention::default().events(4))
+        .max_age(Duration::from_secs(100));
+    let layer = layer_with(replay).intercept(|_: &StreamHead<'_>| Some(AtEnd));
+    let (layer, records) = recorded(layer);
+    let (front, mut origin) = staged(&layer);
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: first\n\n").await;
+    feed.end();
+    assert_eq!(
+        records.take().await.len(),
+        0,
+        "the writer waits for its client"
+    );
+    tokio::time::advance(Duration::from_secs(101)).await;
+    assert_eq!(records.only().await.outcome, StreamOutcome::Completed);
+    let (text, failed) = client.rest().await;
+    assert_eq!((data(&text).len(), failed), (11, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_event_waits_for_its_client_outside_of_the_log() {
+    let layer = layer_with_retention(Retention::default().bytes(2000));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    let large = "x".repeat(100_000);
+    let small = "x".repeat(400);
+    feed.send(format!(
+        "data: {small}\n\ndata: {small}\n\ndata: {large}\n\n"
+    ))
+    .await;
+    settle().await;
+    let retained = layer.retained_bytes();
+    assert!(retained < 4000, "{retained}");
+    assert_eq!(client.events(3).await.0, [&*small, &*small, &*large]);
 }

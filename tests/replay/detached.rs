@@ -8,11 +8,14 @@ use std::{
 use crate::support::{
     Note, data,
     origin::{after, get, layer_with, numbers, settle},
-    staged, witness,
+    recorded, staged, witness,
 };
 use http::StatusCode;
+use tower::BoxError;
 use tower_sse_proxy::{
-    ErrorKind,
+    ErrorKind, Event,
+    intercept::Verdict,
+    observe::StreamOutcome,
     replay::{Replay, Retention},
 };
 
@@ -95,6 +98,24 @@ async fn exactly_max_detached_bytes_may_be_written() {
     assert!(!feed.is_dropped().await);
     feed.send("data: x\n\n").await;
     assert!(feed.is_dropped().await);
+}
+
+/// The upstream has sent the terminal event, but does not end, and an interceptor never releases it.
+#[tokio::test(start_paused = true)]
+async fn interceptors_of_a_complete_stream_have_10_seconds_after_the_grace_period() {
+    let (layer, records) = recorded(layer_with(Replay::default()).intercept(|_: Event| {
+        Verdict::defer(async { std::future::pending::<Result<Verdict, BoxError>>().await })
+    }));
+    let (front, mut origin) = staged(&layer);
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.send("data: [DONE]\n\n").await;
+    settle().await;
+    drop(client);
+    settle().await;
+    tokio::time::sleep(Duration::from_secs(69)).await;
+    assert!(records.take().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(records.only().await.outcome, StreamOutcome::ClientLeft);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::support::{
     close, data,
     origin::{after, continuing_layer, get, layer_with, numbers, recording_layer, settle},
-    staged,
+    recorded, staged,
 };
 use http::Request;
 use tower_sse_proxy::{
     ErrorKind, Event,
     intercept::Verdict,
+    observe::StreamOutcome,
     replay::{EventId, Replay},
 };
 
@@ -50,6 +51,21 @@ async fn comments_after_the_last_event_do_not_cause_endless_resumes() {
             "{text}"
         );
     }
+}
+
+/// By default, the upstream is not asked to continue after a clean end.
+#[tokio::test(start_paused = true)]
+async fn clean_end_of_a_stream_with_ids_is_final() {
+    let (layer, records) = recorded(recording_layer());
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    let (_, id) = client.events(2).await;
+    feed.end();
+    assert_eq!(client.rest().await.1, None);
+    assert_eq!(records.only().await.outcome, StreamOutcome::Completed);
+    assert_eq!(front.send(after(&id)).await.status, 204);
+    assert!(origin.is_idle().await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ mod heads;
 mod hooks;
 mod mcp;
 mod memory;
+mod operations;
 mod query;
 mod races;
 mod reconnect;

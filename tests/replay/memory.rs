@@ -238,6 +238,60 @@ async fn default_retention_holds_all_events_of_an_ordinary_stream() {
     assert_eq!((events.len(), &*events[0]), (3000, "1"));
 }
 
+/// What a recorded stream counts beside its events: request target, response header and ids of the upstream.
+#[tokio::test(start_paused = true)]
+async fn long_targets_headers_and_ids_of_the_upstream_are_counted() {
+    const LONG: usize = 10_000;
+    let counted = async |target: usize, header: usize, id: usize| {
+        let name = http::HeaderName::from_static("x-model");
+        let replay = Replay::default().response_header(name);
+        let layer = layer_with(replay);
+        let (front, mut origin) = staged(&layer);
+        let request = get(&format!("/{}", "t".repeat(target)));
+        let answer = async {
+            let (feed, body) = FedBody::new(16);
+            let mut response = event_stream(body);
+            let value = HeaderValue::from_str(&"h".repeat(header)).unwrap();
+            response.headers_mut().insert("x-model", value);
+            origin.next().await.answer(response);
+            feed
+        };
+        let (client, mut feed) = tokio::join!(front.send(request), answer);
+        let event = format!("id: {}\ndata: 1\n\n", "i".repeat(1 + id));
+        feed.send_data(event.into()).await.unwrap();
+        drop(feed);
+        client.rest().await;
+        layer.retained_bytes()
+    };
+    let least = counted(0, 0, 0).await;
+    for (target, header, id) in [(LONG, 0, 0), (0, LONG, 0), (0, 0, LONG)] {
+        let more = counted(target, header, id).await - least;
+        assert!(
+            (LONG * 9 / 10..5 * LONG).contains(&more),
+            "{more} for {target}, {header} and {id}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_event_of_a_detached_stream_is_counted() {
+    let layer = layer();
+    let (front, mut origin) = staged(&layer);
+    let (client, mut feed) = front.open(&mut origin, get("/")).await;
+    drop(client);
+    for _ in 0..10 {
+        feed.send("data: 1\n\n").await;
+    }
+    settle().await;
+    let before = layer.retained_bytes();
+    for _ in 0..10 {
+        feed.send(format!("data: {}\n", "x".repeat(10_000))).await;
+        settle().await;
+    }
+    let more = layer.retained_bytes() - before;
+    assert!((100_000..250_000).contains(&more), "{more}");
+}
+
 #[test]
 fn detached_stream_counts_the_largest_chunk_of_its_upstream() {
     let counted = |together| {

@@ -7,7 +7,7 @@ use crate::support::{
     origin::{after, continuing_layer, get, layer_with, numbers, settle},
     staged,
 };
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_sse_proxy::{
     Event,
     intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
@@ -81,6 +81,26 @@ async fn held_events_are_sent_when_the_upstream_answers_204() {
         assert_eq!(front.send(after(&id)).await.status, 204);
         assert!(origin.is_idle().await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_events_are_followed_by_the_trailers_of_the_last_response() {
+    let layer = continuing_layer().intercept(|_: &StreamHead<'_>| Some(HoldLast::default()));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..3).await;
+    let (_, id) = client.events(2).await;
+    let trailers = HeaderMap::from_iter([(
+        HeaderName::from_static("x-usage"),
+        HeaderValue::from_static("7"),
+    )]);
+    feed.end_with(trailers.clone()).await;
+    assert_eq!(client.trailers().await.as_ref(), Some(&trailers));
+    let (mut again, ()) = tokio::join!(front.send(after(&id)), async {
+        origin.next().await.status(StatusCode::NO_CONTENT);
+    });
+    again.events(1).await;
+    assert_eq!(again.trailers().await, Some(trailers));
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,6 +197,14 @@ impl Feed {
         self.0 = None;
     }
 
+    /// Ends the body cleanly, with these trailers.
+    pub async fn end_with(&mut self, trailers: HeaderMap) {
+        let mut feed = self.0.take().expect("open");
+        soon(feed.send_trailers(trailers))
+            .await
+            .expect("the layer dropped the body");
+    }
+
     /// Ends the body with an error.
     pub fn cut(&mut self) {
         self.0
@@ -240,6 +248,12 @@ impl Client {
         let rest = tokio::time::timeout(day, super::rest(self.body));
         let (rest, ended) = rest.await.expect("body did not end within a day");
         (self.read + &rest, ended)
+    }
+
+    /// Reads the rest of a body that ends cleanly. Returns its trailers.
+    pub async fn trailers(self) -> Option<HeaderMap> {
+        let collected = soon(self.body.collect()).await.expect("body failed");
+        collected.trailers().cloned()
     }
 
     /// Reads the rest of the body. Returns the text and the error kind, if the body failed.

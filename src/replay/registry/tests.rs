@@ -12,6 +12,7 @@ use crate::log::{Retention, SINGLE_BLOCK_OVERHEAD, shared_log::ReadOutcome};
 struct Stream {
     log: SharedLog,
     is_busy: bool,
+    owner: u32,
     account: Arc<Account>,
 }
 
@@ -40,7 +41,7 @@ impl Registered for Stream {
     }
 
     fn owner(&self) -> &u32 {
-        &0
+        &self.owner
     }
 
     fn account(&self) -> &Arc<Account> {
@@ -55,15 +56,40 @@ impl Registered for Stream {
     }
 }
 
-fn stream(registry: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
-    let log = SharedLog::new(Retention::default(), Instant::now());
-    let stream = Arc::new(Stream {
-        log,
+fn new_stream(registry: &LogRegistry<Stream>, owner: u32, is_busy: bool) -> Arc<Stream> {
+    Arc::new(Stream {
+        log: SharedLog::new(Retention::default(), Instant::now()),
         is_busy,
-        account: registry.account_of(&0),
-    });
+        owner,
+        account: registry.account_of(&owner),
+    })
+}
+
+fn stream(registry: &LogRegistry<Stream>, is_busy: bool) -> Arc<Stream> {
+    let stream = new_stream(registry, 0, is_busy);
     registry.insert(StreamId::random(), Arc::clone(&stream));
     stream
+}
+
+/// A detached stream of this owner with some events, each of [`EVENT`] bytes. Also returns whether a limit is still exceeded.
+fn detached(registry: &LogRegistry<Stream>, owner: u32, events: usize) -> (Arc<Stream>, bool) {
+    let stream = new_stream(registry, owner, false);
+    registry.insert(StreamId::random(), Arc::clone(&stream));
+    let mut is_exceeded = false;
+    for _ in 0..events {
+        is_exceeded = registry.account(&stream, stream.write(100));
+    }
+    (stream, is_exceeded)
+}
+
+/// Subscribes a client, which reads everything.
+fn read_all(stream: &Stream) {
+    let subscriber = stream.log.subscribe(stream.log.oldest());
+    let mut cx = Context::from_waker(Waker::noop());
+    let read = stream
+        .log
+        .poll_read(subscriber, &mut cx, usize::MAX, &mut Vec::new());
+    assert!(matches!(read, Poll::Ready(ReadOutcome::Blocks)));
 }
 
 /// The bytes that these streams hold. Retires them.
@@ -156,6 +182,111 @@ fn events_that_a_client_has_read_are_evicted_and_no_longer_counted() {
     assert_eq!(retired([&connected]), [2 * EVENT]);
 }
 
+/// The layer may hold 6 events, and one owner 5 of them.
+fn registry_of_several_owners() -> LogRegistry<Stream> {
+    LogRegistry::new(Quota {
+        bytes: 6 * EVENT,
+        bytes_per_owner: Some(5 * EVENT),
+        ..Quota::default()
+    })
+}
+
+#[test]
+fn full_layer_evicts_from_the_largest_owner_first() {
+    let registry = registry_of_several_owners();
+    let (large, _) = detached(&registry, 1, 4);
+    let (small, _) = detached(&registry, 2, 2);
+    let (new, is_exceeded) = detached(&registry, 3, 1);
+    assert!(!is_exceeded);
+    assert_eq!(
+        retired([&large, &small, &new]),
+        [3 * EVENT, 2 * EVENT, EVENT]
+    );
+}
+
+#[test]
+fn full_layer_evicts_from_each_owner_at_most_what_it_holds_more() {
+    let registry = registry_of_several_owners();
+    let (one, _) = detached(&registry, 1, 3);
+    let (two, _) = detached(&registry, 2, 3);
+    let (new, is_exceeded) = detached(&registry, 3, 0);
+    assert!(!is_exceeded);
+    let event = |_| Bytes::from(vec![b'x'; 100]);
+    let events: Vec<_> = (0..2).map(event).map(|e| (e.into(), true)).collect();
+    let change = new.log.write(events, Instant::now());
+    assert!(!registry.account(&new, change));
+    assert_eq!(retired([&one, &two, &new]), [2 * EVENT; 3]);
+}
+
+#[test]
+fn owner_with_an_equal_share_loses_nothing_to_others() {
+    let registry = registry_of_several_owners();
+    let (one, _) = detached(&registry, 1, 2);
+    let (two, _) = detached(&registry, 2, 2);
+    let (new, is_exceeded) = detached(&registry, 3, 3);
+    assert!(!is_exceeded);
+    assert_eq!(retired([&one, &two, &new]), [2 * EVENT; 3]);
+}
+
+/// Each owner is within its limit, but all together exceed that of the layer.
+#[test]
+fn writer_waits_when_all_events_of_a_full_layer_are_unread() {
+    let registry = registry_of_several_owners();
+    for owner in 1..=3 {
+        let stream = new_stream(&registry, owner, false);
+        registry.insert(StreamId::random(), Arc::clone(&stream));
+        stream.log.subscribe(stream.log.oldest());
+        for event in 0..3 {
+            let is_exceeded = registry.account(&stream, stream.write(100));
+            assert_eq!(is_exceeded, owner == 3, "{owner} {event}");
+        }
+    }
+}
+
+#[test]
+fn no_more_is_evicted_from_logs_without_a_client_than_exceeds_the_limit() {
+    let registry = registry(4 * EVENT);
+    let (first, _) = detached(&registry, 0, 2);
+    let (second, _) = detached(&registry, 0, 2);
+    registry.account(&second, (3 * EVENT, 0));
+    assert_eq!(retired([&first, &second]), [0, EVENT]);
+}
+
+/// Streams of one owner, each with some events. A client has read them if `is_read`. The registry does not count them yet.
+fn uncounted<const N: usize>(
+    registry: &LogRegistry<Stream>,
+    streams: [(usize, bool); N],
+) -> [Arc<Stream>; N] {
+    streams.map(|(events, is_read)| {
+        let stream = stream(registry, false);
+        for _ in 0..events {
+            stream.write(100);
+        }
+        if is_read {
+            read_all(&stream);
+        }
+        stream
+    })
+}
+
+#[test]
+fn events_that_clients_have_read_are_evicted_from_the_newest_stream_after_those_without_a_client() {
+    let registry = registry(4 * EVENT);
+    let streams = uncounted(&registry, [(1, false), (3, true), (3, true)]);
+    registry.account(&streams[2], (7 * EVENT, 0));
+    assert_eq!(registry.bytes(), 4 * EVENT);
+    assert_eq!(retired(streams.each_ref()), [0, 3 * EVENT, EVENT]);
+}
+
+#[test]
+fn events_that_are_not_counted_yet_do_not_cause_more_eviction() {
+    let registry = registry(5 * EVENT);
+    let streams = uncounted(&registry, [(3, true), (3, true), (2, true)]);
+    // Without those of the last stream.
+    registry.account(&streams[1], (6 * EVENT, 0));
+    assert_eq!(retired(streams.each_ref()), [3 * EVENT, 3 * EVENT, EVENT]);
+}
+
 #[test]
 fn queue_drops_removed_streams_when_they_are_most() {
     // The number of streams, of removed ones, and of queue entries after that.
@@ -170,13 +301,7 @@ fn queue_drops_removed_streams_when_they_are_most() {
         let registry = registry(0);
         let ids: Vec<_> = (0..all).map(|_| StreamId::random()).collect();
         for &id in &ids {
-            let log = SharedLog::new(Retention::default(), Instant::now());
-            let stream = Stream {
-                log,
-                is_busy: false,
-                account: registry.account_of(&0),
-            };
-            registry.insert(id, Arc::new(stream));
+            registry.insert(id, new_stream(&registry, 0, false));
         }
         for &id in &ids[..removed] {
             registry.remove(id);
@@ -202,6 +327,30 @@ fn accounts_of_owners_without_streams_are_dropped_when_they_are_most() {
     assert!(owners <= 65, "{owners}");
     assert!(Arc::ptr_eq(&held, &registry.account_of(&1)));
     assert!(registry.lock().by_owner.contains_key(&0));
+}
+
+#[test]
+fn accounts_of_owners_with_streams_are_not_dropped_and_those_of_later_owners_are() {
+    let registry = registry(0);
+    let streams: Vec<_> = (0..100)
+        .map(|owner| (StreamId::random(), new_stream(&registry, owner, false)))
+        .collect();
+    for (id, stream) in &streams {
+        registry.insert(*id, Arc::clone(stream));
+    }
+    for owner in 1000..2000 {
+        registry.account_of(&owner);
+    }
+    let owners = registry.lock().by_owner.len();
+    assert!((150..=201).contains(&owners), "{owners}");
+    for (id, _) in streams {
+        registry.remove(id);
+    }
+    for owner in 2000..3000 {
+        registry.account_of(&owner);
+    }
+    let owners = registry.lock().by_owner.len();
+    assert!(owners <= 65, "{owners}");
 }
 
 #[test]
