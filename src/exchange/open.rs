@@ -15,7 +15,7 @@ use crate::{
     },
     headers::{content_encoding::ContentCoding, event_stream_head},
     intercept::{Chain, StreamHead},
-    live::StreamClock,
+    live::StreamWatchdog,
     observe::{LiveStream, StreamOutcome, StreamReport},
     rejection::Rejection,
     session::{SessionId, SessionLease},
@@ -117,11 +117,11 @@ impl RequestContext {
         })
     }
 
-    /// The clock of the watchdogs for an observed stream.
-    pub(crate) fn clock(&self, live: &LiveStream) -> StreamClock {
+    /// The watchdog of an observed stream.
+    pub(crate) fn watchdog(&self, live: &LiveStream) -> StreamWatchdog {
         let watchdog = self.policy.watchdog.as_ref();
         let limits = watchdog.map(|watchdog| watchdog.limits_for(self.client.as_deref()));
-        StreamClock::new(
+        StreamWatchdog::new(
             limits.unwrap_or_default(),
             live.origin.arrived,
             live.head_at(),

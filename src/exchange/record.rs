@@ -234,7 +234,7 @@ where
         Arc::clone(streams),
         request.state.read_buffer,
         limits,
-        live.map(|live| request.clock(&live)),
+        live.map(|live| request.watchdog(&live)),
         lease,
     );
     (replay.executor)(Box::pin(driver));

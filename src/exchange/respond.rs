@@ -211,8 +211,8 @@ where
             if let Some(slot) = &context.slot {
                 live.set_slot(slot);
             }
-            let clock = request.clock(&live);
-            let attached = Attached::new(pull, live, clock, &request.state.housekeeper);
+            let watchdog = request.watchdog(&live);
+            let attached = Attached::new(pull, live, watchdog, &request.state.housekeeper);
             SseBody::attached(attached, keep_alive, lease)
         }
         None => SseBody::inspected(pull, keep_alive, lease),

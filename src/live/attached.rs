@@ -15,7 +15,7 @@ use tower::BoxError;
 use super::{
     housekeeper::{Checked, Housekeeper},
     slot::{Endable, Slot},
-    watchdog::StreamClock,
+    watchdog::StreamWatchdog,
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -41,7 +41,7 @@ struct Upstream<B> {
     /// The report of a stream after the clean end of its upstream, until the client has received the end.
     report: Option<StreamReport>,
     waker: Option<Waker>,
-    clock: StreamClock,
+    watchdog: StreamWatchdog,
     /// The time since which an event has waited for a deferred verdict.
     held_since: Option<Instant>,
 }
@@ -54,18 +54,21 @@ where
     pub(crate) fn new(
         pull: Pull<B>,
         live: Arc<LiveStream>,
-        mut clock: StreamClock,
+        mut watchdog: StreamWatchdog,
         housekeeper: &Arc<Housekeeper>,
     ) -> Self {
         let now = Instant::now();
         // The server has not asked for the first frame yet. It may never ask: an HTTP/2 client controls when it gets data.
-        clock.handle_poll(false, true, now);
-        let next_check = clock.has_limits().then(|| clock.next_check(now)).flatten();
+        watchdog.handle_poll(false, true, now);
+        let next_check = watchdog
+            .has_limits()
+            .then(|| watchdog.next_check(now))
+            .flatten();
         let upstream = Upstream {
             pull: Some(Box::pin(pull)),
             report: None,
             waker: None,
-            clock,
+            watchdog,
             held_since: None,
         };
         let slot = Slot::new(live, upstream);
@@ -145,7 +148,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Updates the counters and the clock after a poll.
+    /// Updates the counters and the watchdog after a poll.
     fn handle_poll(&mut self, live: &LiveStream, step: &Poll<Step>, is_unread: bool) {
         let Some(pull) = &mut self.pull else { return };
         let now = Instant::now();
@@ -155,10 +158,11 @@ where
             step.is_pending() && pull.as_mut().waits_for_upstream() && !is_unread;
         let has_content = pull.as_mut().take_content();
         live.update(pull.progress(), has_content, now);
-        if has_content && let Some(gap) = self.clock.handle_content(now) {
+        if has_content && let Some(gap) = self.watchdog.handle_content(now) {
             live.count_gap(gap);
         }
-        self.clock.handle_poll(waits_for_upstream, is_unread, now);
+        self.watchdog
+            .handle_poll(waits_for_upstream, is_unread, now);
         // Also while the event is held: if its verdict fails, there is no later poll.
         if let Some(since) = self.held_since {
             live.count_hold(now - since, !holds_events);
@@ -171,9 +175,9 @@ where
         let Some(pull) = &mut self.pull else {
             return false;
         };
-        let continues = self.clock.may_reconnect(kind) && pull.as_mut().continue_anew();
+        let continues = self.watchdog.may_reconnect(kind) && pull.as_mut().continue_anew();
         if continues {
-            self.clock.handle_reconnect(now);
+            self.watchdog.handle_reconnect(now);
         }
         continues
     }
@@ -210,11 +214,16 @@ where
             if upstream.pull.is_none() && upstream.report.is_none() {
                 return None;
             }
-            let fired = upstream.clock.check(now);
+            let fired = upstream.watchdog.check(now);
             let continues = fired.is_some_and(|kind| upstream.continue_anew(kind, now));
             let waker = continues.then(|| upstream.waker.take());
-            let clock = &upstream.clock;
-            Some((fired, waker, clock.only_observes(), clock.next_check(now)))
+            let watchdog = &upstream.watchdog;
+            Some((
+                fired,
+                waker,
+                watchdog.only_observes(),
+                watchdog.next_check(now),
+            ))
         });
         let Some(checked) = checked else {
             return Some(now + BUSY_PAUSE);

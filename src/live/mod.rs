@@ -20,4 +20,4 @@ pub(crate) use housekeeper::{Checked, Housekeeper};
 #[cfg(feature = "replay")]
 pub(crate) use jitter::drain_retry;
 pub(crate) use untouched::UntouchedBody;
-pub(crate) use watchdog::StreamClock;
+pub(crate) use watchdog::StreamWatchdog;

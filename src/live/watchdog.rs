@@ -16,7 +16,7 @@ const BLOCKED_PAUSE: Duration = Duration::from_millis(500);
 /// Only the time in which the layer waits for the upstream counts as silence of the upstream: time in which the client takes nothing, or
 /// in which an interceptor works, is excused.
 #[derive(Debug)]
-pub(crate) struct StreamClock {
+pub(crate) struct StreamWatchdog {
     limits: Limits,
     head_at: Instant,
     /// The time of the last event with content.
@@ -42,8 +42,8 @@ struct Fired {
     age: bool,
 }
 
-impl StreamClock {
-    /// The clock of a stream whose head arrived at `head_at`, for a request that arrived at `arrived`.
+impl StreamWatchdog {
+    /// The watchdog of a stream whose head arrived at `head_at`, for a request that arrived at `arrived`.
     pub(crate) fn new(limits: Limits, arrived: Instant, head_at: Instant) -> Self {
         Self {
             expires_at: limits.expires_at(arrived),
@@ -58,7 +58,7 @@ impl StreamClock {
         }
     }
 
-    /// Whether the clock has any limit.
+    /// Whether the watchdog has any limit.
     pub(crate) fn has_limits(&self) -> bool {
         self.limits.any() || self.expires_at.is_some()
     }
@@ -204,9 +204,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn clock(limits: Limits) -> (StreamClock, Instant) {
+    fn watchdog(limits: Limits) -> (StreamWatchdog, Instant) {
         let start = Instant::now();
-        (StreamClock::new(limits, start, start + SECOND), start)
+        (StreamWatchdog::new(limits, start, start + SECOND), start)
     }
 
     fn content_limits() -> Limits {
@@ -219,25 +219,31 @@ mod tests {
 
     #[tokio::test]
     async fn first_content_is_due_from_the_head_on_and_gaps_from_the_last_content_on() {
-        let (mut clock, start) = clock(content_limits());
-        clock.handle_poll(true, false, start + SECOND);
-        assert_eq!(clock.deadline(), Some(start + 11 * SECOND));
-        assert_eq!(clock.check(start + 10 * SECOND), None);
-        assert_eq!(clock.handle_content(start + 10 * SECOND), None);
-        clock.handle_poll(true, false, start + 10 * SECOND);
-        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
-        assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
+        let (mut watchdog, start) = watchdog(content_limits());
+        watchdog.handle_poll(true, false, start + SECOND);
+        assert_eq!(watchdog.deadline(), Some(start + 11 * SECOND));
+        assert_eq!(watchdog.check(start + 10 * SECOND), None);
+        assert_eq!(watchdog.handle_content(start + 10 * SECOND), None);
+        watchdog.handle_poll(true, false, start + 10 * SECOND);
+        assert_eq!(watchdog.deadline(), Some(start + 15 * SECOND));
+        assert_eq!(watchdog.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
         // Once for each gap.
-        assert_eq!(clock.check(start + 16 * SECOND), None);
-        assert_eq!(clock.handle_content(start + 17 * SECOND), Some(7 * SECOND));
-        assert_eq!(clock.check(start + 22 * SECOND), Some(WatchdogKind::Gap));
+        assert_eq!(watchdog.check(start + 16 * SECOND), None);
+        assert_eq!(
+            watchdog.handle_content(start + 17 * SECOND),
+            Some(7 * SECOND)
+        );
+        assert_eq!(watchdog.check(start + 22 * SECOND), Some(WatchdogKind::Gap));
     }
 
     #[tokio::test]
     async fn silence_before_the_first_content_fires() {
-        let (mut clock, start) = clock(content_limits());
-        clock.handle_poll(true, false, start + SECOND);
-        assert_eq!(clock.check(start + 11 * SECOND), Some(WatchdogKind::First));
+        let (mut watchdog, start) = watchdog(content_limits());
+        watchdog.handle_poll(true, false, start + SECOND);
+        assert_eq!(
+            watchdog.check(start + 11 * SECOND),
+            Some(WatchdogKind::First)
+        );
     }
 
     #[tokio::test]
@@ -246,38 +252,41 @@ mod tests {
             reconnects: true,
             ..content_limits()
         };
-        let (mut clock, start) = clock(limits);
-        clock.handle_content(start + 2 * SECOND);
-        clock.handle_poll(true, false, start + 2 * SECOND);
-        assert_eq!(clock.check(start + 7 * SECOND), Some(WatchdogKind::Gap));
-        assert!(clock.may_reconnect(WatchdogKind::Gap));
-        assert!(!clock.may_reconnect(WatchdogKind::Age));
-        clock.handle_reconnect(start + 7 * SECOND);
-        assert_eq!(clock.deadline(), None);
+        let (mut watchdog, start) = watchdog(limits);
+        watchdog.handle_content(start + 2 * SECOND);
+        watchdog.handle_poll(true, false, start + 2 * SECOND);
+        assert_eq!(watchdog.check(start + 7 * SECOND), Some(WatchdogKind::Gap));
+        assert!(watchdog.may_reconnect(WatchdogKind::Gap));
+        assert!(!watchdog.may_reconnect(WatchdogKind::Age));
+        watchdog.handle_reconnect(start + 7 * SECOND);
+        assert_eq!(watchdog.deadline(), None);
         // The request is sent after 3 s, and the upstream is silent.
-        clock.handle_poll(true, false, start + 10 * SECOND);
-        assert_eq!(clock.deadline(), Some(start + 15 * SECOND));
-        assert_eq!(clock.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
-        assert!(!clock.may_reconnect(WatchdogKind::Gap));
-        clock.handle_content(start + 16 * SECOND);
-        assert!(clock.may_reconnect(WatchdogKind::Gap));
+        watchdog.handle_poll(true, false, start + 10 * SECOND);
+        assert_eq!(watchdog.deadline(), Some(start + 15 * SECOND));
+        assert_eq!(watchdog.check(start + 15 * SECOND), Some(WatchdogKind::Gap));
+        assert!(!watchdog.may_reconnect(WatchdogKind::Gap));
+        watchdog.handle_content(start + 16 * SECOND);
+        assert!(watchdog.may_reconnect(WatchdogKind::Gap));
     }
 
     #[tokio::test]
     async fn time_blocked_on_a_client_or_an_interceptor_is_excused() {
-        let (mut clock, start) = clock(content_limits());
-        clock.handle_content(start + SECOND);
-        clock.handle_poll(false, true, start + SECOND);
-        assert_eq!(clock.deadline(), None);
-        assert_eq!(clock.check(start + 100 * SECOND), None);
-        clock.handle_poll(true, false, start + 101 * SECOND);
-        assert_eq!(clock.deadline(), Some(start + 106 * SECOND));
-        // Pings between do not restart the clock.
+        let (mut watchdog, start) = watchdog(content_limits());
+        watchdog.handle_content(start + SECOND);
+        watchdog.handle_poll(false, true, start + SECOND);
+        assert_eq!(watchdog.deadline(), None);
+        assert_eq!(watchdog.check(start + 100 * SECOND), None);
+        watchdog.handle_poll(true, false, start + 101 * SECOND);
+        assert_eq!(watchdog.deadline(), Some(start + 106 * SECOND));
+        // Pings in between do not begin the limit anew.
         for seconds in 102..106 {
-            clock.handle_poll(false, true, start + seconds * SECOND);
-            clock.handle_poll(true, false, start + seconds * SECOND);
+            watchdog.handle_poll(false, true, start + seconds * SECOND);
+            watchdog.handle_poll(true, false, start + seconds * SECOND);
         }
-        assert_eq!(clock.check(start + 106 * SECOND), Some(WatchdogKind::Gap));
+        assert_eq!(
+            watchdog.check(start + 106 * SECOND),
+            Some(WatchdogKind::Gap)
+        );
     }
 
     #[tokio::test]
@@ -286,12 +295,15 @@ mod tests {
             write_stall: Some(3 * SECOND),
             ..Limits::default()
         };
-        let (mut clock, start) = clock(limits);
-        clock.handle_poll(false, true, start);
-        clock.handle_poll(true, false, start + 2 * SECOND);
-        assert_eq!(clock.deadline(), None);
-        clock.handle_poll(false, true, start + 5 * SECOND);
-        assert_eq!(clock.check(start + 7 * SECOND), None);
-        assert_eq!(clock.check(start + 8 * SECOND), Some(WatchdogKind::Write));
+        let (mut watchdog, start) = watchdog(limits);
+        watchdog.handle_poll(false, true, start);
+        watchdog.handle_poll(true, false, start + 2 * SECOND);
+        assert_eq!(watchdog.deadline(), None);
+        watchdog.handle_poll(false, true, start + 5 * SECOND);
+        assert_eq!(watchdog.check(start + 7 * SECOND), None);
+        assert_eq!(
+            watchdog.check(start + 8 * SECOND),
+            Some(WatchdogKind::Write)
+        );
     }
 }

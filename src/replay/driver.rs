@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use crate::{
-    live::StreamClock,
+    live::StreamWatchdog,
     replay::{
         RecordedStreams, lifetime::Limits, recorded_stream::RecordedStream, streams::Registration,
         writer::Writer,
@@ -51,7 +51,7 @@ where
         streams: Arc<RecordedStreams>,
         read_buffer: usize,
         limits: Limits,
-        clock: Option<StreamClock>,
+        watchdog: Option<StreamWatchdog>,
         lease: Option<SessionLease>,
     ) -> Self {
         let registration = Arc::new(Registration { stream, streams });
@@ -64,7 +64,7 @@ where
             Arc::clone(&registration),
             read_buffer,
             limits,
-            clock,
+            watchdog,
             lease,
         );
         Self {

@@ -9,25 +9,25 @@ use tower::BoxError;
 
 use crate::{
     codec::ChunkSlice,
-    live::StreamClock,
+    live::StreamWatchdog,
     observe::{LiveStream, StreamOutcome, StreamProgress, TapSide},
     upstream::{Pull, Step},
 };
 
-/// The counters and the clock of a stream that is written.
+/// The counters and the watchdog of a stream that is written.
 pub(super) struct ObservedWriter {
     live: Arc<LiveStream>,
-    clock: StreamClock,
+    watchdog: StreamWatchdog,
     progress: StreamProgress,
     /// The time since which an event has waited for a deferred verdict.
     held_since: Option<Instant>,
 }
 
 impl ObservedWriter {
-    pub(super) fn new(live: &Arc<LiveStream>, clock: StreamClock) -> Self {
+    pub(super) fn new(live: &Arc<LiveStream>, watchdog: StreamWatchdog) -> Self {
         Self {
             live: Arc::clone(live),
-            clock,
+            watchdog,
             progress: StreamProgress::default(),
             held_since: None,
         }
@@ -43,18 +43,18 @@ impl ObservedWriter {
         if let Some(outcome) = self.live.decided_end() {
             return Some(outcome);
         }
-        if !self.clock.has_limits() {
+        if !self.watchdog.has_limits() {
             return None;
         }
         let now = Instant::now();
-        let kind = self.clock.check(now)?;
-        let acts = !self.clock.only_observes();
+        let kind = self.watchdog.check(now)?;
+        let acts = !self.watchdog.only_observes();
         self.live.watchdog_fired(kind, acts);
         if !acts {
             return None;
         }
-        if self.clock.may_reconnect(kind) && continue_anew() {
-            self.clock.handle_reconnect(now);
+        if self.watchdog.may_reconnect(kind) && continue_anew() {
+            self.watchdog.handle_reconnect(now);
             return None;
         }
         self.live.end_with(kind.outcome());
@@ -68,12 +68,12 @@ impl ObservedWriter {
 
     /// The time at which [`poll_end`](Self::poll_end) is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.clock.deadline()
+        self.watchdog.deadline()
     }
 
     /// Handles a pause in which the writer waits for readers.
     pub(super) fn handle_wait(&mut self) {
-        self.clock.handle_poll(false, false, Instant::now());
+        self.watchdog.handle_poll(false, false, Instant::now());
     }
 
     /// Handles a poll of the upstream.
@@ -97,11 +97,11 @@ impl ObservedWriter {
         };
         self.live.update(self.progress, has_content, now);
         self.live.set_buffered(pull.retained_bytes() + waiting);
-        if has_content && let Some(gap) = self.clock.handle_content(now) {
+        if has_content && let Some(gap) = self.watchdog.handle_content(now) {
             self.live.count_gap(gap);
         }
         let waits_for_upstream = step.is_pending() && pull.as_mut().waits_for_upstream();
-        self.clock.handle_poll(waits_for_upstream, false, now);
+        self.watchdog.handle_poll(waits_for_upstream, false, now);
         let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
         let holds_events = !pull.is_idle() && !has_ended;
         // Also while the event is held: if its verdict fails, there is no later poll.

@@ -17,7 +17,7 @@ use crate::{
     codec::Block,
     downstream::{flush_policy::FlushPolicy, source::Source},
     error::{Error, ErrorKind},
-    live::{StreamClock, drain_retry},
+    live::{StreamWatchdog, drain_retry},
     log::{Ending, LogEncoder, LogState, WriteDemand},
     observe::{StreamEnded, StreamOutcome, StreamReport},
     replay::{
@@ -121,13 +121,14 @@ where
         registration: Arc<Registration>,
         read_buffer: usize,
         limits: Limits,
-        clock: Option<StreamClock>,
+        watchdog: Option<StreamWatchdog>,
         lease: Option<SessionLease>,
     ) -> Self {
         let live = registration.stream.live.as_ref();
-        let observed = live.zip(clock);
+        let observed = live.zip(watchdog);
         Self {
-            observed: observed.map(|(live, clock)| Box::new(ObservedWriter::new(live, clock))),
+            observed: observed
+                .map(|(live, watchdog)| Box::new(ObservedWriter::new(live, watchdog))),
             stage: Stage::Reading {
                 pull,
                 must_write: false,
