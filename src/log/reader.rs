@@ -83,12 +83,6 @@ impl Reader {
     }
 }
 
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
-    }
-}
-
 impl Source for Reader {
     /// The writer has merged the blocks that were ready together.
     const MAX_EMPTY_POLLS: u8 = 0;
