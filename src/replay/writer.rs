@@ -227,14 +227,7 @@ where
                 if let Some(observed) = this.observed {
                     observed.handle_wait();
                 }
-                let watchdog = this
-                    .observed
-                    .as_ref()
-                    .and_then(|observed| observed.deadline());
-                return match [deadline, watchdog].into_iter().flatten().min() {
-                    Some(deadline) => this.timer.poll(cx, deadline),
-                    None => Poll::Pending,
-                };
+                return self.poll_due(cx, [deadline]);
             }
         }
         if must_write {
@@ -317,14 +310,20 @@ where
         deadline: Option<Instant>,
     ) -> Poll<()> {
         self.as_mut().release_burst_memory();
+        let (expires, change) = self.registration.stream.log.expire(Instant::now());
+        self.registration.account(change);
+        self.poll_due(cx, [deadline, expires])
+    }
+
+    /// Ready at the first of these times, or when the watchdog is due.
+    fn poll_due<const N: usize>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        times: [Option<Instant>; N],
+    ) -> Poll<()> {
         let this = self.project();
-        let (expires, change) = this.registration.stream.log.expire(Instant::now());
-        this.registration.account(change);
-        let watchdog = this
-            .observed
-            .as_ref()
-            .and_then(|observed| observed.deadline());
-        match [deadline, expires, watchdog].into_iter().flatten().min() {
+        let watchdog = this.observed.as_ref().and_then(|it| it.deadline());
+        match times.into_iter().chain([watchdog]).flatten().min() {
             Some(at) => this.timer.poll(cx, at),
             None => Poll::Pending,
         }
