@@ -214,30 +214,27 @@ where
             if upstream.pull.is_none() && upstream.report.is_none() {
                 return None;
             }
-            let fired = upstream.watchdog.check(now);
-            let continues = fired.is_some_and(|kind| upstream.continue_anew(kind, now));
-            let waker = continues.then(|| upstream.waker.take());
-            let watchdog = &upstream.watchdog;
-            Some((
-                fired,
-                waker,
-                watchdog.only_observes(),
-                watchdog.next_check(now),
-            ))
+            let kind = upstream.watchdog.check(now);
+            let continues = kind.is_some_and(|kind| upstream.continue_anew(kind, now));
+            // The poll of the body then asks the upstream to continue.
+            let waker = upstream.waker.take_if(|_| continues);
+            let acts = !upstream.watchdog.only_observes();
+            let ends = acts && !continues;
+            let fired = kind.map(|kind| (kind, acts, ends));
+            Some((fired, waker, upstream.watchdog.next_check(now)))
         });
         let Some(checked) = checked else {
             return Some(now + BUSY_PAUSE);
         };
-        let (fired, continues, only_observes, next) = checked?;
-        if let Some(kind) = fired {
-            self.live().watchdog_fired(kind, !only_observes);
-            if let Some(waker) = continues {
-                waker.into_iter().for_each(Waker::wake);
-            } else if !only_observes {
+        let (fired, waker, next) = checked?;
+        if let Some((kind, acts, ends)) = fired {
+            self.live().watchdog_fired(kind, acts);
+            if ends {
                 self.live().end_with(kind.outcome());
                 return None;
             }
         }
+        waker.into_iter().for_each(Waker::wake);
         next
     }
 }
