@@ -286,6 +286,15 @@ mod tests {
     }
 
     #[test]
+    fn has_one_data_line_of_compares_the_number_of_lines_and_the_size() {
+        let matches = |raw| [2, 3].map(|size| block(raw).has_one_data_line_of(size));
+        assert_eq!(matches(b"id: 1\ndata: abc\n\n"), [false, true]);
+        assert_eq!(matches(b"data: ab\n\n"), [true, false]);
+        assert_eq!(matches(b"data: abc\ndata: abc\n\n"), [false, false]);
+        assert_eq!(matches(b"event: abc\n\n"), [false, false]);
+    }
+
+    #[test]
     fn repair_utf8_replaces_ill_formed_sequences_only() {
         let mut bad = block(b"data: a\xffb\r\r");
         let pending_lf = bad.pending_lf();

@@ -134,6 +134,19 @@ mod tests {
         blocks.collect()
     }
 
+    #[test]
+    fn with_id_replaces_all_ids_of_a_block() {
+        for (raw, expected) in [
+            ("data: a\n\n", "id: x\ndata: a\n\n"),
+            ("id: 1\ndata: a\nid: 2\n\n", "id: x\ndata: a\n\n"),
+            ("data: a\nid\n\n", "data: a\nid: x\n\n"),
+        ] {
+            let mut written = b"before ".to_vec();
+            with_id(&mut written, &blocks(raw)[0], b"x");
+            assert_eq!(written, format!("before {expected}").as_bytes());
+        }
+    }
+
     const LINES: &[&str] = &[
         "data: a",
         "data:a",

@@ -96,3 +96,22 @@ fn decoder_has_input_from_a_push_until_all_items_are_read() {
     while decoder.next_item().unwrap().is_some() {}
     assert!(!decoder.has_input());
 }
+
+#[test]
+fn held_bytes_are_those_of_an_unfinished_block_and_of_the_input_that_is_left() {
+    let mut decoder = Decoder::new(10_000);
+    assert_eq!(decoder.held_bytes(), 0);
+    decoder.push("data: 1\n\ndata: 2\n\n".into());
+    assert_eq!(decoder.held_bytes(), 18);
+    assert!(decoder.next_item().unwrap().is_some());
+    assert_eq!(decoder.held_bytes(), 9);
+    assert!(decoder.next_item().unwrap().is_some());
+    decoder.push("x".repeat(1000).into());
+    assert_eq!(decoder.next_item(), Ok(None));
+    let unfinished = decoder.held_bytes();
+    assert!((1000..2100).contains(&unfinished), "{unfinished}");
+    // Two complete blocks, of which the second is still to be read.
+    decoder.push("\n\ndata: 2\n\n".into());
+    assert!(decoder.next_item().unwrap().is_some());
+    assert!(decoder.held_bytes() >= 9);
+}
