@@ -10,7 +10,10 @@ use http::{Method, StatusCode, request};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    headers::{accept::asks_for_event_stream, mcp_protocol_version::mcp_protocol_version},
+    headers::{
+        accept::asks_for_event_stream, mcp_method_name::mcp_method_name,
+        mcp_protocol_version::mcp_protocol_version,
+    },
     observe::{ObservedRequest, Refused, StreamOrigin, StreamOutcome, StreamSlot},
     policy::Policy,
     rejection::{Rejection, RejectionReason},
@@ -57,6 +60,7 @@ impl RequestContext {
                 method: request.method.clone(),
                 owner: context.owner(request),
                 mcp_protocol_version: mcp_protocol_version(&request.headers),
+                mcp_method_name: mcp_method_name(&request.headers),
                 arrived: Instant::now(),
             };
             context.observed = Some(Arc::new(ObservedRequest::new(

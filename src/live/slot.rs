@@ -146,6 +146,7 @@ mod tests {
             owner: Owner::ANONYMOUS,
             arrived: Instant::now(),
             mcp_protocol_version: None,
+            mcp_method_name: None,
         };
         let live = Arc::<LiveStreams>::default().open(
             StreamId::random(),

@@ -51,6 +51,8 @@ pub(crate) struct StreamOrigin {
     pub(crate) owner: Owner,
     /// See [`StreamRecord::mcp_protocol_version`](super::StreamRecord::mcp_protocol_version).
     pub(crate) mcp_protocol_version: Option<&'static str>,
+    /// See [`StreamRecord::mcp_method_name`](super::StreamRecord::mcp_method_name).
+    pub(crate) mcp_method_name: Option<&'static str>,
     /// When the request arrived.
     pub(crate) arrived: Instant,
 }

@@ -83,8 +83,9 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// # Model Context Protocol
 ///
 /// `mcp.server.operation.duration` (histogram, seconds) has the duration of each stream that answers a `POST` with an `MCP-Protocol-Version`,
-/// with `mcp.protocol.version` (a known revision, or `other`) and `error.type`. It has no `mcp.method.name`, because the method is in the
-/// body of the request. `mcp.client.operation.duration` would be the same time. `mcp.server.session.duration` is missing, because the layer does not
+/// with `mcp.protocol.version` (a known revision, or `other`), `error.type` and, if the request has an `Mcp-Method`, `mcp.method.name` (a
+/// known method, or `other`). Clients send this field from revision 2026-07-28 on; the layer does not read the method in the body.
+/// `mcp.client.operation.duration` would be the same time. `mcp.server.session.duration` is missing, because the layer does not
 /// see the end of each session.
 ///
 /// # Recorders
@@ -222,6 +223,8 @@ fn record_mcp(record: &StreamRecord) {
     };
     if record.opened && record.method == http::Method::POST {
         let mut labels = labels(&record.route, [("mcp.protocol.version", version)]);
+        let method = record.mcp_method_name;
+        labels.extend(method.map(|name| Label::from_static_parts("mcp.method.name", name)));
         labels.extend(error_type(record));
         histogram!(MCP_OPERATION_DURATION, labels).record(record.duration);
     }

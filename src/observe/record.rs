@@ -73,6 +73,9 @@ pub struct StreamRecord {
     /// The revision of the Model Context Protocol in the request's `MCP-Protocol-Version`. `other` if it is none that this crate knows.
     /// `None` without this header field.
     pub mcp_protocol_version: Option<&'static str>,
+    /// The method in the request's `Mcp-Method`, which clients send from the MCP revision 2026-07-28 on. `other` if it is none that this
+    /// crate knows. `None` without this header field. The layer does not compare it with the body; the server has to.
+    pub mcp_method_name: Option<&'static str>,
 }
 
 impl StreamRecord {
@@ -111,6 +114,7 @@ impl StreamRecord {
             held_max: Duration::ZERO,
             model: None,
             mcp_protocol_version: origin.mcp_protocol_version,
+            mcp_method_name: origin.mcp_method_name,
         }
     }
 

@@ -537,6 +537,29 @@ async fn answer_to_a_post_of_mcp_is_an_operation_with_its_revision() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn operation_of_mcp_has_the_method_that_the_request_names() {
+    let (metrics, _guard) = recorder();
+    let (layer, records) = counted();
+    for method in [Some("tools/call"), Some("my/method"), None] {
+        let mut request = Request::post("/").header("mcp-protocol-version", "2026-07-28");
+        if let Some(method) = method {
+            request = request.header("mcp-method", method);
+        }
+        let body = Script::of(["data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n"]);
+        let response = respond(&layer, request.body(()).unwrap(), event_stream(body)).await;
+        rest(response.into_body()).await;
+    }
+    let methods = metrics.labels("mcp.server.operation.duration", "mcp.method.name");
+    assert_eq!(Vec::from_iter(methods), ["other", "tools/call"]);
+    let records = records.lock().unwrap();
+    let names: Vec<_> = records
+        .iter()
+        .map(|record| record.mcp_method_name)
+        .collect();
+    assert_eq!(names, [Some("tools/call"), Some("other"), None]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_responses_are_not_counted() {
     let (metrics, _guard) = recorder();
     let (layer, _) = counted();
