@@ -1,12 +1,12 @@
 //! Encodes the blocks of a stream for its log: each event gets an id of the layer.
 
-use std::{borrow::Cow, collections::VecDeque, io::Write};
+use std::{borrow::Cow, collections::VecDeque};
 
 use bytes::Bytes;
 
 use crate::{
     codec::{BOM, Block, ChunkSlice, with_id, without_id},
-    log::{EventId, Position, blocks::BLOCK_OVERHEAD},
+    log::{Position, blocks::BLOCK_OVERHEAD, id::EventIdWriter},
     stream_id::StreamId,
     upstream::sink::Sink,
 };
@@ -24,8 +24,8 @@ const MAX_ID_LINE: usize = 80;
 /// Collects blocks until the log has room for them.
 #[derive(Debug)]
 pub(crate) struct LogEncoder {
-    /// The stream in the ids of the events. With `None`, events keep the ids of the upstream.
-    stream: Option<StreamId>,
+    /// Writes the ids of the events. With `None`, events keep the ids of the upstream.
+    ids: Option<EventIdWriter>,
     blocks: VecDeque<Block>,
     /// The upper bound, in bytes, of the size of the blocks in a log.
     bytes: u64,
@@ -42,7 +42,7 @@ impl LogEncoder {
     /// Writes ids of this stream into events. With `None`, events keep the ids of the upstream.
     pub(crate) fn new(stream: Option<StreamId>) -> Self {
         Self {
-            stream,
+            ids: stream.map(EventIdWriter::new),
             blocks: VecDeque::new(),
             bytes: 0,
             max_blocks: 0,
@@ -83,7 +83,7 @@ impl LogEncoder {
     pub(crate) fn finish(&mut self) {
         if let Some(mut block) = self.unterminated.take() {
             // A client does not resume after an event that is not complete, neither by an id of the layer nor of the upstream.
-            if self.stream.is_some() && block.has_id() {
+            if self.ids.is_some() && block.has_id() {
                 block = without_id(&block);
             }
             if !block.as_bytes().is_empty() {
@@ -117,7 +117,6 @@ impl LogEncoder {
         let mut encoded = Vec::with_capacity(count);
         let mut chunk = Vec::new();
         let mut ends = Vec::new();
-        let mut id = Vec::new();
         let mut left = bytes as usize - count * BLOCK_OVERHEAD;
         for block in self.blocks.drain(..count) {
             let size = max_size(&block) as usize - BLOCK_OVERHEAD;
@@ -129,14 +128,8 @@ impl LogEncoder {
             }
             left -= size;
             let is_event = block.is_terminated() && (block.is_event() || block.has_id());
-            match self.stream {
-                Some(stream) if is_event => {
-                    id.clear();
-                    let position = next;
-                    // Writing to memory cannot fail.
-                    let _ = write!(id, "{}", EventId { stream, position });
-                    with_id(&mut chunk, &block, &id);
-                }
+            match &mut self.ids {
+                Some(ids) if is_event => with_id(&mut chunk, &block, ids.write(next)),
                 _ => {
                     if block.as_bytes().starts_with(&BOM) {
                         // U+FEFF at the start of this block is text. At the start of a response it would be a byte order mark.
