@@ -23,8 +23,8 @@ pub(crate) trait Source {
     /// [`FlushPolicy`](crate::downstream::flush_policy::FlushPolicy).
     const MAX_EMPTY_POLLS: u8;
 
-    /// Whether the source stays until the client has received a clean end, because others can end the stream until then. Its report is
-    /// then closed by [`close`](Self::close).
+    /// Whether the source stays until the client has received a clean end, because others can end the stream until then. If so,
+    /// [`close`](Self::close) closes its report.
     const OUTLASTS_END: bool = false;
 
     /// Moves blocks to the frames until the frames are full, no block is ready, or the stream is over. Must not be polled after
@@ -41,7 +41,7 @@ pub(crate) trait Source {
     /// Handles a clean end that the client has yet to receive. For a source that [outlasts](Self::OUTLASTS_END) it.
     fn handle_end(&self) {}
 
-    /// The client receives a clean end. Fails if the stream was ended otherwise before.
+    /// Handles that the client receives a clean end. Fails if another end of the stream was decided before.
     fn close(&self) -> Result<(), Error> {
         Ok(())
     }

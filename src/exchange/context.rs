@@ -111,7 +111,8 @@ impl RequestContext {
         }
     }
 
-    /// Whether the layer may answer the request before the upstream does: a limit refuses it, or its head is early or late.
+    /// Whether the layer may answer the request before the upstream does: because a limit on streams refuses it, with an early head, or
+    /// because the head of the upstream is late.
     pub(crate) fn may_answer_without_upstream(&self) -> bool {
         let watchdog = self.policy.watchdog.as_ref();
         self.asks_for_stream()

@@ -26,7 +26,7 @@ use crate::{
 /// The interval of comments behind an early head, unless the policy has a keep-alive.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Waits for the response, and answers with an early head if it takes too long.
+/// Waits for the response. If it is not ready within `after` of the arrival of the request, answers with an early head.
 pub(crate) async fn respond_early<F, B, E>(
     context: RequestContext,
     after: Duration,
@@ -56,7 +56,7 @@ where
                 if parts.status == StatusCode::OK && is_stream {
                     return body;
                 }
-                // A stream with another status: the client cannot get the status.
+                // The early head has left, so the client cannot get the status of this stream.
                 if let Some(live) = opened.and_then(|id| context.state.live.find(*id)) {
                     live.end_with(StreamOutcome::UpstreamError);
                 }
@@ -74,12 +74,12 @@ where
     Ok(Response::from_parts(head_with(plain_headers()), body))
 }
 
-/// Whether a request can have an early head: it has to ask for a stream, and its response head must not tell the client anything.
+/// Whether a request can have an early head: a `GET` or `POST` that asks for a stream.
 pub(crate) fn may_be_early(context: &RequestContext, client: &request::Parts) -> bool {
     context.asks_for_stream() && matches!(client.method, Method::GET | Method::POST)
 }
 
-/// The API family that a request asks, by the end of its path. Nothing has arrived by which the stream could be recognized.
+/// The API family of a request, by the end of its path: there is no event yet by which the family could be recognized.
 fn family_of_request(client: &request::Parts) -> Option<Family> {
     let path = client.uri.path();
     if path.ends_with("/chat/completions") || path.ends_with("/completions") {

@@ -49,8 +49,8 @@ pub(crate) async fn find_recorded<R>(
         }
         Resumed::Reject(rejection) => return Err(Outcome::Reject(rejection)),
     };
-    // A response that continues a stream in its middle is of no use to other clients; nor can a client join a stream of which it
-    // has an event that the layer does not know.
+    // A response that continues a stream in its middle is of no use to other clients. And a client that names an event of the upstream
+    // cannot join a running stream, because the layer does not know where that event is in it.
     let coalesces = matches!(key, StreamKey::Shared(..))
         && pending.is_none()
         && !names_an_event(parts, replay)

@@ -25,7 +25,7 @@ pub(super) fn observe(
     }
 }
 
-/// The response that reports a gap to the client: a status, or a gap event and `rest`, if it is set.
+/// The response that reports a gap to the client: a status, or a gap event and then the events in the log of `rest`.
 pub(super) fn response(
     on_gap: Gap,
     client: &request::Parts,

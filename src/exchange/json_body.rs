@@ -37,7 +37,7 @@ pub(crate) enum JsonOutcome {
     Replaced(Bytes, WholeBody),
     /// An interceptor dropped or blocked the event, or ended the stream.
     Blocked,
-    /// By its head, interceptors cannot read the body as the client may.
+    /// The head says that interceptors cannot read the body as the client may.
     Uninspectable(Uninspectable),
     /// The body broke, is too large, or is not UTF-8; or an interceptor failed.
     Failed(ErrorKind),
@@ -52,7 +52,7 @@ impl JsonOutcome {
         }
     }
 
-    /// Why the body is not forwarded, in the terms of a stream. `None` if it is.
+    /// Why the body is not forwarded, as the end of a stream. `None` if it is forwarded.
     fn refused(&self) -> Option<StreamEnded> {
         Some(match self {
             Self::Unchanged(_) | Self::Replaced(..) => return None,

@@ -74,7 +74,7 @@ impl RequestContext {
         Ok((pull, lease))
     }
 
-    /// Lists a stream that opens now, if it is observed. Its id is in the response extensions.
+    /// Adds a stream that opens now to the list of open streams, if it is observed, and puts its id into the response extensions.
     ///
     /// Every event stream is listed here, also one that the layer cannot read.
     pub(crate) fn open_live(
@@ -102,7 +102,8 @@ impl RequestContext {
         Some(live)
     }
 
-    /// Lets interceptors know if the terminal event of the stream's API is missing, and observers learn about the events.
+    /// The watch that tells interceptors whether the terminal event of the stream's API is missing, and informs observers about the events.
+    /// `None` if there are neither.
     fn stream_watch(&self, live: Option<&Arc<LiveStream>>) -> Option<StreamWatch> {
         let needs_terminal = self.policy.inspects() || live.is_some();
         let client = self.client.as_ref().filter(|_| needs_terminal)?;
@@ -128,7 +129,7 @@ impl RequestContext {
         )
     }
 
-    /// Decides whether another response can continue a stream.
+    /// Returns the check that decides, by its head, whether another response can continue a stream.
     pub(crate) fn content_check(&self) -> ContentCheck {
         let policy = Arc::clone(&self.policy);
         Box::new(move |parts| {

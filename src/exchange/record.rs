@@ -51,7 +51,7 @@ pub(crate) struct RecordingContext {
 }
 
 impl RecordingContext {
-    /// Records a stream that no other request shares, and that continues none.
+    /// The context of a stream that no other request shares, and that does not continue a recorded stream.
     pub(crate) fn new(replay: &Arc<Replay>, owner: StreamOwner, key: StreamKey) -> Self {
         Self {
             replay: Arc::clone(replay),
@@ -64,8 +64,8 @@ impl RecordingContext {
         }
     }
 
-    /// How the stream of a request is recorded that resumes and shares no stream, and has no session. `None` if the policy records
-    /// no streams.
+    /// The context for a request that resumes no stream, shares no stream, and has no session. `None` if the policy records no
+    /// streams.
     pub(crate) fn of(request: &RequestContext, client: &request::Parts) -> Option<Box<Self>> {
         let replay = request.policy.replay.as_ref()?;
         let owner = StreamOwner {
@@ -218,7 +218,7 @@ where
     let limits = Limits::new(grace_period, replay.max_detached_bytes, replay.max_age);
     streams.registry.insert(id, Arc::clone(&stream));
     if predecessor.is_some_and(|predecessor| predecessor.is_closed()) {
-        // The call that closed it may have come before this stream was its successor.
+        // The predecessor may have been closed before this stream was its successor, so that this one is still open.
         streams.close_found(&stream, StreamOutcome::Cancelled);
     }
     if let (Some(live), Some(slot)) = (&live, &slot) {

@@ -43,8 +43,8 @@ enum Named {
     Own(EventId),
     /// An id that the upstream gave, where events keep such ids.
     Upstream(String),
-    /// An id that the layer did not give and that no recorded stream is found by: [`Replay::reject_foreign_ids`] is set, or the method
-    /// is not `GET`.
+    /// An id that the layer did not give, and that finds no recorded stream. The request is not forwarded, because
+    /// [`Replay::reject_foreign_ids`] is set or the method is not `GET`.
     Foreign,
 }
 

@@ -24,7 +24,7 @@ use crate::{
 impl<C, ReqB> UpstreamCall<C, ReqB> {
     /// Joins the running stream of an equal request, waits for the call of another one, or calls the service for all.
     ///
-    /// That call is a task, so that it continues for the others if this client disconnects.
+    /// The call for all is a task, so that it continues for the others if this client disconnects.
     pub(super) async fn coalesce<S, B>(
         mut self,
         service: S,
@@ -64,7 +64,7 @@ impl<C, ReqB> UpstreamCall<C, ReqB> {
             return response;
         }
         // The task was dropped: its runtime shuts down, or the service panicked.
-        let text = "the upstream was not asked\n";
+        let text = "the call of the upstream was aborted\n";
         let rejection = Rejection::new(StatusCode::BAD_GATEWAY, text);
         let answer = respond(&context, Outcome::Reject(rejection));
         Ok(answer.response().await)

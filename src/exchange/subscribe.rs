@@ -14,8 +14,8 @@ use crate::{
     replay::Subscription,
 };
 
-/// A recorded stream, as its client reads it. The id of the stream is in the response extensions. `slot` is the place of a stream that
-/// opens now; a stream that had no client needs one. Fails with 503 if there is none.
+/// Makes the response that reads a recorded stream. The id of the stream is in the response extensions. `slot` is the place of a stream
+/// that opens now. A stream that had no client needs a new place; rejects the request with 503 if none is free.
 pub(crate) fn subscribe<B>(
     request: &RequestContext,
     subscription: Subscription,

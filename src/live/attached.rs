@@ -125,7 +125,7 @@ where
         drop(ended);
     }
 
-    /// The client receives a clean end. Fails if the stream was ended otherwise before.
+    /// Handles that the client receives a clean end. Fails if another end of the stream was decided before.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let report = self.slot.with(|upstream| upstream.report.take());
         if let Some(report) = report {
@@ -163,7 +163,7 @@ where
         }
         self.watchdog
             .handle_poll(waits_for_upstream, is_unread, now);
-        // Also while the event is held: if its verdict fails, there is no later poll.
+        // Counts the time also while the event is held, because no poll follows if its verdict fails.
         if let Some(since) = self.held_since {
             live.count_hold(now - since, !holds_events);
         }

@@ -11,7 +11,7 @@ use crate::observe::WatchdogKind;
 /// The minimum time between two checks of a stream that does not wait for the upstream, and would exceed a limit as soon as it does.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(500);
 
-/// Measures the silence of the upstream, of the client, and the age of one stream.
+/// Measures the age of one stream, how long its upstream has been silent, and how long its client has taken nothing.
 ///
 /// Only the time in which the layer waits for the upstream counts as silence of the upstream: time in which the client takes nothing, or
 /// in which an interceptor works, is excused.

@@ -23,7 +23,7 @@ type ExpiresIn = Arc<dyn Fn(&request::Parts) -> Option<Duration> + Send + Sync>;
 /// the error event of the stream's API, if the API is known, and then a cut. With [`observe_only`](Self::observe_only) it is only reported.
 /// With `reconnect` (feature `reconnect`) the layer first asks a silent upstream to continue.
 ///
-/// Silence is measured by content: comments, pings, and events that only tell about the stream do not end it. See [`EventClass`] and
+/// Silence is measured by content: comments, pings, and events that carry only metadata do not end it. See [`EventClass`] and
 /// [`classify`](Self::classify). Time in which the layer waits for the client or for an interceptor does not count as silence of the
 /// upstream.
 ///
@@ -121,8 +121,8 @@ impl Watchdog {
         self
     }
 
-    /// Sets a function that computes for how long a stream may run, from the head of its request: usually until a token of the client
-    /// expires. `None` is no limit.
+    /// Sets a function that computes from the head of a request how long its stream may run, counted from the arrival of the request:
+    /// usually until a token of the client expires. `None` is no limit.
     pub fn expires_in(
         mut self,
         expires_in: impl Fn(&request::Parts) -> Option<Duration> + Send + Sync + 'static,
@@ -171,7 +171,8 @@ impl Watchdog {
     /// Anthropic and Gemini; any other event is content, unless it has no data or its name is `ping`, `keepalive`, `keep-alive` or
     /// `heartbeat`.
     ///
-    /// The layer calls it for complete and unfinished events, until one of those that arrived together is content.
+    /// The layer calls it for complete and unfinished events. Of the events that arrive together, it is not called for those after the
+    /// first one with content.
     pub fn classify(
         mut self,
         classify: impl Fn(&Event) -> EventClass + Send + Sync + 'static,
@@ -192,7 +193,7 @@ impl Watchdog {
         self
     }
 
-    /// Reports streams that exceed a limit, and does not end them.
+    /// Reports streams that exceed a limit, and does not end them. Off by default.
     pub fn observe_only(mut self, observe_only: bool) -> Self {
         self.limits.only_observes = observe_only;
         self

@@ -68,10 +68,10 @@ pub(super) const SEGMENT: usize =
 #[cfg(test)]
 pub(crate) const SINGLE_BLOCK_OVERHEAD: usize = ENTRY + SEGMENT;
 
-/// Segments below this size, in bytes, are merged ...
+/// Segments below this size, in bytes, are merged: once they have [`MERGED_SEGMENT`] bytes together, or before a segment of this size.
 const SMALL_SEGMENT: usize = 2 << 10;
 
-/// ... once they have this size together.
+/// The size, in bytes, that neighboring small segments need together to be merged.
 const MERGED_SEGMENT: usize = 4 << 10;
 
 /// A log up to this size, in bytes, becomes one segment when its stream ends.
@@ -299,7 +299,7 @@ impl Blocks {
         after.saturating_sub(1)
     }
 
-    /// The bytes of some blocks in their segment.
+    /// The byte range, in a segment, of its blocks from `from` on and before `to`.
     fn range(&self, segment: usize, from: u64, to: u64) -> Range<usize> {
         let Segment { bytes, first, .. } = &self.segments[segment];
         let end_of = |sequence: u64| self.entries[(sequence - self.first) as usize].end as usize;

@@ -27,7 +27,7 @@ pub(crate) enum ResumePoint {
     After(Cursor),
     /// At least one later event was evicted.
     Evicted,
-    /// The log never had the event, or it is not committed.
+    /// The log never had the event, or the event is not committed.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum ResumePoint {
 pub(crate) enum ReadResult {
     /// One or more neighboring blocks, and the cursor after them.
     Blocks(ChunkSlice, Cursor),
-    /// The next block is larger than the read.
+    /// The next block is larger than the size limit of the read.
     TooLarge,
     /// No block yet. More may come.
     Wait,

@@ -93,8 +93,8 @@ impl LogEncoder {
         }
     }
 
-    /// Encodes collected blocks, as many as there is room for and at least one. Each comes with whether it is an event. `next` is the
-    /// position of the first.
+    /// Encodes collected blocks, as many as there is room for and at least one. Returns each block with whether it is an event. `next` is
+    /// the position of the first block.
     pub(crate) fn encode(&mut self, mut next: Position) -> Vec<(ChunkSlice, bool)> {
         let (mut count, mut bytes) = (0, 0);
         let most = self.max_blocks.max(1) as usize;
@@ -158,7 +158,7 @@ fn finish_chunk(
     ends: &mut Vec<(usize, bool)>,
 ) {
     let mut chunk = std::mem::take(chunk);
-    // A log keeps its chunks for long.
+    // The log keeps the chunk for a long time.
     chunk.shrink_to_fit();
     let parts = ChunkSlice::split_at_ends(Bytes::from(chunk), ends.iter().map(|(end, _)| *end));
     encoded.extend(parts.zip(ends.iter().map(|(_, is_event)| *is_event)));

@@ -21,9 +21,9 @@ pub(crate) struct Log {
     commits_manually: bool,
     /// The position of the next block.
     next: Position,
-    /// The last evicted event.
+    /// The position of the last evicted event.
     evicted: Option<Position>,
-    /// The sequence number after it. A reader before this has missed an event.
+    /// The sequence number after the last evicted event. A reader with a lower cursor has missed an event.
     gap_end: u64,
     state: LogState,
 }
@@ -84,7 +84,7 @@ impl Log {
         if expires > now {
             return Some(expires);
         }
-        // The block has expired and is protected. Nothing reports the end of the protection.
+        // The block has expired, but is protected. Nothing signals the end of the protection, so the caller checks again later.
         now.checked_add(max_age.max(Duration::from_secs(1)))
     }
 

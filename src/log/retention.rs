@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How much of one recorded stream its log keeps. When a limit is exceeded, the oldest blocks are evicted first.
 ///
 /// The limits of number and size never evict the last block. While a stream has clients, no limit evicts a block that the fastest client
-/// has not read yet: the upstream has to wait instead.
+/// has not read yet. When such blocks fill the log, the layer stops reading the upstream until the client has read some.
 ///
 /// ```
 /// use std::time::Duration;

@@ -50,7 +50,7 @@ struct Inner {
     writer: Option<Waker>,
     /// The writer waits for a reader.
     writer_waits: bool,
-    /// When the last reader left. Valid while there is none.
+    /// When the last reader left. Valid while there is no reader.
     detached_since: Instant,
     /// How the last response ended. Valid unless the state is [`LogState::Live`].
     ending: Ending,
@@ -224,7 +224,7 @@ impl SharedLog {
             inner.subscribers = Slab::new();
             inner.detached_since = now;
         } else if cursor == inner.fastest {
-            // If many leave at once, another one has mostly the same cursor.
+            // If many readers leave at once, usually another reader has the same cursor.
             let mut others = inner.subscribers.iter().map(|(_, other)| other.cursor);
             if !others.any(|other| other == cursor) {
                 let others = inner.subscribers.iter().map(|(_, other)| other.cursor);

@@ -1,4 +1,4 @@
-//! The parts of a log that no response shows. (The package `models` has the models of its lock.)
+//! Tests for the behavior of a log that no response shows. (The package `models` has the models of its lock.)
 
 mod boundaries;
 mod properties;

@@ -13,7 +13,7 @@ use crate::reconnect::{
 
 impl sealed::Sealed for Reconnect {}
 
-// Without this the compiler reports only that the body is not `Default`, instead of the message above.
+// Without this the compiler reports only that the body is not `Default`, instead of the message of `ReconnectPolicy`.
 #[diagnostic::do_not_recommend]
 impl<S, ReqB> ReconnectPolicy<S, ReqB> for Reconnect
 where

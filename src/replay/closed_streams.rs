@@ -1,4 +1,4 @@
-//! Closed streams: the response to a client that resumes one differs from the response for an unknown stream.
+//! Remembers the closed streams, because a client that resumes one gets another response than a client that resumes an unknown stream.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::RandomState},

@@ -31,15 +31,15 @@ use crate::{
 /// # Event ids
 ///
 /// The layer replaces the id of each event by an [`EventId`](crate::replay::EventId), which names the stream and the event. No client can
-/// guess one. The upstream never gets one. The [`StreamId`](crate::replay::StreamId) of a recorded stream is also in the extensions of its
-/// responses. With [`preserve_upstream_ids`](Self::preserve_upstream_ids), events keep their ids.
+/// guess such an id, and the upstream never gets it. The [`StreamId`](crate::replay::StreamId) of a recorded stream is also in the
+/// extensions of its responses. With [`preserve_upstream_ids`](Self::preserve_upstream_ids), events keep their ids.
 ///
 /// # Resuming
 ///
 /// A request with such an id in `Last-Event-ID` (WHATWG HTML 9.2.4) gets the events after that event, and then the events to come. The
 /// service is not called. The request must have the same [owner](crate::SseProxyLayer::owner), session, host, path and query as the
-/// request that opened the stream; for any other request the id is unknown. A `GET` with an id of another form goes to the service,
-/// unless [`reject_foreign_ids`](Self::reject_foreign_ids) is set.
+/// request that opened the stream; for a [shared](Self::share_by) stream, the key replaces path and query. For any other request the id
+/// is unknown. A `GET` with an id of another form goes to the service, unless [`reject_foreign_ids`](Self::reject_foreign_ids) is set.
 ///
 /// * **Authorization.** The service, which may check credentials, is not called. Check them in a layer outside of this one, or with
 ///   [`authorize`](Self::authorize).
@@ -50,11 +50,11 @@ use crate::{
 /// # Methods other than `GET`
 ///
 /// Only a `GET` is ever forwarded to continue a stream. A request with `Last-Event-ID` and another method gets the recorded events, and its
-/// response ends as the stream ended. If the stream is unknown, or broke and the client has all of it, the response has the status
-/// of a [gap](Self::on_gap), 410 by default. The request is never forwarded, because the service would repeat the action and its cost. A
-/// stream that another method opened is not continued by the upstream, except with the [`Mcp`](crate::profile::Mcp) profile and with
-/// [`Reconnect::resume_with_get`](crate::reconnect::Reconnect::resume_with_get). An `OPTIONS` request without `Last-Event-ID` is
-/// forwarded.
+/// response ends as the stream ended. If events were evicted, if the stream is unknown, or if it broke and the client has all its recorded
+/// events, the response has the status of a [gap](Self::on_gap), 410 by default. The request is never forwarded, because the service would
+/// repeat the action and its cost. A stream that another method opened is not continued by the upstream, except with the
+/// [`Mcp`](crate::profile::Mcp) profile and with [`Reconnect::resume_with_get`](crate::reconnect::Reconnect::resume_with_get). An `OPTIONS`
+/// request without `Last-Event-ID` is forwarded.
 ///
 /// # Gaps
 ///
@@ -70,9 +70,9 @@ use crate::{
 /// (WHATWG HTML 9.2.3), and so does a `HEAD`. Any other method gets 200 and an empty body. The upstream is not called, unless
 /// [`continue_after_end`](Self::continue_after_end) is set.
 ///
-/// If the connection broke, or the response ended inside an event, and the upstream gave ids, then a `GET` with nothing missed is forwarded
-/// with the last of these ids, and the response continues the stream. Events that the upstream repeats, with the same id and the same
-/// bytes, are dropped.
+/// If the connection broke, or the response ended inside an event, and the upstream gave ids, then the `GET` of a client that has all
+/// events is forwarded with the last of these ids, and the response continues the stream. Events that the upstream repeats, with the same
+/// id and the same bytes, are dropped.
 ///
 /// A stream that was [closed](crate::Streams::close) cannot be resumed: a `GET` or `HEAD` gets 204, any other method gets
 /// 410.
@@ -113,17 +113,18 @@ pub enum Gap {
     ///
     /// * `{"reason":"evicted"}`: events were evicted. The remaining events follow.
     /// * `{"reason":"unknown"}`: the stream is unknown. The response ends.
-    /// * `{"reason":"failed"}`: the stream broke, and the client has all its events. The response ends.
+    /// * `{"reason":"failed"}`: the stream broke, and the client has all its recorded events. The response ends.
     ///
-    /// In the last two cases the event resets the client's last event id, so that the client begins anew. A client that
-    /// names the event in the [query parameter](Replay::query_param) gets an id that means the same, because a URL is not reset. The response
-    /// of an unknown stream has no header fields of an upstream. A layer outside of this one has to add what pages of other origins
-    /// need (`Access-Control-Allow-Origin`).
+    /// In the last two cases the event resets the client's last event id, so that the client begins anew. A client that names the event
+    /// in the [query parameter](Replay::query_param) gets a special id with the same effect, because after a reset it would send the id in
+    /// its URL again. The response for an unknown stream has no header fields of an upstream. A layer outside of this one has to add the
+    /// fields that pages of other origins need (`Access-Control-Allow-Origin`).
     ///
     /// An event is the only report that an `EventSource` can read: it cannot read header fields, and it stops for good at any status
     /// but 200 (WHATWG HTML 9.2.3).
     ///
-    /// Another method gets status 410. Its client can read a status, and could take the remaining events for all of them.
+    /// A request of another method gets status 410. Its client can read a status, and could mistake the remaining events for the complete
+    /// rest of the stream.
     #[default]
     Event,
     /// A request of any method gets this status.
@@ -150,7 +151,7 @@ impl Replay {
         self
     }
 
-    /// Sets a prefix for the paths of streams. Empty by default.
+    /// Sets the namespace of the paths by which streams are found. Equal paths in two namespaces name different streams. Empty by default.
     ///
     /// A router that nests other routers strips a part of the path. With a namespace for each nested router, streams with the same
     /// remaining path differ.
@@ -163,8 +164,8 @@ impl Replay {
     /// header fields.
     ///
     /// Name and value are decoded once, as in forms (WHATWG URL 5.1), and the name is compared without case. The service never gets the
-    /// parameter; it gets an id of another form in `Last-Event-ID`. Several different ids, and a value that is no valid header value, get
-    /// status 400.
+    /// parameter: an id that is not the layer's own is sent to it in `Last-Event-ID`. If the parameter occurs several times, an id of the
+    /// layer counts; without one, different ids get status 400. So does a value that is not a valid header value.
     pub fn query_param(mut self, parameter: impl Into<Arc<str>>) -> Self {
         self.query_param = Some(parameter.into());
         self
@@ -174,8 +175,8 @@ impl Replay {
     ///
     /// Such an id finds streams of the same owner, session, host, path and query only. The owner must not be anonymous. Of several streams
     /// with the id, the latest is resumed. A `GET` with an id that is unknown or evicted is forwarded, without a report of a
-    /// [gap](Gap), because the upstream may know the id. After a reconnect, a client gets events without an id again if they came
-    /// after the last id it has.
+    /// [gap](Gap), because the upstream may know the id, unless [`reject_foreign_ids`](Self::reject_foreign_ids) is set. After a reconnect,
+    /// a client gets events without an id again if they came after the last id it has.
     ///
     /// For clients that interpret ids, or share them with other clients. Otherwise the ids of the layer are safer.
     pub fn preserve_upstream_ids(mut self, preserve: bool) -> Self {
@@ -183,7 +184,7 @@ impl Replay {
         self
     }
 
-    /// Treats every unknown `Last-Event-ID` as evicted and reports a [gap](Gap), instead of forwarding a `GET`. Off by default.
+    /// Reports a [gap](Gap) for every unknown `Last-Event-ID`, instead of forwarding a `GET`. Off by default.
     ///
     /// By default, a `GET` with an id of another form than the layer's goes to the service, which may have given the id to a client that
     /// bypassed the layer. Set this for services that ignore ids: their response would begin anew, and the client would take it for
@@ -205,19 +206,19 @@ impl Replay {
     /// For an upstream that ends each response after a while and expects its clients to reconnect. The `GET` of a client that has all
     /// events is then forwarded with the last id of the upstream, and the response continues the same stream. If the upstream gave no id,
     /// the request is forwarded without one, and the response is a new stream: the client may get events again. Neither happens to a
-    /// stream that is [complete](Self::complete_when), or that another method than `GET` opened. The
-    /// [`Mcp`](crate::profile::Mcp) profile sets this, for streams of `POST` too.
+    /// stream that is [complete](Self::complete_when). A stream that another method than `GET` opened is continued only if it would be
+    /// after a [broken connection](Self#methods-other-than-get). The [`Mcp`](crate::profile::Mcp) profile sets this.
     pub fn continue_after_end(mut self, again: bool) -> Self {
         self.continue_after_end = again;
         self
     }
 
-    /// Authorizes each request that would resume a stream or [join](Self::share_by) one. None by default.
+    /// Sets a service that authorizes each request that would resume a stream or [join](Self::share_by) one. By default all are admitted.
     ///
-    /// The service gets the client's request with its extensions and without its body, before a stream is looked up. A success (2xx) admits
-    /// the request. Any other status is the response. The status is 503 if the service fails, panics, returns an informational
-    /// status (1xx), or takes longer than [`authorize_timeout`](Self::authorize_timeout). A rejected client has no effect on the stream.
-    /// Requests that go to the service inside are not checked here.
+    /// The service gets the client's request with its extensions and without its body. It is called before the layer looks for
+    /// the stream that a request names. A success (2xx) admits the request. Any other status is the response. The status is 503 if the
+    /// service fails, panics, returns an informational status (1xx), or takes longer than [`authorize_timeout`](Self::authorize_timeout). A
+    /// rejected client has no effect on the stream. Requests that go to the service inside are not checked here.
     ///
     /// ```
     /// use http::{Request, StatusCode};
@@ -248,10 +249,10 @@ impl Replay {
 
     /// Adds a header field of the first response to the responses of clients that resume or join its stream.
     ///
-    /// Without this, such responses have `Content-Type`, `Content-Language` and the header of the
-    /// [session](crate::session::SessionMapping::header) only. Other fields of the first response are about its client: CORS fields name its
-    /// origin, rate limits count its requests. Add a field only if its value is right for all clients of a stream. A layer outside of this
-    /// one can compute the others.
+    /// Without this, such responses have only `Content-Type`, `Content-Language`, the header of the
+    /// [session](crate::session::SessionMapping::header), and the fields that the layer sets on every event stream. Other fields of the
+    /// first response are about its client: CORS fields name its origin, rate limits count its requests. Add a field only if its value is
+    /// right for all clients of a stream. A layer outside of this one can compute the others.
     ///
     /// ```
     /// use http::HeaderName;
@@ -284,7 +285,8 @@ impl Replay {
     /// Sets how long the upstream continues without a client. The default is one minute.
     ///
     /// The upstream is cancelled earlier if the [owner](crate::SseProxyLayer::max_detached_per_owner) or the
-    /// [layer](crate::SseProxyLayer::max_detached) has too many such streams.
+    /// [layer](crate::SseProxyLayer::max_detached) has too many such streams, or if the stream exceeds
+    /// [`max_detached_bytes`](Self::max_detached_bytes).
     pub fn grace_period(mut self, time: Duration) -> Self {
         self.grace_period = time;
         self
@@ -323,7 +325,8 @@ impl Replay {
     /// Begins each stream with an event that has an id and no data, so that a client can resume before the first event of the upstream. With
     /// `Some`, the event also has a `retry` field with this duration. Off by default.
     ///
-    /// This is the priming event of MCP 2025-11-25. Other clients may not expect an event without data.
+    /// This is the priming event of MCP 2025-11-25. Other clients may not expect an event without data. With
+    /// [`preserve_upstream_ids`](Self::preserve_upstream_ids) this setting has no effect.
     pub fn priming_event(mut self, retry: Option<Duration>) -> Self {
         self.priming_event = Some(PrimingEvent { retry });
         self
@@ -342,8 +345,8 @@ impl Replay {
     /// says. The stream continues when the client that opened it leaves.
     ///
     /// The fastest reader sets the pace. A slower reader that misses an evicted event is cut with
-    /// [`Lagged`](crate::ErrorKind::Lagged), and can resume. The interceptors run once, with the request that opened the stream. Use a
-    /// second layer outside of this one for what differs between clients.
+    /// [`Lagged`](crate::ErrorKind::Lagged), and can resume. The interceptors run once, with the request that opened the stream. For
+    /// interceptors that treat clients differently, use a second layer outside of this one.
     ///
     /// ```
     /// use tower_sse_proxy::{SseProxyLayer, replay::Replay};

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::quota::Quota;
 use crate::log::SharedLog;
 
-/// The slots of all detached streams of a layer. When a limit is exceeded, the owner of the newest detached stream loses its oldest
-/// one.
+/// The slots of all detached streams of a layer. When a newly detached stream exceeds a limit, the oldest detached stream of the same
+/// owner ends.
 pub(crate) struct Detached<K> {
     streams: Mutex<Streams<K>>,
     max: usize,

@@ -59,7 +59,7 @@ impl StreamKey {
 
 /// The host of a request, and then this text. A server may have several hosts, and equal paths of two hosts are different resources.
 ///
-/// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ both count,
+/// HTTP/2 and absolute-form requests name the host in the URI, others in `Host` (RFC 9110 7.2). If the two differ, both count,
 /// because the service may use either.
 fn with_host(request: &request::Parts, rest: &str) -> String {
     let authority = request.uri.authority().map(Authority::as_str);

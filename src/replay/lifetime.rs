@@ -50,7 +50,7 @@ pub(super) enum Lifetime {
     /// Within its limits.
     Limited {
         limits: Limits,
-        /// While the stream has no client.
+        /// The slot among the detached streams, while the stream has no client.
         slot: Option<DetachedSlot<Owner>>,
         /// The bytes that were written since the last client left.
         detached_bytes: u64,

@@ -35,7 +35,7 @@
 //!
 //! A recorded stream has a log of its last events, bounded by a [`Retention`], and one task that writes it, also while no client is
 //! connected. Clients read the log from a cursor: live reading, catching up, resuming and sharing are one operation. An
-//! [`EventId`] names the stream and the position in it, so that a client needs nothing but its `Last-Event-ID` to resume.
+//! [`EventId`] names the stream and the position in it, so that a client resumes by sending its request again with `Last-Event-ID`.
 
 pub(crate) mod closed_streams;
 pub(crate) mod config;

@@ -33,9 +33,9 @@ impl ObservedWriter {
         }
     }
 
-    /// The outcome of a stream that has to end now: by a decision of the layer, or because a watchdog fires.
+    /// The outcome of a stream that has to end now, by a decision of the layer or because a watchdog fires. `None` if the stream goes on.
     ///
-    /// `continue_anew` asks the upstream to continue, and returns false if it cannot.
+    /// `continue_anew` asks the upstream to continue, and returns false if the stream cannot be continued.
     pub(super) fn poll_end(
         &mut self,
         continue_anew: impl FnOnce() -> bool,
@@ -78,7 +78,7 @@ impl ObservedWriter {
 
     /// Handles a poll of the upstream.
     ///
-    /// `waiting` is the size of the blocks that are not in the log.
+    /// `waiting` is the size, in bytes, of the encoder's blocks that are not in the log yet.
     pub(super) fn handle_read<B>(
         &mut self,
         mut pull: Pin<&mut Pull<B>>,
@@ -104,7 +104,7 @@ impl ObservedWriter {
         self.watchdog.handle_poll(waits_for_upstream, false, now);
         let has_ended = matches!(step, Poll::Ready(step) if step.is_last());
         let holds_events = !pull.is_idle() && !has_ended;
-        // Also while the event is held: if its verdict fails, there is no later poll.
+        // Counts the time also while the event is held, because no poll follows if its verdict fails.
         if let Some(since) = self.held_since {
             self.live.count_hold(now - since, !holds_events);
         }

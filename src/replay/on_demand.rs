@@ -21,7 +21,7 @@ pub(crate) struct ResumeOnDemand<B> {
     mailbox: Arc<BodyMailbox<B>>,
     /// How the last response ended, while the stream waits for the next one.
     last_end: Option<UpstreamEnd>,
-    /// How it ended, not yet passed to the log by [`suspend_log`](Self::suspend_log).
+    /// The same end for the log, until [`suspend_log`](Self::suspend_log) passes it on.
     unreported: Option<Ending>,
 }
 
@@ -44,7 +44,7 @@ impl<B> ResumeOnDemand<B> {
         (mailbox, on_demand)
     }
 
-    /// Suspends the log if that has not happened yet.
+    /// Suspends the log with the end of the last response, unless that has happened already.
     fn suspend_log(&mut self) {
         if let Some(ending) = self.unreported.take() {
             self.log.suspend(ending);
@@ -99,7 +99,7 @@ impl<B: Send> Continuation<B> for ResumeOnDemand<B> {
         Poll::Ready(Ok(body))
     }
 
-    /// The request is that of a client, which waits for the answer itself.
+    /// Always false: the client that resumes sends the request, and waits for its response itself.
     fn awaits_answer(&self) -> bool {
         false
     }

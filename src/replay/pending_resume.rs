@@ -29,9 +29,13 @@ pub(crate) struct PendingResume {
 impl PendingResume {
     /// Handles the status of the upstream's response, or its failure (`None`).
     ///
-    /// Breaks with a subscription if the client gets a stream instead of the response: after a failure or a 5xx status, an empty stream,
-    /// at whose end an `EventSource` reconnects; after 204 or 409, the events that are written from now on. Continues if the client gets
-    /// the response.
+    /// Breaks with a subscription if the client gets a stream instead of the response:
+    ///
+    /// * after a failure or a 5xx status, if the client may be an `EventSource`: an empty stream, at whose end it reconnects;
+    /// * after 204 or 409, if the stream has advanced, and after 204 also if interceptors hold events: the events after those that the
+    ///   client has.
+    ///
+    /// Continues if the client gets the response.
     pub(crate) fn resolve_upstream_response<B: 'static>(
         self,
         status: Option<StatusCode>,
@@ -65,8 +69,8 @@ impl PendingResume {
         Subscription::new(self.stream.id, self.stream.head(), self.reader)
     }
 
-    /// Continues the stream with the body of the upstream's response. Returns the reader of the client and its stream: another response
-    /// may have opened a successor meanwhile.
+    /// Continues the stream with the body of the upstream's response. Returns the reader of the client and the stream that it reads: this
+    /// one, or its successor if another response has opened one meanwhile.
     ///
     /// If the stream has ended, returns the body and the stream.
     pub(crate) fn resume_with<B: Send + 'static>(

@@ -34,7 +34,7 @@ pub(crate) struct RecordedStream {
     pub(crate) key: StreamKey,
     /// `None` without observers.
     pub(crate) live: Option<Arc<LiveStream>>,
-    /// The header fields of the first response that other clients also get.
+    /// Those header fields of the first response that all other clients get, too.
     fields: StoredHeaders,
     /// Events keep the ids that the upstream gave them.
     preserves_upstream_ids: bool,
@@ -46,7 +46,7 @@ pub(crate) struct RecordedStream {
     gate: Option<Arc<ResumeGate>>,
     /// The stream that replaced this one after its end.
     successor: Mutex<Weak<Self>>,
-    /// A `BodyMailbox<B>` for the next response of the upstream. Only the service knows the body's type.
+    /// An `Arc<BodyMailbox<B>>` for the next response of the upstream. Only the service knows the body type `B`.
     mailbox: Box<dyn Any + Send + Sync>,
 }
 
@@ -101,7 +101,7 @@ impl RecordedStream {
         head_with(self.fields.to_map())
     }
 
-    /// Subscribes a client at this position of the log. It unsubscribes by dropping the reader.
+    /// Subscribes a client at this position of the log. Dropping the reader unsubscribes it.
     pub(crate) fn subscribe(&self, from: Cursor) -> Reader {
         Reader::new(Arc::clone(&self.log), from).live(self.live.clone())
     }

@@ -50,7 +50,7 @@ pub(crate) struct LogRegistry<S: Registered> {
     streams: Mutex<Streams<S>>,
     /// The memory, in bytes, of all logs. Below 0 for a moment if written events are evicted before they are counted.
     bytes: AtomicI64,
-    /// The same, but each owner counts at most up to its limit: clients that do not read take no memory from other owners.
+    /// The same sum, but each owner counts at most up to its limit: so clients that do not read take no memory from other owners.
     bytes_within_limits: AtomicI64,
     quota: Quota,
     detached: Arc<Detached<S::Owner>>,
@@ -73,8 +73,8 @@ struct Entry<S> {
 /// The streams of one owner.
 struct OwnerStreams<S> {
     account: Arc<Account>,
-    /// All streams in the order in which eviction checks them, each with its number of writes at the last check. Some may be removed
-    /// from the registry.
+    /// All streams in the order in which eviction checks them, each with its number of writes at the last check. Some of them may
+    /// have left the registry.
     eviction_queue: VecDeque<(StreamId, u64)>,
     /// All streams, the oldest first.
     by_number: BTreeMap<u64, Arc<S>>,
@@ -166,7 +166,7 @@ impl<S: Registered> LogRegistry<S> {
         entries.map(|entry| Arc::clone(&entry.stream)).collect()
     }
 
-    /// All streams that `matches`.
+    /// All streams for which `matches` returns true.
     pub(crate) fn all_where(&self, matches: impl Fn(&S) -> bool) -> Vec<Arc<S>> {
         let streams = self.lock();
         let all = streams.by_id.values().map(|entry| &entry.stream);
@@ -218,8 +218,8 @@ impl<S: Registered> LogRegistry<S> {
         }
     }
 
-    /// Counts the memory of a log, in bytes, after and before a change, and evicts events if a limit is exceeded. Returns whether one
-    /// is still exceeded after that.
+    /// Counts a change of the memory of a log, given in bytes after and before it, and evicts events if a limit is exceeded. Returns
+    /// whether a limit is still exceeded after that.
     pub(crate) fn account(&self, stream: &S, (after, before): (usize, usize)) -> bool {
         self.add(stream.account(), after as i64 - before as i64);
         if self.excess() == 0 && self.owner_excess(stream) == 0 {

@@ -32,9 +32,9 @@ impl ResumeGate {
 #[derive(Default)]
 pub(crate) struct ResumePermit {
     gate: Option<(Arc<ResumeGate>, OwnedMutexGuard<()>)>,
-    /// Another client held a permit before.
+    /// The client had to wait, because another client held the permit.
     pub(crate) waited: bool,
-    /// The request of that client failed.
+    /// A request of another client failed during the wait.
     pub(crate) failed: bool,
 }
 

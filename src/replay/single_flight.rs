@@ -53,7 +53,7 @@ pub(crate) enum Role {
     Lead(LeaderGuard, Interest, Abandoned),
 }
 
-/// A request waits for the response of a call. Dropping it ends the interest.
+/// The interest of one request in the response of a call. A call is cancelled when all interests are dropped.
 #[derive(Clone)]
 pub(crate) struct Interest {
     _sender: mpsc::Sender<()>,
@@ -62,7 +62,7 @@ pub(crate) struct Interest {
 /// Resolves when no request waits for the response of a call any more.
 pub(crate) struct Abandoned(mpsc::Receiver<()>);
 
-/// The call of the service. Dropping it releases the followers without a stream.
+/// Belongs to the request that calls the service for all. Dropping it releases the followers without a stream.
 pub(crate) struct LeaderGuard {
     coalescer: Arc<Coalescer>,
     call: u64,

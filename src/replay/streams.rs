@@ -71,7 +71,7 @@ impl RecordedStreams {
         let before = streams.into_iter().filter(leads_here);
         let after = iter::successors(Some(Arc::clone(closed)), |stream| stream.successor());
         for stream in before.chain(after) {
-            // In this order, no request finds the stream neither recorded nor closed.
+            // Closed first, then removed: so each request finds the stream either recorded or closed.
             self.closed
                 .insert(&stream.owner.owner, &stream.closed_key());
             if let Some(live) = &stream.live {

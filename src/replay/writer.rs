@@ -30,14 +30,14 @@ use crate::{
     upstream::{Pull, Step, sink::Sink as _},
 };
 
-/// The number of steps in one poll, before other tasks run.
+/// The maximum number of steps in one poll. After them, other tasks run first.
 const STEPS_PER_POLL: usize = 16;
 
 /// The number of bytes that are read from the upstream at once while the logs of the layer or of the owner are over their limit. One
 /// event is read in any case.
 const BYTES_OVER_QUOTA: u64 = 16 << 10;
 
-/// The memory, in bytes, of a running stream without a client and without its log: its task.
+/// The memory, in bytes, that a running stream without a client takes beside its log: its task.
 const DETACHED_OVERHEAD: usize = 6656;
 
 /// The memory, in bytes, of a hyper connection to an upstream, without its read buffer: two tasks, their channels and the heads.
@@ -281,7 +281,7 @@ where
                         .flush_policy
                         .waits(before, ready, Pull::<B>::MAX_EMPTY_POLLS)
                     {
-                        // More blocks may be ready in a moment, as in a body that its client polls.
+                        // More blocks may be ready in a moment. `downstream::stream::Stream` waits for the same reason.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -339,7 +339,7 @@ where
         *this.largest_burst = max(*this.largest_burst, std::mem::take(this.burst));
         let stream = &this.registration.stream;
         let overhead = if stream.log.detached_since().is_none() {
-            // A stream with a client is bounded by the number of clients.
+            // Counted only without a client: the number of clients bounds the streams that have one.
             0
         } else {
             let connection = if pull.has_upstream() {

@@ -22,7 +22,7 @@ pub(super) async fn drain(streams: Arc<LiveStreams>, limit: Duration) {
     }
 
     let open = streams.all();
-    // All ends lie in the first half of that time: the servers then have the other half to send the last bytes.
+    // The streams end in the first half of `ending_time`: the servers then have the other half to send the last bytes.
     let pause = ending_time / 2 / u32::try_from(open.len().max(1)).unwrap_or(u32::MAX);
     let spread_start = Instant::now();
     for (number, stream) in (0_u32..).zip(open) {

@@ -21,8 +21,8 @@ pub(crate) use progress::ProgressReports;
 /// The open event streams of a layer. Returned by [`SseProxyLayer::streams`](crate::SseProxyLayer::streams); clones are handles of the same
 /// streams.
 ///
-/// It sees the streams that were opened after it was created. It reaches also a stream whose client takes nothing, although the server does
-/// not poll the body of such a response.
+/// Create it before the layer handles requests: streams that were opened earlier may be missing. It can also end a stream whose client
+/// takes nothing, although the server does not poll the body of such a response.
 ///
 /// ```
 /// use tower_sse_proxy::{SseProxyLayer, streams::{CloseReason, Select}};
@@ -62,8 +62,9 @@ impl Streams {
     ///
     /// A client sees the error event of the stream's API, if the API is known, and then a cut. A recorded stream can no longer be
     /// resumed: a `GET` or `HEAD` with one of its ids is answered with 204, at which an `EventSource` stops (WHATWG HTML 9.2.3), and any
-    /// other method with 410. Streams that this one continued, or that continued it, are closed with it. This holds also for recorded
-    /// streams that have ended and are kept for clients that resume them: their events are dropped. For other owners the ids stay unknown.
+    /// other method with 410. Streams that a closed stream continued, or that continued it, are closed with it. Recorded streams that
+    /// have ended and are kept for clients that resume them are closed, too: their events are dropped. For other owners the ids stay
+    /// unknown.
     ///
     /// The layer remembers the last 16,384 closed recorded streams, in at most 2 MiB. Beyond that it forgets the oldest one of the owner
     /// with the most closed streams, and answers its ids as [unknown](crate::replay::Gap).

@@ -1,4 +1,4 @@
-//! Reports the progress of open streams, and the memory of logs, to the observers at regular times.
+//! Reports the progress of open streams, and the memory of logs, to the observers at regular intervals.
 
 use std::{
     fmt,
@@ -90,7 +90,7 @@ impl Checked for ProgressReports {
         }
         if log_bytes == 0 && self.live.len() == 0 {
             self.is_scheduled.store(false, SeqCst);
-            // A stream that has opened since saw that this was scheduled.
+            // A stream that opened before the flag was cleared has not scheduled a check, so this one continues.
             if self.live.len() == 0 || self.is_scheduled.swap(true, SeqCst) {
                 return None;
             }

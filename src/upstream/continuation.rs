@@ -22,7 +22,7 @@ pub(crate) enum UpstreamEnd {
 pub(crate) trait Continuation<B>: Send {
     /// Handles the end of a response. Returns the end if no other response can follow.
     ///
-    /// The driver may not have handled all blocks of the response at this time. It has at the first call of
+    /// The driver may not have handled all blocks of the response when this is called. It has handled them at the first call of
     /// [`poll_next`](Self::poll_next).
     fn handle_end(&mut self, end: UpstreamEnd) -> Result<(), UpstreamEnd>;
 

@@ -55,8 +55,8 @@ where
     })
 }
 
-/// The largest body in this coding that is read for a decoded body of at most `limit` bytes. Each flush of an encoder adds a few bytes,
-/// and a small body may grow.
+/// The size limit, in bytes, of an encoded body whose decoded size may be at most `limit` bytes. With a content coding it is
+/// larger than `limit`, because each flush of an encoder adds a few bytes, and a small body may grow when it is encoded.
 pub(crate) fn encoded_limit(coding: &ContentCoding, limit: usize) -> usize {
     match coding {
         ContentCoding::Known(_) => limit.saturating_mul(2).saturating_add(1 << 10),
@@ -147,7 +147,7 @@ impl<'a> Iterator for LineEnds<'a> {
 struct Gathered {
     first: Bytes,
     all: BytesMut,
-    /// The size that is known before.
+    /// The minimum size that the body announced.
     expected: usize,
 }
 

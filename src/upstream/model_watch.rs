@@ -12,7 +12,8 @@ use crate::{
 /// The number of events, from the first one, by which the API of a stream is recognized.
 const RECOGNITION_EVENTS: u32 = 64;
 
-/// Larger data is not parsed. Reports of tokens are small, except in the last event of the Responses API, which repeats the answer.
+/// The size of the largest data that is parsed, in bytes. Reports of tokens are small, except in the last event of the Responses API,
+/// which repeats the answer.
 const MAX_PARSED_BYTES: usize = 4 << 20;
 
 /// The longest model name and finish reason that are kept, in bytes. An upstream could send more.
@@ -61,7 +62,7 @@ impl ModelWatch {
         }
     }
 
-    /// Whether the API of the stream was recognized, or not in time.
+    /// Whether the API of the stream was recognized, or can no longer be recognized.
     pub(crate) fn knows_api(&self) -> bool {
         self.report.is_some() || self.events >= RECOGNITION_EVENTS
     }
@@ -112,7 +113,7 @@ fn may_report(family: ModelFamily, data: &[u8]) -> bool {
     counts.find(data).is_some() || has_text(data, reason)
 }
 
-/// Whether a member with a name that ends so has a string as value.
+/// Whether a member whose name ends with `name` has a string as its value.
 fn has_text(data: &[u8], name: &memmem::Finder<'_>) -> bool {
     name.find_iter(data).any(|at| {
         let rest = data[at + name.needle().len()..].iter();

@@ -75,8 +75,8 @@ impl Phase {
 
     /// Whether a block with an id is a duplicate.
     ///
-    /// Only a remembered event starts a run of duplicates. Only an event that is known to differ ends it, or the last id: most
-    /// events of a long stream are no longer remembered.
+    /// Only a remembered event starts a run of duplicates. The run ends at the last id, or at an event that is known to differ. An
+    /// unknown id does not end it, because most events of a long stream are no longer remembered.
     pub(super) fn is_duplicate(self, recollection: Recollection) -> bool {
         match self {
             Self::AwaitingFirstId => recollection == Recollection::Same,

@@ -401,7 +401,7 @@ impl<S: Sink> Output for ChainOutput<'_, S> {
     }
 }
 
-/// Matches each LF that the upstream has sent in a chunk of its own with the block whose last CR it completes.
+/// Matches each LF at the start of a chunk with the block of an earlier chunk whose last CR it completes.
 ///
 /// A block that ends in a CR is dispatched without waiting for an LF (WHATWG HTML 9.2.5). The LF follows its block: it is dropped
 /// if the block was dropped or rewritten, and it waits while an interceptor holds the block.
@@ -414,8 +414,7 @@ struct SplitLineFeeds {
 }
 
 impl SplitLineFeeds {
-    /// The number of LFs that wait. An interceptor that holds more blocks is not going to forward them unchanged, and to lose an LF
-    /// is harmless: the CR has ended the line.
+    /// The maximum number of LFs that wait. Beyond it the oldest is dropped, which is harmless: the CR has ended the line.
     const MAX_WAITING: usize = 256;
 
     /// Handles an LF of the upstream. Returns whether it can be sent: its block was the last one that was sent.

@@ -127,7 +127,7 @@ where
         self
     }
 
-    /// Whether the stream fails if a response begins with the byte order mark of an encoding other than UTF-8. Default: no.
+    /// Sets whether the stream fails if a response begins with the byte order mark of an encoding other than UTF-8. Default: no.
     pub(crate) fn reject_foreign_encodings(mut self, reject: bool) -> Self {
         self.first_bytes = reject.then(FirstBytes::default);
         self
@@ -149,8 +149,8 @@ where
         self.upstream.is_some()
     }
 
-    /// Whether the stream waits for the upstream if a poll is pending: for a frame, or for the answer to a request to continue. Not while
-    /// the interceptors work, before such a request, or until a client resumes the stream.
+    /// Whether the stream waits for the upstream if a poll is pending: for a frame, or for the answer to a request to continue.
+    /// False while the interceptors work, during the delay before such a request, and while the stream waits for a client to resume it.
     pub(crate) fn waits_for_upstream(self: Pin<&mut Self>) -> bool {
         let this = self.project();
         let awaits_answer = match this.continuation {

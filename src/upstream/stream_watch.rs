@@ -27,11 +27,11 @@ pub(crate) struct StreamWatch {
     needs_sent: bool,
 }
 
-/// Which blocks of the upstream tell something.
+/// Which blocks of the upstream the watch has to handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     None,
-    /// The few that end the stream of a known API, or report something of it. See [`StreamWatch::may_tell`].
+    /// The few events that may end the stream of a known API, or report facts about it. See [`StreamWatch::may_tell`].
     Some,
     Each,
 }
@@ -181,7 +181,7 @@ impl StreamWatch {
         let model = self.observed.as_ref().map(|observed| &observed.model);
         let event = match self.terminal.expected() {
             Some(family) => family.error_event(outcome)?,
-            // Has no terminal event.
+            // Gemini has no terminal event, and is therefore no `Family`.
             None if model.is_some_and(|model| model.family() == Some(ModelFamily::Gemini)) => {
                 gemini_error_event(outcome)
             }

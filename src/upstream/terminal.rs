@@ -84,7 +84,7 @@ impl TerminalWatch {
         }
     }
 
-    /// Whether a terminal event is expected and was not sent.
+    /// Whether a terminal event is expected and has not arrived.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self.state, State::Expected(_))
     }
@@ -99,7 +99,7 @@ impl TerminalWatch {
         !matches!(self.state, State::Unknown(_))
     }
 
-    /// Whether an event of a known API may be terminal. Spares most events that they are read.
+    /// Whether [`observe`](Self::observe) needs this event: it may be terminal, or the API is unknown.
     pub(crate) fn may_settle(&self, event: &Block) -> bool {
         match self.state {
             State::Unknown(_) => true,

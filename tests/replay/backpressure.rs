@@ -35,7 +35,7 @@ async fn client_that_does_not_read_stops_the_upstream_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_keeps_up_loses_nothing_with_any_retention() {
+async fn single_reader_loses_nothing_with_any_retention() {
     for bounds in [
         Retention::default().events(0),
         Retention::default().events(1),
@@ -281,7 +281,7 @@ async fn events_released_at_the_end_are_written_at_max_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_event_waits_for_its_client_outside_of_the_log() {
+async fn event_larger_than_the_log_waits_outside_of_the_log() {
     let layer = layer_with_retention(Retention::default().bytes(2000));
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;

@@ -119,7 +119,7 @@ async fn interceptors_of_a_complete_stream_have_10_seconds_after_the_grace_perio
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_resumed_leaves_its_place_to_others() {
+async fn resumed_stream_releases_its_detached_slot() {
     let layer = layer_with(Replay::default()).max_detached(1);
     let (front, mut origin) = staged(&layer);
     let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
@@ -139,7 +139,7 @@ async fn stream_that_is_resumed_leaves_its_place_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_is_resumed_does_not_displace_an_older_detached_stream() {
+async fn resumed_stream_does_not_count_as_detached() {
     let (front, mut origin) = staged(&layer_with(Replay::default()).max_detached(2));
     let (older, mut older_feed) = front.open(&mut origin, get("/older")).await;
     drop(older);

@@ -22,7 +22,7 @@ use crate::support::{
     recorded, staged,
 };
 
-/// What an observer has seen of all streams.
+/// The reports that an observer has got, for all streams together.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     held: Vec<Duration>,
@@ -58,7 +58,7 @@ impl StreamObserver for Observer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn log_of_a_stream_is_measured_each_interval() {
+async fn log_bytes_and_lag_are_reported_each_interval() {
     let observer = Observer::default();
     let layer = recording_layer().observe(observer.clone());
     let streams = layer.streams();
@@ -104,7 +104,7 @@ async fn held_time_is_reported_once_for_each_held_event() {
     assert_eq!(records.only().await.held_max, Duration::from_secs(3));
 }
 
-/// The writer waits for its client, so the silence is not that of the upstream.
+/// The writer does not read the upstream while it waits for its client, so the upstream is not silent.
 #[tokio::test(start_paused = true)]
 async fn watchdog_excuses_the_time_in_which_the_log_is_full() {
     for layer in [
@@ -145,7 +145,7 @@ async fn silent_stream_ends_with_the_error_of_its_api_when_a_watchdog_fires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drained_stream_ends_with_a_delay_and_can_be_resumed() {
+async fn drained_stream_ends_with_a_retry_field_and_can_be_resumed() {
     let (layer, records) = recorded(recording_layer());
     let streams = layer.streams();
     let (front, mut origin) = staged(&layer);

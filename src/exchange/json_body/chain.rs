@@ -22,7 +22,7 @@ pub(super) struct JsonChain {
     forwarded: Forwarded,
 }
 
-/// The events that a chain has forwarded. Of several, none is of use.
+/// The events that a chain has forwarded. Only a single event can become the body.
 #[derive(Default)]
 pub(super) enum Forwarded {
     #[default]
@@ -86,7 +86,7 @@ impl JsonChain {
         self.settled().await;
     }
 
-    /// Ends the interceptors, unless one of them has ended the stream. Returns the blocks that they have forwarded: nothing if one of them has
+    /// Ends the interceptors, unless one of them has ended the stream. Returns the events that they have forwarded: none if one of them has
     /// ended the stream.
     ///
     /// # Errors

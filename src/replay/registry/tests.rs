@@ -111,7 +111,7 @@ fn least_recently_written_log_is_evicted_first() {
     assert_eq!(registry.bytes(), 3 * EVENT, "three logs fit");
     let d = written();
     assert_eq!(registry.bytes(), 3 * EVENT);
-    // The first was evicted as the oldest. The third and the fourth were not written to after that.
+    // Writing `d` has evicted `a`. Writing `b` again evicts `c`, which is now the least recently written.
     registry.account(&b, b.write(100));
     assert_eq!(registry.bytes(), 3 * EVENT);
     assert_eq!(retired([&a, &b, &c, &d]), [0, 2 * EVENT, 0, EVENT]);
@@ -146,7 +146,7 @@ fn busy_streams_are_evicted_too() {
 }
 
 #[test]
-fn busy_streams_without_a_client_are_evicted_before_events_that_a_client_has_read() {
+fn busy_detached_streams_are_evicted_before_events_that_a_client_has_read() {
     let registry = registry(2 * EVENT);
     let detached = [(); 3].map(|()| stream(&registry, true));
     let connected = stream(&registry, false);
@@ -205,7 +205,7 @@ fn full_layer_evicts_from_the_largest_owner_first() {
 }
 
 #[test]
-fn full_layer_evicts_from_each_owner_at_most_what_it_holds_more() {
+fn full_layer_evicts_from_each_larger_owner_at_most_its_surplus_over_the_writing_owner() {
     let registry = registry_of_several_owners();
     let (one, _) = detached(&registry, 1, 3);
     let (two, _) = detached(&registry, 2, 3);
@@ -244,7 +244,7 @@ fn writer_waits_when_all_events_of_a_full_layer_are_unread() {
 }
 
 #[test]
-fn no_more_is_evicted_from_logs_without_a_client_than_exceeds_the_limit() {
+fn eviction_from_detached_logs_stops_at_the_limit() {
     let registry = registry(4 * EVENT);
     let (first, _) = detached(&registry, 0, 2);
     let (second, _) = detached(&registry, 0, 2);
@@ -270,7 +270,7 @@ fn uncounted<const N: usize>(
 }
 
 #[test]
-fn events_that_clients_have_read_are_evicted_from_the_newest_stream_after_those_without_a_client() {
+fn read_events_are_evicted_after_detached_logs_and_from_the_newest_stream_first() {
     let registry = registry(4 * EVENT);
     let streams = uncounted(&registry, [(1, false), (3, true), (3, true)]);
     registry.account(&streams[2], (7 * EVENT, 0));
@@ -282,14 +282,14 @@ fn events_that_clients_have_read_are_evicted_from_the_newest_stream_after_those_
 fn events_that_are_not_counted_yet_do_not_cause_more_eviction() {
     let registry = registry(5 * EVENT);
     let streams = uncounted(&registry, [(3, true), (3, true), (2, true)]);
-    // Without those of the last stream.
+    // The registry does not count the two events of the last stream.
     registry.account(&streams[1], (6 * EVENT, 0));
     assert_eq!(retired(streams.each_ref()), [3 * EVENT, 3 * EVENT, EVENT]);
 }
 
 #[test]
-fn queue_drops_removed_streams_when_they_are_most() {
-    // The number of streams, of removed ones, and of queue entries after that.
+fn queue_drops_removed_streams_when_they_are_the_majority() {
+    // The number of streams, of those that are removed, and of the entries in the queue after that.
     for (all, removed, queued) in [
         (100, 1, 100),
         (100, 50, 100),
@@ -316,7 +316,7 @@ fn queue_drops_removed_streams_when_they_are_most() {
 }
 
 #[test]
-fn accounts_of_owners_without_streams_are_dropped_when_they_are_most() {
+fn accounts_of_owners_without_streams_are_dropped_when_they_are_the_majority() {
     let registry = registry(0);
     let _stream = stream(&registry, false);
     let held = registry.account_of(&1);
@@ -330,7 +330,7 @@ fn accounts_of_owners_without_streams_are_dropped_when_they_are_most() {
 }
 
 #[test]
-fn accounts_of_owners_with_streams_are_not_dropped_and_those_of_later_owners_are() {
+fn accounts_stay_while_their_owners_have_streams() {
     let registry = registry(0);
     let streams: Vec<_> = (0..100)
         .map(|owner| (StreamId::random(), new_stream(&registry, owner, false)))

@@ -49,7 +49,7 @@ where
                 }
             }
             StageProjection::Draining { .. } => {
-                // No reader reads the last blocks in time, so that the log need not wait for one.
+                // The readers have not made room in time: the last blocks are written anyway.
                 this.encoder.set_room(u64::MAX, u64::MAX);
                 return self.write();
             }
@@ -62,16 +62,17 @@ where
         }));
     }
 
-    /// Ends the stream with an outcome that the layer has decided: writes a last block that tells the clients, and cuts the stream.
+    /// Ends the stream with an outcome that the layer has decided: writes a last block that announces the end
+    /// to the clients, if the outcome has one, and cuts the stream.
     pub(super) fn end_early(mut self: Pin<&mut Self>, outcome: StreamOutcome) {
         let this = self.as_mut().project();
         let last = match (outcome, this.stage.project()) {
-            // Clients resume elsewhere, and not all at the same time.
+            // A random reconnection time, so that the clients do not all resume at the same time.
             (StreamOutcome::Drained, _) => Some(Block::retry_hint(drain_retry())),
             (_, StageProjection::Reading { pull, .. }) => pull.ending(outcome),
             _ => None,
         };
-        // No reader waits for its turn any more.
+        // The stream ends now: the writer does not wait for its readers any more.
         this.encoder.set_room(u64::MAX, u64::MAX);
         if let Some(last) = last {
             this.encoder.block(last);
