@@ -75,11 +75,12 @@ use crate::{
 /// * The layer removes the header fields that describe the upstream's bytes: `Content-Length`, `ETag`, digests, ranges and
 ///   `Content-Encoding`; digests also in trailers. It also removes the fields that allow a cache to store the stream: `Age`, `Expires`,
 ///   and those for one kind of cache, such as `CDN-Cache-Control` (RFC 9213) and `X-Accel-Expires`. It sets
-///   `Cache-Control: no-store, no-transform`, `Incremental: ?1` (RFC 10036) and `X-Accel-Buffering: no`. A gateway acts for the origin (RFC 9110 3.7), so an
-///   upstream's own `no-transform` does not bind it.
-/// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8, a
-///   range (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
-///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.
+///   `Cache-Control: no-store, no-transform`, `Incremental: ?1` (RFC 10036) and `X-Accel-Buffering: no`. A gateway acts for the origin
+///   (RFC 9110 3.7), so an upstream's own `no-transform` does not bind it.
+/// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8,
+///   or a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded; other codings
+///   are removed from the request's `Accept-Encoding`. While interceptors are installed, a range (206) is answered with 502, too;
+///   without them, it passes untouched.
 /// * The response to a `HEAD` request has the same head and no body.
 /// * [Session](crate::session) ids are translated before the interceptors run, so interceptors see the ids of the client.
 /// * If the upstream fails, an event is too large, or an interceptor fails, the body ends with an [error] after the events that
@@ -94,9 +95,10 @@ use crate::{
 ///
 /// # Diagnostics
 ///
-/// A stream is observed while [`observe`](Self::observe), [`streams`](Self::streams), a limit or a [`Watchdog`] is in use. An observed
-/// stream has a [`tracing`] span `event_stream` at the level info, with the target `tower_sse_proxy` and the fields `route`, `method` and,
-/// at its end, `outcome`. The span opens in the span of the request, and closes when the stream ends. Interceptors run in it.
+/// A stream is observed while [`observe`](Self::observe), [`streams`](Self::streams), a limit on open streams, a [`Watchdog`] or
+/// [`early_head`](Self::early_head) is in use. An observed stream has a [`tracing`] span `event_stream` at the level info, with the target
+/// `tower_sse_proxy` and the fields `route`, `method` and, at its end, `outcome`. The span opens in the span of the request, and closes
+/// when the stream ends. Interceptors run in it.
 ///
 /// Each event stream that does not end cleanly emits one [`tracing`] event, with the target `tower_sse_proxy` and these fields:
 ///
