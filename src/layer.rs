@@ -72,19 +72,20 @@ use crate::{
 ///   `retry`, unknown fields, and an unfinished block at the end. A block that no interceptor changes is forwarded
 ///   byte-identical.
 /// * An event is sent as soon as it is complete and allowed. Events that are ready together are sent together.
-/// * Header fields that describe the upstream's bytes are removed: `Content-Length`, `ETag`, digests, ranges and
+/// * The layer removes the header fields that describe the upstream's bytes: `Content-Length`, `ETag`, digests, ranges and
 ///   `Content-Encoding`; digests also in trailers. It also removes the fields that allow a cache to store the stream: `Age`, `Expires`,
-///   and those for one kind of cache, such as `CDN-Cache-Control` (RFC 9213) and `X-Accel-Expires`. The response gets
-///   `Cache-Control: no-store, no-transform` and `X-Accel-Buffering: no`. A gateway acts for the origin (RFC 9110 3.7), so an
-///   upstream's own `no-transform` does not bind it.
-/// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8, a range
-///   (206), a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded;
-///   other codings are removed from the request's `Accept-Encoding`. Without interceptors, a range passes untouched.
+///   and those for one kind of cache, such as `CDN-Cache-Control` (RFC 9213) and `X-Accel-Expires`. It sets
+///   `Cache-Control: no-store, no-transform`, `Incremental: ?1` (RFC 10036) and `X-Accel-Buffering: no`. A gateway acts for the origin
+///   (RFC 9110 3.7), so an upstream's own `no-transform` does not bind it.
+/// * While interceptors or replay are installed, a stream that the layer cannot read is answered with 502: another charset than UTF-8,
+///   or a content coding that cannot be decoded. With the feature `decompression`, gzip, deflate, br and zstd are decoded; other codings
+///   are removed from the request's `Accept-Encoding`. While interceptors are installed, a range (206) is answered with 502, too;
+///   without them, it passes untouched.
 /// * The response to a `HEAD` request has the same head and no body.
 /// * [Session](crate::session) ids are translated before the interceptors run, so interceptors see the ids of the client.
 /// * If the upstream fails, an event is too large, or an interceptor fails, the body ends with an [error] after the events that
 ///   were allowed before it. The server then cuts the connection (HTTP/1.1) or resets the stream (HTTP/2), so that the client
-///   does not take the cut for the end.
+///   does not mistake the cut for a clean end.
 /// * With [`reconnect`](crate::reconnect), the layer asks the upstream to continue after its connection broke.
 /// * With [`replay`](crate::replay), a task reads the upstream into a log, and a client that reconnects with `Last-Event-ID` misses
 ///   nothing. The upstream continues for a grace period without a client.
@@ -94,16 +95,17 @@ use crate::{
 ///
 /// # Diagnostics
 ///
-/// An observed stream (by [`observe`](Self::observe), [`streams`](Self::streams), a limit or a [`Watchdog`]) has a [`tracing`] span
-/// `event_stream` at the level info, with the target `tower_sse_proxy` and the fields `route`, `method` and, at its end, `outcome`. It opens
-/// in the span of the request, and closes when the stream ends. Interceptors and their logs run in it.
+/// A stream is observed while [`observe`](Self::observe), [`streams`](Self::streams), a limit on open streams, a [`Watchdog`] or
+/// [`early_head`](Self::early_head) is in use. An observed stream has a [`tracing`] span `event_stream` at the level info, with the target
+/// `tower_sse_proxy` and the fields `route`, `method` and, at its end, `outcome`. The span opens in the span of the request, and closes
+/// when the stream ends. Interceptors run in it.
 ///
 /// Each event stream that does not end cleanly emits one [`tracing`] event, with the target `tower_sse_proxy` and these fields:
 ///
 /// | field | value |
 /// |---|---|
 /// | `reason` | why the stream ended, see below |
-/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type`, `not UTF-8`, or why a session id could not be translated; for `interceptor_failed`: `time limit` or `panic` |
+/// | `cause` | for `rejected`: `content coding`, `charset`, `range`, `malformed content type`, `not UTF-8`, `incremental` (a JSON body with `Incremental: ?1`), or why a session id could not be translated; for `interceptor_failed`: `time limit` or `panic` |
 /// | `route` | the label set by [`route`](Self::route), if any |
 /// | `duration_ms` | milliseconds since the response head |
 /// | `events` | number of events that passed all interceptors; absent if the layer does not read the stream |
@@ -113,7 +115,8 @@ use crate::{
 /// | an [outcome](crate::observe::StreamOutcome) other than `completed` | warn, `client_left` debug | the stream ended, or the layer answered with 502 because interceptors could not read it |
 /// | `stalled` with the cause `slow client` | warn | a client of a recorded stream was too slow, and its body was cut; the stream continues. Or the client of a stream that is not observed was too far behind an [HTTP/2 upstream](Self::read_ahead) |
 ///
-/// A stream that an interceptor ends by [`Verdict::End`](crate::intercept::Verdict::End) ends cleanly.
+/// A stream that an interceptor ends by [`Verdict::End`](crate::intercept::Verdict::End) ends cleanly: its outcome is `blocked`, and it is
+/// not logged.
 ///
 /// A [JSON body](Self::inspect_json) that the layer does not forward emits one event at the level warn, with the fields `reason`, `cause`,
 /// `route` and `duration_ms`. The reason is `blocked` (dropped or blocked by an interceptor), `overflow` (larger than the limit),
@@ -202,11 +205,10 @@ impl<R> SseProxyLayer<R> {
         self
     }
 
-    /// Sets the key with which owners are hashed, as long and as secret as any key: 32 random bytes. Random for each layer unless
-    /// set.
+    /// Sets the secret key with which owners are hashed: use 32 random bytes. Random for each layer unless set.
     ///
-    /// Processes that share a session store need the same key: otherwise each answers 404 to the sessions of the others. So does a
-    /// process after a restart, if its store survives the restart.
+    /// Processes that share a session store need the same key: otherwise each answers 404 to the sessions of the others. If the store
+    /// survives a restart of the process, the key has to survive it, too.
     pub fn owner_key(mut self, key: impl AsRef<[u8]>) -> Self {
         let state = Arc::make_mut(&mut self.state);
         state.owners.set_key(key.as_ref());
@@ -222,9 +224,9 @@ impl<R> SseProxyLayer<R> {
 
     /// Limits the number of event streams that have a client, over all services of the layer. No limit unless set.
     ///
-    /// A request whose `Accept` names `text/event-stream` is refused before the service is called, any other one when its response turns
-    /// out to be an event stream: with 503 and a random `Retry-After` (RFC 9110 10.2.3). A client that joins or resumes a stream that
-    /// has another client needs no place.
+    /// At the limit, the layer answers with 503 and a random `Retry-After` (RFC 9110 10.2.3). It rejects a request whose `Accept` names
+    /// `text/event-stream` before it calls the service, and any other request when its response turns out to be an event stream. A stream
+    /// with several clients counts once.
     pub fn max_streams(self, streams: usize) -> Self {
         self.with_limits(|limits| limits.streams = Some(streams))
     }
@@ -240,8 +242,8 @@ impl<R> SseProxyLayer<R> {
     /// [`max_event_bytes`](Self::max_event_bytes).
     ///
     /// When it is exceeded, the stream that holds the most ends, with the outcome [`Overflow`](crate::observe::StreamOutcome::Overflow).
-    /// The logs of recorded streams have a separate limit, [`max_replay_bytes`](Self::max_replay_bytes); blocks that an interceptor stores
-    /// itself is limited by the interceptor, such as by [`max_held_bytes`](crate::intercept::TextWindow::max_held_bytes).
+    /// The logs of recorded streams have a separate limit, [`max_replay_bytes`](Self::max_replay_bytes). Each interceptor limits the blocks
+    /// that it stores itself, for example by [`max_held_bytes`](crate::intercept::TextWindow::max_held_bytes).
     /// [`Streams::buffered_bytes`] returns the present amount.
     pub fn max_buffered_bytes(self, bytes: usize) -> Self {
         self.with_limits(|limits| limits.buffered_bytes = Some(bytes))
@@ -254,8 +256,8 @@ impl<R> SseProxyLayer<R> {
 
     /// Returns a handle that lists, closes, taps and drains the event streams of this layer and its clones. See [`Streams`].
     ///
-    /// Streams that open after the first call are listed. Setters of limits discard the list of streams, so call this after
-    /// the last of them.
+    /// The handle sees streams that open after the first call of this method. Setters of limits discard the list of streams, so call this
+    /// after the last of them.
     pub fn streams(&self) -> Streams {
         let state = &self.state;
         Streams::new(Arc::clone(&state.live), Arc::clone(&state.streams))
@@ -298,7 +300,7 @@ impl<R> SseProxyLayer<R> {
         self.with(|policy| policy.watchdog(watchdog))
     }
 
-    /// Adds an observer, which sees how the event streams of this layer live and end. See [`observe`](crate::observe).
+    /// Adds an observer, which the layer calls when an event stream opens, makes progress and ends. See [`observe`](crate::observe).
     ///
     /// While a layer has an observer, it reads every event stream that it can read, as it does with an interceptor.
     pub fn observe(mut self, observer: impl StreamObserver) -> Self {

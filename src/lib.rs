@@ -48,6 +48,7 @@
 //! | See every byte, including comments, ids and unknown fields | [`Interceptor`](intercept::Interceptor) |
 //! | Keep state for each stream | a function `Fn(&StreamHead) -> Option<impl Interceptor>` |
 //! | Mask or block text that is split over events | [`TextWindow`](intercept::TextWindow), with `patterns` or a judge |
+//! | Proxy event streams without editing them | [`SseProxyLayer::keep_alive`], [`SseProxyLayer::max_event_bytes`]; a layer without any setting changes nothing |
 //! | Let interceptors see JSON bodies, too | [`SseProxyLayer::inspect_json`] |
 //! | Read and edit JSON data | [`Json`](intercept::Json) |
 //! | Ask another service about each event | [`ServiceInterceptor`](intercept::ServiceInterceptor) |
@@ -57,6 +58,9 @@
 //! | Reconnect when the upstream connection breaks | [`SseProxyLayer::reconnect`], [`reconnect`] |
 //! | Proxy MCP servers | [`profile::Mcp`] |
 //! | Let MCP clients continue when their server has lost its sessions | [`profile::heal`] |
+//! | List, close, tap and drain the open streams | [`SseProxyLayer::streams`] |
+//! | Limit the number, the silence or the age of streams | [`SseProxyLayer::max_streams`], [`SseProxyLayer::watchdog`] |
+//! | Log or measure how streams end | [`SseProxyLayer::on_close`], [`observe`] |
 //! | Parse or write events without HTTP | [`codec`] |
 //!
 //! # Guides
@@ -75,14 +79,16 @@
 //! 3. Each client gets each event at most once and in order. With [`replay`] it gets each event exactly once within the retention,
 //!    and beyond it a reported gap. A clean end is never followed by the same events again.
 //! 4. One request to the layer is one request to the service, unless [`reconnect`] is on; only `GET` requests are repeated, unless a
-//!    predicate of yours allows others. [Healing](profile::heal) also repeats MCP requests that only read. A client disconnect cancels the request, unless the stream is
-//!    [detached](replay::Replay::grace_period).
+//!    predicate of yours allows others. [Healing](profile::heal) also repeats MCP requests that only read. A client disconnect cancels
+//!    the request, unless the stream is [detached](replay::Replay::grace_period).
 //! 5. Memory is bounded by configuration, for any upstream, any reader and any number of clients. One owner cannot use up another
 //!    owner's share.
 //! 6. Another owner's session ids and event ids are indistinguishable from unknown ones.
 //! 7. No input of an upstream or a client makes the layer panic or spin.
 //! 8. The body of a response that is not an event stream is not touched, nor is its head, except for session ids. The same holds for a
 //!    JSON body that interceptors see and do not change.
+//! 9. A stream that breaks looks broken: the events before the break arrive, and then the connection is cut (HTTP/1.1) or the stream is
+//!    reset (HTTP/2).
 //!
 //! # Features
 //!
@@ -90,8 +96,9 @@
 //!
 //! | Feature | Adds | Enables |
 //! |---|---|---|
-//! | `decompression` | decoding of gzip, deflate, br and zstd bodies, so that interceptors can read them; without it the layer answers with 502 instead of such a stream (or JSON body that they would see) while interceptors are installed, and passes it through otherwise | |
+//! | `decompression` | decoding of gzip, deflate, br and zstd bodies, so that interceptors can read them; without it, the layer answers with 502 instead of such a stream while interceptors or replay are installed, and instead of such a JSON body that interceptors are set to see; otherwise it passes both through | |
 //! | `mcp` | [`profile::Mcp`], the rules of the Model Context Protocol by the revision of each request | `replay`, `sessions` |
+//! | `metrics` | `observe::Metrics`, metrics of all streams for Prometheus and others (`metrics`) | |
 //! | `patterns` | phrases, regular expressions, card numbers and e-mail addresses as a judge for the text window (`regex-automata`) | `window` |
 //! | `reconnect` | [`SseProxyLayer::reconnect`], which continues streams whose upstream connection breaks | |
 //! | `replay` | [`SseProxyLayer::replay`], recorded streams that clients resume with `Last-Event-ID` | |
@@ -101,7 +108,7 @@
 //! | `testing` | `session::testing`, the contract tests for session stores | `sessions` |
 //! | `window` | [`intercept::TextWindow`], which judges text that is split over events, and extractors for model APIs | |
 //!
-//! The README says how many crates and how much build time each adds.
+//! The README says how many crates and how much build time each feature adds.
 //!
 //! # Not for
 //!

@@ -78,8 +78,8 @@ impl Policy {
         self
     }
 
-    /// Limits the size of one event and of one line, in bytes, counting every byte. 16 MiB unless set. See also
-    /// [`oversized_event`](Self::oversized_event).
+    /// Limits the size of one event and of one line, in bytes, counting every byte. 16 MiB unless set; at least 16 bytes, and below 4 GiB.
+    /// See also [`oversized_event`](Self::oversized_event).
     ///
     /// This bounds the memory that an unfinished event holds, and the time for which one event holds its thread. While an event arrives,
     /// other tasks of the thread run after every 256 KiB. The complete event passes the layer and all interceptors in one poll, because
@@ -148,11 +148,11 @@ impl Policy {
     /// `uninspectable`. The SDKs of model APIs find its `message`.
     ///
     /// # Errors
-    /// The client gets 502 if the interceptors cannot read the body as the client may: it is larger than the limit, is in another
-    /// charset than UTF-8 or ASCII, is not well-formed UTF-8, begins as UTF-16, UTF-32 or UTF-7 does, is a range (206), has a content
-    /// coding that cannot be decoded, or breaks. It gets 501 with `Proxy-Status` if the response has `Incremental: ?1`
-    /// (RFC 10036), which asks intermediaries not to wait for the whole body. Data that is not JSON is not an error: the interceptors decide
-    /// about it.
+    /// The client gets 502 if the interceptors cannot read the body, or might read it differently from the client: it is larger than the
+    /// limit, is in another charset than UTF-8 or ASCII, is not well-formed UTF-8, begins as UTF-16, UTF-32 or UTF-7 does, is a range (206),
+    /// has a content coding that cannot be decoded, or breaks. The client gets 501 with `Proxy-Status` if the response has
+    /// `Incremental: ?1` (RFC 10036), which asks intermediaries not to wait for the whole body. Data that is not JSON is not an error: the
+    /// interceptors decide about it.
     ///
     /// # Memory and cancellation
     /// The layer holds a body, its decoded form and the event, each at most a small multiple of the limit. `max_event_bytes` does not
@@ -214,9 +214,9 @@ impl Policy {
     /// Applies to `GET` and `POST` requests whose `Accept` names `text/event-stream`. Some proxies and clients give up on a response
     /// whose head does not arrive for a minute, while a model may think for longer.
     ///
-    /// The price: the client gets status 200 and none of the upstream's header fields, whatever the upstream answers later. If that is
-    /// no event stream with status 200, the client gets an error event in the form of the model API that the request's path names, or
-    /// with the type `error`, and then a cut. A request that may open a session has no early head, because its session id is in the
+    /// With an early head, the client gets status 200 and none of the upstream's header fields, whatever the upstream answers later. If the
+    /// upstream's response is not an event stream with status 200, the client gets an error event and then a cut. The error event has the
+    /// form of the model API that the request's path names, or else the type `error`. A request that may open a session has no early head, because its session id is in the
     /// head.
     pub fn early_head(mut self, after: Duration) -> Self {
         self.early_head = Some(after);
@@ -241,7 +241,7 @@ impl Policy {
         self
     }
 
-    /// The limit for reading the body of a response with this head ahead, in bytes. `None` if the layer does not read ahead.
+    /// Returns the read-ahead limit, in bytes, for a response with this head. `None` if the layer does not read its body ahead.
     pub(crate) fn read_ahead_of(&self, parts: &response::Parts) -> Option<usize> {
         let reads_ahead = parts.version == Version::HTTP_2 && self.read_ahead > 0;
         reads_ahead.then_some(self.read_ahead)
@@ -279,7 +279,7 @@ impl Policy {
             .check_utf8(self.inspects())
     }
 
-    /// Whether event streams pass untouched.
+    /// Whether no setting needs to read an event stream, so that it may pass untouched.
     pub(crate) fn is_transparent(&self) -> bool {
         self.intercepts.is_empty()
             && self.keep_alive.is_none()

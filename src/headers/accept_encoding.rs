@@ -16,8 +16,8 @@ use crate::headers::{
 ///
 /// Any request may be answered with JSON, such as a problem (RFC 9457).
 ///
-/// LLM SDKs send `Accept-Encoding: gzip` with every request. A compressed stream could not be inspected without the feature
-/// `decompression`.
+/// LLM SDKs send `Accept-Encoding: gzip` with every request. Without the feature `decompression`, the layer could not inspect the
+/// compressed stream.
 pub(crate) fn narrow_accept_encoding(request: &mut request::Parts, inspects_json: bool) {
     let may_be_read = inspects_json || may_stream(request);
     if !request.headers.contains_key(ACCEPT_ENCODING) || !may_be_read {

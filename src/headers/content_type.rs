@@ -10,8 +10,8 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Returns whether the `Content-Type` of a response is `text/event-stream`. This is the default detection of event streams.
 ///
 /// The essence decides: the part before the first `;`, in any case (RFC 9110 8.3.1). Parameters are ignored, and a comma or
-/// semicolon inside a quoted string does not separate values (RFC 9110 5.6.4). If there are several values, in one field or in
-/// several, it is enough that one of them is `text/event-stream`, because clients differ in which value they use (RFC 9110 5.3).
+/// semicolon inside a quoted string does not separate values (RFC 9110 5.6.4). Of several values, in one field or in several fields,
+/// one `text/event-stream` suffices, because clients differ in which value they use (RFC 9110 5.3).
 /// Status, method and `Accept` do not matter.
 ///
 /// Returns `false` for a malformed value, such as `text /event-stream`, although some clients accept it as an event stream. While
@@ -203,7 +203,7 @@ pub(crate) fn escape_for_log(value: &[u8]) -> String {
     value[..value.len().min(40)].escape_ascii().to_string()
 }
 
-/// Reduces several `Content-Type` values to the `text/event-stream` value, so that a client cannot use another one. Leaves a
+/// Reduces several `Content-Type` values to the `text/event-stream` value, so that a client cannot use another value. Leaves a
 /// single value unchanged.
 pub(crate) fn reduce_content_type(headers: &mut HeaderMap) {
     let event_stream = {

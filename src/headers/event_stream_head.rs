@@ -44,11 +44,11 @@ const TARGETED: &str = "-cache-control";
 
 /// Changes the headers of an event stream that the layer decodes and writes.
 ///
-/// Removes the fields that describe the upstream's body or let a cache store it, and reduces `Content-Type` to one value. Sets `Cache-Control: no-store,
-/// no-transform`, because neither a cache nor a later proxy should store or change a stream, and `Incremental: ?1` (RFC 10036) and
-/// `X-Accel-Buffering: no` (nginx), so that no later proxy buffers it.
+/// Removes the fields that describe the upstream's body or let a cache store it, and reduces `Content-Type` to one value. Sets
+/// `Cache-Control: no-store, no-transform`, so that no cache stores the stream and no later proxy changes it. Sets `Incremental: ?1`
+/// (RFC 10036) and `X-Accel-Buffering: no` (nginx), so that no later proxy buffers it.
 ///
-/// The `no-transform` of an upstream does not forbid this: a gateway acts as the origin server for its clients (RFC 9110 3.7).
+/// An upstream's `no-transform` does not forbid these changes: a gateway acts as the origin server for its clients (RFC 9110 3.7).
 pub(crate) fn rewrite_headers(headers: &mut HeaderMap) {
     for name in DESCRIBES_BODY.into_iter().chain(ALLOWS_STORING) {
         headers.remove(name);

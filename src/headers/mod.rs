@@ -1,4 +1,4 @@
-//! Header fields and request targets: one parser for each, used by all rooms above this one.
+//! Header fields and request targets: one parser for each, used by all other modules.
 
 pub(crate) mod accept;
 pub(crate) mod accept_encoding;

@@ -92,7 +92,7 @@ pub trait Interceptor: Send + 'static {
 
     /// The time at which the layer calls [`timeout`](Self::timeout), or `None` for no timeout. Default: `None`.
     ///
-    /// The layer asks after each call of another method. It compares with tokio's clock: in tests that pause that clock,
+    /// The layer calls this after each call of another method. It compares the time with tokio's clock: in tests that pause that clock,
     /// compute deadlines from `tokio::time::Instant::now().into_std()`.
     fn deadline(&self) -> Option<Instant> {
         None
@@ -201,7 +201,7 @@ pub struct StreamHead<'a> {
 }
 
 impl<'a> StreamHead<'a> {
-    /// Makes the head of an event stream. Of use in tests of an interceptor.
+    /// Makes the head of an event stream, for tests of an interceptor.
     pub fn new(request: &'a request::Parts, response: &'a response::Parts) -> Self {
         Self {
             request,
@@ -210,13 +210,13 @@ impl<'a> StreamHead<'a> {
         }
     }
 
-    /// The same head with another shape of the body. Of use in tests of an interceptor.
+    /// Sets the shape of the body, for tests of an interceptor.
     pub fn with_shape(mut self, shape: BodyShape) -> Self {
         self.shape = shape;
         self
     }
 
-    /// Whether the interceptor will see the events of a stream, or one JSON body.
+    /// Returns whether the interceptor will see the events of a stream, or one JSON body.
     ///
     /// ```
     /// use tower_sse_proxy::{Event, SseProxyLayer, intercept::{BodyShape, StreamHead}};

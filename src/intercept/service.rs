@@ -13,7 +13,7 @@ use crate::codec::Event;
 /// The service sees events only. Comments, blocks without data and unknown fields pass unseen. To use the request in the
 /// decision, write an [`Interceptor`] that reads the [`StreamHead`] and returns [`Verdict::defer`].
 ///
-/// The service must be `Sync`. Of tower's boxed services, `BoxCloneSyncService` is.
+/// The service must be `Sync`. Of tower's boxed services, only `BoxCloneSyncService` is.
 ///
 /// # Errors
 /// An error of the service is a failure of the interceptor: the stream is cut, or with

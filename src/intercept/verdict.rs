@@ -59,13 +59,13 @@ pub enum Verdict {
     ///
     /// A stored block keeps the buffer of its chunk allocated; [`into_owned`](Block::into_owned) copies it out.
     Hold,
-    /// Forwards blocks that were [held](Self::Hold), in this order. The current block is held unless it is in the list. No
-    /// id moves.
+    /// Forwards blocks that were [held](Self::Hold), in this order. The current block is held unless it is in the list. The
+    /// ids of the blocks do not change.
     Release(Vec<Block>),
     /// Forwards these blocks, and then ends the stream cleanly, as if the upstream had ended it there.
     ///
-    /// The layer drops the upstream. It calls `event` and `block` of this and of earlier interceptors no more. To cut the
-    /// stream instead, see [`Verdict::fail`].
+    /// The layer drops the upstream. It no longer calls `event` and `block` of this and of earlier interceptors. To cut the
+    /// stream instead, see [`Verdict::block`].
     End(Vec<Block>),
     /// Waits for the verdict. Until it is ready, later blocks wait; earlier blocks are sent.
     ///

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{rejection::RejectionReason, session::Owner};
 
-/// The limits on the streams that are served at once. A stream counts while it has a client.
+/// The limits on streams that are open at the same time. A stream counts while it has a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamLimits {
     pub(crate) streams: Option<usize>,
@@ -36,9 +36,9 @@ struct Counts {
 /// Why a stream is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The layer serves as many streams as it may.
+    /// The layer has reached its limit.
     Streams,
-    /// The owner has as many streams as it may.
+    /// The owner has reached its limit.
     StreamsOfOwner,
     /// The layer is drained.
     Draining,
@@ -64,7 +64,7 @@ impl Refused {
     }
 }
 
-/// The place of one stream. [Releasing](Self::release) or dropping it frees the place.
+/// The slot of one stream within the limits. [Releasing](Self::release) or dropping it lets another stream open.
 #[derive(Debug)]
 pub(crate) struct StreamSlot {
     admission: Arc<Admission>,
@@ -80,7 +80,7 @@ impl Admission {
         }
     }
 
-    /// Whether a stream may be refused now.
+    /// Whether a limit on the number of streams, or a drain, may refuse a stream.
     pub(crate) fn is_limited(&self) -> bool {
         let StreamLimits {
             streams,
@@ -104,7 +104,7 @@ impl Admission {
         self.is_draining.load(Relaxed)
     }
 
-    /// Gives a stream of this owner a place.
+    /// Returns a slot for a stream of this owner, or the reason why the stream is refused.
     pub(crate) fn admit(self: &Arc<Self>, owner: Owner) -> Result<Arc<StreamSlot>, Refused> {
         if self.is_draining() {
             return Err(Refused::Draining);
@@ -134,7 +134,7 @@ impl Admission {
 }
 
 impl StreamSlot {
-    /// Frees the place. Later calls do nothing.
+    /// Frees the slot. Later calls do nothing.
     pub(super) fn release(&self) {
         if self.is_released.swap(true, Relaxed) {
             return;

@@ -6,9 +6,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventClass {
-    /// The upstream says only that the connection works.
+    /// The event only says that the connection works.
     Ping,
-    /// The event tells about the stream, as the start of a message or a count of tokens does.
+    /// The event describes the stream: for example the start of a message, or a count of tokens.
     Meta,
     /// The event carries the content that the client has requested.
     Content,

@@ -29,7 +29,7 @@ pub(crate) struct Counters {
     pub(super) held_max: AtomicU64,
 }
 
-/// A time since the arrival of the request, in microseconds plus one. 0 if it has not come.
+/// The time from the arrival of the request to a moment, in microseconds plus one. 0 until that moment.
 #[derive(Default)]
 pub(super) struct Moment(AtomicU64);
 

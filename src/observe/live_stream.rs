@@ -25,7 +25,7 @@ use crate::{session::SessionId, stream_id::StreamId};
 
 /// An event stream that is open, and observed.
 ///
-/// The task that reads the upstream writes the counters when it has moved blocks; other tasks read them.
+/// The task that reads the upstream updates the counters after it has moved blocks; other tasks read the counters.
 pub(crate) struct LiveStream {
     pub(crate) id: StreamId,
     pub(crate) origin: Arc<StreamOrigin>,
@@ -39,13 +39,13 @@ pub(crate) struct LiveStream {
     /// The bytes that were read ahead of the client.
     read_ahead: AtomicUsize,
     end: Mutex<End>,
-    /// The layer has decided that the stream ends. Spares the stream the lock of `end`.
+    /// The layer has decided that the stream ends. While this is false, the stream need not lock `end`.
     is_ending: AtomicBool,
     is_closed: AtomicBool,
     control: OnceLock<Weak<dyn StreamControl>>,
-    /// The place of the stream, while it has a client.
+    /// The slot of the stream, while it has a client.
     slot: Mutex<Weak<StreamSlot>>,
-    /// The parts that are needed until the stream is closed.
+    /// A value that is dropped when the stream is closed.
     kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     observers: Observers,
     /// The progress that was last reported to the observers. `None` after the end.
@@ -59,9 +59,9 @@ enum End {
     /// The stream runs.
     #[default]
     Open,
-    /// The layer ends it, with this outcome.
+    /// The layer ends the stream, with this outcome.
     Decided(StreamOutcome),
-    /// It has ended without a decision of the layer.
+    /// The stream has ended without a decision of the layer.
     Settled,
 }
 
@@ -148,7 +148,8 @@ impl LiveStream {
         decides
     }
 
-    /// Decides the outcome of the stream, which someone else ends. Returns false if it has ended, or if its end is decided.
+    /// Decides the outcome of the stream, and leaves it to the caller to end it. Returns false if the stream has ended, or if its end is
+    /// decided.
     pub(crate) fn decide(&self, outcome: StreamOutcome) -> bool {
         let mut end = self.lock_end();
         let is_open = matches!(*end, End::Open);
@@ -267,7 +268,7 @@ impl LiveStream {
         self.counters.gap_sum.fetch_add(gap, Relaxed);
     }
 
-    /// Counts the time that an event has waited for a deferred verdict. `has_ended`: it waits no more.
+    /// Counts the time that an event has waited for a deferred verdict. `has_ended`: no event waits any longer.
     pub(crate) fn count_hold(&self, held: Duration, has_ended: bool) {
         self.counters.held_max.fetch_max(micros(held), Relaxed);
         if has_ended {
@@ -304,8 +305,8 @@ impl LiveStream {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The place for another client of this stream: the one that the stream has, else `admitted`, else a new one. `None` without limits.
-    /// Closing the stream frees the place.
+    /// Returns the slot for another client of this stream: the slot that the stream has, else `admitted`, else a new slot. `None` without
+    /// limits. Closing the stream frees the slot.
     pub(crate) fn slot_for_client(
         &self,
         admitted: Option<Arc<StreamSlot>>,
@@ -327,13 +328,13 @@ impl LiveStream {
         Ok(Some(new))
     }
 
-    /// Sets the place of a stream that has one client.
+    /// Sets the slot of a stream that has one client.
     pub(crate) fn set_slot(&self, new: &Arc<StreamSlot>) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::downgrade(new);
     }
 
-    /// Keeps something until the stream is closed.
+    /// Stores a value, and drops it when the stream is closed.
     pub(crate) fn keep(&self, kept: Arc<dyn Any + Send + Sync>) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
@@ -374,7 +375,7 @@ impl LiveStream {
         self.counters.lagged_readers.fetch_add(1, Relaxed);
     }
 
-    /// Reports a request to the upstream to continue the stream (`None`), or the result of that.
+    /// Reports an attempt to reconnect (`None`), or its result.
     pub(crate) fn reconnecting(&self, succeeded: Option<bool>) {
         if succeeded == Some(true) {
             self.counters.reconnects.fetch_add(1, Relaxed);

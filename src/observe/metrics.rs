@@ -51,18 +51,19 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// | `sse_watchdog_fired_total` | counter | `kind`: `head`, `first`, `gap`, `age`, `write`, `recheck`; `mode`: `act`, `observe` |
 /// | `sse_rejections_total` | counter | `reason`: a [`RejectionReason`]. Counts the records with the outcome `rejected` |
 ///
-/// All but `sse_log_bytes`, `sse_log_lag_seconds` and `sse_store_duration_seconds` also have the label `route`, for streams whose policy has a
-/// [label](crate::Policy::route). All other labels have values of closed lists; none is an id, a path or a text of a peer.
+/// All but `sse_log_bytes`, `sse_log_lag_seconds` and `sse_store_duration_seconds` also have the label `route`, for streams whose policy
+/// has a [label](crate::Policy::route). All other labels of this table have values of closed lists; none is an id, a path or a text of a
+/// peer.
 ///
 /// * `dropped` is the difference between the events that came and those that left, at the end of a stream: events that an interceptor
-///   dropped or still held. An interceptor that adds events hides as many.
+///   dropped or still held. An event that an interceptor adds lowers this number by one.
 /// * Events and bytes of open streams are counted once a second, by a task of the layer. All counts of a stream are final when its
 ///   record is made.
 ///
 /// # Model APIs
 ///
-/// Streams of model APIs that the layer recognizes (see [`ModelFamily`](super::ModelFamily)) also have the client metrics of OpenTelemetry's
-/// semantic conventions for generative AI 0.1.0:
+/// Streams of model APIs that the layer recognizes (see [`ModelFamily`](super::ModelFamily)) also have the client metrics of
+/// OpenTelemetry's semantic conventions for generative AI 0.1.0:
 ///
 /// | metric | type | labels |
 /// |---|---|---|
@@ -76,17 +77,17 @@ pub const DURATION_BUCKETS: [f64; 22] = [
 /// `time_per_output_chunk` has one value for a stream, the [mean](StreamRecord::mean_gap) of the times between its chunks. Tokens are
 /// counted as the API reports them, also in a stream that was cut.
 ///
-/// Names of models come from the upstream. The process has at most 256 of them, each at most 64 bytes of printable ASCII; any other model is
-/// `other`.
-/// So is a finish reason that no known API has. `gen_ai.request.model` is missing, because the layer does not read requests.
+/// Names of models come from the upstream. The first 256 names in the process become labels, each at most 64 bytes of printable ASCII; any
+/// other model is `other`. A finish reason that no known API has is `other`, too. `gen_ai.request.model` is missing, because the layer does
+/// not read requests.
 ///
 /// # Model Context Protocol
 ///
-/// `mcp.server.operation.duration` (histogram, seconds) has the duration of each stream that answers a `POST` with an `MCP-Protocol-Version`,
-/// with `mcp.protocol.version` (a known revision, or `other`), `error.type` and, if the request has an `Mcp-Method`, `mcp.method.name` (a
-/// known method, or `other`). Clients send this field from revision 2026-07-28 on; the layer does not read the method in the body.
-/// `mcp.client.operation.duration` would be the same time. `mcp.server.session.duration` is missing, because the layer does not
-/// see the end of each session.
+/// `mcp.server.operation.duration` (histogram, seconds) has the duration of each stream that answers a `POST` with an
+/// `MCP-Protocol-Version`. Its labels are `mcp.protocol.version` (a known revision, or `other`), `error.type` and, if the request has an
+/// `Mcp-Method`, `mcp.method.name` (a known method, or `other`). Clients send `Mcp-Method` from revision 2026-07-28 on; the layer does not
+/// read the method in the body. `mcp.client.operation.duration` is missing, because it would be the same time.
+/// `mcp.server.session.duration` is missing, because the layer does not see the end of each session.
 ///
 /// # Recorders
 ///
@@ -99,7 +100,7 @@ impl Metrics {
     /// Describes all metrics to the recorder, and returns the observer.
     pub fn new() -> Self {
         describe();
-        // So that these exist before the first stream.
+        // Recorders then show these metrics before the first stream.
         gauge!(STREAMS_ACTIVE).increment(0.0);
         gauge!(LOG_BYTES).increment(0.0);
         counter!(STREAMS_OPENED).increment(0);

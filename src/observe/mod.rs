@@ -1,5 +1,5 @@
-//! What operators see of event streams: one [record](StreamRecord) for each stream at its end, and [observers](StreamObserver) that are
-//! called while streams live.
+//! Reports about event streams for operators: one [record](StreamRecord) for each stream at its end, and [observers](StreamObserver) that
+//! the layer calls while streams run.
 //!
 //! ```
 //! use tower_sse_proxy::SseProxyLayer;

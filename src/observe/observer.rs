@@ -1,14 +1,15 @@
-//! Observers: user code that sees how streams live and end.
+//! Observers: user code that the layer calls when a stream opens, makes progress and ends.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{StreamInfo, StreamProgress, StreamRecord, WatchdogEvent};
 use crate::{intercept::catch, session::healed::Healed};
 
-/// Sees how the event streams of a layer live and end. Install it with [`SseProxyLayer::observe`](crate::SseProxyLayer::observe).
+/// User code that the layer calls when an event stream opens, makes progress and ends. Install it with
+/// [`SseProxyLayer::observe`](crate::SseProxyLayer::observe).
 ///
-/// All methods have empty defaults. They are called where the stream runs: they should take microseconds, and must not block. A panic
-/// in one is caught and logged.
+/// All methods have empty defaults. The layer calls them in the task of the stream: they should take microseconds, and must not block. The
+/// layer catches and logs a panic in a method.
 ///
 /// ```
 /// use tower_sse_proxy::{SseProxyLayer, observe::{StreamObserver, StreamRecord}};
@@ -45,7 +46,8 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = (stream, reason);
     }
 
-    /// The layer asks the upstream to continue the stream. `succeeded` is `None` when it asks, and the result later.
+    /// The layer reconnects to the upstream to continue the stream. Called when an attempt begins (`succeeded` is `None`), and when its
+    /// result is known.
     fn reconnecting(&self, stream: &StreamInfo, succeeded: Option<bool>) {
         let _ = (stream, succeeded);
     }
@@ -55,29 +57,31 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = session;
     }
 
-    /// An event, which waited for the deferred verdict of an interceptor, waits no more.
+    /// An event has waited this long for the deferred verdict of an interceptor. Called when the wait has ended.
     fn held(&self, stream: &StreamInfo, held: Duration) {
         let _ = (stream, held);
     }
 
-    /// Returns the interval between calls of [`progress`](Self::progress), [`log_bytes`](Self::log_bytes) and [`log_lag`](Self::log_lag). With
-    /// `None`, the default, they are not called.
-    /// Asked once, when the observer is installed. Values below 10 ms count as 10 ms.
+    /// Returns the interval between calls of [`progress`](Self::progress), [`log_bytes`](Self::log_bytes) and [`log_lag`](Self::log_lag).
+    /// With `None`, the default, the layer does not call them.
+    ///
+    /// Called once, when the observer is installed. Values below 10 ms count as 10 ms.
     fn progress_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// The events and bytes that a stream has moved since the last call for it. Called at the [interval](Self::progress_interval) for each
-    /// stream that has moved any, and at its end. The calls for one stream add up to the counts in its record.
+    /// Reports the events and bytes that a stream has moved since the last call for this stream. Called at the
+    /// [interval](Self::progress_interval) for each stream that has moved any, and at its end. The calls for one stream add up to the
+    /// counts in its record.
     ///
     /// Outside of a tokio runtime it is called only at the end of a stream.
     fn progress(&self, stream: &StreamInfo, moved: &StreamProgress) {
         let _ = (stream, moved);
     }
 
-    /// The memory of all logs of the layer has changed by so many bytes since the last call. Called at the
-    /// [interval](Self::progress_interval), until the layer has no open stream and no log. The sum is `Streams::retained_bytes`, and 0
-    /// once the layer is dropped.
+    /// Reports by how many bytes the memory of all logs of the layer has changed since the last call. Called at the
+    /// [interval](Self::progress_interval), until the layer has no open stream and no log. The sum of all changes is
+    /// `Streams::retained_bytes`, and 0 once the layer is dropped.
     fn log_bytes(&self, change: i64) {
         let _ = change;
     }
@@ -88,8 +92,8 @@ pub trait StreamObserver: Send + Sync + 'static {
         let _ = lag;
     }
 
-    /// A call to the session store has ended. `operation` is `lookup`, `bind`, `rebind`, `touch` or `remove`. `result` is `ok` (also if the store
-    /// has no such session), `failed`, `timed_out`, `panicked` or `invalid` (the store answered with another session).
+    /// A call to the session store has ended. `operation` is `lookup`, `bind`, `rebind`, `touch` or `remove`. `result` is `ok` (also if the
+    /// store has no such session), `failed`, `timed_out`, `panicked` or `invalid` (the store answered with another session).
     ///
     /// A call that is abandoned, because its client disconnected, is not reported.
     fn store_called(&self, operation: &'static str, result: &'static str, duration: Duration) {
@@ -138,7 +142,7 @@ impl Observers {
         self.progress_interval
     }
 
-    /// A function that tells the observers of a healed session. `None` if there are no observers.
+    /// Returns a function that reports a healed session to the observers. `None` if there are no observers.
     #[cfg(feature = "sessions")]
     pub(crate) fn on_healed(&self) -> Option<crate::session::OnHealed> {
         if self.is_empty() {

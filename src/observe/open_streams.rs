@@ -40,7 +40,7 @@ impl<T> OpenStreams<T> {
         self.buffered.load(Relaxed)
     }
 
-    /// Changes what one stream holds. Returns whether all streams together now hold more than they may.
+    /// Changes the number of bytes that one stream holds in buffers. Returns whether all streams together now exceed the limit.
     pub(super) fn set_buffered(&self, before: usize, now: usize) -> bool {
         if now <= before {
             self.buffered.fetch_sub(before - now, Relaxed);

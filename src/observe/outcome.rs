@@ -18,8 +18,8 @@ pub enum StreamOutcome {
     /// The inner service returned an error, or the body failed, and no reconnect continued the stream. A response that the inner service
     /// makes itself, such as 502, is not an error.
     UpstreamError,
-    /// The client disconnected, and the stream was not to continue without it, its grace period has passed, or a limit on streams without
-    /// a client was exceeded.
+    /// The client disconnected, and the stream does not continue without a client, its grace period has passed, or a limit on streams
+    /// without a client was exceeded.
     ClientLeft,
     /// The stream was closed by its id. See [`Streams::close`](crate::Streams::close).
     Cancelled,
@@ -39,8 +39,8 @@ pub enum StreamOutcome {
     Overflow,
     /// The layer was drained, or its runtime shut down.
     Drained,
-    /// The layer answered the request itself: a limit was reached, the request may not have the stream, or interceptors could not
-    /// have read the response.
+    /// The layer answered the request itself, or ended the stream: a limit was reached, the request may not have the stream, or the layer
+    /// cannot read the response or translate a session id in it.
     Rejected,
 }
 
@@ -135,15 +135,15 @@ impl fmt::Display for EndedBy {
     }
 }
 
-/// Why a stream ended, and the cause in the words of this crate.
+/// Why a stream ended, and the cause for logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StreamEnded {
     pub(crate) outcome: StreamOutcome,
-    /// A text of this crate: texts of upstreams and interceptors may hold secrets.
+    /// A text of this crate. Texts of upstreams and interceptors are not used, because they may hold secrets.
     pub(crate) cause: Option<String>,
     /// For the outcome `Rejected`.
     pub(crate) rejection: Option<RejectionReason>,
-    /// Whether the client saw a complete stream.
+    /// Whether the stream did not end cleanly, so that its end is logged.
     pub(crate) is_cut: bool,
 }
 

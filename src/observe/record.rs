@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use super::{EndedBy, RejectionReason, StreamOutcome, info::StreamOrigin};
 use crate::{intercept::BodyShape, session::Owner, stream_id::StreamId};
 
-/// The facts about one event stream, or about one JSON body that interceptors have inspected, reported once at its end. See [`StreamObserver::closed`](super::StreamObserver::closed).
+/// The facts about one event stream, or about one JSON body that interceptors have inspected, reported once at its end. See
+/// [`StreamObserver::closed`](super::StreamObserver::closed).
 ///
 /// It contains no data of events, no ids of sessions, no paths and no credentials. A recorded or shared stream has one record, however
 /// many clients read it.
@@ -60,7 +61,7 @@ pub struct StreamRecord {
     pub terminal_event: bool,
     /// How often a client resumed the stream.
     pub resumes: u64,
-    /// How many of these clients got a gap event or an error status, because events that they had missed were no longer stored.
+    /// How many clients that resumed the stream got a gap event or an error status instead of all events that they had missed.
     pub gaps: u64,
     /// How many clients of a shared stream were cut because they could not keep up.
     pub lagged_readers: u64,
@@ -70,11 +71,11 @@ pub struct StreamRecord {
     pub held_max: Duration,
     /// The facts that the stream of a model API reported. `None` for other streams.
     pub model: Option<ModelReport>,
-    /// The revision of the Model Context Protocol in the request's `MCP-Protocol-Version`. `other` if it is none that this crate knows.
+    /// The revision of the Model Context Protocol in the request's `MCP-Protocol-Version`. `other` if this crate does not know it.
     /// `None` without this header field.
     pub mcp_protocol_version: Option<&'static str>,
-    /// The method in the request's `Mcp-Method`, which clients send from the MCP revision 2026-07-28 on. `other` if it is none that this
-    /// crate knows. `None` without this header field. The layer does not compare it with the body; the server has to.
+    /// The method in the request's `Mcp-Method`, which clients send from the MCP revision 2026-07-28 on. `other` if this crate
+    /// does not know it. `None` without this header field. The layer does not compare the field with the body; the server has to.
     pub mcp_method_name: Option<&'static str>,
 }
 

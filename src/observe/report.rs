@@ -25,7 +25,7 @@ pub(crate) struct StreamReport {
     pub(crate) model: Option<Box<ModelReport>>,
     /// The end that is reported if this is dropped before it is closed. Default: the client left.
     end: StreamEnded,
-    /// The end was decided, so that a later one does not count.
+    /// Whether the end was decided. A later end then does not count.
     is_decided: bool,
     is_reported: bool,
     opened: Instant,

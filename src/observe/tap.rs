@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// The blocks that wait for a tap, at most. Beyond that the tap loses blocks; the stream never waits for it.
+/// The maximum number of blocks that wait for the reader of a tap. Further blocks are lost for the tap; the stream never waits for it.
 const CAPACITY: usize = 1024;
 
 /// A block of a tapped stream.
@@ -37,7 +37,7 @@ pub enum TapSide {
 
 /// A copy of what passes a stream from now on. See [`Streams::tap`](crate::Streams::tap).
 ///
-/// A tap is lossy: it holds 1,024 blocks at most, and a block that finds no room is lost for the tap. It slows nothing and ends nothing.
+/// A tap is lossy: it holds 1,024 blocks at most, and loses further blocks until they are read. It neither delays nor ends the stream.
 pub struct Tap {
     blocks: mpsc::Receiver<TappedBlock>,
 }
@@ -53,7 +53,7 @@ impl Tap {
 
 /// The taps of one stream.
 pub(crate) struct Taps {
-    /// Spares a stream without taps the lock.
+    /// Whether any tap is open. While this is false, the stream need not lock `open`.
     any: AtomicBool,
     /// `None` after the end of the stream.
     open: Mutex<Option<Vec<OpenTap>>>,

@@ -52,13 +52,13 @@ const STATELESS: &str = "2026-07-28";
 /// | revision | session id | a client disconnect | a reconnect |
 /// |---|---|---|---|
 /// | 2024-11-05 | in the URL of the `endpoint` event | ends the session | opens a new session |
-/// | 2025-03-26, 2025-06-18, 2025-11-25, or no header | in `Mcp-Session-Id` | closes the upstream's stream, which cancels nothing; with [`replay`](Policy::replay) the stream continues | with replay, resumes the stream |
-/// | 2026-07-28 and later | none: the layer removes the headers of sessions and resumption | closes the upstream's stream, which cancels the request | is a new request |
+/// | 2025-03-26, 2025-06-18, 2025-11-25, or no header | in `Mcp-Session-Id` | closes the upstream's stream, which by the protocol does not cancel the call; with [`replay`](Policy::replay) the stream continues | with replay, resumes the stream |
+/// | 2026-07-28 and later | none: the layer removes the headers of sessions and resumption | closes the upstream's stream, which by the protocol cancels the request | is a new request |
 ///
 /// A request with several revisions is answered with 400, because upstreams differ in which of them they use. The layer does not change
 /// the body of a request, or its `Mcp-*` headers other than the session id, and it does not repeat a request. Only interceptors change
-/// the status and body of a response. A [`HealLayer`](super::heal::HealLayer) inside of it repeats requests of sessions that the upstream
-/// has lost.
+/// the status and body of a response. A [`HealLayer`](super::heal::HealLayer) inside of the `SseProxyLayer` repeats requests of sessions
+/// that the upstream has lost.
 ///
 /// # JSON bodies
 ///
@@ -106,21 +106,21 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    /// Policies for all revisions. They have the interceptors, limits and other settings of `policy`, and the session mapping of
-    /// [`sessions`](Self::sessions) where the revision has sessions.
+    /// Creates the policies for all revisions. They have the interceptors, limits and other settings of `policy`, and the session mapping
+    /// of [`sessions`](Self::sessions) where the revision has sessions.
     pub fn new(policy: Policy) -> Self {
         Self::with_sessions(policy, Self::sessions())
     }
 
-    /// As [`new`](Self::new), with another session mapping. Start from [`sessions`](Self::sessions), for example to add the
-    /// [origin of an upstream](SessionMapping::allow_upstream_origin) or a [mount path](SessionMapping::mount_path).
+    /// Creates policies as [`new`](Self::new) does, with another session mapping. Start from [`sessions`](Self::sessions), for example to
+    /// add the [origin of an upstream](SessionMapping::allow_upstream_origin) or a [mount path](SessionMapping::mount_path).
     pub fn with_sessions(policy: Policy, sessions: SessionMapping) -> Self {
         let none = SessionMapping::none()
             .strip_header(SESSION)
             .strip_header(LAST_EVENT_ID)
             .strip_endpoint();
         let route = policy.route.clone();
-        // Rejected requests count for the same route.
+        // Rejections have the same route label.
         let reject = |status, text| {
             let policy = Policy::reject(status, text);
             Arc::new(match &route {
@@ -168,15 +168,16 @@ impl Mcp {
         self
     }
 
-    /// The session mapping of MCP up to revision 2025-11-25. The session id is in `Mcp-Session-Id`, or in the URL of an `endpoint`
-    /// event. A session ends [with a successful `DELETE` or with a 404](SessionMapping::end_on_delete_or_404).
+    /// Returns the session mapping of MCP up to revision 2025-11-25. The session id is in `Mcp-Session-Id`, or in the URL of an `endpoint`
+    /// event. A session ends [with a successful `DELETE`, or with a 404 to a request other than
+    /// `GET`](SessionMapping::end_on_delete_or_404).
     pub fn sessions() -> SessionMapping {
         SessionMapping::header(SESSION)
             .in_endpoint()
             .end_on_delete_or_404()
     }
 
-    /// The policy for a request, for [`SseProxyLayer::policy`](crate::SseProxyLayer::policy).
+    /// Returns the policy for a request, for [`SseProxyLayer::policy`](crate::SseProxyLayer::policy).
     pub fn policy(&self, request: &request::Parts) -> Arc<Policy> {
         let foreign = self.check.as_ref().and_then(|check| check.foreign(request));
         if let Some(foreign) = foreign {

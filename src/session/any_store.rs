@@ -23,7 +23,7 @@ impl AnyStore {
         }
     }
 
-    /// Reports each call to this function, and no longer to the one before.
+    /// Sets the function that gets a report of each call, in place of the previous function.
     pub(crate) fn observe(&mut self, observe: ObserveStore) {
         self.observe = Some(observe);
     }

@@ -1,12 +1,12 @@
-//! What users learn when a session is healed.
+//! The report of a healed session.
 
 use std::fmt;
 
 use super::{Owner, SessionId};
 
-/// An MCP session was healed. [`HealLayer::on_healed`](crate::profile::heal::HealLayer::on_healed) and
-/// [`StreamObserver::healed`](crate::observe::StreamObserver::healed) get it, and the extensions of each response to a request that got
-/// 404.
+/// The report of a healed MCP session. [`HealLayer::on_healed`](crate::profile::heal::HealLayer::on_healed) and
+/// [`StreamObserver::healed`](crate::observe::StreamObserver::healed) receive it. It is also in the extensions of each response to a
+/// request that got 404.
 ///
 /// The upstream has a new session. Its state in the old one is lost: subscriptions to resources, the log level, running calls.
 #[derive(Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 type Job = BoxFuture<'static, ()>;
 
 /// Touches the sessions of all open streams of a layer, in one task. The task starts with the first lease, and ends
-/// when the layer was dropped and all leases were.
+/// when the layer and all leases are dropped.
 #[derive(Default)]
 pub(crate) struct SessionKeepAlive {
     queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,

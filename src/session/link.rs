@@ -13,7 +13,7 @@ pub(crate) struct SessionLink {
     pub(crate) binder: SessionBinder,
     /// The request resumes the response to a `POST`, which only the upstream session of that request can continue.
     pub(crate) resumes_call: bool,
-    /// Tells the observers of the layer. `None` if there are none.
+    /// Reports a healing to the observers of the layer. `None` if there are no observers.
     pub(crate) on_healed: Option<OnHealed>,
 }
 

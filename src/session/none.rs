@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::ObserveStore;
 
-/// Never made.
+/// A type without values.
 #[derive(Debug)]
 pub(crate) enum SessionMapping {}
 
@@ -26,7 +26,7 @@ impl SessionMapping {
     }
 }
 
-/// Never made.
+/// A type without values.
 pub(crate) enum SessionLease {}
 
 #[derive(Clone, Default)]

@@ -27,8 +27,8 @@ pub enum SessionRequest {
     /// owner and the age of the session do not change, and its idle timeout restarts. Returns `None` if the id is unknown, the session
     /// has expired or has another owner, or the store cannot change a session.
     ///
-    /// [`profile::heal`](crate::profile::heal) sends it. If a store cannot change a session, a healed session works on the node that healed
-    /// it.
+    /// Healing ([`profile::heal`](crate::profile::heal)) sends this request. If a store cannot change a session, a healed session works
+    /// only on the node that healed it.
     Rebind(SessionId, NewSession),
 }
 

@@ -29,13 +29,13 @@ impl StreamCount {
         OpenStream(self.clone())
     }
 
-    /// Tells later whether the store still has the session.
+    /// Returns a handle that says later whether the store still has the session.
     pub(crate) fn in_store(&self) -> InStore {
         InStore(Arc::downgrade(&self.0))
     }
 }
 
-/// Whether a store still has a session. Counts that the store has given away keep it true a little longer.
+/// Says whether a store still has a session. After the store has dropped the session, this stays true while clones of the count exist.
 #[derive(Debug)]
 pub(crate) struct InStore(Weak<AtomicUsize>);
 
@@ -45,7 +45,7 @@ impl InStore {
     }
 }
 
-/// Holds one in a [`StreamCount`].
+/// Counts one stream in a [`StreamCount`] until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenStream(StreamCount);
 

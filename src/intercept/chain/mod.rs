@@ -152,7 +152,7 @@ impl Chain {
     /// not take it, so that the decoder can reuse its memory.
     ///
     /// # Panics
-    /// Passes on a panic of an interceptor. The caller catches it and calls [`fail_asked`](Self::fail_asked). A `catch` for each
+    /// If an interceptor panics. The caller catches the panic and calls [`fail_asked`](Self::fail_asked). A `catch` for each
     /// block would cost more than most interceptors.
     #[inline(always)]
     pub(crate) fn push(&mut self, mut block: Block, out: &mut impl Output) -> Option<Block> {

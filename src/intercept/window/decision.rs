@@ -46,10 +46,10 @@ pub enum Decision {
     /// The window sends an event once all of its text lies before `from`, and asks the judge again when more text arrives. It
     /// sends all of a [complete](TextSegment::complete) text. It drops held text when the stream fails.
     ///
-    /// Use it with [`overlap(0)`](super::TextWindow::overlap) and with a [`max_delay`](super::TextWindow::max_delay) in which the
-    /// rest of a match can arrive.
+    /// Use it with [`overlap(0)`](super::TextWindow::overlap), and with a [`max_delay`](super::TextWindow::max_delay) that is long
+    /// enough for the rest of a match to arrive.
     Hold {
-        /// A byte offset in the text; at most its length, which holds nothing.
+        /// A byte offset in the text, at most its length. If it is the length, nothing is held.
         from: usize,
         /// The ranges to replace.
         masks: Vec<Mask>,

@@ -17,7 +17,7 @@ use crate::{
     intercept::{BodyShape, JsonValue},
 };
 
-/// The texts of any of the four APIs below. The members of each event select the API.
+/// The texts of all APIs of this module. The members of each event select the API.
 ///
 /// Data that is a JSON string, a number or no JSON at all is plain text.
 pub fn any<'a>(event: &Event, json: Option<JsonValue<'a>>, texts: &mut Texts<'a>) {

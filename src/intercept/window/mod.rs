@@ -31,9 +31,9 @@
 //!   Anthropic messages, Gemini, and plain data. The default recognizes each of them.
 //! * Each other string of an event, at any depth and under any name, is a complete text of its event.
 //! * The judge sees strings as readers do: with escapes undone, also those of unpaired surrogates. A string may contain JSON
-//!   again, such as the arguments of a tool call. A text with escapes is therefore judged a second time, with these escapes undone too. Data
-//!   that is not JSON is judged as it is, and with one and with two layers of escapes undone. Text that the judge holds, masks or
-//!   blocks in one of these readings is held, masked or blocked.
+//!   again, such as the arguments of a tool call. If a string still has escapes, the judge therefore sees it a second time, with these
+//!   escapes undone too. Data that is not JSON is judged as it is, and with one and with two layers of escapes undone. Text that the
+//!   judge holds, masks or blocks in one of these readings is held, masked or blocked.
 //! * Text that continues a finished channel is judged together with the text before it. The window remembers at least the last
 //!   1024 finished channels.
 //! * Names of object members, comments, and the `event` and `id` fields are not judged.
@@ -55,7 +55,7 @@
 //! * The window holds an event until [`overlap`](TextWindow::overlap) more bytes of its text have arrived, so that the judge
 //!   sees a match of at most that length as a whole before its first byte is sent. It holds an event at most for
 //!   [`max_delay`](TextWindow::max_delay); the judge sees this text once more, marked as [sent](TextSegment::sent), with the
-//!   text that follows. With patterns neither applies unless it is set.
+//!   text that follows. With patterns, neither the overlap nor the delay applies unless it is set.
 //! * The window sends whole events: it holds an event until all of its texts may be sent.
 //! * Events stay in order over all channels: a held event delays the events after it.
 //! * When a stream ends cleanly, all channels are [complete](TextSegment::complete). When a stream fails, the window drops text

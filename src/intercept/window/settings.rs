@@ -93,7 +93,7 @@ impl TextWindow {
         Self::new(JudgeService::new(service))
     }
 
-    /// The number of bytes that must follow a text before the text is sent: the length of the longest match to recognize.
+    /// Sets the number of bytes that must follow a text before the text is sent: the length of the longest match to recognize.
     /// Default: 64, and 0 with patterns.
     ///
     /// With 0, text is sent as soon as the judge does not [hold](Decision::Hold) it.
@@ -104,8 +104,8 @@ impl TextWindow {
         self
     }
 
-    /// The number of bytes that must be ready to be sent before the window asks the judge. Default: 0, it asks as soon as any text
-    /// can be sent.
+    /// Sets the number of bytes that must be ready to be sent before the window asks the judge. Default: 0, the window asks as soon as
+    /// any text can be sent.
     ///
     /// Set it for a judge that is expensive or needs context. A complete text is judged at once.
     pub fn min_batch(mut self, bytes: usize) -> Self {
@@ -113,7 +113,7 @@ impl TextWindow {
         self
     }
 
-    /// The longest time that the window holds an event, without the time that the judge takes. Default: 250 ms, and no limit
+    /// Limits the time that the window holds an event, without the time that the judge takes. Default: 250 ms, and no limit
     /// with patterns.
     ///
     /// The judge sees a match as a whole only if all of it arrives within this time: at one character each 40 ms, 19
@@ -123,21 +123,20 @@ impl TextWindow {
         self
     }
 
-    /// The largest number of bytes of events that the window holds for one stream. Above it, the window asks the judge and
-    /// sends all held events. Default: 1 MiB.
+    /// Limits the bytes of events that the window holds for one stream. Above the limit, the window asks the judge and sends all held
+    /// events. Default: 1 MiB.
     ///
-    /// With patterns, the window sends only as many of the oldest events as necessary. If a match has begun in them and the
-    /// part so far is itself a match, it is masked or blocked, and the rest of the match is masked when it arrives. Text before
-    /// that is sent; the window [counts](Self::early_releases) it and logs a warning. The window therefore does not see a match
-    /// as a whole if the match, together with the text of other channels between its parts, is larger than this limit.
-    /// Patterns with matches of limited size stay far below: a match of 320 bytes with one character in each event takes about
-    /// 100 kB.
+    /// With patterns, the window sends only as many of the oldest events as necessary. If a match has begun in them and the part so far is
+    /// itself a match, this part is masked or blocked, and the rest of the match is masked when it arrives. Other text in which a match may
+    /// have begun is sent; the window [counts](Self::early_releases) it and logs a warning. The window therefore does not see a match as a
+    /// whole if the match, together with the text of other channels between its parts, is larger than this limit. Patterns with matches of
+    /// limited size stay far below: a match of 320 bytes with one character in each event takes about 100 kB.
     pub fn max_held_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_held_bytes = bytes;
         self
     }
 
-    /// The longest time that the judge may take, if it is asynchronous. A longer time is a failure of the interceptor.
+    /// Limits the time that an asynchronous judge may take. A longer time is a failure of the interceptor.
     /// Default: no limit.
     pub fn judge_timeout(mut self, limit: Duration) -> Self {
         self.settings.judge_timeout = Some(limit);
@@ -154,7 +153,7 @@ impl TextWindow {
         self
     }
 
-    /// How often text was sent before it was decided, because [`max_delay`](Self::max_delay) or
+    /// Returns how often text was sent before it was decided, because [`max_delay`](Self::max_delay) or
     /// [`max_held_bytes`](Self::max_held_bytes) was reached. The counts are totals of all streams of this window and its clones.
     ///
     /// Keep a clone of the window to read them. The window logs the first such release of a stream in which a match may have
@@ -163,13 +162,13 @@ impl TextWindow {
         self.settings.counters.read()
     }
 
-    /// The extractor that finds the texts in events. Default: [`extract::any`].
+    /// Sets the extractor that finds the texts in events. Default: [`extract::any`].
     pub fn extract(mut self, extractor: impl TextExtractor) -> Self {
         self.settings.extractor = Arc::new(extractor);
         self
     }
 
-    /// The events that the window sends in place of a [blocked](Decision::Block) text, before it ends the stream cleanly.
+    /// Sets the events that the window sends in place of a [blocked](Decision::Block) text, before it ends the stream cleanly.
     /// Default: the stream is cut. In both cases the window drops all held events. In place of a JSON body, the client gets
     /// [`blocked_status`](crate::Policy::blocked_status) and none of these events.
     ///

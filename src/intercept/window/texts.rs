@@ -106,8 +106,8 @@ impl<'a> Texts<'a> {
         self.whole_data = Some(channel.into());
     }
 
-    /// Finishes a channel, and all channels with names that begin with this name and a space. The window then holds their text
-    /// back no longer.
+    /// Finishes a channel, and all channels with names that begin with this name and a space. The window then no longer
+    /// holds their text back.
     pub fn finish(&mut self, channel: impl Into<String>) {
         self.finished.push(channel.into());
     }

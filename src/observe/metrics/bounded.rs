@@ -11,7 +11,7 @@ const MAX_LEN: usize = 64;
 /// The label of values that are not in the set.
 pub(super) const OTHER: &str = "other";
 
-/// The first `MAX` names, so that an upstream cannot make series without limit.
+/// The first `MAX` names. The limit prevents an upstream from creating any number of time series.
 pub(super) struct BoundedNames<const MAX: usize>(Mutex<BTreeSet<Arc<str>>>);
 
 impl<const MAX: usize> BoundedNames<MAX> {
@@ -19,7 +19,7 @@ impl<const MAX: usize> BoundedNames<MAX> {
         Self(Mutex::new(BTreeSet::new()))
     }
 
-    /// The name, if it is one of the first and printable ASCII, otherwise [`OTHER`].
+    /// Returns the name if it is printable ASCII and one of the first `MAX` names, otherwise [`OTHER`].
     pub(super) fn label(&self, name: &str) -> Arc<str> {
         // Not every exporter escapes control characters.
         let is_printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~'));

@@ -90,14 +90,14 @@ impl Initialize {
                 }
             }
         }
-        // The result is read in an event stream.
+        // `is_result` reads the body of the response without undoing a content coding.
         head.headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         head
     }
 }
 
-/// Header fields whose values are not stored. Other fields with credentials are stored, and replaced by those of a later request.
+/// Whether a field has credentials that are not stored. Other fields are stored; the fields of the request that got 404 replace them.
 fn is_credential(name: &HeaderName) -> bool {
     *name == COOKIE || *name == PROXY_AUTHORIZATION || Credentials::is_common(name)
 }

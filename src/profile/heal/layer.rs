@@ -89,20 +89,20 @@ impl<ReqB: Body> HealLayer<ReqB> {
         self.set(|settings| settings.on_healed = Arc::new(call))
     }
 
-    /// The time limit for a healing. Default: 10 s. After the limit, the clients that wait get their 404.
+    /// Sets the time limit for a healing. Default: 10 s. After the limit, the clients that wait get their 404.
     pub fn time_limit(self, limit: Duration) -> Self {
         self.set(|settings| settings.time_limit = limit)
     }
 
-    /// The maximum size of a request body that is stored or repeated, in bytes. Default: 64 KiB. The layer forwards
-    /// a larger body as it arrives, and so the body of a request with `Incremental: ?1` (RFC 10036). It does not repeat such a request, and
-    /// does not heal a session that such an `initialize` has opened.
+    /// Sets the maximum size of a request body that is stored or repeated, in bytes. Default: 64 KiB. The layer forwards a larger body, and
+    /// the body of a request with `Incremental: ?1` (RFC 10036), as it arrives. It does not repeat such a request, and does not heal a
+    /// session that such an `initialize` has opened.
     pub fn max_body_bytes(self, bytes: usize) -> Self {
         self.set(|settings| settings.max_body_bytes = bytes)
     }
 
-    /// The maximum size of all stored `initialize` requests, with their headers, in bytes. Default: 16 MiB. The same limit applies to all
-    /// request bodies that are held at once. A request that does not fit is forwarded, and not repeated.
+    /// Sets the maximum size of all stored `initialize` requests, with their headers, in bytes. Default: 16 MiB. The same limit applies to
+    /// all request bodies that are held at the same time. A request that does not fit is forwarded, and not repeated.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.sessions = Arc::new(Sessions::new(bytes));
         self.budget = Arc::new(Budget::new(bytes));

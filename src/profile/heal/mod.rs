@@ -34,32 +34,35 @@
 //! | any, and the healing fails | the 404 |
 //! | a `DELETE` | the 404. The session ends |
 //!
-//! The requests of one session share one healing. A request that arrives meanwhile waits for it, and then has the new session. A 404 to a
-//! repeated request is passed, and so is each later 404 of the session until the upstream has answered one of its requests with another
-//! status: an upstream that knows no session at all gets one `initialize`, not many. If the upstream also answers the repeated `GET`
-//! with 404, it has no `GET` streams (405 would be correct), and a `GET` does not heal this session again.
+//! The requests of one session share one healing. A request that arrives during the healing waits for it, and then uses the new session.
+//! The layer passes a 404 to a repeated request to the client. It also passes each later 404 of the session, until the upstream has
+//! answered a request of the session with another status. So an upstream that knows no session at all gets one `initialize`, not many. If
+//! the upstream also answers the repeated `GET` with 404, it has no `GET` streams (405 would be correct), and a `GET` does not heal this
+//! session again.
 //!
-//! The credentials of the `initialize` request are not stored. Healing uses those of the request that got 404, which belongs to the same
-//! owner. Other headers of that request replace headers of the same name, except for those that describe the message.
+//! The layer does not store the cookies and the usual credentials of an `initialize` request: `Authorization`, `Proxy-Authorization` and
+//! the API keys of [`Credentials`](crate::session::Credentials). Healing uses those of the request that got 404, which belongs to the same
+//! owner. All other headers of `initialize` are stored. Headers of the request that got 404 replace stored headers of the same name, except
+//! for headers that describe the message.
 //!
 //! # Lost state
 //!
-//! The upstream has a new session: subscriptions to resources, the log level, and calls that were running are gone.
-//! [`HealLayer::on_healed`] sets a function that learns of this, as
-//! [`StreamObserver::healed`](crate::observe::StreamObserver::healed) does, and the extensions of the response contain [`Healed`], for
+//! The upstream has a new session: subscriptions to resources, the log level, and calls that were running are gone. The layer reports each
+//! healing to the function of [`HealLayer::on_healed`] and to
+//! [`StreamObserver::healed`](crate::observe::StreamObserver::healed), and puts [`Healed`] into the extensions of the response, for
 //! [interceptors](crate::intercept::StreamHead) and outer layers. Each healing emits a [`tracing`] event of the level `info` with the
-//! target `tower_sse_proxy`, and each failed one an event of the level `warn` with the `cause`.
+//! target `tower_sse_proxy`, and each failed healing an event of the level `warn` with the `cause`.
 //!
-//! A repeated `GET` keeps its `Last-Event-ID`. The upstream decides whether it knows that event. With
-//! [replay](crate::Policy::replay), a `GET` that resumes the response to a `POST` is not repeated: the call is lost, and its client gets the
-//! 404 instead of a stream without its result.
+//! A repeated `GET` keeps its `Last-Event-ID`. The upstream decides whether it knows that event. With [replay](crate::Policy::replay), a
+//! `GET` that resumes the response to a `POST` is not repeated: the call is lost, and its client gets the 404 instead of a stream without
+//! the result of the call.
 //!
 //! # Stores and nodes
 //!
-//! The `initialize` request is in the memory of the node that forwarded it. Another node with the same session store passes the 404. After
-//! a healing, all nodes have the new upstream session id if the store supports [`Rebind`](crate::session::SessionRequest::Rebind), as
-//! [`MemoryStore`](crate::session::MemoryStore) does. With other stores, such as `SealedStore`, only the node that healed the session has
-//! the new id.
+//! The `initialize` request is in the memory of the node that forwarded it. Another node with the same session store passes the 404 to the
+//! client. After a healing, all nodes have the new upstream session id if the store supports
+//! [`Rebind`](crate::session::SessionRequest::Rebind), as [`MemoryStore`](crate::session::MemoryStore) does. With other stores, such as
+//! `SealedStore`, only the node that healed the session has the new id.
 //!
 //! Sessions of revision 2024-11-05, whose id is in an `endpoint` event, are not healed: they end with their stream.
 //!
@@ -67,8 +70,9 @@
 //!
 //! Bodies up to [`max_body_bytes`](HealLayer::max_body_bytes) are read before the request is sent. All stored `initialize` requests
 //! together have at most [`max_bytes`](HealLayer::max_bytes), and so have the bodies of requests in flight that may be repeated. A stored
-//! request is dropped when its session ends, and when its owner opens another session after the store has evicted it. If there is no room,
-//! the layer drops the least recently used one of the owner with most bytes. Its session still works, but is not healed.
+//! request is dropped when its session ends, or when its owner opens another session after the store has evicted it. If there is no room,
+//! the layer drops the least recently used request of the owner whose requests have the most bytes. The session of a dropped request still
+//! works, but is not healed.
 
 mod body;
 mod initialize;

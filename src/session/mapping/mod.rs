@@ -35,7 +35,7 @@ use super::{credentials::check_cookie_name, endpoint_url, location::IdLocation};
 /// | 400 | a session id is malformed, two session ids differ, or one location other than a cookie has two ids |
 /// | 404 | the session is unknown, or belongs to another [owner](crate::SseProxyLayer::owner) |
 /// | 502 | the response has a malformed session id |
-/// | 503 | the store failed |
+/// | 503 | the store failed, or has no room |
 ///
 /// The upstream does not receive a request with status 400 or 404, nor one whose session the store could not look up. It has received
 /// the request if the status is 502, or if the store could not bind an id in the response. [`ignore_unknown`](Self::ignore_unknown)
@@ -58,7 +58,7 @@ pub struct SessionMapping {
 type EndPredicate = Arc<dyn Fn(&request::Parts, &response::Parts) -> bool + Send + Sync>;
 
 impl SessionMapping {
-    /// No locations: the layer maps no session ids. Add locations with the methods below.
+    /// Creates a mapping without locations: the layer maps no session ids. Add locations with the methods below.
     pub fn none() -> Self {
         Self {
             locations: Vec::new(),
@@ -163,7 +163,7 @@ impl SessionMapping {
     /// `sessionId`. The layer sends requests to that path to the upstream's URL. A URL of another origin ends the stream with an
     /// error, unless [`allow_upstream_origin`](Self::allow_upstream_origin) allows it. The session is removed when the stream closes.
     ///
-    /// Such a request therefore changes its path in the layer. If the inner service is an axum router, put the layer around the
+    /// The layer therefore changes the path of such a request. If the inner service is an axum router, put the layer around the
     /// router, as in the example of [`mount_path`](Self::mount_path). `Router::layer` does not work: it runs the layer after
     /// the router has chosen a route, so that the router answers the client's `POST` with 405.
     pub fn in_endpoint(mut self) -> Self {

@@ -42,10 +42,10 @@ const SHARDS: usize = 16;
 /// It evicts the owner's least recently used session, and never a session with an [open stream](super::StreamCount). If it cannot evict a
 /// session, `Bind` returns `None`, and the layer answers with 503 and `Retry-After`.
 ///
-/// A later `Bind` does not find a session by the upstream session id that `Rebind` gave it, and creates another one.
+/// A later `Bind` does not find a session by the upstream session id that `Rebind` gave it, and creates another session.
 ///
 /// A session id is 48 hexadecimal digits, of which 188 bits are random. A longer id than [`MAX_ID_LEN`](Self::MAX_ID_LEN) is unknown
-/// without a lookup. An upstream session id is limited [too](Self::MAX_UPSTREAM_LEN).
+/// without a lookup. The length of an upstream session id is [limited](Self::MAX_UPSTREAM_LEN), too.
 ///
 /// Clones share their sessions. Calls never wait for anything but a lock, never fail, and need no runtime.
 ///

@@ -93,7 +93,8 @@ impl ChannelState {
         }
     }
 
-    /// The masks of all known matches that begin before `until`. They are sorted and do not overlap.
+    /// The masks of all known matches that begin before `until`, and of the matches that exist if the text ends here. They are sorted and
+    /// do not overlap.
     pub(super) fn masks(&self, until: usize) -> Vec<Mask> {
         let known = self.matches.range(..(until, 0, 0));
         let known = known.map(|(key, mask)| Match {

@@ -159,9 +159,8 @@ impl fmt::Debug for Pattern {
 /// # Ok::<_, tower_sse_proxy::intercept::window::PatternError>(())
 /// ```
 ///
-/// The judge finds the same matches as in the whole text. Matches of one pattern are the leftmost ones that do not overlap;
-/// only card numbers may overlap. Where matches of several patterns overlap, the mask of the first match replaces all of
-/// them.
+/// The judge finds the matches of the whole text, however events split it. Matches of one pattern are the leftmost ones that do not
+/// overlap; only card numbers may overlap. Where matches of several patterns overlap, the mask of the first match replaces all of them.
 ///
 /// The judge holds text from the first byte at which a match may be in progress, while that match may grow:
 /// `alice@example.co` is held, because an `m` may follow.
