@@ -120,6 +120,15 @@ impl Block {
         self.meta.data_lines() == 1 && self.meta.first_data().len() == bytes
     }
 
+    /// Whether the block has no line but one `data` line, as most blocks of many streams. Reads no line. `false` for some blocks that
+    /// have no other line.
+    #[inline]
+    fn is_one_data_line(&self) -> bool {
+        let data = self.meta.first_data();
+        let is_first = data.start <= b"data: ".len();
+        self.meta.data_lines() == 1 && is_first && self.as_bytes().len() <= data.end + b"\n\n".len()
+    }
+
     /// Whether the block is complete. Only the block that [`Decoder::finish`](super::Decoder::finish) returns is not.
     ///
     /// Clients that follow the standard discard an incomplete block (WHATWG HTML 9.2.6, end of file). Lenient clients may read it.
@@ -170,6 +179,9 @@ impl Block {
     /// A value is valid if it consists of ASCII digits (WHATWG HTML 9.2.6). It is in milliseconds; a value above `u64::MAX` reads
     /// as `u64::MAX`.
     pub fn retry(&self) -> Option<Duration> {
+        if self.is_one_data_line() {
+            return None;
+        }
         let text = self.as_bytes();
         self.fields_named(b"retry")
             .filter_map(|value| parse_retry(&text[value]))
@@ -282,6 +294,22 @@ mod tests {
             Some(Item::Event(event)) => event.into_block(),
             Some(Item::Block(block)) => block,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn retry_is_found_before_and_after_a_data_line() {
+        for (raw, retry) in [
+            (&b"data: 1\n\n"[..], None),
+            (b"data\n\n", None),
+            (b"data:1\r\r", None),
+            (b"data: 1\nretry: 5\n\n", Some(5)),
+            (b"data:\nretry:5\n\n", Some(5)),
+            (b"id: 1\nretry: 5\ndata: 1\n\n", Some(5)),
+            (b"retry: 5\n\n", Some(5)),
+        ] {
+            let expected = retry.map(Duration::from_millis);
+            assert_eq!(block(raw).retry(), expected, "{}", raw.escape_ascii());
         }
     }
 

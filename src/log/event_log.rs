@@ -240,11 +240,11 @@ impl Log {
         while self.may_evict(protected)
             && let Some(oldest) = self.blocks.oldest_since()
         {
-            let is_expired = now.saturating_duration_since(oldest) >= self.retention.age;
             let is_over = self.blocks.events() > self.retention.events
                 || self.blocks.bytes() > self.retention.bytes;
             // The last block is evicted by age only: readers at the live edge are about to read it.
-            if !(is_expired || (is_over && self.blocks.len() > 1)) {
+            let is_over = is_over && self.blocks.len() > 1;
+            if !is_over && now.saturating_duration_since(oldest) < self.retention.age {
                 break;
             }
             self.evict_oldest();
