@@ -1,6 +1,6 @@
 //! A session store of any type, called with a time limit.
 
-use std::{fmt, panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -128,14 +128,105 @@ impl SessionRequest {
     }
 }
 
-impl fmt::Debug for AnyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AnyStore").finish_non_exhaustive()
-    }
-}
-
 impl Default for AnyStore {
     fn default() -> Self {
         Self::new(MemoryStore::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::{Arc, Mutex},
+        time::SystemTime,
+    };
+
+    use tower::service_fn;
+
+    use super::*;
+    use crate::session::{Owner, SessionId, UpstreamSessionId};
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn new(upstream_id: &str) -> NewSession {
+        NewSession::new(UpstreamSessionId::new(upstream_id), Owner::ANONYMOUS)
+    }
+
+    fn requests() -> [SessionRequest; 5] {
+        let id = SessionId::parse("a").unwrap();
+        [
+            SessionRequest::Lookup(id.clone()),
+            SessionRequest::Bind(new("1")),
+            SessionRequest::Touch(id.clone()),
+            SessionRequest::Rebind(id.clone(), new("1")),
+            SessionRequest::Remove(id),
+        ]
+    }
+
+    type Reports = Arc<Mutex<Vec<(&'static str, &'static str, Duration)>>>;
+
+    fn observed(store: impl SessionStore) -> (AnyStore, Reports) {
+        let reports = Reports::default();
+        let mut store = AnyStore::new(store);
+        let seen = Arc::clone(&reports);
+        store.observe(Arc::new(move |operation, result, took| {
+            seen.lock().unwrap().push((operation, result, took));
+        }));
+        (store, reports)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_is_reported_with_its_operation_result_and_time() {
+        async fn results(store: impl SessionStore) -> Vec<(&'static str, &'static str, Duration)> {
+            let (store, reports) = observed(store);
+            for request in requests() {
+                let response = store.ask(request, LIMIT).await;
+                let (_, result, _) = *reports.lock().unwrap().last().unwrap();
+                assert_eq!(response.is_ok(), result == "ok");
+            }
+            let reports = reports.lock().unwrap();
+            reports.clone()
+        }
+        let expected = |result, took| {
+            let operations = ["lookup", "bind", "touch", "rebind", "remove"];
+            operations.map(|operation| (operation, result, took))
+        };
+        let unknown = service_fn(|_| async { Ok::<_, Infallible>(None) });
+        assert_eq!(results(unknown).await, expected("ok", Duration::ZERO));
+        let hangs = service_fn(|_| pending::<Result<_, Infallible>>());
+        assert_eq!(results(hangs).await, expected("timed_out", LIMIT));
+        let fails = service_fn(|_| async { Err::<Option<Session>, _>("down") });
+        assert_eq!(results(fails).await, expected("failed", Duration::ZERO));
+        let panics = service_fn(|request: SessionRequest| async move {
+            match request.operation() {
+                "" => Ok::<Option<Session>, Infallible>(None),
+                _ => panic!("planned"),
+            }
+        });
+        assert_eq!(results(panics).await, expected("panicked", Duration::ZERO));
+        let other = service_fn(|_| async {
+            let id = SessionId::parse("b").unwrap();
+            let session = Session::new(id, new("2"), SystemTime::now());
+            Ok::<_, Infallible>(Some(session))
+        });
+        assert_eq!(results(other).await, expected("invalid", Duration::ZERO));
+    }
+
+    /// The answer to a rebind must have the id and the upstream session of the request.
+    #[tokio::test]
+    async fn rebound_session_with_another_id_or_upstream_session_is_invalid() {
+        for (id, upstream_id, is_valid) in [("a", "1", true), ("a", "2", false), ("b", "1", false)]
+        {
+            let store = service_fn(move |_| async move {
+                let id = SessionId::parse(id).unwrap();
+                let session = Session::new(id, new(upstream_id), SystemTime::now());
+                Ok::<_, Infallible>(Some(session))
+            });
+            let request = SessionRequest::Rebind(SessionId::parse("a").unwrap(), new("1"));
+            let response = AnyStore::new(store).ask(request, LIMIT).await;
+            assert_eq!(response.is_ok(), is_valid, "{id} {upstream_id}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 ///
 /// The errors of its methods say what happened, without the store's own error, which may contain session ids. They are for logs
 /// and for the cause of a body error, not for the client.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SessionBinder {
     store: AnyStore,
     keep_alive: Arc<SessionKeepAlive>,

@@ -167,3 +167,20 @@ pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_with_underscores_counts_if_the_list_has_it_with_hyphens() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-api-key", "x_api_key", "x_request_id", "x-request-id"] {
+            headers.insert(name, "1".parse().unwrap());
+        }
+        let mut found = Vec::new();
+        let add = |name: &str, _: &[u8]| found.push(name.to_owned());
+        Credentials::default().for_each_header(&headers, add);
+        assert_eq!(found, ["x-api-key", "x_api_key"]);
+    }
+}

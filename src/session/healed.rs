@@ -41,3 +41,21 @@ impl fmt::Debug for Healed {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_neither_session_nor_owner() {
+        let healed = Healed {
+            session: SessionId::parse("canary").unwrap(),
+            owner: Owner::ANONYMOUS,
+            had_subscriptions: true,
+        };
+        assert_eq!(
+            format!("{healed:?}"),
+            "Healed { had_subscriptions: true, .. }"
+        );
+    }
+}

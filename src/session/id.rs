@@ -221,6 +221,35 @@ mod tests {
     }
 
     #[test]
+    fn owner_is_parsed_as_it_is_written() {
+        for start in [0, 100, 200] {
+            let bytes = std::array::from_fn(|n| start + n as u8);
+            let owner = Owner::from_bytes(bytes);
+            let text = owner.to_string();
+            assert_eq!(text.len(), 64);
+            assert_eq!(text[..4], format!("{:02x}{:02x}", start, start + 1));
+            assert_eq!(text.parse(), Ok(owner));
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_owner_is_rejected() {
+        let valid = "0123456789abcdef".repeat(4);
+        assert!(valid.parse::<Owner>().is_ok());
+        for malformed in [
+            String::new(),
+            valid[1..].to_owned(),
+            format!("{valid}0"),
+            valid.to_uppercase(),
+            valid.replace('f', "g"),
+            valid.replace('0', "/"),
+        ] {
+            let error = malformed.parse::<Owner>().expect_err(&malformed);
+            assert!(error.to_string().contains("64 lowercase hexadecimal"));
+        }
+    }
+
+    #[test]
     fn debug_shows_no_part_of_an_id() {
         let id = SessionId::parse("canary").unwrap();
         let owner = Owner::from_bytes([7; 32]);

@@ -1,7 +1,6 @@
 //! Keeps sessions alive while they have open streams, although no request uses them.
 
 use std::{
-    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -133,16 +132,4 @@ pub(crate) struct SessionLease {
     _count: Option<OpenStream>,
     /// Ends the job when it is dropped.
     _job: Option<oneshot::Sender<()>>,
-}
-
-impl fmt::Debug for SessionKeepAlive {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionKeepAlive").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for SessionLease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionLease").finish_non_exhaustive()
-    }
 }

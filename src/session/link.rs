@@ -1,12 +1,12 @@
 //! The messages between the layer and an inner service about the session of a request, in the extensions of the request and of its
 //! response.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::{NewSession, Session, SessionBinder, healed::Healed};
 
 /// In the extensions of each request whose session ids the layer translates.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SessionLink {
     /// The session that the request belongs to, as the store returned it. `None` if the request names no session.
     pub(crate) session: Option<Session>,
@@ -31,12 +31,6 @@ impl OnHealed {
     }
 }
 
-impl fmt::Debug for OnHealed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnHealed").finish_non_exhaustive()
-    }
-}
-
 /// In the extensions of a response: the upstream session of the request's session has been replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct Rebound {
@@ -56,11 +50,5 @@ impl OnBound {
 
     pub(crate) fn call(&self, session: &Session) {
         (self.0)(session);
-    }
-}
-
-impl fmt::Debug for OnBound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnBound").finish_non_exhaustive()
     }
 }

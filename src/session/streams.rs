@@ -68,3 +68,19 @@ impl fmt::Debug for StreamCount {
         f.debug_tuple("StreamCount").field(&self.get()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_equal_and_debug_shows_the_number() {
+        let (one, other) = (StreamCount::default(), StreamCount::default());
+        let _open = one.open();
+        assert!(one == other);
+        assert_eq!(
+            format!("{one:?} {other:?}"),
+            "StreamCount(1) StreamCount(0)"
+        );
+    }
+}

@@ -44,15 +44,7 @@ impl fmt::Display for MappingError {
     }
 }
 
-impl Error for MappingError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            // `Display` already shows all of the cookie error, so its source is next.
-            MappingError::CookieName(error) => error.source(),
-            _ => None,
-        }
-    }
-}
+impl Error for MappingError {}
 
 impl From<InvalidCookieName> for MappingError {
     fn from(error: InvalidCookieName) -> Self {

@@ -222,3 +222,40 @@ impl fmt::Display for SessionIdError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use http::{Request, header};
+
+    use super::*;
+    use crate::session::{NewSession, Owner, UpstreamSessionId};
+
+    fn mapping() -> SessionMapping {
+        let mapping = SessionMapping::header(HeaderName::from_static("x-session"));
+        mapping.in_cookie("sid").unwrap().in_endpoint()
+    }
+
+    #[test]
+    fn locations_are_found_by_their_name() {
+        let mapping = mapping();
+        assert!(mapping.has_header(&HeaderName::from_static("x-session")));
+        assert!(!mapping.has_header(&header::COOKIE));
+        assert!(mapping.has_cookie("sid"));
+        assert!(!mapping.has_cookie("x-session"));
+        assert!(mapping.translates_ids());
+        assert!(!SessionMapping::none().translates_ids());
+    }
+
+    #[test]
+    fn id_in_a_header_is_translated_although_endpoints_are_mapped_too() {
+        let new = NewSession::new(UpstreamSessionId::new("up"), Owner::ANONYMOUS);
+        let id = SessionId::parse("client").unwrap();
+        let session = Session::new(id, new, SystemTime::now());
+        let request = Request::get("/a?b=c").header("x-session", "client");
+        let (mut request, ()) = request.body(()).unwrap().into_parts();
+        assert!(mapping().translate_request(&mut request, &session));
+        assert_eq!(request.headers["x-session"], "up");
+    }
+}

@@ -84,3 +84,23 @@ impl Census {
         self.total = self.total + now - before;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn release_of_an_owner_without_sessions_changes_nothing() {
+        let mut census = Census::default();
+        let capacity = Capacity {
+            total: 2,
+            per_owner: 2,
+        };
+        census.reserve(Owner::ANONYMOUS, capacity).unwrap();
+        census.release(Owner::from_bytes([1; 32]));
+        assert_eq!(census.total(), 1);
+        census.release(Owner::ANONYMOUS);
+        census.release(Owner::ANONYMOUS);
+        assert_eq!(census.total(), 0);
+    }
+}
