@@ -322,3 +322,30 @@ async fn output_of_a_slow_interceptor_does_not_wait_for_its_backlog() {
     let calls = calls.load(Ordering::Relaxed);
     assert!(calls <= 64, "one poll processed {calls} events");
 }
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_wait_for_a_deferred_verdict_are_buffered_bytes() {
+    let (answer, answered) = oneshot::channel::<()>();
+    let answered = answered.shared();
+    let layer = layer(|event: Event| {
+        // The second one waits in the chain for the verdict on the first one.
+        Verdict::Replace(vec![event.clone().into(), event.into()])
+    });
+    let layer = layer.intercept(move |event: Event| {
+        let answered = answered.clone();
+        Verdict::defer(async move {
+            let _ = answered.await;
+            Ok(event)
+        })
+    });
+    let layer = layer.on_close(|_| {});
+    let streams = layer.streams();
+    let (mut sender, mut body) = open(&layer).await;
+    let text = format!("data: {}\n\n", "x".repeat(10_000));
+    sender.send_data(text.into()).await.unwrap();
+    assert!(is_silent(&mut body).await);
+    let waiting = streams.buffered_bytes();
+    assert!((10_000..30_000).contains(&waiting), "{waiting}");
+    answer.send(()).unwrap();
+    next(&mut body).await;
+}
