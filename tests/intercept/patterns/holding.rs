@@ -478,6 +478,7 @@ async fn phrase_matches_literally_and_can_ignore_case() {
             r"x a.b*\(Stra\u{df}e) axb",
             "x *** axb",
         ),
+        (Pattern::phrase("@home"), "at @home", "at ***"),
         (Pattern::phrase("\u{e4}B"), "\u{c4}b \u{e4}B", "\u{c4}b ***"),
         (
             Pattern::phrase("\u{e4}B").ignore_case(),
