@@ -230,6 +230,24 @@ fn evicted_stream_without_a_client_stops_its_writer_and_admits_no_client() {
     }
 }
 
+/// A stream that ends while its interceptors still hold events.
+#[test]
+fn evicted_writer_of_a_final_stream_stops_and_counts_no_memory() {
+    let log = shared_log(Retention::default());
+    log.suspend(Ending::Clean(None));
+    assert!(log.stop_waiting());
+    log.set_overhead(500);
+    // Its client may still get events.
+    let subscriber = log.subscribe(log.oldest());
+    assert_eq!(log.evict(usize::MAX, Protected::Connected), 0);
+    log.unsubscribe(subscriber, Instant::now());
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(matches!(log.poll_demand(cx, 0), WriteDemand::Write { .. }));
+    assert_eq!(log.evict(usize::MAX, Protected::Connected), 500);
+    assert_eq!(log.poll_demand(cx, 0), WriteDemand::Stop);
+    assert_eq!(log.set_overhead(500), (0, 0));
+}
+
 #[test]
 fn eviction_ends_no_stream_that_has_a_client_or_events_or_need_not_end() {
     // A client has read everything.

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Inner, SharedLog, wake};
+use crate::log::LogState;
 
 /// Which blocks are not evicted for other streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +39,12 @@ impl SharedLog {
         };
         let mut freed = inner.log.evict_memory(memory, protected);
         let is_empty = inner.log.is_empty();
-        if is_empty && (inner.is_final || (inner.subscribers.is_empty() && freed < memory)) {
+        // A final stream that is live has a writer, which waits for its interceptors.
+        let is_written = !inner.is_final || inner.log.state() == LogState::Live;
+        if is_empty && (!is_written || (inner.subscribers.is_empty() && freed < memory)) {
             let overhead = std::mem::take(&mut inner.overhead);
-            inner.evicted |= overhead > 0 && !inner.is_final;
+            // Otherwise the writer would count the memory again at once, and be woken by its own eviction, again and again.
+            inner.evicted |= overhead > 0 && is_written;
             inner.is_final |= overhead > 0;
             freed += overhead;
         }
