@@ -1,6 +1,14 @@
 //! The memory that the layer counts agrees with the memory that is allocated.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use crate::support::{
     Client, FedBody, Front, Origin, event_stream,
@@ -12,7 +20,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::channel::Sender;
 use tower::BoxError;
-use tower_sse_proxy::{SseProxyLayer, replay::Replay};
+use tower_sse_proxy::{
+    Event, SseProxyLayer,
+    intercept::{Interceptor, StreamEnd, StreamHead, Verdict},
+    replay::Replay,
+};
 
 type Feed = Sender<Bytes, BoxError>;
 
@@ -308,4 +320,59 @@ fn detached_stream_counts_the_largest_chunk_of_its_upstream() {
         one_chunk - chunk_each > 48 << 10,
         "{one_chunk}, {chunk_each}"
     );
+}
+
+/// Holds the event 1, and never releases it.
+struct HoldsForEver;
+
+impl Interceptor for HoldsForEver {
+    fn event(&mut self, event: Event) -> Verdict {
+        if event.data() == "1" {
+            Verdict::Hold
+        } else {
+            event.into()
+        }
+    }
+
+    fn end(&mut self, _: StreamEnd<'_>) -> Verdict {
+        Verdict::defer(std::future::pending::<Result<Verdict, BoxError>>())
+    }
+}
+
+/// The stream has no client and nothing to resume, its upstream has ended, and an interceptor still holds an event.
+#[tokio::test(start_paused = true)]
+async fn writer_of_an_evicted_stream_does_not_evict_itself_again_and_again() {
+    let polls = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&polls);
+    let replay = Replay::default()
+        .continue_after_end(true)
+        .executor(move |mut task| {
+            let count = Arc::clone(&count);
+            // Ends a task that is polled without end, which would hang the test.
+            tokio::spawn(poll_fn(move |cx| match count.fetch_add(1, Relaxed) {
+                0..10_000 => task.as_mut().poll(cx),
+                _ => Poll::Ready(()),
+            }));
+        });
+    let layer = layer_with(replay)
+        .max_replay_bytes(60_000)
+        .max_replay_bytes_per_owner(60_000)
+        .intercept(|_: &StreamHead<'_>| Some(HoldsForEver));
+    let (front, mut origin) = staged(&layer);
+    let (mut client, mut feed) = front.open(&mut origin, get("/")).await;
+    feed.events(0..2).await;
+    client.events(1).await;
+    feed.end();
+    settle().await;
+    drop(client);
+    // The grace period ends, and the interceptor has 10 seconds to release the event.
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    // Another stream needs the memory of this one. Its client does not read.
+    let (_other, mut other_feed) = front.open(&mut origin, get("/other")).await;
+    let event = format!("data: {}\n\n", "x".repeat(60_000));
+    other_feed.send(event).await;
+    settle().await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let polls = polls.load(Relaxed);
+    assert!(polls < 100, "{polls} polls");
 }
