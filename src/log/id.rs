@@ -100,8 +100,8 @@ impl FromStr for EventId {
 
 /// Writes the ids of the events of one stream.
 ///
-/// It keeps the part of the text that the ids of an epoch share: [`EventId`]'s `Display` took a third of the instructions of recording
-/// a small event.
+/// It keeps the part of the text that all ids of an epoch share. To write each id with the `Display` of [`EventId`] would add half to
+/// the instructions that recording a small event takes.
 #[derive(Debug)]
 pub(crate) struct EventIdWriter {
     stream: StreamId,
